@@ -1,0 +1,46 @@
+"""mser: cached hidden states of frozen speech and text encoders, and light heads trained on them.
+
+Nothing heavy is imported until it is used, so that ``import mser`` and ``mser --help`` stay fast.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cache import CacheError, Entry, FeatureCache
+    from .heads import build_head
+    from .pipeline.extract import extract, load_encoder
+    from .pipeline.train import train_head
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "CacheError": ".cache",
+    "Entry": ".cache",
+    "FeatureCache": ".cache",
+    "build_head": ".heads",
+    "extract": ".pipeline.extract",
+    "load_encoder": ".pipeline.extract",
+    "train_head": ".pipeline.train",
+}
+
+__all__ = [
+    "CacheError",
+    "Entry",
+    "FeatureCache",
+    "__version__",
+    "build_head",
+    "extract",
+    "load_encoder",
+    "train_head",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mser' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
