@@ -1,2 +1,207 @@
+"""The command line: arguments in, one call into the pipeline, words out."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import __version__
+from .cache.errors import CacheError
+from .pipeline.errors import PipelineError, UsageError
+
+SPEECH_ENCODER = "facebook/wav2vec2-base"
+TEXT_ENCODER = "bert-base-uncased"
+
+app = typer.Typer(
+    help="Extract hidden states of frozen encoders once; train emotion heads on them in minutes.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _default_cache() -> Path:
+    return Path(os.environ.get("MSER_CACHE") or "~/.cache/mser").expanduser()
+
+
+Cache = Annotated[
+    Path,
+    typer.Option(
+        "--cache",
+        help="Folder of the cache; $MSER_CACHE, else ~/.cache/mser.",
+        default_factory=_default_cache,
+        show_default=False,
+    ),
+]
+Modalities = Annotated[str, typer.Option(help="Which modalities, separated by commas.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.callback()
+def _all_commands(
+    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option(help="Print the version.", is_eager=True)] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+    if debug:
+        os.environ["MSER_DEBUG"] = "1"
+
+
+@app.command(epilog="Example: mser demo --out mser-demo")
+def demo(
+    out: Annotated[Path, typer.Option(help="Where to put everything.")] = Path("mser-demo"),
+) -> None:
+    """Run the main job end to end on a small synthetic corpus, offline."""
+    from .pipeline.demo import demo  # noqa: PLC0415 -- imports torch, which takes seconds
+
+    demo(out, typer.echo)
+
+
+@app.command(
+    epilog="Example: mser extract --dataset meld --root /data/MELD.Raw --cache /cluster/mser"
+)
+def extract(
+    dataset: Annotated[str, typer.Option(help="meld or synthetic.")],
+    root: Annotated[Path, typer.Option(help="Folder of the corpus.")],
+    cache: Cache,
+    modalities: Modalities = "speech,text",
+    speech_encoder: Annotated[str, typer.Option(help="Hub name or local folder.")] = SPEECH_ENCODER,
+    text_encoder: Annotated[str, typer.Option(help="Hub name or local folder.")] = TEXT_ENCODER,
+    layers: Annotated[str, typer.Option(help="all, last, or numbers such as 0,6,12.")] = "all",
+    dtype: Annotated[
+        str, typer.Option(help="Of the stored features: float16, float32.")
+    ] = "float16",
+    precision: Annotated[
+        str, typer.Option(help="Of the forward pass: float32, bfloat16, float16.")
+    ] = "float32",
+    device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Dask worker processes; 0 works in this process. By default one a GPU, or one a "
+            "core up to four."
+        ),
+    ] = None,
+    shard_mib: Annotated[
+        float, typer.Option(help="Size of a shard: what a killed worker loses at most.")
+    ] = 64.0,
+    limit: Annotated[int | None, typer.Option(help="Only the first utterances.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End at the first bad utterance.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run frozen encoders over a corpus and keep all hidden layers in the cache."""
+    from .pipeline.extract import ExtractSettings, extract  # noqa: PLC0415
+
+    names = {"speech": speech_encoder, "text": text_encoder}
+    summary = extract(
+        ExtractSettings(
+            dataset=dataset,
+            root=root,
+            cache=cache,
+            encoders={one: names.get(one, "") for one in _split(modalities)},
+            layers=layers,
+            dtype=dtype,
+            precision=precision,
+            device=device,
+            workers=workers,
+            limit=limit,
+            strict=strict,
+            dry_run=dry_run,
+            shard_mib=shard_mib,
+        )
+    )
+    typer.echo(json.dumps(summary.as_json(), indent=2) if as_json else str(summary))
+
+
+@app.command(epilog="Example: mser train-head --dataset meld --head hbf --seeds 0,1,2")
+def train_head(
+    head: Annotated[str, typer.Option(help="linear or hbf.")],
+    dataset: Annotated[str, typer.Option(help="Name of the dataset in the cache.")],
+    cache: Cache,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default a new one below runs/.")
+    ] = None,
+    modalities: Modalities = "speech,text",
+    speech_encoder: Annotated[
+        str | None,
+        typer.Option(help="Name, folder or key; needed where the cache holds several."),
+    ] = None,
+    text_encoder: Annotated[str | None, typer.Option(help="The same for text.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="mix, last or a number; by default the head's own choice.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="official, leave-one-session-out; by default the corpus's own."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as epochs=20 or head.width=128; repeatable."),
+    ] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Train a head on cached features by a protocol, and write a run folder."""
+    from .pipeline.train import TrainSettings, train_head  # noqa: PLC0415
+
+    names = {"speech": speech_encoder, "text": text_encoder}
+    settings = TrainSettings(
+        head=head,
+        dataset=dataset,
+        cache=cache,
+        encoders={one: names.get(one) for one in _split(modalities)},
+        out=out,
+        layer=layer,
+        protocol=protocol,
+        seeds=_numbers(seeds),
+        device=device,
+    )
+    run = train_head(settings.with_overrides(set_ or []))
+    result = {"run": str(run.path), **run.metrics}
+    typer.echo(json.dumps(result, indent=2) if as_json else str(run))
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _split(text))
+    except ValueError:
+        raise UsageError(
+            f"seeds '{text}': give numbers separated by commas, such as 0,1,2"
+        ) from None
+
+
 def main() -> None:
-    print(1)
+    """Run the command line; an error is one sentence on standard error and an exit code."""
+    try:
+        app()
+    except (CacheError, PipelineError, OSError, KeyboardInterrupt) as error:
+        if os.environ.get("MSER_DEBUG"):
+            raise
+        sys.stderr.write(f"mser: {_sentence(error)}\n")
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; what was finished is kept, and the same command goes on from there"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

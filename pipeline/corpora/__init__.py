@@ -1,1 +1,29 @@
-"""."""
+"""Corpora by name: one registered file each, with a function ``load(root) -> Corpus``."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import UsageError, unknown
+from . import meld, synthetic
+from .utterance import Corpus, Utterance
+
+CORPORA: dict[str, Callable[[Path], Corpus]] = {
+    "meld": meld.load,
+    "synthetic": synthetic.load,
+}
+
+__all__ = ["CORPORA", "Corpus", "Utterance", "load_corpus"]
+
+
+def load_corpus(name: str, root: Path) -> Corpus:
+    """Read the corpus ``name`` as it lies below ``root``.
+
+    Raises:
+        UsageError: there is no corpus of that name, or no such folder.
+        PipelineError: the folder does not hold that corpus.
+    """
+    if name not in CORPORA:
+        raise unknown("dataset", name, CORPORA)
+    if not root.is_dir() and name != "synthetic":  # which makes its own
+        raise UsageError(f"there is no folder '{root}': give the folder of {name} with --root")
+    return CORPORA[name](root)

@@ -1,0 +1,80 @@
+"""What an entry is: the names a person knows it by, and the key of all that changes its numbers."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import CacheError
+
+FORMAT = 1
+KEY_LENGTH = 12
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class EntrySpec:
+    """The identity of an entry, and the form of its arrays.
+
+    ``identity`` holds everything that changes the numbers, as JSON values; two entries with equal
+    identities hold equal features. ``layers`` are the encoder's own layer numbers, in the order in
+    which they are stored; ``dim`` is their width; ``dtype`` is ``float16`` or ``float32``.
+    """
+
+    dataset: str
+    modality: str
+    encoder: str
+    identity: Mapping[str, Any]
+    layers: tuple[int, ...]
+    dim: int
+    dtype: str
+
+    @property
+    def key(self) -> str:
+        """Twelve hexadecimal digits: the hash of the identity, the arrays' form and the format."""
+        return digest(
+            {
+                "format": FORMAT,
+                "modality": self.modality,
+                "identity": self.identity,
+                "layers": list(self.layers),
+                "dim": self.dim,
+                "dtype": self.dtype,
+            }
+        )
+
+    @property
+    def folder(self) -> Path:
+        """Where the entry lies below the root of the cache."""
+        encoder = re.sub(r"[^A-Za-z0-9._-]+", "--", self.encoder).strip(".-") or "encoder"
+        return Path(checked_name(self.dataset)) / f"{self.modality}-{encoder}-{self.key}"
+
+    @property
+    def bytes_per_frame(self) -> int:
+        """Bytes that one frame takes over all layers, uncompressed."""
+        return len(self.layers) * self.dim * int(self.dtype.removeprefix("float")) // 8
+
+
+def digest(value: object) -> str:
+    """Hash a JSON value; the order of keys does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+
+
+def checked_name(name: str) -> str:
+    """Return ``name`` if it can be a folder's name and nothing else, or raise ``CacheError``."""
+    if not _NAME.fullmatch(name):
+        raise CacheError(f"'{name}' cannot name a dataset: use letters, digits, '.', '_' and '-'")
+    return name
+
+
+def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Say in words where ``found`` is not what ``expected`` asks for."""
+    return [
+        f"{name} is {found.get(name)!r} and not {value!r}"
+        for name, value in expected.items()
+        if found.get(name) != value
+    ]

@@ -1,0 +1,74 @@
+"""Contrastive losses over a batch: symmetric InfoNCE and its supervised variant.
+
+Both compare directions, not lengths: representations are L2-normalised here, so that dot products
+are cosines. Both work in float32 at least, also under autocast: at a temperature of 0.07 a rounding
+of half precision would be visible in the loss.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Symmetric InfoNCE: a_i must find b_i among all b, and b_i must find a_i among all a.
+
+    With s_ij = cos(a_i, b_j) / τ, the mean over i of
+    -½ [log softmax_j(s_ij)]_{j=i} - ½ [log softmax_j(s_ji)]_{j=i}
+    (van den Oord et al., 2018; in both directions as in CLIP, Radford et al., 2021).
+    For B = 1 there are no negatives: the loss is 0 and so is its gradient.
+
+    Args:
+        a: (B, D) floating representations; row i belongs to row i of ``b``.
+        b: (B, D) floating.
+        temperature: τ > 0.
+
+    Returns:
+        Scalar, ≥ 0.
+    """
+    return matching_loss(_cosines(a, b) / temperature)
+
+
+def matching_loss(similarity: Tensor) -> Tensor:
+    """Cross-entropy of the diagonal, by rows and by columns: InfoNCE for any similarity.
+
+    Args:
+        similarity: (B, B) floating logits, divided by the temperature; the pairs are the diagonal.
+
+    Returns:
+        Scalar, ≥ 0.
+    """
+    pairs = torch.arange(len(similarity), device=similarity.device)
+    return (F.cross_entropy(similarity, pairs) + F.cross_entropy(similarity.T, pairs)) / 2
+
+
+def supervised_contrastive(a: Tensor, b: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """SupCon over two views: every view of the same class is a positive.
+
+    With z the 2B normalised views, A(i) all others than i and P(i) those of A(i) in the class of i,
+    the mean over i of -1/|P(i)| Σ_{p ∈ P(i)} log [exp(z_i·z_p/τ) / Σ_{a ∈ A(i)} exp(z_i·z_a/τ)]
+    (Khosla et al., NeurIPS 2020, eq. 2, "L_out"). P(i) holds at least the other view of i.
+
+    Args:
+        a: (B, D) floating, the first views.
+        b: (B, D) floating, the second views of the same utterances.
+        labels: (B,) int64 classes.
+        temperature: τ > 0.
+
+    Returns:
+        Scalar, ≥ 0.
+    """
+    views, classes = torch.cat([a, b]), labels.repeat(2)
+    similarity = _cosines(views, views) / temperature
+    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    others = similarity.masked_fill(itself, float("-inf"))
+    log_p = similarity - others.logsumexp(dim=1, keepdim=True)
+    positive = (classes.unsqueeze(0) == classes.unsqueeze(1)) & ~itself
+    return -(torch.where(positive, log_p, 0.0).sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    """Cosines between the rows of (A, D) and of (B, D): (A, B), float32 at least."""
+    dtype = torch.promote_types(a.dtype, torch.float32)
+    with torch.autocast(a.device.type, enabled=False):
+        return F.normalize(a.to(dtype), dim=1) @ F.normalize(b.to(dtype), dim=1).T

@@ -1,0 +1,64 @@
+"""The frozen-encoder probe: pool every modality, concatenate, one linear layer."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .errors import require
+from .head import Head, HeadOutput
+from .layer_mix import Layer, LayerMix
+from .pooling import masked_mean
+
+
+class LinearProbe(Head):
+    """``linear``: layer mix → masked mean over time, per modality → concatenation → Linear.
+
+    The baseline of SUPERB's emotion task (Yang et al., Interspeech 2021), without its projection
+    before the pooling: everything between the cache and the logits but the mix is linear.
+    The loss is the cross-entropy; its one term is ``cross_entropy``.
+
+    Args:
+        dims: modality → width D_m; one modality or more.
+        n_classes: C.
+        n_layers: modality → number of cached layers; 1 each if None.
+        layer: ``"mix"`` (also for None), ``"last"`` or a position, the same for every modality.
+        dropout: probability of dropping an element of the pooled vector, in [0, 1).
+
+    Raises:
+        HeadError: a layer or a size that cannot be; see :class:`Head`.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        n_classes: int,
+        n_layers: Mapping[str, int] | None = None,
+        layer: Layer | None = None,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(dims, n_classes, n_layers)
+        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
+        chosen = "mix" if layer is None else layer
+        mixes = {name: LayerMix(self.n_layers[name], chosen) for name in self.dims}
+        self.layers = {name: mix.positions for name, mix in mixes.items()}
+        self.mixes = nn.ModuleDict(mixes)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(sum(self.dims.values()), n_classes)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+    ) -> HeadOutput:
+        """Classify a batch; see :meth:`Head.forward` for shapes and errors."""
+        hidden, masks = self.inputs(features, lengths)
+        pooled = [masked_mean(self.mixes[name](x), masks[name]) for name, x in hidden.items()]
+        logits: Tensor = self.classifier(self.dropout(torch.cat(pooled, dim=1)))
+        if labels is None:
+            return HeadOutput(logits, None, {})
+        self.require_labels(labels, len(logits))
+        return self.output(logits, {"cross_entropy": F.cross_entropy(logits, labels)}, {})

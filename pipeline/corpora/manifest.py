@@ -1,0 +1,79 @@
+"""A corpus as a table: what the cache keeps of it, so that training needs no corpus on disk."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from .utterance import Corpus, Utterance
+
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("audio", pa.string()),
+        ("text", pa.string()),
+        ("label", pa.string()),
+        ("speaker", pa.string()),
+        ("session", pa.string()),
+        ("dialogue", pa.string()),
+        ("turn", pa.int64()),
+        ("split", pa.string()),
+        ("audio_sha256", pa.string()),
+        ("duration", pa.float64()),
+    ]
+)
+
+
+def to_table(
+    corpus: Corpus, root: Path, sha256: Mapping[str, str], seconds: Mapping[str, float]
+) -> Any:
+    """Return the manifest of a corpus as a ``pyarrow.Table``.
+
+    Paths of clips are relative to ``root`` where they lie below it. ``sha256`` and ``seconds`` give
+    the hash and the length of the clips that have been looked at, by utterance id.
+    """
+    rows = [
+        {
+            **asdict(utterance),
+            "audio": _relative(utterance.audio, root),
+            "audio_sha256": sha256.get(utterance.id),
+            "duration": seconds.get(utterance.id),
+        }
+        for utterance in corpus.utterances
+    ]
+    facts = {
+        "name": corpus.name,
+        "classes": list(corpus.classes),
+        "protocol": corpus.protocol,
+        "notes": list(corpus.notes),
+    }
+    return pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({"mser": json.dumps(facts)}))
+
+
+def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
+    """Return the corpus of a manifest, and the hash of each utterance's clip by id."""
+    facts = json.loads(table.schema.metadata[b"mser"])
+    rows = table.to_pylist()
+    hashes = {row["id"]: row.pop("audio_sha256") for row in rows}
+    utterances = []
+    for row in rows:
+        row.pop("duration")
+        audio = row.pop("audio")
+        utterances.append(Utterance(audio=Path(audio) if audio else None, **row))
+    corpus = Corpus(
+        facts["name"],
+        utterances,
+        tuple(facts["classes"]),
+        facts["protocol"],
+        notes=tuple(facts["notes"]),
+    )
+    return corpus, hashes
+
+
+def _relative(path: Path | None, root: Path) -> str | None:
+    if path is None:
+        return None
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)

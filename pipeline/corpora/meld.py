@@ -1,0 +1,98 @@
+"""MELD (Poria et al., ACL 2019): the release's layout, faults included.
+
+    ROOT/train/train_splits/dia0_utt0.mp4                  (or ROOT/train_splits/…)
+    ROOT/dev/dev_splits_complete/dia0_utt0.mp4
+    ROOT/test/output_repeated_splits_test/dia0_utt0.mp4
+    train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv anywhere below ROOT
+
+Dialogue and utterance numbers repeat across the splits, so an id carries its split:
+``train/dia0_utt0``. The CSVs' start and end times are not used: they often differ from the clip.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import PipelineError
+from .utterance import Corpus, Utterance
+
+CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+
+# Split, the release's name for it, and the folder of its clips.
+_SPLITS = (
+    ("train", "train", "train_splits"),
+    ("validation", "dev", "dev_splits_complete"),
+    ("test", "test", "output_repeated_splits_test"),
+)
+_COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+# Older CSVs hold Windows-1252 bytes read as Latin-1: U+0092 for ’, U+0085 for ….
+_C1 = {code: bytes([code]).decode("cp1252", errors="ignore") for code in range(0x80, 0xA0)}
+
+
+def load(root: Path) -> Corpus:
+    """Read MELD as it lies below ``root``.
+
+    Raises:
+        PipelineError: a CSV or a folder of clips is missing, or a CSV is not MELD's.
+    """
+    utterances: list[Utterance] = []
+    ignored: list[tuple[Path, str]] = []
+    for split, name, folder in _SPLITS:
+        clips = _find(root, folder, "folder of clips")
+        rows = list(_rows(_find(root, f"{name}_sent_emo.csv", "annotation"), split, name, clips))
+        utterances += rows
+        ignored += _strays(clips, {row.audio for row in rows})
+    return Corpus("meld", utterances, CLASSES, "official", ignored)
+
+
+def _find(root: Path, name: str, what: str) -> Path:
+    # The shallowest is the release's own, where somebody keeps copies deeper down.
+    found = sorted(root.rglob(name), key=lambda path: (len(path.parts), path))
+    if not found:
+        raise PipelineError(
+            f"{root} is not MELD: the {what} '{name}' is not below it; give the folder that MELD's "
+            "archive was unpacked into, with its three CSVs"
+        )
+    return found[0]
+
+
+def _rows(path: Path, split: str, name: str, clips: Path) -> Iterator[Utterance]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise PipelineError(f"{path} is not MELD's annotation: it has no column {missing[0]}")
+        for row in reader:
+            try:
+                dialogue, turn = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
+            except ValueError as error:
+                raise PipelineError(f"{path}, line {reader.line_num}: {error}") from error
+            label = row["Emotion"].strip().lower()
+            if label not in CLASSES:
+                raise PipelineError(
+                    f"{path}, line {reader.line_num}: '{label}' is no emotion of MELD"
+                )
+            yield Utterance(
+                id=f"{name}/dia{dialogue}_utt{turn}",
+                audio=clips / f"dia{dialogue}_utt{turn}.mp4",
+                text=row["Utterance"].translate(_C1).strip(),
+                label=label,
+                speaker=row["Speaker"].translate(_C1).strip(),
+                session=None,
+                dialogue=f"{name}/dia{dialogue}",
+                turn=turn,
+                split=split,
+            )
+
+
+def _strays(clips: Path, known: set[Path | None]) -> Iterator[tuple[Path, str]]:
+    for path in sorted(clips.iterdir()):
+        if path in known or path.suffix != ".mp4":
+            continue
+        if path.name.startswith("._"):
+            yield path, "a macOS companion file, not a clip"
+        elif re.match(r"final_videos_test", path.name):
+            yield path, "a second cut of a test clip, not in the annotation"
+        else:
+            yield path, "not in the annotation"

@@ -1,0 +1,286 @@
+"""Stage one: from a corpus on disk to features in the cache."""
+
+import platform
+import shutil
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined
+from ..corpora import Corpus, Utterance, load_corpus
+from ..corpora.manifest import to_table
+from ..errors import PipelineError, UsageError, unknown
+from ..progress import progress
+from .encoders import Encoder, SpeechEncoder, load_encoder
+from .encoders.speech import MAX_SECONDS, SAMPLE_RATE
+from .engine import default_workers, run
+from .plan import Item, ShardJob, plan
+from .scan import Scan, scan_clips, scan_texts
+from .summary import ModalitySummary, Summary
+from .work import ShardReport, extract_shard
+
+_DTYPES = ("float16", "float32")
+_PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "numpy")
+
+
+@dataclass(frozen=True)
+class ExtractSettings:
+    """What to extract, from where, into which cache.
+
+    ``layers``, ``dtype`` and ``precision`` change the numbers and are part of an entry's identity;
+    ``device``, ``workers`` and ``shard_mib`` do not. ``workers`` is the number of processes;
+    ``None`` chooses, 0 works in this process without Dask. ``limit`` takes the first utterances
+    only; ``strict`` ends the run at the first utterance that fails.
+    """
+
+    dataset: str
+    root: Path
+    cache: Path
+    encoders: dict[str, str]  # by modality: a hub name or a folder
+    layers: str = "all"
+    dtype: str = "float16"
+    precision: str = "float32"
+    device: str = "auto"
+    workers: int | None = None
+    limit: int | None = None
+    strict: bool = False
+    dry_run: bool = False
+    shard_mib: float = 64.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant.
+
+        Raises:
+            UsageError: a value is out of range, or unknown.
+        """
+        if not self.encoders:
+            raise UsageError("no modality is asked for: say speech, text, or both")
+        for modality in self.encoders:
+            if modality not in ("speech", "text"):
+                raise unknown("modality", modality, ("speech", "text"))
+        if self.dtype not in _DTYPES:
+            raise unknown("dtype", self.dtype, _DTYPES)
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(f"{self.workers} workers: give 0 (this process) or more")
+        if self.limit is not None and self.limit < 1:
+            raise UsageError(f"limit {self.limit}: give 1 or more")
+        if not self.shard_mib > 0:
+            raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
+
+
+@dataclass
+class _Modality:
+    """One modality of one run."""
+
+    encoder: Encoder[Any]
+    writer: EntryWriter
+    quarantined: dict[str, Quarantined]
+    jobs: list[ShardJob]
+    summary: ModalitySummary
+
+
+def extract(settings: ExtractSettings) -> Summary:
+    """Bring the cache up to date with a corpus: what is there already is not computed again.
+
+    An utterance whose clip or text cannot be used goes to the entry's quarantine and never ends the
+    run. A run that is killed loses the shards it was working on, and the next one continues.
+
+    Raises:
+        UsageError: the corpus, an encoder or a setting is not there.
+        PipelineError: the corpus is not what it should be, the disk is too small, or, with
+            ``strict``, an utterance failed.
+        CacheError: the cache holds something else under the entry's name.
+    """
+    started = time.monotonic()
+    encoders = {
+        modality: load_encoder(
+            name,
+            device=settings.device,
+            precision=settings.precision,
+            layers=settings.layers,
+            modality=modality,
+        )
+        for modality, name in settings.encoders.items()
+    }
+    device = next(iter(encoders.values())).device  # an unknown one is refused before any work
+    root = settings.root.expanduser().resolve()
+    corpus = load_corpus(settings.dataset, root)
+    _check_ids(corpus)
+    chosen = corpus.utterances[: settings.limit]
+    cache = FeatureCache(settings.cache)
+
+    scans = {
+        modality: scan_clips(chosen) if modality == "speech" else scan_texts(chosen)
+        for modality in encoders
+    }
+    modalities = [
+        _prepare(settings, cache, encoder, chosen, scans[modality])
+        for modality, encoder in encoders.items()
+    ]
+    clips = scans.get("speech", Scan())
+    summary = Summary(
+        corpus,
+        root,
+        cache.root,
+        settings.dry_run,
+        sum(clips.seconds.values()) / 3600 if "speech" in scans else None,
+        [one.summary for one in modalities],
+    )
+    if not settings.dry_run:
+        _check_space(cache.root, modalities)
+        manifest = cache.write_manifest(
+            corpus.name, to_table(corpus, root, clips.hashes, clips.seconds)
+        )
+        workers = default_workers(device) if settings.workers is None else settings.workers
+        provenance = _provenance(settings, root, workers, str(device))
+        _fill(modalities, workers, manifest, provenance, strict=settings.strict)
+    for one in modalities:
+        one.summary.quarantined = [one.quarantined[u.id] for u in chosen if u.id in one.quarantined]
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _check_ids(corpus: Corpus) -> None:
+    twice = [id for id, n in Counter(one.id for one in corpus.utterances).items() if n > 1]
+    if twice:
+        raise PipelineError(
+            f"{corpus.name} names {len(twice)} utterances twice, such as '{twice[0]}': "
+            "an id must be unique"
+        )
+
+
+def _prepare(
+    settings: ExtractSettings,
+    cache: FeatureCache,
+    encoder: Encoder[Any],
+    chosen: list[Utterance],
+    scan: Scan,
+) -> _Modality:
+    """Find out what is in the cache, and plan the rest."""
+    spec = EntrySpec(
+        dataset=settings.dataset,
+        modality=encoder.modality,
+        encoder=encoder.name,
+        identity=encoder.identity,
+        layers=encoder.layers,
+        dim=encoder.dim,
+        dtype=settings.dtype,
+    )
+    writer = EntryWriter(cache.root / spec.folder, spec)
+    if not settings.dry_run:
+        writer = cache.writer(spec)
+    committed = writer.committed()
+    # What failed before fails again until its content changes.
+    quarantined = {
+        id: one
+        for id, one in writer.quarantined().items()
+        if one.content_hash is not None
+        and scan.hashes.get(id, one.content_hash) == one.content_hash
+    } | {one.id: one for one in scan.quarantined}
+    items = list(_items(encoder, chosen, scan))
+    pending = {
+        item.id
+        for item in items
+        if committed.get(item.id) != item.content_hash and item.id not in quarantined
+    }
+    shard_bytes = int(settings.shard_mib * 2**20)
+    summary = ModalitySummary(
+        encoder.modality, encoder.name, writer.path, encoder.layers, encoder.dim, settings.dtype
+    )
+    summary.present = sum(committed.get(item.id) == item.content_hash for item in items)
+    summary.pending = len(pending)
+    frames = sum(item.frames for item in items if item.id in pending)
+    summary.bytes = frames * spec.bytes_per_frame
+    if isinstance(encoder, SpeechEncoder):
+        summary.long = list(_long(encoder, scan))
+    jobs = plan(items, pending, encoder.settings, writer, shard_bytes)
+    return _Modality(encoder, writer, quarantined, jobs, summary)
+
+
+def _items(encoder: Encoder[Any], chosen: list[Utterance], scan: Scan) -> Iterator[Item]:
+    for utterance in chosen:
+        content_hash = scan.hashes.get(utterance.id)
+        if content_hash is None:
+            continue
+        if isinstance(encoder, SpeechEncoder):
+            assert utterance.audio is not None  # noqa: S101 -- it has a hash, so it was read
+            frames = encoder.frames_of(int(scan.seconds[utterance.id] * SAMPLE_RATE))
+            yield Item(utterance.id, utterance.audio, content_hash, frames)
+        else:
+            assert utterance.text is not None  # noqa: S101
+            frames = encoder.frames(utterance.text)
+            yield Item(utterance.id, utterance.text, content_hash, frames)
+
+
+def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:
+    for id, seconds in scan.seconds.items():
+        windows = encoder.windows_of(int(seconds * SAMPLE_RATE))
+        if windows > 1:
+            yield id, f"{seconds:.1f} s in {windows} windows of {MAX_SECONDS:.0f} s"
+
+
+def _check_space(root: Path, modalities: list[_Modality]) -> None:
+    root.mkdir(parents=True, exist_ok=True)
+    needed = sum(one.summary.bytes for one in modalities)
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise PipelineError(
+            f"{root} has {free / 1e9:.1f} GB free, and this extraction writes "
+            f"{needed / 1e9:.1f} GB: choose another --cache, fewer --layers, or --limit"
+        )
+
+
+def _fill(
+    modalities: list[_Modality],
+    workers: int,
+    manifest: str,
+    provenance: dict[str, Any],
+    *,
+    strict: bool,
+) -> None:
+    """Do the work, and publish what was done however it ends."""
+    by_entry = {one.writer.path: one for one in modalities}
+    jobs = [job for one in modalities for job in one.jobs]
+    try:
+        with progress(sum(len(job.items) for job in jobs), "extracting", "utterance") as bar:
+            for report in run(extract_shard, jobs, workers):
+                bar.update(len(report.job.items))
+                _take(by_entry[report.job.writer.path], report, strict=strict)
+    finally:
+        for one in modalities:
+            one.writer.quarantine(one.quarantined.values())
+            one.writer.publish(manifest, {**provenance, "encoder_source": str(one.encoder.folder)})
+
+
+def _take(one: _Modality, report: ShardReport, *, strict: bool) -> None:
+    summary = one.summary
+    summary.new += len(report.stored)
+    summary.pending -= len(report.job.items)
+    one.quarantined.update({bad.id: bad for bad in report.quarantined})
+    if strict and report.quarantined:
+        bad = report.quarantined[0]
+        raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (the run is strict)")
+
+
+def _provenance(settings: ExtractSettings, root: Path, workers: int, device: str) -> dict[str, Any]:
+    return {
+        "command": " ".join(sys.argv),
+        "settings": {
+            "layers": settings.layers,
+            "dtype": settings.dtype,
+            "precision": settings.precision,
+            "device": device,
+            "workers": workers,
+            "shard_mib": settings.shard_mib,
+        },
+        "root": str(root),
+        "host": platform.node(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,100 @@
+"""What a worker does: one shard, from files to committed features."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...cache import Features, Quarantined
+from .audio import BadClipError, decode, read_clip
+from .encoders import FAMILIES, Encoder, EncoderSettings
+from .encoders.speech import SAMPLE_RATE
+from .plan import Item, ShardJob
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What became of a shard's utterances. ``shard`` is its name, or ``None`` if it was empty."""
+
+    job: ShardJob
+    shard: str | None
+    stored: tuple[str, ...]
+    quarantined: tuple[Quarantined, ...]
+
+
+@lru_cache(maxsize=2)
+def load_once(settings: EncoderSettings) -> Encoder[Any]:
+    """Load an encoder when a worker first needs it; a run has at most one of each modality."""
+    return FAMILIES[settings.model_type](settings)
+
+
+def extract_shard(job: ShardJob) -> ShardReport:
+    """Decode, encode and commit the utterances of one shard."""
+    encoder = load_once(job.encoder)
+    _ = (
+        encoder.model
+    )  # an encoder that cannot be loaded ends the run; what follows is per utterance
+    quarantined: list[Quarantined] = []
+    readable: list[tuple[Item, Any]] = []
+    for item in job.items:
+        try:
+            readable.append((item, _read(item, encoder)))
+        except BadClipError as error:
+            quarantined.append(_failed(item, error))
+    features: list[Features] = []
+    for item, hidden_states in _encode(encoder, readable, quarantined):
+        with np.errstate(over="ignore"):  # infinities are looked for, below
+            stored = hidden_states.astype(job.writer.spec.dtype)
+        if np.isfinite(stored).all():
+            features.append(Features(item.id, item.content_hash, stored))
+        else:
+            detail = f"its features do not fit {stored.dtype}: extract with --dtype float32"
+            if not np.isfinite(hidden_states).all():
+                detail = "the encoder gives it features that are not numbers"
+            quarantined.append(_failed(item, BadClipError("not-finite", detail)))
+    shard = job.writer.write_shard(job.number, features) if features else None
+    stored_ids = tuple(one.id for one in features)
+    return ShardReport(job, shard, stored_ids, tuple(quarantined))
+
+
+def crashed(job: ShardJob) -> ShardReport:
+    """Report a job of one utterance that no worker survived."""
+    detail = "the worker process died on it each time"
+    failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
+    return ShardReport(job, None, (), failed)
+
+
+def _read(item: Item, encoder: Encoder[Any]) -> Any:
+    if not isinstance(item.source, Path):
+        return item.source
+    content = read_clip(item.source)
+    if hashlib.sha256(content).hexdigest() != item.content_hash:
+        raise BadClipError("changed", f"{item.source} changed during the run: run again")
+    wave = decode(content)
+    if not encoder.frames(wave):
+        raise BadClipError(
+            "too-short", f"{1000 * len(wave) / SAMPLE_RATE:.0f} ms of audio are less than one frame"
+        )
+    return wave
+
+
+def _encode(
+    encoder: Encoder[Any], readable: list[tuple[Item, Any]], quarantined: list[Quarantined]
+) -> list[tuple[Item, np.ndarray[Any, Any]]]:
+    """Encode all at once; if that fails, one at a time, to find out which one it is."""
+    try:
+        encoded = encoder.encode([raw for _, raw in readable])
+        return [(item, states) for (item, _), states in zip(readable, encoded, strict=True)]
+    except Exception as error:
+        if len(readable) == 1:
+            detail = f"the encoder failed on it ({type(error).__name__}: {error})"
+            quarantined.append(_failed(readable[0][0], BadClipError("encoder", detail)))
+            return []
+    return [done for one in readable for done in _encode(encoder, [one], quarantined)]
+
+
+def _failed(item: Item, error: BadClipError) -> Quarantined:
+    return Quarantined(item.id, item.content_hash, error.reason, error.detail)

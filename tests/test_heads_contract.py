@@ -1,0 +1,246 @@
+"""What holds for every head: padding, shapes, dtypes, terms, gradients, saving and loading."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mser.heads import HEADS, Head, HeadError, HeadOutput, build_head
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+
+DIMS = {"speech": 24, "text": 16, "vision": 8}
+LAYERS = {"speech": 5, "text": 4, "vision": 1}
+SMALL = {"linear": {}, "hbf": {"width": 16, "n_attention_heads": 2, "projection": 8}}
+N_CLASSES = 4
+
+every_head = pytest.mark.parametrize("name", sorted(HEADS))
+every_count = pytest.mark.parametrize("count", [1, 2, 3])
+
+
+def small(name: str, count: int = 2, **options: object) -> Head:
+    torch.manual_seed(0)
+    dims = dict(list(DIMS.items())[:count])
+    layers = {m: LAYERS[m] for m in dims}
+    return build_head(name, dims, N_CLASSES, layers, **(SMALL[name] | options))
+
+
+def utterances(
+    head: Head, lengths: Sequence[Sequence[int]], seed: int = 0
+) -> list[dict[str, Tensor]]:
+    """For each utterance, modality → (L_m, length, D_m)."""
+    g = torch.Generator().manual_seed(seed)
+    return [
+        {
+            m: torch.randn(len(head.layers[m]), n, dim, generator=g)
+            for (m, dim), n in zip(head.dims.items(), row, strict=False)
+        }
+        for row in lengths
+    ]
+
+
+def collate(
+    rows: list[dict[str, Tensor]], extra: int = 0, padding: float = math.nan
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    features, lengths = {}, {}
+    for m in rows[0]:
+        n = [row[m].shape[1] for row in rows]
+        first = rows[0][m]
+        x = first.new_full((len(rows), len(first), max(n) + extra, first.shape[2]), padding)
+        for i, row in enumerate(rows):
+            x[i, :, : n[i]] = row[m]
+        features[m], lengths[m] = x, torch.tensor(n)
+    return features, lengths
+
+
+def batch(
+    head: Head, n: int = 5, seed: int = 0
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    lengths = [[1 + (i * 3 + j) % 7 for j in range(3)] for i in range(n)]
+    return *collate(utterances(head, lengths, seed)), torch.arange(n) % N_CLASSES
+
+
+@every_head
+@every_count
+@given(
+    lengths=st.lists(st.tuples(*[st.integers(1, 12)] * 3), min_size=1, max_size=4),
+    extra=st.integers(0, 5),
+    padding=st.sampled_from([math.nan, math.inf, -1e30, 0.0, 7.0]),
+)
+@settings(max_examples=10, deadline=None)
+def test_alone_as_in_any_batch(
+    name: str, count: int, lengths: list[tuple[int, ...]], extra: int, padding: float
+) -> None:
+    head = small(name, count).eval()
+    rows = utterances(head, lengths)
+    together = head(*collate(rows, extra, padding)).logits
+    alone = torch.cat([head(*collate([row])).logits for row in rows])
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    assert together.shape == (len(rows), N_CLASSES)
+
+
+@every_head
+@every_count
+def test_gradients_are_the_same_with_any_padding(name: str, count: int) -> None:
+    gradients = []
+    for extra, padding in [(0, 0.0), (4, math.nan)]:
+        head = small(name, count, dropout=0.0)
+        features, lengths = collate(
+            utterances(head, [[3, 2, 4], [1, 5, 2], [6, 1, 1]]), extra, padding
+        )
+        loss = head(features, lengths, torch.tensor([0, 1, 3])).loss
+        assert loss is not None
+        loss.backward()
+        gradients.append({k: p.grad for k, p in head.named_parameters() if p.grad is not None})
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-4)
+
+
+@every_head
+def test_every_parameter_learns(name: str) -> None:
+    head = small(name, 3, dropout=0.1)
+    loss = head(*batch(head)).loss
+    assert loss is not None
+    loss.backward()
+    single = "mixes.vision.weights"  # the mix of one layer has nothing to choose
+    still = [k for k, p in head.named_parameters() if p.grad is None or not p.grad.any()]
+    assert [k for k in still if k != single] == []
+
+
+@every_head
+@pytest.mark.parametrize("kind", ["length one", "one utterance", "all equal", "all zero"])
+def test_finite_at_the_edges(name: str, kind: str) -> None:
+    head = small(name, 3, dropout=0.1)
+    lengths = {"one utterance": [[4, 2, 3]], "length one": [[1, 1, 1]] * 3}.get(
+        kind, [[4, 2, 3]] * 3
+    )
+    features, n = collate(utterances(head, lengths))
+    if kind.startswith("all"):
+        value = 0.0 if kind == "all zero" else 0.5
+        features = {m: torch.full_like(x, value) for m, x in features.items()}
+    out = head(features, n, torch.zeros(len(lengths), dtype=torch.int64))
+    assert out.loss is not None
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+
+
+@every_head
+@every_count
+def test_overfits_a_few_utterances(name: str, count: int) -> None:
+    torch.manual_seed(1)
+    dims = dict.fromkeys(list(DIMS)[:count], 48)
+    options = {"dropout": 0.0} | ({"width": 32, "projection": 16} if name == "hbf" else {})
+    head = build_head(name, dims, N_CLASSES, dict.fromkeys(dims, 3), **options)
+    rows = utterances(head, [[1 + (i + j) % 3 for j in range(3)] for i in range(32)])
+    features, lengths = collate(rows)
+    labels = torch.randint(N_CLASSES, (32,))
+    adam = torch.optim.Adam(head.parameters(), 5e-3)
+    for _ in range(150):
+        adam.zero_grad()
+        out: HeadOutput = head(features, lengths, labels)
+        assert out.loss is not None
+        out.loss.backward()
+        adam.step()
+    assert torch.equal(head(features, lengths).logits.argmax(1), labels)
+
+
+@every_head
+def test_half_features_are_cast_to_the_parameters(name: str) -> None:
+    head = small(name, 2).eval()
+    features, lengths, labels = batch(head)
+    half = {m: x.half() for m, x in features.items()}
+    out = head(half, lengths, labels)
+    exact = head({m: x.float() for m, x in half.items()}, lengths, labels)
+    assert out.logits.dtype == torch.float32
+    assert torch.equal(out.logits, exact.logits)
+    assert head.double()(half, lengths).logits.dtype == torch.float64
+
+
+@every_head
+def test_a_batch_is_not_changed(name: str) -> None:
+    head = small(name, 2)
+    features, lengths, labels = batch(head)
+    copies = {m: x.clone() for m, x in features.items()}
+    head(features, lengths, labels)
+    for m, x in features.items():
+        torch.testing.assert_close(x, copies[m], equal_nan=True, rtol=0, atol=0)
+
+
+@every_head
+def test_without_labels_there_is_no_loss(name: str) -> None:
+    head = small(name, 2)
+    features, lengths, _ = batch(head)
+    out = head(features, lengths)
+    assert out.loss is None
+    assert out.terms == {}
+
+
+@every_head
+@pytest.mark.parametrize("training", [True, False])
+def test_the_loss_is_the_weighted_sum_of_its_terms(name: str, training: bool) -> None:
+    head = small(name, 3, dropout=0.1).train(training)
+    out = head(*batch(head))
+    assert out.loss is not None
+    weights = {"cross_entropy": 1.0, "intra_modal": 0.1, "inter_modal": 0.1}
+    total = sum(weights[k] * v for k, v in out.terms.items())
+    torch.testing.assert_close(out.loss, total)
+    assert not any(v.requires_grad for v in out.terms.values())
+    slow = -sum(out.logits.double().log_softmax(1)[i, i % N_CLASSES] for i in range(5)) / 5
+    torch.testing.assert_close(out.terms["cross_entropy"].double(), slow.detach())
+
+
+@every_head
+@every_count
+def test_saves_and_loads(name: str, count: int, tmp_path: Path) -> None:
+    head = small(name, count).eval()
+    save_model(head, str(tmp_path / "head.safetensors"))
+    torch.manual_seed(9)
+    twin = build_head(name, head.dims, N_CLASSES, head.n_layers, **SMALL[name]).eval()
+    features, lengths, _ = batch(head)
+    assert not torch.equal(twin(features, lengths).logits, head(features, lengths).logits)
+    assert load_model(twin, tmp_path / "head.safetensors", strict=True) == (set(), [])
+    assert torch.equal(twin(features, lengths).logits, head(features, lengths).logits)
+
+
+@every_head
+def test_one_layer_needs_no_layer_axis(name: str) -> None:
+    head = build_head(name, {"speech": 24}, N_CLASSES, **SMALL[name]).eval()
+    features, lengths = collate(utterances(head, [[3], [5]]))
+    flat = {m: x.squeeze(1) for m, x in features.items()}
+    assert torch.equal(head(flat, lengths).logits, head(features, lengths).logits)
+
+
+@every_head
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f, n, y: ({"speech": f["speech"]}, n, y), "features must name speech, text"),
+        (lambda f, n, y: (f | {"video": f["text"]}, n, y), "it names speech, text, video"),
+        (lambda f, n, y: (f, {"text": n["text"]}, y), "lengths must name"),
+        (lambda f, n, y: (f | {"text": f["text"][:, :1]}, n, y), "features of text must be"),
+        (lambda f, n, y: (f | {"text": f["text"][..., 1:]}, n, y), "features of text must be"),
+        (lambda f, n, y: (f | {"text": f["text"][:, 0]}, n, y), "features of text must be"),
+        (lambda f, n, y: (f | {"text": f["text"][:3]}, n, y), "features of text must be"),
+        (lambda f, n, y: (f | {"text": f["text"][:, :, :0]}, n, y), "features of text must be"),
+        (
+            lambda f, n, y: (f | {"text": f["text"].long()}, n, y),
+            "features of text must be floating",
+        ),
+        (lambda f, n, y: (f, n | {"text": n["text"] * 0}, y), "lengths of text must be in 1"),
+        (lambda f, n, y: (f, n | {"text": n["text"] + 9}, y), "lengths of text must be in 1"),
+        (lambda f, n, y: (f, n | {"text": n["text"][:3]}, y), "lengths of text must be int64"),
+        (lambda f, n, y: (f, n | {"text": n["text"].float()}, y), "lengths of text must be int64"),
+        (lambda f, n, y: (f, n, y[:3]), "labels must be int64"),
+        (lambda f, n, y: (f, n, y.float()), "labels must be int64"),
+        (lambda f, n, y: (f, n, y + N_CLASSES), "labels must be in 0 .. 3"),
+        (lambda f, n, y: (f, n, y - 1), "labels must be in 0 .. 3"),
+    ],
+)
+def test_a_batch_that_does_not_fit(name: str, change: object, message: str) -> None:
+    head = small(name, 2)
+    with pytest.raises(HeadError, match=message) as error:
+        head(*change(*batch(head)))  # type: ignore[operator]
+    assert "\n" not in str(error.value)
