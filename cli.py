@@ -91,7 +91,7 @@ def extract(
         ),
     ] = None,
     shard_mib: Annotated[
-        float, typer.Option(help="Size of a shard: what a killed worker loses at most.")
+        float, typer.Option(help="Largest shard: what a killed worker loses at most.")
     ] = 64.0,
     limit: Annotated[int | None, typer.Option(help="Only the first utterances.")] = None,
     strict: Annotated[

@@ -12,7 +12,7 @@ from .errors import CacheError
 from .identity import FORMAT, EntrySpec
 from .index import Ids, Index
 from .quarantine import Quarantined, read_quarantine
-from .zarr_format import map_shard
+from .zarr_format import Row, map_shard
 
 _TRIES = 5  # a writer would have to publish this often between our two reads
 
@@ -110,7 +110,7 @@ class Entry:
         """Return the hash of the content from which the utterance was extracted."""
         return self._row(id).content_hash
 
-    def _row(self, id: str) -> Any:
+    def _row(self, id: str) -> Row:
         try:
             return self._index[id]
         except KeyError:

@@ -35,11 +35,15 @@ class FeatureCache:
         return sorted(path.name for path in self.root.iterdir() if path.is_dir())
 
     def entries(self, dataset: str, modality: str | None = None) -> list[Entry]:
-        """Return all entries of a dataset that can be read."""
-        folder = self.root / checked_name(dataset)
-        paths = sorted(path.parent for path in folder.glob("*/entry.json"))
-        found = [Entry(path) for path in paths]
-        return [entry for entry in found if modality in (None, entry.spec.modality)]
+        """Return all entries of a dataset, or those of one modality.
+
+        Raises:
+            CacheError: one of them is damaged.
+        """
+        found, damaged = self._entries(dataset, modality)
+        if damaged:
+            raise damaged[0]
+        return found
 
     def open(
         self,
@@ -59,8 +63,10 @@ class FeatureCache:
         Raises:
             CacheError: no entry fits, or several do; the message lists those that are there.
         """
-        candidates = self.entries(dataset, modality)
+        candidates, damaged = self._entries(dataset, modality)
         what = " ".join(filter(None, [modality, "features of", dataset]))
+        if damaged and not any(encoder in (None, *_names(entry)) for entry in candidates):
+            raise damaged[0]  # it may be the one that is meant
         if not candidates:
             raise CacheError(f"{self.root} holds no {what}: run 'mser extract' first")
         fitting = [entry for entry in candidates if encoder in (None, *_names(entry))]
@@ -107,6 +113,19 @@ class FeatureCache:
             raise CacheError(
                 f"{path} cannot be read ({error}): run 'mser extract' again to write it anew"
             ) from error
+
+    def _entries(self, dataset: str, modality: str | None) -> tuple[list[Entry], list[CacheError]]:
+        """Open what can be opened: one damaged entry does not take the others away."""
+        found, damaged = [], []
+        for file in sorted((self.root / checked_name(dataset)).glob("*/entry.json")):
+            try:
+                entry = Entry(file.parent)
+            except CacheError as error:
+                damaged.append(error)
+                continue
+            if modality in (None, entry.spec.modality):
+                found.append(entry)
+        return found, damaged
 
     def _manifest(self, dataset: str, name: str) -> Path:
         return self.root / checked_name(dataset) / f"corpus-{checked_name(name)}.parquet"

@@ -85,10 +85,15 @@ class EntryWriter:
         """Let readers see all shards committed so far.
 
         ``manifest`` is the digest under which :meth:`FeatureCache.write_manifest` keeps the
-        dataset's manifest; ``provenance`` is recorded and changes nothing.
+        dataset's manifest; ``provenance`` is recorded and changes nothing. Where there is nothing
+        new, the entry stays as it is, with the provenance of the run that filled it.
         """
         index = Index.of(self._rows())
         name = index.write(self.path)
+        with suppress(FileNotFoundError):
+            published = read_record(self.path)
+            if (published["index"], published["manifest"]) == (name, manifest):
+                return
         spec = asdict(self.spec)
         record = {
             "format": FORMAT,
@@ -107,7 +112,7 @@ class EntryWriter:
 
     def _rows(self) -> Iterable[Row]:
         newest: dict[str, tuple[str, Row]] = {}
-        for shard in sorted((self.path / "shards").iterdir()):
+        for shard in sorted(self.path.glob("shards/*")):
             if shard.name.startswith(TEMPORARY):
                 continue
             rows, written = read_rows(shard)

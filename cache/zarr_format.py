@@ -110,7 +110,8 @@ def map_shard(path: Path) -> np.ndarray[Any, Any]:
     in_order = np.arange(layers, dtype=np.uint64) * np.uint64(layer_bytes)
     if not (np.array_equal(index[:, 0], in_order) and (index[:, 1] == layer_bytes).all()):
         raise CacheError(f"shard {path} was not written by mser: its layers do not lie in order")
-    return raw[: layers * layer_bytes].view(dtype).reshape(layers, frames, dim)
+    shard: np.ndarray[Any, Any] = raw[: layers * layer_bytes].view(dtype)
+    return shard.reshape(layers, frames, dim)
 
 
 def _metadata(path: Path) -> dict[str, Any]:

@@ -41,7 +41,6 @@ def demo(out: Path, say: Callable[[str], None]) -> list[Run]:
             root=corpus,
             cache=cache,
             encoders={"speech": str(speech), "text": str(text)},
-            shard_mib=4,
         )
     )
     say(str(summary))

@@ -18,5 +18,13 @@ def progress(total: int, what: str, unit: str) -> Any:
     """Return a bar on standard error; use it as a context and call ``update``."""
     if sys.stderr.isatty():
         return tqdm(total=total, desc=what, unit=unit, leave=False)
-    minute = {"mininterval": 60, "maxinterval": 60, "delay": 60}
-    return _Log(total=total, desc=what, unit=unit, leave=False, ascii=True, **minute)
+    return _Log(
+        total=total,
+        desc=what,
+        unit=unit,
+        leave=False,
+        ascii=True,
+        mininterval=60,
+        maxinterval=60,
+        delay=60,
+    )

@@ -1,9 +1,11 @@
 """Building heads: which layers they read, which options they know, and what they refuse."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+
 from mser.heads import HEADS, HeadError, build_head, hbf
 from mser.heads.contrastive import info_nce
 
@@ -39,7 +41,7 @@ def test_linear_reads(
         ({"depths": (1.0, 0.0)}, 13, (0, 12)),
     ],
 )
-def test_hbf_reads(options: dict[str, object], n_layers: int, layers: tuple[int, ...]) -> None:
+def test_hbf_reads(options: dict[str, Any], n_layers: int, layers: tuple[int, ...]) -> None:
     head = build_head("hbf", {"speech": 8}, 4, {"speech": n_layers}, width=8, **options)
     assert head.layers == {"speech": layers}
 
@@ -77,9 +79,7 @@ def test_the_hierarchy_costs_no_parameters() -> None:
         (1, False, {}, set()),
     ],
 )
-def test_hbf_switches(
-    count: int, training: bool, options: dict[str, object], terms: set[str]
-) -> None:
+def test_hbf_switches(count: int, training: bool, options: dict[str, Any], terms: set[str]) -> None:
     dims = dict(list(DIMS.items())[:count])
     head = build_head("hbf", dims, 4, width=8, **options).train(training)
     features = {m: torch.randn(3, 5, d) for m, d in dims.items()}
@@ -157,7 +157,7 @@ def test_fusion_is_its_equations() -> None:
     hidden, masks = head.inputs(x, {m: torch.tensor([5, 5]) for m in DIMS})
     b, passed = head.bottlenecks.expand(2, -1, -1), []  # type: ignore[operator]
     for k, stage in enumerate(head.stages):  # type: ignore[arg-type]
-        z = {m: head.stems[m].stems[k](hidden[m][:, k]) for m in DIMS}  # type: ignore[index]
+        z = {m: head.stems[m].stems[k](hidden[m][:, k]) for m in DIMS}  # type: ignore[index,union-attr]
         y, b = stage(z, masks, b)
         passed.append(b)
     parts = [y["speech"].mean(1), y["text"].mean(1), sum(passed).mean(1) / 3]
@@ -209,7 +209,7 @@ def test_fusion_is_its_equations() -> None:
         (("linear", DIMS, 4, {"speech": 2, "text": 0}), {}, "cached layers of text must be"),
     ],
 )
-def test_refuses(arguments: tuple[object, ...], options: dict[str, object], message: str) -> None:
+def test_refuses(arguments: tuple[object, ...], options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message) as error:
         build_head(*arguments, **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)

@@ -3,18 +3,23 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mser.heads import HEADS, Head, HeadError, HeadOutput, build_head
 from safetensors.torch import load_model, save_model
 from torch import Tensor
 
+from mser.heads import HEADS, Head, HeadError, HeadOutput, build_head
+
 DIMS = {"speech": 24, "text": 16, "vision": 8}
 LAYERS = {"speech": 5, "text": 4, "vision": 1}
-SMALL = {"linear": {}, "hbf": {"width": 16, "n_attention_heads": 2, "projection": 8}}
+SMALL: dict[str, dict[str, Any]] = {
+    "linear": {},
+    "hbf": {"width": 16, "n_attention_heads": 2, "projection": 8},
+}
 N_CLASSES = 4
 
 every_head = pytest.mark.parametrize("name", sorted(HEADS))
@@ -132,7 +137,9 @@ def test_finite_at_the_edges(name: str, kind: str) -> None:
 def test_overfits_a_few_utterances(name: str, count: int) -> None:
     torch.manual_seed(1)
     dims = dict.fromkeys(list(DIMS)[:count], 48)
-    options = {"dropout": 0.0} | ({"width": 32, "projection": 16} if name == "hbf" else {})
+    options: dict[str, Any] = {"dropout": 0.0} | (
+        {"width": 32, "projection": 16} if name == "hbf" else {}
+    )
     head = build_head(name, dims, N_CLASSES, dict.fromkeys(dims, 3), **options)
     rows = utterances(head, [[1 + (i + j) % 3 for j in range(3)] for i in range(32)])
     features, lengths = collate(rows)
@@ -188,7 +195,9 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(name: str, training: bool) ->
     total = sum(weights[k] * v for k, v in out.terms.items())
     torch.testing.assert_close(out.loss, total)
     assert not any(v.requires_grad for v in out.terms.values())
-    slow = -sum(out.logits.double().log_softmax(1)[i, i % N_CLASSES] for i in range(5)) / 5
+    slow = -torch.stack(
+        [out.logits.double().log_softmax(1)[i, i % N_CLASSES] for i in range(5)]
+    ).mean()
     torch.testing.assert_close(out.terms["cross_entropy"].double(), slow.detach())
 
 
@@ -201,7 +210,7 @@ def test_saves_and_loads(name: str, count: int, tmp_path: Path) -> None:
     twin = build_head(name, head.dims, N_CLASSES, head.n_layers, **SMALL[name]).eval()
     features, lengths, _ = batch(head)
     assert not torch.equal(twin(features, lengths).logits, head(features, lengths).logits)
-    assert load_model(twin, tmp_path / "head.safetensors", strict=True) == (set(), [])
+    load_model(twin, tmp_path / "head.safetensors", strict=True)
     assert torch.equal(twin(features, lengths).logits, head(features, lengths).logits)
 
 

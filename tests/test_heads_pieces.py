@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from mser.heads import HeadError
 from mser.heads.bottleneck import BottleneckBlock
 from mser.heads.contrastive import info_nce, matching_loss, supervised_contrastive
 from mser.heads.layer_mix import LayerMix
 from mser.heads.masks import length_mask
 from mser.heads.pooling import masked_mean
-from torch import Tensor
 
 seeds = st.integers(0, 2**31)
 quick = settings(max_examples=25, deadline=None)

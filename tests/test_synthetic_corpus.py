@@ -6,8 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from mser.pipeline.corpora import synthetic
-from mser.pipeline.errors import PipelineError
 from scipy.io import wavfile
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import find_peaks
@@ -16,6 +14,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, cross_val_score
 from sklearn.preprocessing import StandardScaler
+
+from mser.pipeline.corpora import Utterance, synthetic
+from mser.pipeline.errors import PipelineError
 
 ROWS = 16  # utterances of a session in the small corpora
 
@@ -83,7 +84,7 @@ def test_structure(corpus):
 
 
 def test_dialogues_alternate_and_vary(corpus):
-    dialogues = {}
+    dialogues: dict[str, list[Utterance]] = {}
     for u in corpus.utterances:
         dialogues.setdefault(u.dialogue, []).append(u)
     assert all(6 <= len(turns) <= 10 for turns in dialogues.values())

@@ -49,9 +49,8 @@ def probe(content: bytes) -> float:
     with _open(content) as container:
         stream = _audio_stream(container)
         if stream.duration is not None:
-            seconds: float = float(stream.duration * stream.time_base)
-            return seconds
-        return float(container.duration or 0) / av.time_base
+            return float(stream.duration * stream.time_base)
+        return float((container.duration or 0) / av.time_base)
 
 
 def decode(content: bytes) -> Wave:

@@ -4,7 +4,10 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 
+import dask
 import torch
+from distributed import Client, LocalCluster, WorkerPlugin, as_completed
+from distributed.scheduler import KilledWorker
 
 from .plan import ShardJob
 from .work import ShardReport, crashed
@@ -23,8 +26,8 @@ def run(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardRep
     """Do ``jobs``, and yield what became of each as it is done.
 
     With ``workers`` 0 they are done in this process; otherwise on a ``LocalCluster`` of so many
-    processes. A job whose worker dies three times over is divided until the one utterance that
-    kills workers is found; the others are extracted.
+    processes. A job whose worker dies twice is set aside and then divided, with nothing beside it,
+    until the one utterance that kills workers is found; all others are extracted.
     """
     if workers == 0:
         yield from map(work, jobs)
@@ -33,10 +36,9 @@ def run(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardRep
 
 
 def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardReport]:
-    from distributed import Client, LocalCluster, as_completed  # noqa: PLC0415 -- slow to import
-    from distributed.scheduler import KilledWorker  # noqa: PLC0415
-
+    suspects: list[ShardJob] = []
     with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -47,27 +49,32 @@ def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.run(_share_cores, workers)
+        client.register_plugin(_ShareCores(max(1, _cores() // workers)))
         submitted = {client.submit(work, job, pure=False): job for job in jobs}
-        queue = as_completed(submitted)
-        for future in queue:
+        for future in as_completed(list(submitted)):
             job = submitted.pop(future)
-            error = future.exception()
-            if error is None:
-                yield future.result()
-            elif not isinstance(error, KilledWorker):
-                raise error
-            elif halves := job.halves():
-                for half in halves:
-                    again = client.submit(work, half, pure=False)
-                    submitted[again] = half
-                    queue.add(again)
+            if isinstance(future.exception(), KilledWorker):
+                suspects.append(job)  # or it only waited on the worker that another job killed
             else:
-                yield crashed(job)
+                yield future.result()
+        while suspects:
+            job = suspects.pop()
+            try:
+                yield client.submit(work, job, pure=False).result()
+            except KilledWorker:
+                suspects += job.halves()
+                if not job.halves():
+                    yield crashed(job)
 
 
-def _share_cores(workers: int) -> None:
-    torch.set_num_threads(max(1, _cores() // workers))
+class _ShareCores(WorkerPlugin):  # type: ignore[misc]
+    """Gives each worker its part of the cores, a restarted one too."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def setup(self, worker: object) -> None:
+        torch.set_num_threads(self.threads)
 
 
 def _cores() -> int:

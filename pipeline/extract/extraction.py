@@ -1,6 +1,7 @@
 """Stage one: from a corpus on disk to features in the cache."""
 
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -269,7 +270,7 @@ def _take(one: _Modality, report: ShardReport, *, strict: bool) -> None:
 
 def _provenance(settings: ExtractSettings, root: Path, workers: int, device: str) -> dict[str, Any]:
     return {
-        "command": " ".join(sys.argv),
+        "command": shlex.join(sys.argv),
         "settings": {
             "layers": settings.layers,
             "dtype": settings.dtype,

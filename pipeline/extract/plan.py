@@ -7,6 +7,9 @@ from pathlib import Path
 from ...cache import EntryWriter
 from .encoders import EncoderSettings
 
+_SHARDS_OF_A_SMALL_CORPUS = 16
+_SMALL_SHARD = 2**21
+
 
 @dataclass(frozen=True)
 class Item:
@@ -42,16 +45,22 @@ def plan(
     writer: EntryWriter,
     shard_bytes: int,
 ) -> list[ShardJob]:
-    """Divide a corpus into shards of about ``shard_bytes``, and keep of each what is ``pending``.
+    """Divide a corpus into shards of ``shard_bytes`` at most, and keep of each what is ``pending``.
+
+    An utterance larger than a shard has one of its own. Shards of a small corpus are smaller, so
+    that there is work for several workers.
 
     Utterances of like length lie together: those of equal length share a forward pass. The whole
     corpus is divided, not what is pending, so that a run that was killed and goes on encodes the
     same utterances together as one that was not, and comes to the same bits.
     """
+    per_frame = writer.spec.bytes_per_frame
+    total = sum(item.frames for item in items) * per_frame
+    shard_bytes = min(shard_bytes, max(total // _SHARDS_OF_A_SMALL_CORPUS, _SMALL_SHARD))
     shards: list[list[Item]] = []
     room = 0
     for item in sorted(items, key=lambda item: (item.frames, item.id)):
-        size = item.frames * writer.spec.bytes_per_frame
+        size = item.frames * per_frame
         if size > room and (not shards or shards[-1]):
             shards.append([])
             room = shard_bytes

@@ -84,7 +84,8 @@ class Summary:
             if self.dry_run:
                 state = f"{one.present} are in the cache, {one.pending} would be extracted ({size})"
             else:
-                state = f"{one.present + one.new} are in the cache: {one.new} new ({size})"
+                state = f"{one.present + one.new} are in the cache: "
+                state += f"{one.new} new ({size})" if one.new else "nothing new"
                 state += f", {one.present} were there before" if one.present else ""
             lines += [
                 f"{one.modality}: {one.encoder}, layers {layers} of width {one.dim}, {one.dtype}",

@@ -62,7 +62,7 @@ def extract_shard(job: ShardJob) -> ShardReport:
 
 def crashed(job: ShardJob) -> ShardReport:
     """Report a job of one utterance that no worker survived."""
-    detail = "the worker process died on it each time"
+    detail = "the worker process died on it, twice"
     failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
     return ShardReport(job, None, (), failed)
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from ...cache import Entry, FeatureCache
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
 from ..encoder_files import find_encoder
-from ..errors import PipelineError
+from ..errors import PipelineError, unknown
 
 # Padded frames in one batch: thirteen layers 768 wide are then 0.3 GB in float16.
 _MOST_FRAMES = 16_384
@@ -43,7 +44,14 @@ class Examples:
 
     def length(self, utterance: Utterance) -> int:
         """Return the frames of its longest modality."""
-        return max(entry.length(utterance.id) for entry in self.entries.values())
+        return self._lengths[utterance.id]
+
+    @cached_property
+    def _lengths(self) -> dict[str, int]:
+        return {
+            one.id: max(entry.length(one.id) for entry in self.entries.values())
+            for one in self.utterances
+        }
 
     def batch(
         self,
@@ -99,10 +107,16 @@ def find_examples(cache: Path, dataset: str, encoders: Mapping[str, str | None])
 
     Raises:
         CacheError: the cache holds no such features, or those of several encoders.
-        UsageError: an encoder is given as a folder that holds none.
-        PipelineError: no utterance is left.
+        UsageError: the cache has never heard of the dataset, or an encoder is given as a folder
+            that holds none.
+        PipelineError: the cache is empty, or no utterance is left.
     """
     features = FeatureCache(cache)
+    known = features.datasets()
+    if not known:
+        raise PipelineError(f"{features.root} holds no features yet: run 'mser extract' first")
+    if dataset not in known:
+        raise unknown(f"dataset (in {features.root})", dataset, known)
     entries = {
         modality: _open(features, dataset, modality, encoder)
         for modality, encoder in encoders.items()

@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -72,7 +73,7 @@ class RunFolder:
         self._write_json(
             "environment.json",
             {
-                "command": " ".join(sys.argv),
+                "command": shlex.join(sys.argv),
                 "date": datetime.now(UTC).isoformat(timespec="seconds"),
                 "host": platform.node(),
                 "platform": platform.platform(),

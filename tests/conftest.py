@@ -1,0 +1,61 @@
+"""Small encoders, a small corpus and a filled cache, made once for all tests."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mser.pipeline.corpora import synthetic
+from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
+from mser.pipeline.extract import ExtractSettings, extract
+
+Mser = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Modality → folder of a small random encoder."""
+    folder = tmp_path_factory.mktemp("encoders")
+    return {
+        "speech": str(save_speech_encoder(folder / "small-wav2vec2")),
+        "text": str(save_text_encoder(folder / "small-bert", synthetic.SENTENCE_WORDS)),
+    }
+
+
+@pytest.fixture(scope="session")
+def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic corpus of 96 utterances in 4 sessions. Do not change it: copy it."""
+    root = tmp_path_factory.mktemp("corpus") / "synthetic"
+    synthetic.make(root, utterances_per_session=24)
+    return root
+
+
+@pytest.fixture(scope="session")
+def filled_cache(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, str], corpus_root: Path
+) -> Path:
+    """A cache with both modalities of the corpus. Do not change it: copy it."""
+    cache = tmp_path_factory.mktemp("cache")
+    extract(ExtractSettings("synthetic", corpus_root, cache, encoders, workers=0, shard_mib=0.5))
+    return cache
+
+
+@pytest.fixture
+def mser(tmp_path: Path) -> Mser:
+    """Run the command line as a user types it, in an empty folder."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).parent / "mser"), *map(str, arguments)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return run
