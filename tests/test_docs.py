@@ -1,0 +1,96 @@
+"""The examples in the docs run as they stand."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mser import FeatureCache
+from mser.heads import HEADS
+from mser.pipeline.corpora import CORPORA, synthetic
+from mser.pipeline.extract import ExtractSettings, extract, load_encoder
+from mser.pipeline.extract.encoders import FAMILIES
+from mser.pipeline.train import TrainSettings, train_head
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def examples(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+
+
+def run(code: str, **names: Any) -> dict[str, Any]:
+    exec(compile(code, "docs", "exec"), names)
+    return names
+
+
+def test_zarr_alone_reads_an_utterance(filled_cache: Path) -> None:
+    entry = FeatureCache(filled_cache).open("synthetic", modality="speech")
+    (code,) = examples("cache.md")
+    for shard in sorted((entry.path / "shards").iterdir()):
+        for id in json.loads((shard / "zarr.json").read_text())["attributes"]["ids"]:
+            read = run(code, shard=shard, utterance_id=id)["last_layer"]
+            np.testing.assert_array_equal(read, entry[id][-1])
+
+
+def test_a_corpus_and_a_head_as_the_docs_add_them(
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, head, _ = examples("extending.md")
+    root = tmp_path / "mine"
+    root.mkdir()
+    for number, one in enumerate(synthetic.load(corpus_root).utterances[:48]):
+        assert one.audio is not None
+        emotion = "cross" if one.label == "angry" else "calm"
+        name = f"speaker{number % 3}_{emotion}_{number}"
+        shutil.copy(one.audio, root / f"{name}.wav")
+        (root / f"{name}.txt").write_text(str(one.text))
+    monkeypatch.setitem(CORPORA, "mine", run(corpus)["load"])
+    monkeypatch.setitem(HEADS, "late-fusion", run(head, __name__="docs")["LateFusion"])
+    extract(ExtractSettings("mine", root, tmp_path / "cache", encoders, workers=0))
+    settings = TrainSettings(
+        "late-fusion",
+        "mine",
+        tmp_path / "cache",
+        {"speech": None, "text": None},
+        out=tmp_path / "run",
+    )
+    trained = train_head(settings.with_overrides(["epochs=2", "head.dropout=0.1"]))
+    assert [fold["fold"] for fold in trained.metrics["folds"]] == [
+        "speaker0",
+        "speaker1",
+        "speaker2",
+    ]
+    with pytest.raises(Exception, match="give the folder with the"):
+        CORPORA["mine"](tmp_path)
+
+
+def test_an_encoder_family_as_the_docs_add_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import (  # noqa: PLC0415
+        Data2VecAudioConfig,
+        Data2VecAudioModel,
+        Wav2Vec2FeatureExtractor,
+    )
+
+    monkeypatch.setattr("mser.pipeline.extract.encoders.FAMILIES", dict(FAMILIES))
+    config = Data2VecAudioConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_dim=(32,) * 7,
+        num_conv_pos_embedding_groups=4,
+        conv_pos_kernel_size=5,
+    )
+    Data2VecAudioModel(config).save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
+    run(examples("extending.md")[-1])
+    wave = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    (states,) = load_encoder(str(tmp_path)).encode([wave])
+    assert states.shape == (3, 24, 32)
