@@ -86,8 +86,8 @@ def extract(
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Dask worker processes; 0 works in this process. By default one a GPU, or one a "
-            "core up to four."
+            help="Dask worker processes; 0 works in this process. By default one on a GPU, "
+            "or one a core up to four."
         ),
     ] = None,
     shard_mib: Annotated[
@@ -190,6 +190,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def main() -> None:
     """Run the command line; an error is one sentence on standard error and an exit code."""
+    # OpenMP's threads spin while they wait for each other. Where another program holds a core they
+    # spin for its whole time slice, at each of a small head's many small operations.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
     except (CacheError, PipelineError, OSError, KeyboardInterrupt) as error:

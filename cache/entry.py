@@ -69,8 +69,8 @@ class Entry:
         return str(self._record["published"])
 
     @cached_property
-    def quarantine(self) -> list[Quarantined]:
-        """The utterances that could not be extracted, each with its reason."""
+    def quarantine(self) -> dict[str, Quarantined]:
+        """The utterances that could not be extracted, by id, each with its reason."""
         return read_quarantine(self.path)
 
     def __len__(self) -> int:

@@ -88,7 +88,10 @@ class Index:
         content = path.read_bytes()
         if name != _name(content):
             raise CacheError(f"{path} is damaged: its content is not what its name says")
-        return cls(pq.read_table(pa.BufferReader(content), read_dictionary=["shard"]))
+        # On this thread alone: Arrow's own threads may still hold ``content`` when Python ends, and
+        # then end it with an abort.
+        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["shard"], pre_buffer=False)
+        return cls(file.read(use_threads=False))
 
     def write(self, folder: Path) -> str:
         """Write the index below ``folder`` and return the file's name."""

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from .atomic import write_file
+from .errors import CacheError
 
 _FILE = "quarantine.jsonl"
 
@@ -25,18 +26,25 @@ class Quarantined:
     detail: str
 
 
-def read_quarantine(entry: Path) -> list[Quarantined]:
-    """Read the quarantine of an entry; an entry without one has none."""
+def read_quarantine(entry: Path) -> dict[str, Quarantined]:
+    """Read the quarantine of an entry, by id; an entry without one has none.
+
+    Raises:
+        CacheError: the file is damaged.
+    """
+    file = entry / _FILE
     try:
-        lines = (entry / _FILE).read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
+        return {one.id: one for one in (Quarantined(**json.loads(line)) for line in lines)}
     except FileNotFoundError:
-        return []
-    return [Quarantined(**json.loads(line)) for line in lines]
+        return {}
+    except (ValueError, TypeError) as error:
+        raise CacheError(f"{file} is damaged: delete it, and extract again ({error})") from error
 
 
 def write_quarantine(entry: Path, quarantined: Iterable[Quarantined]) -> None:
     """Replace the quarantine of an entry."""
     ordered = sorted(quarantined, key=lambda one: one.id)
-    # Without ensure_ascii=False every odd character, a line separator too, stays on its line.
+    # json escapes what is not ASCII, so that an odd line separator in an id does not end a line.
     lines = [json.dumps(asdict(one)) + "\n" for one in ordered]
     write_file(entry / _FILE, "".join(lines).encode())

@@ -75,7 +75,7 @@ class EntryWriter:
 
     def quarantined(self) -> dict[str, Quarantined]:
         """Return the utterances that failed before, by id."""
-        return {one.id: one for one in read_quarantine(self.path)}
+        return read_quarantine(self.path)
 
     def quarantine(self, quarantined: Iterable[Quarantined]) -> None:
         """Replace the list of the utterances that could not be extracted."""

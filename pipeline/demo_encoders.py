@@ -21,6 +21,9 @@ def save_speech_encoder(folder: Path, *, seed: int = SEED, **changes: Any) -> Pa
         Wav2Vec2FeatureExtractor,
         Wav2Vec2Model,
     )
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()
 
     torch.manual_seed(seed)
     small = {
@@ -51,6 +54,9 @@ def save_text_encoder(
         processors,
     )
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()
 
     torch.manual_seed(seed)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

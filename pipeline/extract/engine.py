@@ -16,10 +16,8 @@ Work = Callable[[ShardJob], ShardReport]
 
 
 def default_workers(device: torch.device) -> int:
-    """Return one worker a GPU, or one a core up to four, beyond which memory is short."""
-    if device.type == "cuda":
-        return torch.cuda.device_count()
-    return min(_cores(), 4)
+    """Return one worker for the GPU, or one a core up to four, beyond which memory is short."""
+    return 1 if device.type == "cuda" else min(_cores(), 4)
 
 
 def run(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardReport]:

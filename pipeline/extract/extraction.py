@@ -176,13 +176,15 @@ def _prepare(
     if not settings.dry_run:
         writer = cache.writer(spec)
     committed = writer.committed()
+    # Clips may be deleted once their features are in the cache: these features are as good as ever.
+    kept = {one.id for one in scan.quarantined if one.reason == "absent" and one.id in committed}
     # What failed before fails again until its content changes.
     quarantined = {
         id: one
         for id, one in writer.quarantined().items()
         if one.content_hash is not None
         and scan.hashes.get(id, one.content_hash) == one.content_hash
-    } | {one.id: one for one in scan.quarantined}
+    } | {one.id: one for one in scan.quarantined if one.id not in kept}
     items = list(_items(encoder, chosen, scan))
     pending = {
         item.id
@@ -193,7 +195,7 @@ def _prepare(
     summary = ModalitySummary(
         encoder.modality, encoder.name, writer.path, encoder.layers, encoder.dim, settings.dtype
     )
-    summary.present = sum(committed.get(item.id) == item.content_hash for item in items)
+    summary.present = sum(committed.get(item.id) == item.content_hash for item in items) + len(kept)
     summary.pending = len(pending)
     frames = sum(item.frames for item in items if item.id in pending)
     summary.bytes = frames * spec.bytes_per_frame

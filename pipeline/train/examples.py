@@ -152,9 +152,10 @@ def _why_not(
     if utterance.label is None:
         return "it has no label"
     for modality, entry in entries.items():
+        if utterance.id in entry.quarantine:
+            return f"{modality}: {entry.quarantine[utterance.id].reason}"
         if utterance.id not in entry:
-            bad = next((one for one in entry.quarantine if one.id == utterance.id), None)
-            return f"{modality}: {bad.reason}" if bad else f"{modality}: not extracted yet"
+            return f"{modality}: not extracted yet"
         current = audio_hashes[utterance.id]
         if modality == "text" and utterance.text is not None:
             current = hashlib.sha256(utterance.text.encode()).hexdigest()

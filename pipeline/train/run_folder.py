@@ -3,6 +3,7 @@
 import csv
 import json
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -92,7 +93,7 @@ class RunFolder:
 
     def write_checkpoint(self, fold: Fold, seed: int, trained: Trained) -> None:
         """Write the weights of the best epoch."""
-        name = f"{fold.name}-seed{seed}.safetensors"
+        name = re.sub(r"[^\w.-]+", "_", f"{fold.name}-seed{seed}.safetensors")
         weights = {key: value.contiguous() for key, value in trained.weights.items()}
         save_file(weights, self.path / "checkpoints" / name)
 
@@ -107,7 +108,7 @@ class RunFolder:
                 ["id", "label", "predicted", *(f"p_{name}" for name in classes), "fold", "seed"]
             )
             for fold, seed, one in trained:
-                rows = zip(one.test, one.predicted, one.probabilities.tolist(), strict=True)
+                rows = zip(fold.test, one.predicted, one.probabilities.tolist(), strict=True)
                 for utterance, predicted, probabilities in rows:
                     writer.writerow(
                         [utterance.id, utterance.label, predicted, *probabilities, fold.name, seed]

@@ -24,13 +24,13 @@ Log = Callable[[dict[str, Any]], None]
 class Trained:
     """A head as it was in its best epoch, and what it says on the test part.
 
-    ``probabilities`` is (utterances, classes), in the order of ``test``.
+    ``probabilities`` is (utterances, classes) and ``predicted`` a class an utterance, both in the
+    order of the fold's test part.
     """
 
     weights: dict[str, Tensor]
     best_epoch: int
     validation: dict[str, float]
-    test: tuple[Utterance, ...]
     probabilities: Tensor
     predicted: list[str]
 
@@ -66,11 +66,11 @@ def train(
         if epoch - best_epoch >= settings.patience:
             break
     head.load_state_dict(weights)
-    test, logits, _ = predict(head, examples, fold.test, settings.batch_size, device)
+    logits, _ = predict(head, examples, fold.test, settings.batch_size, device)
     names = [examples.corpus.classes[at] for at in logits.argmax(dim=1)]
     probabilities = logits.double().softmax(dim=1)
     on_cpu = {name: value.cpu() for name, value in weights.items()}
-    return Trained(on_cpu, best_epoch, kept, test, probabilities, names)
+    return Trained(on_cpu, best_epoch, kept, probabilities, names)
 
 
 def predict(
@@ -79,20 +79,19 @@ def predict(
     utterances: Sequence[Utterance],
     batch_size: int,
     device: torch.device,
-) -> tuple[tuple[Utterance, ...], Tensor, float]:
-    """Return utterances, their logits (utterances, classes) on the CPU, and the mean loss."""
+) -> tuple[Tensor, float]:
+    """Return logits (utterances, classes) on the CPU, in the order given, and the mean loss."""
     head.eval()
-    done: list[Utterance] = []
-    logits: list[Tensor] = []
+    row = {one.id: at for at, one in enumerate(utterances)}
+    logits = torch.empty(len(row), len(examples.corpus.classes))
     loss = 0.0
     with torch.inference_mode():
         for part in examples.in_batches(utterances, batch_size):
             batch = examples.batch(part, head.layers, device)
             output = head(batch.features, batch.lengths, batch.labels)
-            done += part
-            logits.append(output.logits.float().cpu())
+            logits[[row[one.id] for one in part]] = output.logits.float().cpu()
             loss += float(output.terms["cross_entropy"]) * len(part)
-    return tuple(done), torch.cat(logits), loss / len(done)
+    return logits, loss / len(row)
 
 
 def _epoch(
@@ -126,7 +125,7 @@ def _validate(
     settings: TrainSettings,
     device: torch.device,
 ) -> dict[str, float]:
-    done, logits, loss = predict(head, examples, utterances, settings.batch_size, device)
-    labels = [str(one.label) for one in done]
+    logits, loss = predict(head, examples, utterances, settings.batch_size, device)
+    labels = [str(one.label) for one in utterances]
     predicted = [examples.corpus.classes[at] for at in logits.argmax(dim=1)]
     return {**scores(labels, predicted), "loss": loss}

@@ -1,5 +1,6 @@
 """Stage two: from features in the cache to a trained head and its scores."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,7 +128,7 @@ def _metrics(
 ) -> dict[str, Any]:
     parts, chance, folds = [], [], []
     for fold, seed, one in trained:
-        labels = [str(utterance.label) for utterance in one.test]
+        labels = [str(utterance.label) for utterance in fold.test]
         most_frequent = Counter(str(utterance.label) for utterance in fold.train).most_common(1)[0][
             0
         ]
@@ -147,7 +148,7 @@ def _metrics(
                 "validation": one.validation,
             }
         )
-    tested = {utterance.id for _, _, one in trained for utterance in one.test}
+    tested = {utterance.id for fold, _, _ in trained for utterance in fold.test}
     return {
         "head": settings.head,
         "dataset": settings.dataset,
@@ -173,6 +174,7 @@ def _cell(scored: dict[str, float | None], several: bool) -> str:
 @contextmanager
 def _deterministic() -> Iterator[None]:
     """Let the same run give the same bits again on the same machine."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for on a GPU
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
