@@ -4,18 +4,30 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from . import __version__
-from .cache.errors import CacheError
 from .pipeline.errors import PipelineError, UsageError
 
 SPEECH_ENCODER = "facebook/wav2vec2-base"
 TEXT_ENCODER = "bert-base-uncased"
 
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise PipelineError(
+                "interrupted: what was finished is kept, and the same command goes on from there"
+            ) from None
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Extract hidden states of frozen encoders once; train emotion heads on them in minutes.",
     no_args_is_help=True,
     add_completion=False,
@@ -43,14 +55,20 @@ Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-@app.callback()
-def _all_commands(
-    debug: Annotated[bool, typer.Option(help="Show the traceback of an error.")] = False,
-    version: Annotated[bool, typer.Option(help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _all_commands(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
     if debug:
         os.environ["MSER_DEBUG"] = "1"
 
@@ -195,16 +213,18 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         app()
-    except (CacheError, PipelineError, OSError, KeyboardInterrupt) as error:
-        if os.environ.get("MSER_DEBUG"):
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get("MSER_DEBUG"):
             raise
-        sys.stderr.write(f"mser: {_sentence(error)}\n")
+        sys.stderr.write(f"mser: {sentence}\n")
         sys.exit(2 if isinstance(error, UsageError) else 1)
 
 
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; what was finished is kept, and the same command goes on from there"
+def _sentence(error: Exception) -> str | None:
+    """Return what to say of an error that can be expected, and nothing of one that is a bug."""
+    from .cache import CacheError  # noqa: PLC0415 -- imports zarr, which --help need not wait for
+
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return str(error) if isinstance(error, CacheError | PipelineError | OSError) else None

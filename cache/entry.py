@@ -86,7 +86,10 @@ class Entry:
             CacheError: the entry does not hold the utterance, or its shard is damaged.
         """
         row = self._row(id)
-        return self._shard(row.shard)[:, row.offset : row.offset + row.length]
+        shard = self._shard(row.shard)
+        if row.offset + row.length > shard.shape[1]:
+            raise CacheError(f"shard {row.shard} of {self.path} is damaged: '{id}' lies beyond it")
+        return shard[:, row.offset : row.offset + row.length]
 
     def read(
         self, ids: Iterable[str], layers: Sequence[int] | None = None
@@ -119,8 +122,9 @@ class Entry:
     def _shard(self, name: str) -> np.ndarray[Any, Any]:
         if name not in self._shards:
             shard = map_shard(self.path / "shards" / name)
-            if (shard.shape[0], shard.shape[2]) != (self.n_layers, self.dim):
-                raise CacheError(f"shard {name} of {self.path.name} is not one of this entry's")
+            form = (shard.shape[0], shard.shape[2], shard.dtype)
+            if form != (self.n_layers, self.dim, np.dtype(self.spec.dtype)):
+                raise CacheError(f"shard {name} of {self.path} is not one of this entry's")
             self._shards[name] = shard
         return self._shards[name]
 
@@ -149,6 +153,8 @@ def read_record(path: Path) -> dict[str, Any]:
                 "install the version of mser that wrote it"
             )
         key = spec_of(record).key
+        for name in ("index", "manifest", "published", "provenance"):
+            record[name]
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -57,7 +57,7 @@ class EntryWriter:
         arrays, rows, offset = [], [], 0
         for utterance in utterances:
             array = utterance.hidden_states.astype(self.spec.dtype, copy=False)
-            if (array.shape[0], array.shape[2]) != (len(self.spec.layers), self.spec.dim):
+            if (*array.shape[:1], *array.shape[2:]) != (len(self.spec.layers), self.spec.dim):
                 raise CacheError(
                     f"features of '{utterance.id}' have the shape {array.shape}, and this entry "
                     f"holds ({len(self.spec.layers)}, frames, {self.spec.dim})"
@@ -71,7 +71,7 @@ class EntryWriter:
 
     def committed(self) -> dict[str, str]:
         """Return the content hash of each utterance that lies in a shard, published or not."""
-        return {row.id: row.content_hash for row in self._rows()}
+        return {row.id: row.content_hash for row in self._rows(self._shards())}
 
     def quarantined(self) -> dict[str, Quarantined]:
         """Return the utterances that failed before, by id."""
@@ -88,17 +88,23 @@ class EntryWriter:
         dataset's manifest; ``provenance`` is recorded and changes nothing. Where there is nothing
         new, the entry stays as it is, with the provenance of the run that filled it.
         """
-        index = Index.of(self._rows())
+        while not self._publish(manifest, provenance):
+            pass  # another writer published meanwhile: do it again with what it has added
+
+    def _publish(self, manifest: str, provenance: Mapping[str, Any]) -> bool:
+        shards = self._shards()
+        index = Index.of(self._rows(shards))
         name = index.write(self.path)
+        replaced = None
         with suppress(FileNotFoundError):
             published = read_record(self.path)
-            if (published["index"], published["manifest"]) == (name, manifest):
-                return
-        spec = asdict(self.spec)
+            replaced = published["index"]
+            if (replaced, published["manifest"]) == (name, manifest):
+                return True
         record = {
             "format": FORMAT,
             "key": self.spec.key,
-            **spec,
+            **asdict(self.spec),
             "utterances": len(index),
             "index": name,
             "manifest": manifest,
@@ -106,15 +112,17 @@ class EntryWriter:
             "provenance": provenance,
         }
         write_file(self.path / "entry.json", json.dumps(record, indent=2).encode() + b"\n")
-        for old in self.path.glob("index-*.parquet"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        if replaced not in (None, name):
+            (self.path / replaced).unlink(missing_ok=True)
+        return (self.path / name).exists() and self._shards() == shards
 
-    def _rows(self) -> Iterable[Row]:
+    def _shards(self) -> list[Path]:
+        shards = self.path.glob("shards/*")
+        return sorted(shard for shard in shards if not shard.name.startswith(TEMPORARY))
+
+    def _rows(self, shards: Iterable[Path]) -> Iterable[Row]:
         newest: dict[str, tuple[str, Row]] = {}
-        for shard in sorted(self.path.glob("shards/*")):
-            if shard.name.startswith(TEMPORARY):
-                continue
+        for shard in shards:
             rows, written = read_rows(shard)
             for row in rows:
                 if row.id not in newest or newest[row.id][0] <= written:

@@ -10,7 +10,8 @@ entry's index is made from the shards and can always be made again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,14 +79,19 @@ def write_shard(
 
 
 def read_rows(path: Path) -> tuple[list[Row], str]:
-    """Return the rows of a shard and the time at which it was written."""
-    attributes = _metadata(path)["attributes"]
-    columns = (attributes[name] for name in ("ids", "offsets", "lengths", "content_hashes"))
-    rows = [
-        Row(id, path.name, offset, length, content_hash)
-        for id, offset, length, content_hash in zip(*columns, strict=True)
-    ]
-    return rows, attributes["written"]
+    """Return the rows of a shard and the time at which it was written.
+
+    Raises:
+        CacheError: the shard's metadata are damaged.
+    """
+    with _damage_named(path):
+        attributes = _metadata(path)["attributes"]
+        columns = (attributes[name] for name in ("ids", "offsets", "lengths", "content_hashes"))
+        rows = [
+            Row(id, path.name, offset, length, content_hash)
+            for id, offset, length, content_hash in zip(*columns, strict=True)
+        ]
+        return rows, attributes["written"]
 
 
 def map_shard(path: Path) -> np.ndarray[Any, Any]:
@@ -94,16 +100,15 @@ def map_shard(path: Path) -> np.ndarray[Any, Any]:
     Raises:
         CacheError: the shard is missing, or its file is not the array that its metadata describe.
     """
-    metadata = _metadata(path / ARRAY)
-    layers, frames, dim = metadata["shape"]
-    dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
+    with _damage_named(path):
+        metadata = _metadata(path / ARRAY)
+        layers, frames, dim = metadata["shape"]
+        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
     file = path / ARRAY / "c" / "0" / "0" / "0"
     layer_bytes = frames * dim * dtype.itemsize
     index_bytes = layers * _INDEX_ROW
-    try:
+    with _damage_named(path):
         raw = np.memmap(file, mode="r")
-    except (OSError, ValueError) as error:
-        raise CacheError(f"shard {path} is damaged: its data cannot be read ({error})") from error
     if raw.size != layers * layer_bytes + index_bytes + _CHECKSUM:
         raise CacheError(f"shard {path} is damaged: its data are not as long as they should be")
     index = raw[-index_bytes - _CHECKSUM : -_CHECKSUM].view("<u8").reshape(layers, 2)
@@ -115,8 +120,13 @@ def map_shard(path: Path) -> np.ndarray[Any, Any]:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    try:
-        metadata: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise CacheError(f"shard {path} is damaged: {error}") from error
+    metadata: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
     return metadata
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CacheError(f"shard {path} is damaged: {error!r}") from error

@@ -1,6 +1,11 @@
 """Small encoders, a small corpus and a filled cache, made once for all tests."""
 
 import os
+
+# Before torch is imported: small models are no faster with more, and far slower where something
+# else keeps a core busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 
 import dask
@@ -40,14 +41,14 @@ def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            dashboard_address=None,
+            dashboard_address=":0",
             silence_logs=logging.CRITICAL,
             # Maps of shards count as memory to Dask, which would stop a worker for nothing.
             memory_limit=0,
         ) as cluster,
         Client(cluster) as client,
     ):
-        client.register_plugin(_ShareCores(max(1, _cores() // workers)))
+        client.register_plugin(_WorkerSettings(max(1, torch.get_num_threads() // workers)))
         submitted = {client.submit(work, job, pure=False): job for job in jobs}
         for future in as_completed(list(submitted)):
             job = submitted.pop(future)
@@ -65,14 +66,16 @@ def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[
                     yield crashed(job)
 
 
-class _ShareCores(WorkerPlugin):  # type: ignore[misc]
-    """Gives each worker its part of the cores, a restarted one too."""
+class _WorkerSettings(WorkerPlugin):  # type: ignore[misc]
+    """Gives each worker its part of the threads, a restarted one too."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
 
     def setup(self, worker: object) -> None:
         torch.set_num_threads(self.threads)
+        # Ctrl-C reaches every process of a terminal; the one that asked for the work answers it.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _cores() -> int:

@@ -98,6 +98,9 @@ def extract(settings: ExtractSettings) -> Summary:
         CacheError: the cache holds something else under the entry's name.
     """
     started = time.monotonic()
+    root = settings.root.expanduser().resolve()
+    corpus = load_corpus(settings.dataset, root)
+    _check_ids(corpus)
     encoders = {
         modality: load_encoder(
             name,
@@ -109,9 +112,6 @@ def extract(settings: ExtractSettings) -> Summary:
         for modality, name in settings.encoders.items()
     }
     device = next(iter(encoders.values())).device  # an unknown one is refused before any work
-    root = settings.root.expanduser().resolve()
-    corpus = load_corpus(settings.dataset, root)
-    _check_ids(corpus)
     chosen = corpus.utterances[: settings.limit]
     cache = FeatureCache(settings.cache)
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import tomli_w
 import torch
@@ -93,7 +93,7 @@ class RunFolder:
 
     def write_checkpoint(self, fold: Fold, seed: int, trained: Trained) -> None:
         """Write the weights of the best epoch."""
-        name = re.sub(r"[^\w.-]+", "_", f"{fold.name}-seed{seed}.safetensors")
+        name = f"{quote(fold.name, safe='')}-seed{seed}.safetensors"  # a session may be called a/b
         weights = {key: value.contiguous() for key, value in trained.weights.items()}
         save_file(weights, self.path / "checkpoints" / name)
 

@@ -54,7 +54,10 @@ class TrainSettings:
         for name in ("epochs", "patience", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} is {getattr(self, name)}: give more than 0")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+        if not self.weight_decay >= 0:
+            raise UsageError(f"weight_decay is {self.weight_decay}: give 0 or more")
+        distinct = {seed for seed in self.seeds if 0 <= seed < 2**63}
+        if not self.seeds or len(distinct) < len(self.seeds):
             raise UsageError("seeds: give different numbers from 0 on, such as 0,1,2")
         if not self.encoders:
             raise UsageError("no modality is asked for: say speech, text, or both")

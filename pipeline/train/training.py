@@ -1,6 +1,7 @@
 """Stage two: from features in the cache to a trained head and its scores."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,7 +102,7 @@ def train_head(settings: TrainSettings) -> Run:
 
 def _build(settings: TrainSettings, examples: Examples) -> Head:
     layer = settings.layer
-    number = layer is not None and layer.lstrip("-").isdigit()
+    number = layer is not None and re.fullmatch("-?[0-9]+", layer)
     for name in settings.head_options:
         if name in signature(build_head).parameters:
             raise UsageError(
