@@ -1,0 +1,63 @@
+"""Made-up entries of a feature cache, small enough to look at."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mser.cache import EntrySpec, EntryWriter, FeatureCache, Features
+
+Array = np.ndarray[Any, Any]
+
+LAYERS, DIM = 3, 4
+ODD_IDS = [
+    "train/dia0_utt0",
+    "../../etc/passwd",
+    "..",
+    "/",
+    "a\nb",
+    "tab\tand space ",
+    "Grüße/日本語/🙂",
+    "\u2028",
+    "C:\\con",
+    "x" * 5000,
+    "",
+]
+
+
+def spec(**changes: Any) -> EntrySpec:
+    """The identity of a made-up entry."""
+    fields: dict[str, Any] = {
+        "dataset": "made-up",
+        "modality": "speech",
+        "encoder": "some/encoder",
+        "identity": {"weights": "abc", "rate": 16000},
+        "layers": tuple(range(LAYERS)),
+        "dim": DIM,
+        "dtype": "float16",
+        **changes,
+    }
+    return EntrySpec(**fields)
+
+
+def array(number: float, frames: int = 2, layers: int = LAYERS, dim: int = DIM) -> Array:
+    """Hidden states that are told from others by ``number``."""
+    return number + np.arange(layers * frames * dim, dtype="float16").reshape(layers, frames, dim)
+
+
+def fill(
+    root: Path, shards: Iterable[Mapping[str, Array]], publish: bool = True, **changes: Any
+) -> EntryWriter:
+    """Write an entry of these shards."""
+    writer = FeatureCache(root).writer(spec(**changes))
+    for number, shard in enumerate(shards):
+        writer.write_shard(number, [Features(id, f"hash of {id}", a) for id, a in shard.items()])
+    if publish:
+        writer.publish("0" * 12, {"made by": "a test"})
+    return writer
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Also of numbers that are not, and of minus zero."""
+    return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())

@@ -1,0 +1,219 @@
+"""Protocols: honest parts of a corpus, the same each time, and refused where they would leak."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mser.pipeline.corpora import Utterance
+from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.train.protocols import Fold, make_folds
+
+LEAVE_OUT = "leave-one-session-out"
+
+
+def utterance(id: str, **fields: Any) -> Utterance:
+    """An utterance of which only what a protocol looks at is said."""
+    empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
+    return Utterance(**{**empty, "id": id, "label": "neutral", **fields})
+
+
+def dialogues(sizes: Iterable[int], name: str = "", **fields: Any) -> list[Utterance]:
+    """Dialogues of so many utterances."""
+    return [
+        utterance(f"{name}dia{n}_utt{turn}", dialogue=f"{name}dia{n}", turn=turn, **fields)
+        for n, size in enumerate(sizes)
+        for turn in range(size)
+    ]
+
+
+def sessions(*sizes: Iterable[int]) -> list[Utterance]:
+    """Sessions of such dialogues, two speakers each."""
+    return [
+        replace(one, speaker=f"{one.session}_{'fm'[(one.turn or 0) % 2]}")
+        for n, of_session in enumerate(sizes, 1)
+        for one in dialogues(of_session, f"ses{n}_", session=f"ses{n}")
+    ]
+
+
+def official(validation: bool = True) -> list[Utterance]:
+    """A corpus with splits; speakers are in all of them, as in MELD."""
+    splits = {"train": 10, "validation": 3, "test": 4}
+    return [
+        one
+        for split, count in splits.items()
+        if validation or split != "validation"
+        for one in dialogues(count * [3], f"{split}/", split=split, speaker="Joey")
+    ]
+
+
+def ids(part: Iterable[Utterance]) -> set[str]:
+    return {one.id for one in part}
+
+
+def column(part: Iterable[Utterance], name: str) -> set[object]:
+    return {getattr(one, name) for one in part}
+
+
+def parts(fold: Fold) -> tuple[tuple[Utterance, ...], ...]:
+    return fold.train, fold.validation, fold.test
+
+
+def test_official_takes_the_splits_of_the_corpus() -> None:
+    corpus = official()
+    (fold,) = make_folds(corpus, "official")
+    assert fold.name == "official"
+    for part, split in zip(parts(fold), ("train", "validation", "test"), strict=True):
+        assert list(part) == [one for one in corpus if one.split == split]
+
+
+def test_official_cuts_a_missing_validation_part_from_the_training_part() -> None:
+    corpus = official(validation=False)
+    (fold,) = make_folds(corpus, "official")
+    assert list(fold.test) == [one for one in corpus if one.split == "test"]
+    assert column(fold.validation, "split") == {"train"}
+    assert ids(fold.train) | ids(fold.validation) == ids(o for o in corpus if o.split == "train")
+    assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
+    assert len(column(fold.validation, "dialogue")) == 2  # 15 % of ten dialogues
+
+
+def test_leave_one_session_out_has_a_fold_a_session() -> None:
+    folds = make_folds(sessions([4, 4, 4], [5, 5], [3, 3, 3]), LEAVE_OUT)
+    assert [fold.name for fold in folds] == ["ses1", "ses2", "ses3"]
+    for fold in folds:
+        assert column(fold.test, "session") == {fold.name}
+        assert fold.name not in column(fold.train + fold.validation, "session")
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=6), min_size=2, max_size=5).filter(
+        # without any one session there are two dialogues left, to train on and to validate
+        lambda of: all(sum(map(len, of)) - len(one) >= 2 for one in of)
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_laws_of_leave_one_session_out(sizes: list[list[int]], random: Any) -> None:
+    corpus = sessions(*sizes)
+    random.shuffle(corpus)
+    folds = make_folds(corpus, LEAVE_OUT)
+    tested = [one.id for fold in folds for one in fold.test]
+    assert sorted(tested) == sorted(one.id for one in corpus)  # each exactly once
+    for fold in folds:
+        everything = [one.id for part in parts(fold) for one in part]
+        assert sorted(everything) == sorted(one.id for one in corpus)
+        assert all(parts(fold))
+        assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
+        for name in ("id", "dialogue", "speaker", "session"):
+            assert not column(fold.test, name) & column(fold.train + fold.validation, name)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=12), st.integers(1, 4))
+def test_laws_of_a_cut_validation_part(sizes: list[int], tested: int) -> None:
+    train = dialogues(sizes, "train/", split="train")
+    test = dialogues([tested], "test/", split="test")
+    (fold,) = make_folds([*test, *train], "official")
+    assert ids(fold.test) == ids(test)
+    assert ids(fold.train) | ids(fold.validation) == ids(train)
+    assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
+    assert fold.train
+    assert fold.validation
+
+
+def test_without_dialogues_each_utterance_is_one() -> None:
+    corpus = [replace(one, dialogue=None, turn=None) for one in official(validation=False)]
+    (fold,) = make_folds(corpus, "official")
+    assert len(fold.train) + len(fold.validation) == 30
+    assert len(fold.validation) == 5  # 15 % of thirty, upwards
+
+
+@pytest.mark.parametrize("protocol", ["official", LEAVE_OUT])
+def test_folds_are_the_same_each_time(protocol: str) -> None:
+    corpus = official(False) if protocol == "official" else sessions([3] * 9, [4] * 9)
+    assert make_folds(corpus, protocol) == make_folds(list(corpus), protocol)
+
+
+def changed(corpus: list[Utterance], at: int, **fields: Any) -> list[Utterance]:
+    return [replace(one, **fields) if n == at else one for n, one in enumerate(corpus)]
+
+
+def test_a_speaker_in_two_sessions_leaks() -> None:
+    corpus = changed(sessions([3] * 4, [3] * 4), 0, speaker="ses2_m")
+    with pytest.raises(PipelineError, match=r"'ses1' leaks: .* test share the speaker 'ses2_m'"):
+        make_folds(corpus, LEAVE_OUT)
+
+
+def test_a_dialogue_in_two_sessions_leaks() -> None:
+    corpus = changed(sessions([3] * 4, [3] * 4), 0, dialogue="ses2_dia1")
+    with pytest.raises(PipelineError, match="test share the dialogue 'ses2_dia1'"):
+        make_folds(corpus, LEAVE_OUT)
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_dialogue_in_the_test_part_and_another_leaks(split: str) -> None:
+    corpus = changed(official(), -1 % len(official()), dialogue=f"{split}/dia1")
+    message = f"fold 'official' leaks: {split} and test share the dialogue '{split}/dia1'"
+    with pytest.raises(PipelineError, match=message):
+        make_folds(corpus, "official")
+
+
+def test_a_dialogue_in_training_and_validation_leaks() -> None:
+    corpus = changed(official(), 0, dialogue="validation/dia0")
+    with pytest.raises(PipelineError, match="train and validation share the dialogue"):
+        make_folds(corpus, "official")
+
+
+def test_an_id_in_two_parts_leaks() -> None:
+    corpus = changed(official(), 0, id="test/dia1_utt1")
+    with pytest.raises(PipelineError, match="train and test share the id 'test/dia1_utt1'"):
+        make_folds(corpus, "official")
+
+
+def test_official_splits_may_share_speakers() -> None:
+    (fold,) = make_folds(official(), "official")
+    assert column(fold.train, "speaker") == column(fold.test, "speaker") == {"Joey"}
+
+
+def test_unknown_speakers_are_no_leak() -> None:
+    corpus = [replace(one, speaker=None) for one in sessions([3] * 3, [3] * 3)]
+    assert len(make_folds(corpus, LEAVE_OUT)) == 2
+
+
+@pytest.mark.parametrize(("protocol", "missing"), [("official", "split"), (LEAVE_OUT, "session")])
+def test_a_corpus_without_what_a_protocol_divides_by(protocol: str, missing: str) -> None:
+    corpus = official() if missing == "session" else sessions([3] * 3, [3] * 3)
+    message = f"'{protocol}' divides by {missing}, which this corpus does not give: choose another"
+    with pytest.raises(UsageError, match=message):
+        make_folds(corpus, protocol)
+
+
+def test_one_utterance_without_a_session_is_enough_to_refuse() -> None:
+    corpus = changed(sessions([3] * 3, [3] * 3), 4, session=None)
+    with pytest.raises(UsageError, match="session"):
+        make_folds(corpus, LEAVE_OUT)
+
+
+@pytest.mark.parametrize("missing", ["train", "test"])
+def test_an_empty_part_is_refused(missing: str) -> None:
+    corpus = [one for one in official() if one.split != missing]
+    with pytest.raises(PipelineError, match=f"the {missing} part of fold 'official' is empty"):
+        make_folds(corpus, "official")
+
+
+def test_a_single_session_leaves_nothing_to_train_on() -> None:
+    with pytest.raises(PipelineError):
+        make_folds(sessions([3] * 5), LEAVE_OUT)
+
+
+def test_a_single_training_dialogue_leaves_none_for_validation() -> None:
+    with pytest.raises(PipelineError, match="no dialogue for validation"):
+        make_folds(sessions([9], [9]), LEAVE_OUT)
+
+
+def test_an_unknown_protocol_is_refused_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="did you mean 'leave-one-session-out'"):
+        make_folds(sessions([3] * 3, [3] * 3), "leave-one-speaker-out")
