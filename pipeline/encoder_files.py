@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,12 @@ def _download(name: str) -> Path:
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
+    from huggingface_hub.utils import logging  # noqa: PLC0415
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a pattern that fits no file is no reason to warn
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         folder = Path(snapshot_download(name, allow_patterns=list(_SETTINGS)))
         for pattern in _WEIGHTS:

@@ -12,7 +12,7 @@ Dialogue and utterance numbers repeat across the splits, so an id carries its sp
 import csv
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import PipelineError
@@ -52,7 +52,13 @@ def _find(root: Path) -> dict[str, Path]:
     """Find the folders of clips and the CSVs by name, in one walk: there may be 14,000 files."""
     wanted = {name for _, short, folder in _SPLITS for name in (folder, f"{short}_sent_emo.csv")}
     found: dict[str, Path] = {}
-    for folder, folders, files in os.walk(root):
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
         for name in wanted.intersection([*folders, *files]):
             path = Path(folder) / name
             # The shallowest is the release's own, where somebody keeps copies deeper down.
@@ -69,30 +75,36 @@ def _find(root: Path) -> dict[str, Path]:
 def _rows(path: Path, split: str, name: str, clips: Path) -> Iterator[Utterance]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-        if missing:
-            raise PipelineError(f"{path} is not MELD's annotation: it has no column {missing[0]}")
-        for row in reader:
-            try:
-                dialogue, turn = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
-            except ValueError as error:
-                raise PipelineError(f"{path}, line {reader.line_num}: {error}") from error
-            label = row["Emotion"].strip().lower()
-            if label not in CLASSES:
-                raise PipelineError(
-                    f"{path}, line {reader.line_num}: '{label}' is no emotion of MELD"
-                )
-            yield Utterance(
-                id=f"{name}/dia{dialogue}_utt{turn}",
-                audio=clips / f"dia{dialogue}_utt{turn}.mp4",
-                text=row["Utterance"].translate(_C1).strip(),
-                label=label,
-                speaker=row["Speaker"].translate(_C1).strip(),
-                session=None,
-                dialogue=f"{name}/dia{dialogue}",
-                turn=turn,
-                split=split,
-            )
+        try:
+            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise PipelineError(f"{path} is not MELD's: it has no column {missing[0]}")
+            for row in reader:
+                yield _utterance(row, split, name, clips)
+        except UnicodeDecodeError as error:
+            raise PipelineError(f"{path} is not UTF-8 ({error}): convert it") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise PipelineError(
+                f"{path}, line {reader.line_num}: {error}; it is no row of MELD's"
+            ) from error
+
+
+def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Utterance:
+    dialogue, turn = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
+    label = row["Emotion"].strip().lower()
+    if label not in CLASSES:
+        raise ValueError(f"'{label}' is no emotion of MELD")
+    return Utterance(
+        id=f"{name}/dia{dialogue}_utt{turn}",
+        audio=clips / f"dia{dialogue}_utt{turn}.mp4",
+        text=row["Utterance"].translate(_C1).strip(),
+        label=label,
+        speaker=row["Speaker"].translate(_C1).strip(),
+        session=None,
+        dialogue=f"{name}/dia{dialogue}",
+        turn=turn,
+        split=split,
+    )
 
 
 def _strays(clips: Path, known: set[Path | None]) -> Iterator[tuple[Path, str]]:

@@ -37,7 +37,13 @@ def run(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardRep
 def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardReport]:
     suspects: list[ShardJob] = []
     with (
-        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        dask.config.set(
+            {
+                "distributed.scheduler.allowed-failures": 1,
+                # Otherwise a worker that is just being started again is taken for lost, for good.
+                "distributed.deploy.lost-worker-timeout": "365 days",
+            }
+        ),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -123,6 +123,9 @@ def extract(settings: ExtractSettings) -> Summary:
         _prepare(settings, cache, encoder, chosen, scans[modality])
         for modality, encoder in encoders.items()
     ]
+    if settings.strict:
+        for one in modalities:
+            _refuse_bad(one.quarantined[u.id] for u in chosen if u.id in one.quarantined)
     clips = scans.get("speech", Scan())
     summary = Summary(
         corpus,
@@ -265,8 +268,12 @@ def _take(one: _Modality, report: ShardReport, *, strict: bool) -> None:
     summary.new += len(report.stored)
     summary.pending -= len(report.job.items)
     one.quarantined.update({bad.id: bad for bad in report.quarantined})
-    if strict and report.quarantined:
-        bad = report.quarantined[0]
+    if strict:
+        _refuse_bad(report.quarantined)
+
+
+def _refuse_bad(quarantined: Iterable[Quarantined]) -> None:
+    for bad in quarantined:
         raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (the run is strict)")
 
 

@@ -61,7 +61,7 @@ def plan(
     room = 0
     for item in sorted(items, key=lambda item: (item.frames, item.id)):
         size = item.frames * per_frame
-        if size > room and (not shards or shards[-1]):
+        if not shards or (size > room and shards[-1]):
             shards.append([])
             room = shard_bytes
         shards[-1].append(item)

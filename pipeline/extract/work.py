@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ...cache import Features, Quarantined
 from .audio import BadClipError, decode, read_clip
@@ -72,7 +73,8 @@ def _read(item: Item, encoder: Encoder[Any]) -> Any:
         return item.source
     content = read_clip(item.source)
     if hashlib.sha256(content).hexdigest() != item.content_hash:
-        raise BadClipError("changed", f"{item.source} changed during the run: run again")
+        detail = f"{item.source} changed during the run: run again"
+        raise BadClipError("changed", detail, passing=True)
     wave = decode(content)
     if not encoder.frames(wave):
         raise BadClipError(
@@ -91,10 +93,13 @@ def _encode(
     except Exception as error:
         if len(readable) == 1:
             detail = f"the encoder failed on it ({type(error).__name__}: {error})"
-            quarantined.append(_failed(readable[0][0], BadClipError("encoder", detail)))
+            passing = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            bad = BadClipError("encoder", detail, passing=passing)
+            quarantined.append(_failed(readable[0][0], bad))
             return []
     return [done for one in readable for done in _encode(encoder, [one], quarantined)]
 
 
 def _failed(item: Item, error: BadClipError) -> Quarantined:
-    return Quarantined(item.id, item.content_hash, error.reason, error.detail)
+    content_hash = None if error.passing else item.content_hash
+    return Quarantined(item.id, content_hash, error.reason, error.detail)

@@ -42,7 +42,11 @@ def load_encoder(
         UsageError: there is no such encoder, or it is of a family or kind that does not fit.
     """
     files = find_encoder(name)
-    model_type = json.loads((files.folder / "config.json").read_bytes()).get("model_type", "none")
+    config = files.folder / "config.json"
+    try:
+        model_type = str(json.loads(config.read_bytes())["model_type"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{config} is no configuration of an encoder: {error!r}") from error
     if model_type not in FAMILIES:
         raise unknown(f"encoder family (of '{name}')", model_type, FAMILIES)
     family = FAMILIES[model_type]

@@ -41,7 +41,8 @@ class EncoderSettings:
 class Encoder(ABC, Generic[Raw]):
     """A frozen encoder with all its hidden layers.
 
-    Making one reads its configuration only; the weights are loaded when first used.
+    Making one reads its configuration only; the weights are loaded when first used. ``layers`` are
+    the numbers of its layers, ``dim`` their width, ``device`` where it computes.
     """
 
     modality: ClassVar[str]
@@ -50,6 +51,7 @@ class Encoder(ABC, Generic[Raw]):
         from transformers import AutoConfig  # noqa: PLC0415 -- seconds to import
 
         self.settings = settings
+        self.device = chosen_device(settings.device)
         self.folder = settings.files.folder
         self.config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
         self.layers = chosen_layers(settings.layers, self.config.num_hidden_layers + 1)
@@ -61,11 +63,6 @@ class Encoder(ABC, Generic[Raw]):
     def name(self) -> str:
         """The hub name, or the name of the folder."""
         return self.settings.files.name
-
-    @cached_property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return chosen_device(self.settings.device)
 
     @cached_property
     def identity(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class SpeechEncoder(Encoder[Wave]):
         """Return sample rate, downmix, resampling, normalisation and windows."""
         return {
             "sample_rate": SAMPLE_RATE,
-            "downmix": "libswresample to mono",
+            "downmix": "libswresample to mono, weights summing to one",
             "resampler": "torchaudio sinc_interp_hann, width 6, rolloff 0.99",
             "normalised": bool(self.extractor.do_normalize),
             "window_seconds": [MAX_SECONDS, OVERLAP_SECONDS],

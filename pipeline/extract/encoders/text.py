@@ -68,6 +68,8 @@ class TextEncoder(Encoder[str]):
 
 
 def _outer(special: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, int]:
-    """Count the special tokens before and after the text."""
+    """Count the special tokens before and after the text, which may have no token of its own."""
     content = np.flatnonzero(~special)
+    if not len(content):
+        return len(special), 0
     return int(content[0]), len(special) - 1 - int(content[-1])
