@@ -1,0 +1,166 @@
+"""Small random encoders of every family, and what transformers alone gives with them."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    AutoFeatureExtractor,
+    AutoModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
+    HubertConfig,
+    HubertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMConfig,
+    WavLMModel,
+)
+
+WORDS = [
+    *("the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree"),
+    *("and", "then", "it", "was", "so", "very", "happy", "sad"),
+]
+LAYERS = 3  # two transformer layers and the input of the first
+SPEECH: dict[str, tuple[Any, Any, dict[str, Any], bool]] = {
+    "wav2vec2-group": (Wav2Vec2Model, Wav2Vec2Config, {"feat_extract_norm": "group"}, True),
+    "wav2vec2-layer": (
+        Wav2Vec2Model,
+        Wav2Vec2Config,
+        {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
+        True,
+    ),
+    "hubert": (HubertModel, HubertConfig, {}, True),
+    "hubert-layer": (
+        HubertModel,
+        HubertConfig,
+        {"feat_extract_norm": "layer", "do_stable_layer_norm": True},
+        True,
+    ),
+    "wavlm": (WavLMModel, WavLMConfig, {}, False),
+}
+TEXT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "bert": (BertModel, BertConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+    "distilbert": (DistilBertModel, DistilBertConfig, {"dim": 32, "n_layers": 2, "n_heads": 2}),
+    "electra": (
+        ElectraModel,
+        ElectraConfig,
+        {"hidden_size": 32, "num_hidden_layers": 2, "embedding_size": 16},
+    ),
+    "roberta": (RobertaModel, RobertaConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+}
+
+
+def save_speech(folder: Path, kind: str) -> Path:
+    model, config, changes, normalise = SPEECH[kind]
+    torch.manual_seed(1)
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": LAYERS - 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": (32,) * 7,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 4,
+    }
+    model(config(**{**small, **changes})).save_pretrained(folder)
+    layer = changes.get("feat_extract_norm") == "layer"
+    Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=layer).save_pretrained(
+        folder
+    )
+    return folder
+
+
+def save_text(folder: Path, kind: str) -> Path:
+    model, config, changes = TEXT[kind]
+    torch.manual_seed(1)
+    # RoBERTa counts positions from behind the padding's id, which is 1 there and 0 elsewhere.
+    names = ["<s>", "<pad>", "</s>", "<unk>"] if kind == "roberta" else ["[PAD]", "[UNK]", "[CLS]"]
+    names += [] if kind == "roberta" else ["[SEP]"]
+    vocabulary = {word: number for number, word in enumerate([*names, *WORDS])}
+    first, last, pad, unknown = (
+        ("<s>", "</s>", "<pad>", "<unk>")
+        if kind == "roberta"
+        else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+    )
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        special_tokens=[(first, vocabulary[first]), (last, vocabulary[last])],
+    )
+    small = {
+        "vocab_size": len(vocabulary),
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 34 if kind == "roberta" else 32,
+        "pad_token_id": vocabulary[pad],
+        "hidden_dropout_prob": 0.1,
+    }
+    model(config(**{**small, **changes})).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        unk_token=unknown,
+        cls_token=first,
+        sep_token=last,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    """Family → folder of a small random encoder, made when first asked for. Do not change it."""
+    root = tmp_path_factory.mktemp("families")
+
+    @cache
+    def make(kind: str) -> Path:
+        return (save_speech if kind in SPEECH else save_text)(root / kind, kind)
+
+    return make
+
+
+@cache
+def direct_model(folder: Path):
+    return AutoModel.from_pretrained(folder).eval()
+
+
+def hidden_states(folder: Path, inputs):
+    with torch.inference_mode():
+        states = direct_model(folder)(**inputs, output_hidden_states=True).hidden_states
+    return torch.stack(states, dim=1)[0].numpy()
+
+
+def direct_speech(folder: Path, signal):
+    extractor = AutoFeatureExtractor.from_pretrained(folder)
+    return hidden_states(folder, extractor(signal, sampling_rate=16_000, return_tensors="pt"))
+
+
+def direct_text(folder: Path, text: str):
+    return hidden_states(folder, AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt"))
+
+
+def noise(samples: int, seed: int):
+    rng = np.random.default_rng([seed, samples])
+    return (0.1 * rng.standard_normal(samples) + 0.02).astype(np.float32)
+
+
+def assert_same(ours, expected):
+    """Each frame's vector is within 1e-5 of the direct one, relative to its length."""
+    assert ours.shape == expected.shape
+    assert ours.dtype == np.float32
+    error = np.linalg.norm(ours - expected, axis=-1)
+    assert (error <= 1e-5 * np.linalg.norm(expected, axis=-1)).all()
