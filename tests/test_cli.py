@@ -367,7 +367,7 @@ def interrupted(
     root: Path, cache: Path, encoders: dict[str, str], workers: int
 ) -> tuple[int, str, str]:
     """Extract, and press Ctrl-C once the first shard is there."""
-    options = [*extract_options(root, cache, encoders), "--shard-mib", 0.02, "--workers", workers]
+    options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
     running = subprocess.Popen(
         [str(Path(sys.executable).parent / "mser"), *map(str, options)],
         env={**os.environ, **CALM},
