@@ -4,6 +4,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import torch
@@ -29,9 +30,20 @@ def run(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardRep
     until the one utterance that kills workers is found; all others are extracted.
     """
     if workers == 0:
-        yield from map(work, jobs)
+        yield from _in_this_process(work, jobs)
     elif jobs:
         yield from _on_cluster(work, jobs, min(workers, len(jobs)))
+
+
+def _in_this_process(work: Work, jobs: Sequence[ShardJob]) -> Iterator[ShardReport]:
+    # Not on the main thread, which is the one that Ctrl-C reaches: FFmpeg reads through a callback
+    # into Python, and swallows an interrupt that arrives there.
+    pool = ThreadPoolExecutor(1)
+    try:
+        for future in [pool.submit(work, job) for job in jobs]:
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardReport]:
