@@ -179,8 +179,13 @@ def _prepare(
     if not settings.dry_run:
         writer = cache.writer(spec)
     committed = writer.committed()
-    # Clips may be deleted once their features are in the cache: these features are as good as ever.
-    kept = {one.id for one in scan.quarantined if one.reason == "absent" and one.id in committed}
+    # A clip that is gone, or that the file system does not give just now, takes nothing away from
+    # features that are in the cache.
+    kept = {
+        one.id
+        for one in scan.quarantined
+        if one.reason in ("absent", "unreadable") and one.content_hash is None
+    } & set(committed)
     # What failed before fails again until its content changes.
     quarantined = {
         id: one

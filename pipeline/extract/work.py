@@ -35,9 +35,8 @@ def load_once(settings: EncoderSettings) -> Encoder[Any]:
 def extract_shard(job: ShardJob) -> ShardReport:
     """Decode, encode and commit the utterances of one shard."""
     encoder = load_once(job.encoder)
-    _ = (
-        encoder.model
-    )  # an encoder that cannot be loaded ends the run; what follows is per utterance
+    # Loaded here, where a failure ends the run; what follows fails utterance by utterance.
+    _ = encoder.model
     quarantined: list[Quarantined] = []
     readable: list[tuple[Item, Any]] = []
     for item in job.items:

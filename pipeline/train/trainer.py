@@ -67,10 +67,9 @@ def train(
             break
     head.load_state_dict(weights)
     logits, _ = predict(head, examples, fold.test, settings.batch_size, device)
-    names = [examples.corpus.classes[at] for at in logits.argmax(dim=1)]
     probabilities = logits.double().softmax(dim=1)
     on_cpu = {name: value.cpu() for name, value in weights.items()}
-    return Trained(on_cpu, best_epoch, kept, probabilities, names)
+    return Trained(on_cpu, best_epoch, kept, probabilities, _classes(examples, logits))
 
 
 def predict(
@@ -127,5 +126,8 @@ def _validate(
 ) -> dict[str, float]:
     logits, loss = predict(head, examples, utterances, settings.batch_size, device)
     labels = [str(one.label) for one in utterances]
-    predicted = [examples.corpus.classes[at] for at in logits.argmax(dim=1)]
-    return {**scores(labels, predicted), "loss": loss}
+    return {**scores(labels, _classes(examples, logits)), "loss": loss}
+
+
+def _classes(examples: Examples, logits: Tensor) -> list[str]:
+    return [examples.corpus.classes[at] for at in logits.argmax(dim=1)]
