@@ -34,8 +34,7 @@ def demo(out: Path, say: Callable[[str], None]) -> list[Run]:
     if not text.exists():  # made last
         save_speech_encoder(speech)
         save_text_encoder(text, synthetic.SENTENCE_WORDS)
-    if not (corpus / "utterances.csv").exists():
-        synthetic.make(corpus, utterances_per_session=80)
+    synthetic.load(corpus, utterances_per_session=80)
     say("2. mser extract: the synthetic corpus through both encoders, all layers, into the cache")
     summary = extract(
         ExtractSettings(

@@ -42,8 +42,8 @@ _FLAT_TEXT = 0.30  # only the voice does
 _FLAT_VOICE = 0.30  # only the sentence does; in the remaining 5 % neither does
 
 
-def load(root: Path) -> Corpus:
-    """Read the synthetic corpus in ``root``; make it first where it is not there yet.
+def load(root: Path, *, utterances_per_session: int = 120) -> Corpus:
+    """Read the synthetic corpus in ``root``; make it first, in this size, where it is not there.
 
     ``root`` may be absent, empty, or hold a corpus made earlier, whole or interrupted. Clips are
     mono 16-bit wav files at 16 kHz, one to three seconds long.
@@ -52,7 +52,7 @@ def load(root: Path) -> Corpus:
     version of the recipe, or one that lost clips.
     """
     if not (_is_ours(root) and (root / _TABLE).exists()):
-        make(root)
+        make(root, utterances_per_session=utterances_per_session)
     with (root / _TABLE).open(encoding="utf-8", newline="") as table:
         utterances = [_read(root, row) for row in csv.DictReader(table)]
     lost = sum(not (each.audio and each.audio.exists()) for each in utterances)

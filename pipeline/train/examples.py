@@ -24,7 +24,6 @@ _MOST_FRAMES = 16_384
 class Batch:
     """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,)."""
 
-    utterances: tuple[Utterance, ...]
     features: dict[str, Tensor]
     lengths: dict[str, Tensor]
     labels: Tensor
@@ -71,7 +70,7 @@ class Examples:
             features[modality] = torch.from_numpy(padded).to(device)
             lengths[modality] = torch.tensor(frames)
         labels = [self.corpus.classes.index(str(one.label)) for one in utterances]
-        return Batch(tuple(utterances), features, lengths, torch.tensor(labels, device=device))
+        return Batch(features, lengths, torch.tensor(labels, device=device))
 
     def in_batches(
         self, utterances: Sequence[Utterance], size: int, shuffle: torch.Generator | None = None
