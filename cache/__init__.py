@@ -8,9 +8,12 @@ from .errors import CacheError
 from .feature_cache import FeatureCache
 from .identity import EntrySpec, digest
 from .quarantine import Quarantined
-from .writer import EntryWriter, Features
+from .shard import COMPRESSIONS, FORMATS, Features
+from .writer import EntryWriter
 
 __all__ = [
+    "COMPRESSIONS",
+    "FORMATS",
     "CacheError",
     "Entry",
     "EntrySpec",

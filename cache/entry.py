@@ -1,36 +1,45 @@
 """Reading one entry: the hidden states of one encoder on one dataset."""
 
 import json
+import resource
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 
-from .errors import CacheError
+from .arrays import Array, Layers, StoredArray
+from .errors import CacheError, MissingShardError
+from .folder import Folder
 from .identity import FORMAT, EntrySpec
-from .index import Ids, Index
+from .index import Ids, Index, Row
 from .quarantine import Quarantined, read_quarantine
-from .zarr_format import Row, map_shard
+from .runs import read_runs
+from .shard import open_shard
 
 _TRIES = 5  # a writer would have to publish this often between our two reads
+_ROWS = 65_536  # found once, kept; the rest is found again by bisection
+_REQUESTS = 16  # at once, to an object store
 
 
 class Entry:
     """The features of one encoder on one dataset, as they were when the entry was opened.
 
-    Open one with :meth:`FeatureCache.open`. An entry may be pickled, sent to other processes and
-    used after a fork; it holds no locks and keeps no file open but memory maps.
+    Open one with :meth:`FeatureCache.open`. An entry may be pickled, sent to other processes, used
+    after a fork and by several threads; it holds no locks and keeps nothing open but memory maps.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._record, self._index = _read(path)
-        self._shards: dict[str, np.ndarray[Any, Any]] = {}
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self._record = read_record(folder)
+        # A map keeps a file open; half of those a process may have are left to others.
+        most = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        self._row = lru_cache(_ROWS)(self._find)
+        self._shard = lru_cache(most)(self._open)
 
-    def __reduce__(self) -> tuple[type["Entry"], tuple[Path]]:
-        return Entry, (self.path,)
+    def __reduce__(self) -> tuple[type["Entry"], tuple[Folder]]:
+        return Entry, (self.folder,)
 
     @cached_property
     def spec(self) -> EntrySpec:
@@ -40,7 +49,7 @@ class Entry:
     @property
     def ids(self) -> Ids:
         """The ids of all utterances in the entry, sorted."""
-        return self._index.ids
+        return self.index.ids
 
     @property
     def n_layers(self) -> int:
@@ -52,16 +61,23 @@ class Entry:
         """Width of the hidden states."""
         return self.spec.dim
 
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """All that is needed to make the entry again; nothing in it changes the numbers."""
-        provenance: Mapping[str, Any] = self._record["provenance"]
-        return provenance
+    @cached_property
+    def provenance(self) -> list[dict[str, Any]]:
+        """The runs that filled the entry, oldest first, each with all that is needed to repeat it.
+
+        Nothing in them changes the numbers.
+        """
+        return read_runs(self.folder)
 
     @property
     def manifest(self) -> str:
         """The digest of the dataset's manifest at the time of the last extraction."""
         return str(self._record["manifest"])
+
+    @property
+    def index_name(self) -> str:
+        """The name of the index file."""
+        return str(self._record["index"])
 
     @property
     def published(self) -> str:
@@ -71,39 +87,54 @@ class Entry:
     @cached_property
     def quarantine(self) -> dict[str, Quarantined]:
         """The utterances that could not be extracted, by id, each with its reason."""
-        return read_quarantine(self.path)
+        return read_quarantine(self.folder)
+
+    @cached_property
+    def index(self) -> Index:
+        """Where each utterance lies; read when it is first asked for."""
+        for _ in range(_TRIES):
+            try:
+                return Index.read(self.folder, self.index_name)
+            except FileNotFoundError:
+                self._record = read_record(self.folder)  # a writer has replaced it meanwhile
+        raise CacheError(
+            f"{self.folder} is not complete: {self.index_name} is missing; "
+            "'mser cache verify --repair' makes it again from the shards"
+        )
 
     def __len__(self) -> int:
-        return len(self._index)
+        return len(self.index)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._index.ids
+        return id in self.ids
 
-    def __getitem__(self, id: str) -> np.ndarray[Any, Any]:
-        """Return the hidden states of one utterance, (layers, frames, dim), as a read-only view.
+    def __getitem__(self, id: str) -> Array:
+        """Return the hidden states of one utterance, (layers, frames, dim), read-only.
+
+        On a local file system this is a view of a memory map, unless the entry is compressed.
 
         Raises:
             CacheError: the entry does not hold the utterance, or its shard is damaged.
         """
-        row = self._row(id)
-        shard = self._shard(row.shard)
-        if row.offset + row.length > shard.shape[1]:
-            raise CacheError(f"shard {row.shard} of {self.path} is damaged: '{id}' lies beyond it")
-        return shard[:, row.offset : row.offset + row.length]
+        return self._read(id, slice(None))
 
-    def read(
-        self, ids: Iterable[str], layers: Sequence[int] | None = None
-    ) -> list[np.ndarray[Any, Any]]:
+    def read(self, ids: Iterable[str], layers: Sequence[int] | None = None) -> list[Array]:
         """Return the hidden states of several utterances, each (len(layers), frames, dim).
 
         ``layers`` are positions among the stored layers, negative ones from the end; layers not
-        asked for are never read from the disk. Without ``layers`` the arrays are views, with
-        ``layers`` they are copies.
+        asked for are never read. The arrays are read-only: views of memory maps where the entry is
+        local and uncompressed and the layers follow one another, copies otherwise. From an object
+        store, the utterances are fetched in parallel.
+
+        Raises:
+            CacheError: the entry does not hold an utterance, or a shard is damaged.
+            IndexError: there is no such layer.
         """
-        if layers is None:
-            return [self[id] for id in ids]
-        wanted = list(layers)
-        return [self[id][wanted] for id in ids]
+        chosen = _chosen(layers, self.n_layers)
+        if self.folder.path is not None:
+            return [self._read(id, chosen) for id in ids]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            return list(pool.map(lambda id: self._read(id, chosen), ids))
 
     def length(self, id: str) -> int:
         """Return how many frames an utterance has."""
@@ -113,20 +144,56 @@ class Entry:
         """Return the hash of the content from which the utterance was extracted."""
         return self._row(id).content_hash
 
-    def _row(self, id: str) -> Row:
-        try:
-            return self._index[id]
-        except KeyError:
-            raise CacheError(f"{self.path.name} does not hold the utterance '{id}'") from None
+    def checksum(self, id: str) -> str:
+        """Return the hash of the utterance's features, the same in any format and place."""
+        return self._row(id).checksum
 
-    def _shard(self, name: str) -> np.ndarray[Any, Any]:
-        if name not in self._shards:
-            shard = map_shard(self.path / "shards" / name)
-            form = (shard.shape[0], shard.shape[2], shard.dtype)
-            if form != (self.n_layers, self.dim, np.dtype(self.spec.dtype)):
-                raise CacheError(f"shard {name} of {self.path} is not one of this entry's")
-            self._shards[name] = shard
-        return self._shards[name]
+    def _read(self, id: str, layers: Layers) -> Array:
+        row = self._row(id)
+        try:
+            shard = self._shard(row.shard)
+        except MissingShardError:
+            row = self._moved(row)
+            shard = self._shard(row.shard)
+        stop = row.offset + row.length
+        if stop > shard.shape[1]:
+            raise CacheError(
+                f"shard {row.shard} of {self.folder} is damaged: '{id}' lies beyond its end"
+            )
+        return shard.read(layers, row.offset, stop)
+
+    # Called through a cache each: see the constructor.
+
+    def _find(self, id: str) -> Row:
+        try:
+            return self.index[id]
+        except KeyError:
+            raise CacheError(f"{self.folder.name} does not hold the utterance '{id}'") from None
+
+    def _open(self, name: str) -> StoredArray:
+        return open_shard(self.folder / "shards", name, self.spec)
+
+    def _moved(self, row: Row) -> Row:
+        """Find an utterance again whose shard was replaced since the entry was opened."""
+        now = Entry(self.folder)
+        if row.id in now and now.checksum(row.id) == row.checksum:
+            self._record, self.index = now._record, now.index
+            self._row.cache_clear()
+            return self._row(row.id)
+        raise MissingShardError(
+            f"shard {row.shard} of {self.folder} is missing, or a part of it is: 'mser cache "
+            "verify' says what is lost, with --repair the next extraction makes it again"
+        )
+
+
+def _chosen(layers: Sequence[int] | None, count: int) -> Layers:
+    """Return layers from 0 on, as a slice where they follow one another."""
+    if layers is None:
+        return slice(None)
+    wanted: list[int] = np.arange(count)[list(layers)].tolist()
+    if wanted and wanted == list(range(wanted[0], wanted[0] + len(wanted))):
+        return slice(wanted[0], wanted[0] + len(wanted))
+    return wanted
 
 
 def spec_of(record: Mapping[str, Any]) -> EntrySpec:
@@ -142,36 +209,34 @@ def spec_of(record: Mapping[str, Any]) -> EntrySpec:
     )
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    """Read and check an ``entry.json``."""
-    file = path / "entry.json"
+def read_record(folder: Folder) -> dict[str, Any]:
+    """Read and check an ``entry.json``.
+
+    Raises:
+        CacheError: it is damaged, or another entry's.
+        FileNotFoundError: there is none.
+    """
+    file = f"{folder}/entry.json"
     try:
-        record: dict[str, Any] = json.loads(file.read_bytes())
+        record: dict[str, Any] = json.loads(folder.read("entry.json"))
         if record["format"] != FORMAT:
             raise CacheError(
                 f"{file} has format {record['format']}, and this mser reads format {FORMAT}: "
                 "install the version of mser that wrote it"
             )
-        key = spec_of(record).key
-        for name in ("index", "manifest", "published", "provenance"):
-            record[name]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"{file} is damaged: {error!r}") from error
-    if not path.name.endswith(key):
+        spec = spec_of(record)
+        key = spec.checked().key
+        for name in ("index", "manifest", "published"):
+            if not isinstance(record[name], str):
+                raise TypeError(f"{name} is no text")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CacheError(
-            f"{path} was filled by another encoder or other settings than its name says "
+            f"{file} is damaged ({error!r}): delete it, and extract again; nothing that is whole "
+            "is computed twice"
+        ) from error
+    if not folder.name.endswith(key):
+        raise CacheError(
+            f"{folder} was filled by another encoder or other settings than its name says "
             f"(its entry.json has the key {key}): move it away, and extract again"
         )
     return record
-
-
-def _read(path: Path) -> tuple[dict[str, Any], Index]:
-    for _ in range(_TRIES):
-        try:
-            record = read_record(path)
-            return record, Index.read(path, record["index"])
-        except FileNotFoundError as error:
-            missing = error
-    raise CacheError(f"{path} is not complete: {missing.filename} is missing; extract again")

@@ -8,15 +8,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .atomic import write_file
 from .entry import Entry
 from .errors import CacheError
+from .folder import Folder
 from .identity import EntrySpec, checked_name, differences, digest
+from .local_folder import LocalFolder
+from .remote_folder import RemoteFolder
+from .shard import COMPRESSIONS, FORMATS
 from .writer import EntryWriter
 
 
 class FeatureCache:
     """Cached hidden states below one folder, for any number of datasets and encoders.
+
+    ``root`` is a path or an fsspec URL of an object store (``s3://bucket/folder``);
+    ``storage_options`` go to fsspec, which also reads its own configuration and environment.
 
     >>> import mser
     >>> cache = mser.FeatureCache("/cluster/shared/mser")  # doctest: +SKIP
@@ -25,14 +31,16 @@ class FeatureCache:
     (13, 283, 768)
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).expanduser()
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.root = _folder(root, storage_options)
 
     def datasets(self) -> list[str]:
         """Return the names of the datasets of which the cache holds something."""
-        if not self.root.is_dir():
-            return []
-        return sorted(path.name for path in self.root.iterdir() if path.is_dir())
+        return [name for name in self.root.names() if (self.root / name).names()]
 
     def entries(self, dataset: str, modality: str | None = None) -> list[Entry]:
         """Return all entries of a dataset, or those of one modality.
@@ -75,51 +83,89 @@ class FeatureCache:
                 f"{self.root} holds no {what} by '{encoder}', only by {_list(candidates)}: "
                 "choose one of these, or run 'mser extract' with that encoder first"
             )
-        wrong = {entry.path: differences(expect or {}, entry.spec.identity) for entry in fitting}
-        right = [entry for entry in fitting if not wrong[entry.path]]
+        wrong = {
+            entry.spec.key: differences(expect or {}, entry.spec.identity) for entry in fitting
+        }
+        right = [entry for entry in fitting if not wrong[entry.spec.key]]
         if not right:
             raise CacheError(
                 f"the {what} in {self.root} were made by another '{encoder}' than this one "
-                f"({'; '.join(wrong[fitting[0].path])}): run 'mser extract' with this one first"
+                f"({'; '.join(wrong[fitting[0].spec.key])}): run 'mser extract' with this one first"
             )
         if len(right) > 1:
             raise CacheError(
                 f"{self.root} holds {what} by {_list(right)}: say which, by its name or key"
             )
+        _ = right[0].index  # whatever is wrong with it is said here
         return right[0]
 
-    def writer(self, spec: EntrySpec) -> EntryWriter:
-        """Return a writer for the entry of this identity, which may be new or partly filled."""
-        writer = EntryWriter(self.root / spec.folder, spec)
+    def writer(
+        self,
+        spec: EntrySpec,
+        provenance: Mapping[str, Any],
+        store: str = "zarr",
+        compression: str = "none",
+    ) -> EntryWriter:
+        """Return a writer for the entry of this identity, which may be new or partly filled.
+
+        Raises:
+            CacheError: another entry lies in its place, or the cache cannot be written to.
+        """
+        for kind, name, known in (
+            ("store", store, FORMATS),
+            ("compression", compression, COMPRESSIONS),
+        ):
+            if name not in known:
+                raise CacheError(f"there is no {kind} '{name}': choose one of {', '.join(known)}")
+        writer = self.existing(spec, provenance, store, compression)
         writer.prepare()
         return writer
 
+    def existing(
+        self,
+        spec: EntrySpec,
+        provenance: Mapping[str, Any] | None = None,
+        store: str = "zarr",
+        compression: str = "none",
+    ) -> EntryWriter:
+        """Return the same writer without making or checking anything, to look at what is there."""
+        return EntryWriter(self.root / spec.folder, spec, provenance or {}, store, compression)
+
     def write_manifest(self, dataset: str, manifest: pa.Table) -> str:
-        """Keep what is known of a dataset's utterances, and return the digest to find it by."""
+        """Keep what is known of a dataset's utterances, and return the digest to find it by.
+
+        The table has a column ``id``; of the others the cache knows nothing.
+        """
         name = digest([manifest.to_pylist(), _text(manifest.schema.metadata)])
         sink = pa.BufferOutputStream()
         pq.write_table(manifest, sink)
-        path = self._manifest(dataset, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, sink.getvalue().to_pybytes())
+        folder = self.root / checked_name(dataset)
+        folder.make()
+        folder.write(_manifest(name), sink.getvalue().to_pybytes())
         return name
 
     def read_manifest(self, dataset: str, name: str) -> pa.Table:
         """Return the manifest that was kept under the digest ``name``."""
-        path = self._manifest(dataset, name)
+        folder, file = self.root / checked_name(dataset), _manifest(name)
         try:
-            return pq.read_table(path)
-        except (OSError, pa.ArrowInvalid) as error:
+            return pq.read_table(pa.BufferReader(folder.read(file)), use_threads=False)
+        except (OSError, pa.ArrowException) as error:
             raise CacheError(
-                f"{path} cannot be read ({error}): run 'mser extract' again to write it anew"
+                f"{folder}/{file} cannot be read ({error}): run 'mser extract' again to write it "
+                "anew"
             ) from error
 
     def _entries(self, dataset: str, modality: str | None) -> tuple[list[Entry], list[CacheError]]:
         """Open what can be opened: one damaged entry does not take the others away."""
         found, damaged = [], []
-        for file in sorted((self.root / checked_name(dataset)).glob("*/entry.json")):
+        folder = self.root / checked_name(dataset)
+        for name in folder.names():
+            if name.endswith(".parquet"):
+                continue
             try:
-                entry = Entry(file.parent)
+                entry = Entry(folder / name)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
             except CacheError as error:
                 damaged.append(error)
                 continue
@@ -127,8 +173,19 @@ class FeatureCache:
                 found.append(entry)
         return found, damaged
 
-    def _manifest(self, dataset: str, name: str) -> Path:
-        return self.root / checked_name(dataset) / f"corpus-{checked_name(name)}.parquet"
+
+def _folder(root: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Folder:
+    text = os.fspath(root)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return LocalFolder(Path(text).expanduser())
+    if scheme in ("file", "local"):
+        return LocalFolder(Path(rest))
+    return RemoteFolder(text, options)
+
+
+def _manifest(name: str) -> str:
+    return f"corpus-{checked_name(name)}.parquet"
 
 
 def _names(entry: Entry) -> tuple[str, ...]:

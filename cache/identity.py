@@ -5,13 +5,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from .errors import CacheError
 
 FORMAT = 1
 KEY_LENGTH = 12
+DTYPES = ("float16", "float32")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -32,6 +32,21 @@ class EntrySpec:
     dim: int
     dtype: str
 
+    def checked(self) -> "EntrySpec":
+        """Return the spec if its fields are what they should be, or raise ``ValueError``."""
+        numbers = (self.dim, *self.layers)
+        texts = (self.dataset, self.modality, self.encoder, self.dtype)
+        if not all(type(one) is str for one in texts):
+            raise ValueError("a name is no text")
+        checked_name(self.modality)
+        if not (self.layers and self.dim and all(type(n) is int and n >= 0 for n in numbers)):
+            raise ValueError(f"layers {self.layers} of width {self.dim}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype {self.dtype}")
+        if not isinstance(self.identity, Mapping):
+            raise ValueError("the identity is no object")
+        return self
+
     @property
     def key(self) -> str:
         """Twelve hexadecimal digits: the hash of the identity, the arrays' form and the format."""
@@ -47,10 +62,10 @@ class EntrySpec:
         )
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> str:
         """Where the entry lies below the root of the cache."""
         encoder = re.sub(r"[^A-Za-z0-9._-]+", "--", self.encoder).strip(".-") or "encoder"
-        return Path(checked_name(self.dataset)) / f"{self.modality}-{encoder}-{self.key}"
+        return f"{checked_name(self.dataset)}/{self.modality}-{encoder}-{self.key}"
 
     @property
     def bytes_per_frame(self) -> int:

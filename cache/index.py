@@ -5,28 +5,36 @@ even for a reader that comes while a writer replaces them.
 """
 
 import hashlib
+import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .atomic import write_file
 from .errors import CacheError
+from .folder import Folder
 from .identity import KEY_LENGTH
-from .zarr_format import Row
+from .shard import NAME, SCHEMA
 
-_SCHEMA = pa.schema(
-    {
-        "id": pa.string(),
-        "shard": pa.dictionary(pa.int32(), pa.string()),
-        "offset": pa.int64(),
-        "length": pa.int64(),
-        "content_hash": pa.string(),
-    }
-)
+FILE = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where one utterance lies: ``length`` frames from ``offset`` on in the array of ``shard``."""
+
+    id: str
+    shard: str
+    offset: int
+    length: int
+    content_hash: str
+    checksum: str
+    written: str
 
 
 class Ids(Sequence[str]):
@@ -61,58 +69,107 @@ class Ids(Sequence[str]):
 
 
 class Index:
-    """Rows by id."""
+    """Rows by id. ``table`` holds them as columns, ``ids`` are sorted and unique."""
 
     def __init__(self, table: Any) -> None:
-        self._table = table.combine_chunks()
-        columns = {name: table.column(name).combine_chunks() for name in table.column_names}
+        self.table = table.combine_chunks()
+        columns = {name: self.table.column(name).combine_chunks() for name in SCHEMA.names}
         self.ids = Ids(columns.pop("id"))
         self._columns = columns
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> "Index":
-        """Make an index of ``rows``, at most one of which may have a given id."""
-        ordered = sorted(rows, key=lambda row: row.id)
-        columns = {
-            name: [getattr(row, name) for row in ordered]
-            for name in _SCHEMA.names
-            if name != "shard"
-        }
-        shards = pa.array([row.shard for row in ordered], pa.string()).dictionary_encode()
-        return cls(pa.table({**columns, "shard": shards}).select(_SCHEMA.names).cast(_SCHEMA))
+    def of(cls, tables: Sequence[Any]) -> "Index":
+        """Make an index of tables of rows; of several rows of one id, the newest counts."""
+        rows = pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries()
+        keys = rows.select(["id"])
+        for name in ("written", "shard"):  # the shard, so that two writers come to the same index
+            keys = keys.append_column(name, rows[name].cast(pa.string()))
+        order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names])
+        ids = keys["id"].take(order).combine_chunks()
+        if not len(ids):
+            return cls(rows)
+        last = np.append(pc.not_equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False), True)
+        newest = rows.take(order.filter(pa.array(last)))
+        for at, name in enumerate(SCHEMA.names):
+            if pa.types.is_dictionary(SCHEMA.field(name).type):  # in one order, for equal bytes
+                again = newest[name].cast(pa.string()).combine_chunks().dictionary_encode()
+                newest = newest.set_column(at, name, again)
+        return cls(newest)
 
     @classmethod
-    def read(cls, folder: Path, name: str) -> "Index":
-        """Read the index file ``name`` and check that its content is what its name says."""
-        path = folder / name
-        content = path.read_bytes()
+    def read(cls, folder: Folder, name: str) -> "Index":
+        """Read the index file ``name`` and check that its content is what its name says.
+
+        Raises:
+            CacheError: it is not, or is no index.
+            FileNotFoundError: there is no such file.
+        """
+        if not FILE.fullmatch(name):
+            raise CacheError(f"{folder}/entry.json is refused: '{name}' cannot name an index")
+        content = folder.read(name)
         if name != _name(content):
-            raise CacheError(f"{path} is damaged: its content is not what its name says")
+            raise CacheError(
+                f"{folder}/{name} is damaged: its content is not what its name says; "
+                "'mser cache verify --repair' makes it again from the shards"
+            )
         # On this thread alone: Arrow's own threads may still hold ``content`` when Python ends, and
         # then end it with an abort.
-        file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=["shard"], pre_buffer=False)
-        return cls(file.read(use_threads=False))
+        dictionaries = ["shard", "written"]
+        try:
+            file = pq.ParquetFile(
+                pa.BufferReader(content), read_dictionary=dictionaries, pre_buffer=False
+            )
+            table = file.read(use_threads=False).select(SCHEMA.names).cast(SCHEMA)
+            table.validate(full=True)
+            cls._check(table)
+        except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise CacheError(f"{folder}/{name} is refused: it is no index ({reason})") from error
+        return cls(table)
 
-    def write(self, folder: Path) -> str:
-        """Write the index below ``folder`` and return the file's name."""
+    def write(self, folder: Folder) -> str:
+        """Write the index into ``folder`` and return the file's name."""
         sink = pa.BufferOutputStream()
-        pq.write_table(self._table, sink)
+        pq.write_table(self.table, sink, compression="zstd", use_dictionary=["shard", "written"])
         content = sink.getvalue().to_pybytes()
-        write_file(folder / _name(content), content)
+        if _name(content) not in folder.names():
+            folder.write(_name(content), content)
         return _name(content)
+
+    def within(self, shards: Collection[str]) -> Any:
+        """Return the table of the rows that lie in one of ``shards``."""
+        return self.table.filter(pc.is_in(self.table["shard"].cast(pa.string()), _strings(shards)))
+
+    def shards(self) -> list[str]:
+        """Return the names of all shards in which an utterance lies, sorted."""
+        return sorted(self.table["shard"].unique().to_pylist())
+
+    def frames(self) -> int:
+        """Return how many frames all utterances have."""
+        return pc.sum(self.table["length"]).as_py() or 0
 
     def __len__(self) -> int:
         return len(self.ids)
-
-    def __iter__(self) -> Iterator[Row]:
-        for values in self._table.to_pylist():
-            yield Row(**values)
 
     def __getitem__(self, id: str) -> Row:
         at = self.ids.find(id)
         if at is None:
             raise KeyError(id)
         return Row(id, **{name: column[at].as_py() for name, column in self._columns.items()})
+
+    @staticmethod
+    def _check(table: Any) -> None:
+        if any(column.null_count for column in table.columns):
+            raise ValueError("a value is missing")
+        if pc.any(pc.or_(pc.less(table["offset"], 0), pc.less(table["length"], 1))).as_py():
+            raise ValueError("an utterance lies outside its shard")
+        for name in table["shard"].unique().to_pylist():
+            if not NAME.fullmatch(name):
+                raise ValueError(f"'{name}' cannot name a shard")
+
+
+def _strings(values: Collection[str]) -> Any:
+    return pa.array(sorted(values), pa.string())
 
 
 def _name(content: bytes) -> str:

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from .atomic import write_file
 from .errors import CacheError
+from .folder import Folder
 
 _FILE = "quarantine.jsonl"
 
@@ -26,25 +25,26 @@ class Quarantined:
     detail: str
 
 
-def read_quarantine(entry: Path) -> dict[str, Quarantined]:
+def read_quarantine(entry: Folder) -> dict[str, Quarantined]:
     """Read the quarantine of an entry, by id; an entry without one has none.
 
     Raises:
         CacheError: the file is damaged.
     """
-    file = entry / _FILE
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = entry.read(_FILE).decode().splitlines()
         return {one.id: one for one in (Quarantined(**json.loads(line)) for line in lines)}
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError) as error:
-        raise CacheError(f"{file} is damaged: delete it, and extract again ({error})") from error
+        raise CacheError(
+            f"{entry}/{_FILE} is damaged: delete it, and extract again ({error})"
+        ) from error
 
 
-def write_quarantine(entry: Path, quarantined: Iterable[Quarantined]) -> None:
+def write_quarantine(entry: Folder, quarantined: Iterable[Quarantined]) -> None:
     """Replace the quarantine of an entry."""
     ordered = sorted(quarantined, key=lambda one: one.id)
     # json escapes what is not ASCII, so that an odd line separator in an id does not end a line.
     lines = [json.dumps(asdict(one)) + "\n" for one in ordered]
-    write_file(entry / _FILE, "".join(lines).encode())
+    entry.write(_FILE, "".join(lines).encode())

@@ -1,132 +1,107 @@
-"""One shard as a Zarr v3 group: utterances end to end in one array, each layer a chunk.
+"""A shard as a Zarr v3 group: one array, utterances end to end, each layer in chunks of its own.
 
 The array ``hidden_states`` (layers, frames, dim) is stored through Zarr's sharding codec: one file
-whose inner chunks are the layers, uncompressed, with an index of 16 bytes a layer at its end. So a
-shard is one large file instead of thirteen, ``zarr.open_group`` reads it anywhere, and we map it
-into memory and hand out views without going through zarr-python at all.
+whose inner chunks are the layers, with an index at its end. So a shard is one large file instead of
+thirteen. Uncompressed, the file is the array itself, and is read without zarr-python.
 
-The group's attributes say which utterance lies where, which makes a shard complete in itself: the
-entry's index is made from the shards and can always be made again.
+The group's attributes say which utterance lies where.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import BloscCodec, ZstdCodec
 
-from .atomic import commit_folder, temporary_beside
+from .arrays import Array, DecodedArray, Layout, StoredArray, checked_form
 from .errors import CacheError
+from .folder import Folder
 
+SUFFIX = ""
 ARRAY = "hidden_states"
+FILE = f"{ARRAY}/c/0/0/0"
 _INDEX_ROW = 16  # offset and length of an inner chunk, little-endian uint64 each
 _CHECKSUM = 4  # crc32c behind the index
+_COMPRESSED_FRAMES = 256  # of a chunk: what must be decoded to read one frame
+_COMPRESSORS = {
+    "zstd": lambda: ZstdCodec(level=3),
+    "blosc": lambda: BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
+}
 
 
-@dataclass(frozen=True)
-class Row:
-    """Where one utterance lies: ``length`` frames from ``offset`` on in the arrays of ``shard``."""
-
-    id: str
-    shard: str
-    offset: int
-    length: int
-    content_hash: str
-
-
-def write_shard(
-    path: Path, arrays: Sequence[np.ndarray[Any, Any]], rows: Sequence[Row], written: str
-) -> None:
-    """Write one shard so that it is there whole or not at all.
-
-    ``arrays`` are (layers, frames, dim), one an utterance, all of one dtype, in the order of
-    ``rows``. ``written`` is the time of writing (ISO 8601), by which a newer copy of an utterance
-    is told from an older one.
-    """
-    hidden_states = np.concatenate(arrays, axis=1)
-    layers, frames, dim = hidden_states.shape
-    temporary = temporary_beside(path)
-    group = zarr.open_group(
-        temporary,
-        mode="w",
-        zarr_format=3,
-        attributes={
-            "ids": [row.id for row in rows],
-            "offsets": [row.offset for row in rows],
-            "lengths": [row.length for row in rows],
-            "content_hashes": [row.content_hash for row in rows],
-            "written": written,
-        },
-    )
+def write(path: Path, states: Array, attributes: Mapping[str, Any], compression: str) -> None:
+    """Write a shard as a new folder ``path``; ``states`` are (layers, frames, dim)."""
+    layers, frames, dim = states.shape
+    compressor = _COMPRESSORS[compression]() if compression != "none" else None
+    chunk = min(frames, _COMPRESSED_FRAMES) if compressor else frames
+    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=dict(attributes))
     array = group.create_array(
         ARRAY,
-        shape=hidden_states.shape,
-        dtype=hidden_states.dtype,
-        chunks=(1, frames, dim),
-        shards=(layers, frames, dim),
-        compressors=None,
+        shape=states.shape,
+        dtype=states.dtype,
+        chunks=(1, chunk, dim),
+        shards=(layers, -(-frames // chunk) * chunk, dim),
+        compressors=compressor,
         filters=None,
         fill_value=0,
         dimension_names=("layer", "frame", "feature"),
         config={"write_empty_chunks": True},  # a layer of zeros is a layer, too
     )
-    array[...] = hidden_states
-    commit_folder(temporary, path)
+    array[...] = states
 
 
-def read_rows(path: Path) -> tuple[list[Row], str]:
-    """Return the rows of a shard and the time at which it was written.
-
-    Raises:
-        CacheError: the shard's metadata are damaged.
-    """
-    with _damage_named(path):
-        attributes = _metadata(path)["attributes"]
-        columns = (attributes[name] for name in ("ids", "offsets", "lengths", "content_hashes"))
-        rows = [
-            Row(id, path.name, offset, length, content_hash)
-            for id, offset, length, content_hash in zip(*columns, strict=True)
-        ]
-        return rows, attributes["written"]
+def read_attributes(shards: Folder, name: str) -> dict[str, Any]:
+    """Return what was written as ``attributes``."""
+    attributes: dict[str, Any] = json.loads(shards.read(f"{name}/zarr.json"))["attributes"]
+    return attributes
 
 
-def map_shard(path: Path) -> np.ndarray[Any, Any]:
-    """Map a shard into memory, as one read-only array (layers, frames, dim), copying nothing.
+def open_array(shards: Folder, name: str) -> StoredArray:
+    """Return the array of a shard.
 
     Raises:
-        CacheError: the shard is missing, or its file is not the array that its metadata describe.
+        CacheError: the array is not one that mser writes.
+        FileNotFoundError, ValueError, KeyError, TypeError: the shard is not there, or damaged.
     """
-    with _damage_named(path):
-        metadata = _metadata(path / ARRAY)
-        layers, frames, dim = metadata["shape"]
-        dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
-    file = path / ARRAY / "c" / "0" / "0" / "0"
-    layer_bytes = frames * dim * dtype.itemsize
+    metadata = json.loads(shards.read(f"{name}/{ARRAY}/zarr.json"))
+    shape, dtype = checked_form(metadata["shape"], metadata["data_type"])
+    layers = shape[0]
+    (sharding,) = metadata["codecs"]
+    codecs = [codec["name"] for codec in sharding["configuration"]["codecs"]]
+    if sharding["name"] != "sharding_indexed" or codecs not in (
+        ["bytes"],
+        *(["bytes", name] for name in _COMPRESSORS),
+    ):
+        raise CacheError(f"shard {name} of {shards} is stored by codecs that mser never writes")
+    if codecs != ["bytes"]:
+        return DecodedArray(lambda: _opened(shards, name), shape, dtype)
+    layout = Layout(f"{name}/{FILE}", 0, shape, dtype)
     index_bytes = layers * _INDEX_ROW
-    with _damage_named(path):
-        raw = np.memmap(file, mode="r")
-    if raw.size != layers * layer_bytes + index_bytes + _CHECKSUM:
-        raise CacheError(f"shard {path} is damaged: its data are not as long as they should be")
-    index = raw[-index_bytes - _CHECKSUM : -_CHECKSUM].view("<u8").reshape(layers, 2)
-    in_order = np.arange(layers, dtype=np.uint64) * np.uint64(layer_bytes)
-    if not (np.array_equal(index[:, 0], in_order) and (index[:, 1] == layer_bytes).all()):
-        raise CacheError(f"shard {path} was not written by mser: its layers do not lie in order")
-    shard: np.ndarray[Any, Any] = raw[: layers * layer_bytes].view(dtype)
-    return shard.reshape(layers, frames, dim)
-
-
-def _metadata(path: Path) -> dict[str, Any]:
-    metadata: dict[str, Any] = json.loads((path / "zarr.json").read_bytes())
-    return metadata
+    if shards.size(layout.file) != layout.bytes + index_bytes + _CHECKSUM:
+        raise CacheError(f"shard {name} of {shards} is damaged: its data are cut off or too long")
+    (index,) = shards.read_ranges(layout.file, [(layout.bytes, layout.bytes + index_bytes)])
+    found = np.frombuffer(index, "<u8").reshape(layers, 2)
+    layer_bytes = layout.bytes // layers
+    if not (
+        np.array_equal(found[:, 0], np.arange(layers, dtype="u8") * np.uint64(layer_bytes))
+        and (found[:, 1] == layer_bytes).all()
+    ):
+        raise CacheError(f"shard {name} of {shards} was not written by mser: its layers have gaps")
+    return layout.opened(shards)
 
 
 @contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CacheError(f"shard {path} is damaged: {error!r}") from error
+def _opened(shards: Folder, name: str) -> Iterator[Any]:
+    remote = shards.store()
+    if remote is None:
+        store: Any = str(shards.path / name) if shards.path else name
+    else:
+        url, options = remote
+        store = zarr.storage.FsspecStore.from_url(
+            f"{url}/{name}", storage_options=dict(options), read_only=True
+        )
+    yield zarr.open_array(store, path=ARRAY, mode="r")

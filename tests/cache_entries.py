@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mser.cache import EntrySpec, EntryWriter, FeatureCache, Features
+from mser.cache import Entry, EntrySpec, EntryWriter, FeatureCache, Features
 
 Array = np.ndarray[Any, Any]
 
@@ -47,15 +47,26 @@ def array(number: float, frames: int = 2, layers: int = LAYERS, dim: int = DIM) 
 
 
 def fill(
-    root: Path, shards: Iterable[Mapping[str, Array]], publish: bool = True, **changes: Any
+    root: Path | str,
+    shards: Iterable[Mapping[str, Array]],
+    publish: bool = True,
+    store: str = "zarr",
+    compression: str = "none",
+    **changes: Any,
 ) -> EntryWriter:
     """Write an entry of these shards."""
-    writer = FeatureCache(root).writer(spec(**changes))
+    writer = FeatureCache(root).writer(spec(**changes), {"made by": "a test"}, store, compression)
     for number, shard in enumerate(shards):
         writer.write_shard(number, [Features(id, f"hash of {id}", a) for id, a in shard.items()])
     if publish:
-        writer.publish("0" * 12, {"made by": "a test"})
+        writer.publish("0" * 12)
     return writer
+
+
+def path_of(one: Entry | EntryWriter) -> Path:
+    """The folder of an entry on this machine."""
+    assert one.folder.path is not None
+    return one.folder.path
 
 
 def same_bits(one: Array, other: Array) -> bool:

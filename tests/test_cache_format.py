@@ -10,13 +10,13 @@ import zarr
 
 from mser.cache import FeatureCache
 from mser.cache import Quarantined as Bad
-from mser.tests.cache_entries import DIM, LAYERS, ODD_IDS, array, fill, same_bits
+from mser.tests.cache_entries import DIM, LAYERS, ODD_IDS, array, fill, path_of, same_bits
 
 
 def test_zarr_alone_reads_an_utterance(tmp_path: Path) -> None:
     fill(tmp_path, [{"a": array(1, 3), "b": array(2, 1), "c": array(3, 4)}])
     entry = FeatureCache(tmp_path).open("made-up")
-    (shard,) = (entry.path / "shards").iterdir()
+    (shard,) = (path_of(entry) / "shards").iterdir()
 
     group: Any = zarr.open_group(shard, mode="r")
     at = group.attrs["ids"].index("c")

@@ -39,7 +39,7 @@ def test_an_entry_knows_what_it_is(tmp_path: Path) -> None:
     assert list(entry.ids) == ["a", "b"]
     assert entry.ids[0] == "a"
     assert entry.ids[-1:] == ["b"]
-    assert entry.provenance == {"made by": "a test"}
+    assert entry.provenance == [{"made by": "a test"}]
     assert entry.manifest == "0" * 12
     assert entry.quarantine == {}
     assert "c" not in entry
@@ -99,7 +99,7 @@ def test_a_dataset_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
     asks: list[Callable[[], object]] = [
         lambda: cache.open(name),
         lambda: cache.entries(name),
-        lambda: cache.writer(spec(dataset=name)),
+        lambda: cache.writer(spec(dataset=name), {}),
         lambda: cache.write_manifest(name, pa.table({"id": ["a"]})),
         lambda: cache.read_manifest(name, "0" * 12),
         lambda: cache.read_manifest("made-up", f"{name}/x"),

@@ -88,9 +88,11 @@ def test_an_utterance_is_a_read_only_view(tmp_path: Path) -> None:
         view[0, 0, 0] = 1
     with pytest.raises(ValueError, match="WRITEABLE"):
         view.flags.writeable = True
-    copy = entry.read(["b"], [0])[0]
-    copy[:] = 7  # the reader's own
-    assert same_bits(entry["b"], array(2))
+    for layers in ([0], [1, 2], [-1, 0]):  # a slice, slices, and a copy
+        (found,) = entry.read(["b"], layers)
+        assert same_bits(found, array(2)[layers])
+        with pytest.raises(ValueError, match="read-only"):
+            found[:] = 7
 
 
 # Other processes ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from mser.pipeline.corpora import CORPORA, synthetic
 from mser.pipeline.extract import ExtractSettings, extract, load_encoder
 from mser.pipeline.extract.encoders import FAMILIES
 from mser.pipeline.train import TrainSettings, train_head
+from mser.tests.cache_entries import path_of
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -31,7 +32,7 @@ def run(code: str, **names: Any) -> dict[str, Any]:
 def test_zarr_alone_reads_an_utterance(filled_cache: Path) -> None:
     entry = FeatureCache(filled_cache).open("synthetic", modality="speech")
     (code,) = examples("cache.md")
-    for shard in sorted((entry.path / "shards").iterdir()):
+    for shard in sorted((path_of(entry) / "shards").iterdir()):
         for id in json.loads((shard / "zarr.json").read_text())["attributes"]["ids"]:
             read = run(code, shard=shard, utterance_id=id)["last_layer"]
             np.testing.assert_array_equal(read, entry[id][-1])

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
+from mser.cache.local_folder import LocalFolder
 from mser.pipeline.encoder_files import EncoderFiles
 from mser.pipeline.extract.encoders import EncoderSettings
 from mser.pipeline.extract.engine import run
@@ -23,7 +24,7 @@ from mser.pipeline.extract.work import ShardReport
 
 ENCODER = EncoderSettings(EncoderFiles("small", Path("small")), "bert")
 SPEC = EntrySpec("meld", "text", "small", {}, layers=(0, 1), dim=8, dtype="float16")
-WRITER = EntryWriter(Path("entry"), SPEC)
+WRITER = EntryWriter(LocalFolder(Path("entry")), SPEC, {})
 
 
 def item(id: str, frames: int = 10) -> Item:
@@ -31,7 +32,7 @@ def item(id: str, frames: int = 10) -> Item:
 
 
 def job(number: int, *ids: str) -> ShardJob:
-    return ShardJob(number, ENCODER, WRITER, tuple(item(id) for id in ids))
+    return ShardJob(number, f"lease-{number}", ENCODER, WRITER, tuple(item(id) for id in ids))
 
 
 def store(one: ShardJob) -> ShardReport:
@@ -41,11 +42,11 @@ def store(one: ShardJob) -> ShardReport:
             os.kill(os.getpid(), signal.SIGKILL)
         if each.id.startswith("raise"):
             raise ZeroDivisionError(f"{each.id} divides by zero")
-    return ShardReport(one, f"{one.number}", tuple(each.id for each in one.items), ())
+    return ShardReport(one, tuple(each.id for each in one.items))
 
 
 def where(one: ShardJob) -> ShardReport:
-    return ShardReport(one, str(os.getpid()), (), ())
+    return ShardReport(one, (str(os.getpid()),))
 
 
 class Sent:
@@ -83,12 +84,12 @@ def test_no_jobs_no_reports(workers):
 
 
 def test_without_workers_the_work_is_done_here():
-    assert [report.shard for report in run(Sent(where), [job(0, "a")], 0)] == [str(os.getpid())]
+    assert [report.stored for report in run(Sent(where), [job(0, "a")], 0)] == [(str(os.getpid()),)]
 
 
 def test_with_workers_the_work_is_done_elsewhere():
-    shards = {report.shard for report in run(Sent(where), [job(n, "a") for n in range(4)], 2)}
-    assert str(os.getpid()) not in shards
+    shards = {report.stored for report in run(Sent(where), [job(n, "a") for n in range(4)], 2)}
+    assert (str(os.getpid()),) not in shards
     assert len(shards) <= 2
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_the_summary_names_everything_that_was_left_out(meld_filled, meld_origin
     for one, stored in zip(summary.modalities, (SPEECH_IDS, TEXT_IDS), strict=True):
         assert (one.new, one.present, one.pending) == (len(stored), 0, 0)
         assert one.total == len(ROWS)
-        assert one.entry.is_dir()
+        assert Path(one.entry).is_dir()
     facts = json.loads(json.dumps(summary.as_json()))
     assert (facts["dataset"], facts["utterances"]) == ("meld", 12)
     assert facts["root"] == str(meld_original)

@@ -60,8 +60,8 @@ def test_a_text_or_a_clip_that_changed_is_left_out(filled_cache: Path, tmp_path:
     known[corpus.utterances[5].id] = "another"
     name = cache.write_manifest("synthetic", to_table(corpus, tmp_path, known, {}))
     for entry in entries:
-        cache.writer(entry.spec).publish(name, {})
-    examples = find_examples(cache.root, "synthetic", BOTH)
+        cache.writer(entry.spec, {}).publish(name)
+    examples = find_examples(tmp_path / "copy", "synthetic", BOTH)
     assert examples.excluded == {
         corpus.utterances[3].id: "text: changed since it was extracted",
         corpus.utterances[5].id: "speech: changed since it was extracted",

@@ -66,7 +66,7 @@ def made_cache(
     """
     cache = FeatureCache(root)
     spec = EntrySpec("made-up", "speech", "small", {}, (0, 1), 6, "float32")
-    writer = cache.writer(spec)
+    writer = cache.writer(spec, {})
     noise = np.random.default_rng(0)
     features = []
     for one in utterances:
@@ -80,7 +80,7 @@ def made_cache(
     writer.quarantine(quarantined)
     corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
     known = {one.id: "hash" for one in utterances} | dict(hashes or {})
-    writer.publish(cache.write_manifest("made-up", to_table(corpus, root, known, {})), {})
+    writer.publish(cache.write_manifest("made-up", to_table(corpus, root, known, {})))
     return root
 
 

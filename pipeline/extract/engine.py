@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -25,6 +26,8 @@ def default_workers(device: torch.device) -> int:
 def run(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[ShardReport]:
     """Do ``jobs``, and yield what became of each as it is done.
 
+    A job at which another process is at work comes again behind the others.
+
     With ``workers`` 0 they are done in this process; otherwise on a ``LocalCluster`` of so many
     processes. A job whose worker dies twice is set aside and then divided, with nothing beside it,
     until the one utterance that kills workers is found; all others are extracted.
@@ -40,8 +43,13 @@ def _in_this_process(work: Work, jobs: Sequence[ShardJob]) -> Iterator[ShardRepo
     # into Python, and swallows an interrupt that arrives there.
     pool = ThreadPoolExecutor(1)
     try:
-        for future in [pool.submit(work, job) for job in jobs]:
-            yield future.result()
+        waiting = deque(pool.submit(work, job) for job in jobs)
+        while waiting:
+            report = waiting.popleft().result()
+            if report.busy:
+                waiting.append(pool.submit(work, report.job))
+            else:
+                yield report
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -68,20 +76,30 @@ def _on_cluster(work: Work, jobs: Sequence[ShardJob], workers: int) -> Iterator[
     ):
         client.register_plugin(_WorkerSettings(max(1, torch.get_num_threads() // workers)))
         submitted = {client.submit(work, job, pure=False): job for job in jobs}
-        for future in as_completed(list(submitted)):
+        working = as_completed(list(submitted))
+        for future in working:
             job = submitted.pop(future)
             if isinstance(future.exception(), KilledWorker):
                 suspects.append(job)  # or it only waited on the worker that another job killed
+            elif future.result().busy:
+                again = client.submit(work, job, pure=False)
+                submitted[again] = job
+                working.add(again)
             else:
                 yield future.result()
         while suspects:
             job = suspects.pop()
             try:
-                yield client.submit(work, job, pure=False).result()
+                report = client.submit(work, job, pure=False).result()
             except KilledWorker:
                 suspects += job.halves()
                 if not job.halves():
                     yield crashed(job)
+            else:
+                if report.busy:
+                    suspects.insert(0, job)
+                else:
+                    yield report
 
 
 class _WorkerSettings(WorkerPlugin):  # type: ignore[misc]

@@ -1,18 +1,27 @@
 """Stage one: from a corpus on disk to features in the cache."""
 
+import getpass
 import platform
 import shlex
-import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined
+from ...cache import (
+    COMPRESSIONS,
+    FORMATS,
+    EntrySpec,
+    EntryWriter,
+    FeatureCache,
+    Quarantined,
+)
 from ..corpora import Corpus, Utterance, load_corpus
 from ..corpora.manifest import to_table
 from ..errors import PipelineError, UsageError, unknown
@@ -26,7 +35,7 @@ from .summary import ModalitySummary, Summary
 from .work import ShardReport, extract_shard
 
 _DTYPES = ("float16", "float32")
-_PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "numpy")
+_PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "h5py", "numpy")
 
 
 @dataclass(frozen=True)
@@ -34,14 +43,14 @@ class ExtractSettings:
     """What to extract, from where, into which cache.
 
     ``layers``, ``dtype`` and ``precision`` change the numbers and are part of an entry's identity;
-    ``device``, ``workers`` and ``shard_mib`` do not. ``workers`` is the number of processes;
-    ``None`` chooses, 0 works in this process without Dask. ``limit`` takes the first utterances
-    only; ``strict`` ends the run at the first utterance that fails.
+    ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do not. ``workers`` is the
+    number of processes; ``None`` chooses, 0 works in this process without Dask. ``limit`` takes the
+    first utterances only; ``strict`` ends the run at the first utterance that fails.
     """
 
     dataset: str
     root: Path
-    cache: Path
+    cache: str | Path  # or the URL of an object store
     encoders: dict[str, str]  # by modality: a hub name or a folder
     layers: str = "all"
     dtype: str = "float16"
@@ -52,6 +61,8 @@ class ExtractSettings:
     strict: bool = False
     dry_run: bool = False
     shard_mib: float = 64.0
+    store: str = "zarr"
+    compression: str = "none"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -66,6 +77,10 @@ class ExtractSettings:
                 raise unknown("modality", modality, ("speech", "text"))
         if self.dtype not in _DTYPES:
             raise unknown("dtype", self.dtype, _DTYPES)
+        if self.store not in FORMATS:
+            raise unknown("store", self.store, FORMATS)
+        if self.compression not in COMPRESSIONS:
+            raise unknown("compression", self.compression, COMPRESSIONS)
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"{self.workers} workers: give 0 (this process) or more")
         if self.limit is not None and self.limit < 1:
@@ -119,8 +134,11 @@ def extract(settings: ExtractSettings) -> Summary:
         modality: scan_clips(chosen) if modality == "speech" else scan_texts(chosen)
         for modality in encoders
     }
+    ids = {one.id for one in corpus.utterances}
+    workers = default_workers(device) if settings.workers is None else settings.workers
+    provenance = _provenance(settings, root, workers, str(device))
     modalities = [
-        _prepare(settings, cache, encoder, chosen, scans[modality])
+        _prepare(settings, cache, encoder, chosen, scans[modality], ids, provenance)
         for modality, encoder in encoders.items()
     ]
     if settings.strict:
@@ -130,19 +148,16 @@ def extract(settings: ExtractSettings) -> Summary:
     summary = Summary(
         corpus,
         root,
-        cache.root,
+        str(cache.root),
         settings.dry_run,
         sum(clips.seconds.values()) / 3600 if "speech" in scans else None,
         [one.summary for one in modalities],
     )
     if not settings.dry_run:
-        _check_space(cache.root, modalities)
-        manifest = cache.write_manifest(
-            corpus.name, to_table(corpus, root, clips.hashes, clips.seconds)
-        )
-        workers = default_workers(device) if settings.workers is None else settings.workers
-        provenance = _provenance(settings, root, workers, str(device))
-        _fill(modalities, workers, manifest, provenance, strict=settings.strict)
+        _check_space(cache, modalities)
+        table = to_table(corpus, root, clips.hashes, clips.seconds)
+        manifest = partial(cache.write_manifest, corpus.name, table)
+        _fill(modalities, workers, manifest, strict=settings.strict)
     for one in modalities:
         one.summary.quarantined = [one.quarantined[u.id] for u in chosen if u.id in one.quarantined]
     summary.seconds = time.monotonic() - started
@@ -164,6 +179,8 @@ def _prepare(
     encoder: Encoder[Any],
     chosen: list[Utterance],
     scan: Scan,
+    corpus_ids: Set[str],
+    provenance: dict[str, Any],
 ) -> _Modality:
     """Find out what is in the cache, and plan the rest."""
     spec = EntrySpec(
@@ -175,9 +192,9 @@ def _prepare(
         dim=encoder.dim,
         dtype=settings.dtype,
     )
-    writer = EntryWriter(cache.root / spec.folder, spec)
-    if not settings.dry_run:
-        writer = cache.writer(spec)
+    provenance = {**provenance, "encoder_source": str(encoder.folder)}
+    writer_of = cache.existing if settings.dry_run else cache.writer
+    writer = writer_of(spec, provenance, settings.store, settings.compression)
     committed = writer.committed()
     # A clip that is gone, or that the file system does not give just now, takes nothing away from
     # features that are in the cache.
@@ -201,10 +218,16 @@ def _prepare(
     }
     shard_bytes = int(settings.shard_mib * 2**20)
     summary = ModalitySummary(
-        encoder.modality, encoder.name, writer.path, encoder.layers, encoder.dim, settings.dtype
+        encoder.modality,
+        encoder.name,
+        str(writer.folder),
+        encoder.layers,
+        encoder.dim,
+        settings.dtype,
     )
     summary.present = sum(committed.get(item.id) == item.content_hash for item in items) + len(kept)
     summary.pending = len(pending)
+    summary.gone = len(set(committed) - corpus_ids)
     frames = sum(item.frames for item in items if item.id in pending)
     summary.bytes = frames * spec.bytes_per_frame
     if isinstance(encoder, SpeechEncoder):
@@ -235,13 +258,12 @@ def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:
             yield id, f"{seconds:.1f} s in {windows} windows of {MAX_SECONDS:.0f} s"
 
 
-def _check_space(root: Path, modalities: list[_Modality]) -> None:
-    root.mkdir(parents=True, exist_ok=True)
+def _check_space(cache: FeatureCache, modalities: list[_Modality]) -> None:
     needed = sum(one.summary.bytes for one in modalities)
-    free = shutil.disk_usage(root).free
-    if needed > free:
+    free = cache.root.free()
+    if free is not None and needed > free:
         raise PipelineError(
-            f"{root} has {free / 1e9:.1f} GB free, and this extraction writes "
+            f"{cache.root} has {free / 1e9:.1f} GB free, and this extraction writes "
             f"{needed / 1e9:.1f} GB: choose another --cache, fewer --layers, or --limit"
         )
 
@@ -249,28 +271,29 @@ def _check_space(root: Path, modalities: list[_Modality]) -> None:
 def _fill(
     modalities: list[_Modality],
     workers: int,
-    manifest: str,
-    provenance: dict[str, Any],
+    manifest: Callable[[], str],
     *,
     strict: bool,
 ) -> None:
     """Do the work, and publish what was done however it ends."""
-    by_entry = {one.writer.path: one for one in modalities}
+    by_entry = {one.writer.folder: one for one in modalities}
     jobs = [job for one in modalities for job in one.jobs]
     try:
         with progress(sum(len(job.items) for job in jobs), "extracting", "utterance") as bar:
             for report in run(extract_shard, jobs, workers):
                 bar.update(len(report.job.items))
-                _take(by_entry[report.job.writer.path], report, strict=strict)
+                _take(by_entry[report.job.writer.folder], report, strict=strict)
     finally:
         for one in modalities:
             one.writer.quarantine(one.quarantined.values())
-            one.writer.publish(manifest, {**provenance, "encoder_source": str(one.encoder.folder)})
+            # Only now, or it would lie about for as long as the run takes, and be of no use.
+            one.writer.publish(manifest())
 
 
 def _take(one: _Modality, report: ShardReport, *, strict: bool) -> None:
     summary = one.summary
     summary.new += len(report.stored)
+    summary.elsewhere += len(report.elsewhere)
     summary.pending -= len(report.job.items)
     one.quarantined.update({bad.id: bad for bad in report.quarantined})
     if strict:
@@ -282,9 +305,17 @@ def _refuse_bad(quarantined: Iterable[Quarantined]) -> None:
         raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (the run is strict)")
 
 
+def _user() -> str | None:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name
+        return None
+
+
 def _provenance(settings: ExtractSettings, root: Path, workers: int, device: str) -> dict[str, Any]:
     return {
         "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "settings": {
             "layers": settings.layers,
             "dtype": settings.dtype,
@@ -292,8 +323,11 @@ def _provenance(settings: ExtractSettings, root: Path, workers: int, device: str
             "device": device,
             "workers": workers,
             "shard_mib": settings.shard_mib,
+            "store": settings.store,
+            "compression": settings.compression,
         },
         "root": str(root),
+        "user": _user(),
         "host": platform.node(),
         "platform": platform.platform(),
         "python": platform.python_version(),

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...cache import EntryWriter
+from ...cache import EntryWriter, digest
 from .encoders import EncoderSettings
 
 _SHARDS_OF_A_SMALL_CORPUS = 16
@@ -23,9 +23,14 @@ class Item:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """The unit of work: one shard, from files to committed features. Small enough to send."""
+    """The unit of work: one shard, from files to committed features. Small enough to send.
+
+    ``lease`` names the work: all processes that divide a corpus alike call it the same, whatever
+    each has still to do of it.
+    """
 
     number: int
+    lease: str
     encoder: EncoderSettings
     writer: EntryWriter
     items: tuple[Item, ...]
@@ -67,7 +72,13 @@ def plan(
         shards[-1].append(item)
         room -= size
     jobs = [
-        ShardJob(number, encoder, writer, tuple(item for item in shard if item.id in pending))
+        ShardJob(
+            number,
+            f"{number:05}-{digest([item.id for item in shard])}",
+            encoder,
+            writer,
+            tuple(item for item in shard if item.id in pending),
+        )
         for number, shard in enumerate(shards)
     ]
     # The longest first, so that no worker is left with a large shard at the end.

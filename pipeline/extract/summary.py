@@ -13,19 +13,22 @@ from ..corpora import Corpus
 class ModalitySummary:
     """What became of one modality's utterances.
 
-    ``present`` were in the cache before, ``new`` were extracted now, ``pending`` are still to be
-    done (in a dry run); ``bytes`` is what the new or pending ones take on the disk.
+    ``present`` were in the cache before, ``new`` were extracted now, ``elsewhere`` by another run
+    at the same time, ``pending`` are still to be done (in a dry run); ``gone`` are in the cache and
+    no longer in the corpus; ``bytes`` is what the new or pending ones take on the disk.
     """
 
     modality: str
     encoder: str
-    entry: Path
+    entry: str
     layers: tuple[int, ...]
     dim: int
     dtype: str
     present: int = 0
     new: int = 0
+    elsewhere: int = 0
     pending: int = 0
+    gone: int = 0
     bytes: int = 0
     quarantined: list[Quarantined] = field(default_factory=list)
     long: list[tuple[str, str]] = field(default_factory=list)
@@ -33,7 +36,8 @@ class ModalitySummary:
     @property
     def total(self) -> int:
         """How many utterances the modality was asked for."""
-        return self.present + self.new + self.pending + len(self.quarantined)
+        done = self.present + self.new + self.elsewhere
+        return done + self.pending + len(self.quarantined)
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Summary:
 
     corpus: Corpus
     root: Path
-    cache: Path
+    cache: str
     dry_run: bool
     hours: float | None
     modalities: list[ModalitySummary]
@@ -53,13 +57,13 @@ class Summary:
         return {
             "dataset": self.corpus.name,
             "root": str(self.root),
-            "cache": str(self.cache),
+            "cache": self.cache,
             "dry_run": self.dry_run,
             "utterances": len(self.corpus.utterances),
             "hours": self.hours,
             "ignored": [{"path": str(path), "reason": why} for path, why in self.corpus.ignored],
             "seconds": round(self.seconds, 3),
-            "modalities": [{**asdict(one), "entry": str(one.entry)} for one in self.modalities],
+            "modalities": [asdict(one) for one in self.modalities],
         }
 
     def __str__(self) -> str:
@@ -84,14 +88,20 @@ class Summary:
             if self.dry_run:
                 state = f"{one.present} are in the cache, {one.pending} would be extracted ({size})"
             else:
-                state = f"{one.present + one.new} are in the cache: "
+                state = f"{one.present + one.new + one.elsewhere} are in the cache: "
                 state += f"{one.new} new ({size})" if one.new else "nothing new"
+                state += f", {one.elsewhere} by another run meanwhile" if one.elsewhere else ""
                 state += f", {one.present} were there before" if one.present else ""
             lines += [
                 f"{one.modality}: {one.encoder}, layers {layers} of width {one.dim}, {one.dtype}",
                 f"  of {one.total} utterances, {state}, {len(one.quarantined)} in quarantine",
                 f"  {one.entry}",
             ]
+            if one.gone:
+                lines.append(
+                    f"  {one.gone} more are in the cache and no longer in the corpus: "
+                    "'mser cache gc' drops them"
+                )
         if not self.dry_run:
             lines.append(f"done in {self.seconds:.0f} s")
         return lines

@@ -1,7 +1,8 @@
 """What a worker does: one shard, from files to committed features."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,22 @@ from .encoders import FAMILIES, Encoder, EncoderSettings
 from .encoders.speech import SAMPLE_RATE
 from .plan import Item, ShardJob
 
+_PATIENCE = 2.0  # seconds that a worker waits for another process before it does something else
+
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of a shard's utterances. ``shard`` is its name, or ``None`` if it was empty."""
+    """What became of a shard's utterances.
+
+    ``stored`` are in the cache by this job, ``elsewhere`` by another process that was faster.
+    ``busy`` says that another process is at it: nothing was done, and the job should come again.
+    """
 
     job: ShardJob
-    shard: str | None
-    stored: tuple[str, ...]
-    quarantined: tuple[Quarantined, ...]
+    stored: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    quarantined: tuple[Quarantined, ...] = ()
+    busy: bool = False
 
 
 @lru_cache(maxsize=2)
@@ -32,14 +40,25 @@ def load_once(settings: EncoderSettings) -> Encoder[Any]:
     return FAMILIES[settings.model_type](settings)
 
 
-def extract_shard(job: ShardJob) -> ShardReport:
-    """Decode, encode and commit the utterances of one shard."""
+def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
+    """Decode, encode and commit the utterances of one shard, unless another process does it."""
+    with job.writer.lease(job.lease, patience) as mine:
+        if not mine:
+            return ShardReport(job, busy=True)
+        # Another process may have done it since the work was planned.
+        there = job.writer.committed(job.number)
+        elsewhere = tuple(one.id for one in job.items if there.get(one.id) == one.content_hash)
+        todo = [one for one in job.items if one.id not in set(elsewhere)]
+        return replace(_extracted(job, todo), elsewhere=elsewhere)
+
+
+def _extracted(job: ShardJob, items: Sequence[Item]) -> ShardReport:
     encoder = load_once(job.encoder)
     # Loaded here, where a failure ends the run; what follows fails utterance by utterance.
     _ = encoder.model
     quarantined: list[Quarantined] = []
     readable: list[tuple[Item, Any]] = []
-    for item in job.items:
+    for item in items:
         try:
             readable.append((item, _read(item, encoder)))
         except BadClipError as error:
@@ -55,16 +74,16 @@ def extract_shard(job: ShardJob) -> ShardReport:
             if not np.isfinite(hidden_states).all():
                 detail = "the encoder gives it features that are not numbers"
             quarantined.append(_failed(item, BadClipError("not-finite", detail)))
-    shard = job.writer.write_shard(job.number, features) if features else None
-    stored_ids = tuple(one.id for one in features)
-    return ShardReport(job, shard, stored_ids, tuple(quarantined))
+    if features:
+        job.writer.write_shard(job.number, features)
+    return ShardReport(job, tuple(one.id for one in features), quarantined=tuple(quarantined))
 
 
 def crashed(job: ShardJob) -> ShardReport:
     """Report a job of one utterance that no worker survived."""
     detail = "the worker process died on it, twice"
     failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
-    return ShardReport(job, None, (), failed)
+    return ShardReport(job, quarantined=failed)
 
 
 def _read(item: Item, encoder: Encoder[Any]) -> Any:

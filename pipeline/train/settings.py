@@ -27,7 +27,7 @@ class TrainSettings:
 
     head: str
     dataset: str
-    cache: Path
+    cache: str | Path  # or the URL of an object store
     encoders: Mapping[str, str | None]
     out: Path | None = None
     runs: Path = Path("runs")

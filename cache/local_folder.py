@@ -1,0 +1,182 @@
+"""A folder on a file system that has an atomic rename: a disk, NFS, Lustre. No locks are used."""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from errno import EEXIST, EINVAL, ENOTEMPTY, ENOTSUP, EPERM
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+from .folder import TEMPORARY, Folder, told
+
+
+@dataclass(frozen=True)
+class LocalFolder(Folder):
+    """A folder below a local path."""
+
+    at: Path
+
+    def __str__(self) -> str:
+        return str(self.at)
+
+    @property
+    def name(self) -> str:
+        return self.at.name
+
+    @property
+    def path(self) -> Path:
+        return self.at
+
+    def __truediv__(self, name: str) -> "LocalFolder":
+        return LocalFolder(self.at / name)
+
+    def make(self) -> None:
+        with told("make the folder", self, missing_is_news=True):
+            self.at.mkdir(parents=True, exist_ok=True)
+
+    def names(self) -> list[str]:
+        with suppress(FileNotFoundError, NotADirectoryError), told("list", self):
+            return sorted(os.listdir(self.at))
+        return []
+
+    def committed(self) -> list[str]:
+        return [name for name in self.names() if not name.startswith(TEMPORARY)]
+
+    def size(self, name: str = "") -> int:
+        path = self.at / name
+        with told("look at", path):
+            if not path.is_dir():
+                return path.stat().st_size
+        return sum(file.stat().st_size for file in self._files(path))
+
+    def age(self, name: str) -> float:
+        path = self.at / name
+        with told("look at", path):
+            newest = max((file.stat().st_mtime for file in self._files(path)), default=None)
+            return time.time() - (path.stat().st_mtime if newest is None else newest)
+
+    def read(self, name: str) -> bytes:
+        with told("read", self.at / name):
+            return (self.at / name).read_bytes()
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        with told("read", self.at / name), (self.at / name).open("rb") as file:
+            return [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        with told("read", self.at / name), (self.at / name).open("rb") as file:
+            yield file
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        with told("read", self.at / name):
+            yield self.at / name
+
+    def write(self, name: str, content: bytes) -> None:
+        with told("write", self.at / name, missing_is_news=True):
+            temporary = self._temporary(name)
+            try:
+                self._write(temporary, content)
+                temporary.replace(self.at / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+            _sync(self.at)
+
+    def create(self, name: str, content: bytes) -> bool:
+        # A hard link either takes the name or fails, on NFS too, and the file it names is whole.
+        with told("write", self.at / name, missing_is_news=True):
+            temporary = self._temporary(name)
+            try:
+                self._write(temporary, content)
+                os.link(temporary, self.at / name)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in (ENOTSUP, EPERM):
+                    raise
+                return self._create_without_links(name, content)
+            finally:
+                temporary.unlink(missing_ok=True)
+            return True
+
+    def remove(self, name: str) -> None:
+        path = self.at / name
+        with told("delete", path), suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
+                # Renamed first, so that nobody finds a part of it.
+                gone = self._temporary(path.name)
+                path.rename(gone)
+                shutil.rmtree(gone)
+            else:
+                path.unlink()
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        built = self._temporary("built")
+        with told("write below", self, missing_is_news=True):
+            try:
+                yield built
+            finally:
+                with suppress(OSError):  # what went wrong before is what should be told
+                    shutil.rmtree(built) if built.is_dir() else built.unlink(missing_ok=True)
+
+    def commit(self, built: Path, name: str) -> None:
+        with told("write", self.at / name, missing_is_news=True):
+            for folder, _, files in os.walk(built):
+                for file in files:
+                    _sync(Path(folder) / file)
+                _sync(Path(folder))
+            if built.is_file():
+                _sync(built)
+            try:
+                built.rename(self.at / name)
+            except OSError as error:
+                if error.errno not in (EEXIST, ENOTEMPTY):
+                    raise
+            _sync(self.at)
+
+    def free(self) -> int | None:
+        with told("look at", self, missing_is_news=True):
+            return shutil.disk_usage(self.at).free
+
+    def _temporary(self, name: str) -> Path:
+        """Return an unused name in the folder, so that a rename never crosses a file system."""
+        return self.at / f"{TEMPORARY}{uuid4().hex}-{name}"
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _create_without_links(self, name: str, content: bytes) -> bool:
+        try:
+            with (self.at / name).open("xb") as file:
+                file.write(content)
+        except FileExistsError:
+            return False
+        return True
+
+    @staticmethod
+    def _files(path: Path) -> Iterator[Path]:
+        for folder, _, files in os.walk(path):
+            for file in files:
+                yield Path(folder) / file
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot do it for a folder, and have nothing to do for it.
+        if not (path.is_dir() and error.errno in (EINVAL, ENOTSUP)):
+            raise
+    finally:
+        os.close(descriptor)

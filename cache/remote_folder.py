@@ -1,0 +1,193 @@
+"""A folder on an object store, through fsspec: s3://, gs://, abfs:// and their kin.
+
+An object appears whole or not at all, and there is no rename. So what has several files is brought
+there with the files on its top level last, and counts from then on.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+
+from .folder import Folder, told
+
+_told = partial(told, errors=Exception)  # a server's client has errors of its own
+
+
+class _FileSystem:
+    """A connection for each process: none of them survives a fork."""
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        self.url, self.options = url, dict(options)
+        self._process, self._opened = -1, None
+
+    def __reduce__(self) -> tuple[type["_FileSystem"], tuple[str, Mapping[str, Any]]]:
+        return _FileSystem, (self.url, self.options)
+
+    def get(self) -> Any:
+        if self._process != os.getpid():
+            # What a listing said a second ago may not be so any more: others write, too.
+            with _told("open", self.url, missing_is_news=True):
+                self._opened, _ = fsspec.core.url_to_fs(
+                    self.url, **{"use_listings_cache": False, **self.options}
+                )
+            self._process = os.getpid()
+        return self._opened
+
+
+class RemoteFolder(Folder):
+    """A folder at an fsspec URL."""
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        file_system: _FileSystem | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._file_system = file_system or _FileSystem(self.url, options or {})
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteFolder) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def path(self) -> None:
+        return None
+
+    def __truediv__(self, name: str) -> "RemoteFolder":
+        return RemoteFolder(f"{self.url}/{name}", file_system=self._file_system)
+
+    def make(self) -> None:
+        pass  # a folder is where something lies in it
+
+    def names(self) -> list[str]:
+        with suppress(FileNotFoundError), _told("list", self):
+            found = self._fs.ls(self._key(), detail=False)
+            return sorted(path.rstrip("/").rpartition("/")[2] for path in found if self._in(path))
+        return []
+
+    def committed(self) -> list[str]:
+        parts = [path.split("/") for path in self._files()]
+        return sorted({path[0] for path in parts if len(path) <= 2})
+
+    def size(self, name: str = "") -> int:
+        with _told("look at", self._url(name)):
+            return int(self._fs.du(self._key(name)))
+
+    def age(self, name: str) -> float:
+        with _told("look at", self._url(name)):
+            found = self._fs.find(self._key(name), detail=True).values()
+            newest = max(one.get("LastModified") or one.get("created") for one in found)
+        return time.time() - _seconds(newest)
+
+    def read(self, name: str) -> bytes:
+        with _told("read", self._url(name)):
+            content: bytes = self._fs.cat_file(self._key(name))
+            return content
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        starts, stops = zip(*ranges, strict=True)
+        with _told("read", self._url(name)):
+            found: list[bytes] = self._fs.cat_ranges(
+                [self._key(name)] * len(ranges), list(starts), list(stops), on_error="raise"
+            )
+            return found
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        with _told("read", self._url(name)), self._fs.open(self._key(name), "rb") as file:
+            yield file
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        with self.workspace() as copy:
+            with _told("read", self._url(name)):
+                self._fs.get(self._key(name), str(copy), recursive=True)
+            yield copy
+
+    def write(self, name: str, content: bytes) -> None:
+        with _told("write", self._url(name), missing_is_news=True):
+            self._fs.pipe_file(self._key(name), content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        with _told("write", self._url(name), missing_is_news=True):
+            try:
+                self._fs.pipe_file(self._key(name), content, mode="create")
+            except FileExistsError:
+                return False
+            return True
+
+    def remove(self, name: str) -> None:
+        # The top level first, so that what is left of a deletion that ends early does not count.
+        with _told("delete", self._url(name)), suppress(FileNotFoundError):
+            for file in sorted(self._fs.find(self._key(name)), key=lambda file: file.count("/")):
+                self._fs.rm_file(file)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix="mser-"))
+        try:
+            with told("write below", folder, missing_is_news=True):
+                yield folder / "built"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, built: Path, name: str) -> None:
+        files = [file for file in (built, *built.rglob("*")) if file.is_file()]
+        deepest_first = sorted(files, key=lambda file: -len(file.parts))
+        with _told("write", self._url(name), missing_is_news=True):
+            for file in deepest_first:
+                inside = file.relative_to(built).parts
+                self._fs.put_file(str(file), self._key("/".join((name, *inside))))
+
+    def free(self) -> int | None:
+        return None
+
+    def store(self) -> tuple[str, Mapping[str, Any]]:
+        return self.url, self._file_system.options
+
+    @property
+    def _fs(self) -> Any:
+        return self._file_system.get()
+
+    def _url(self, name: str = "") -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def _key(self, name: str = "") -> str:
+        key: str = self._fs._strip_protocol(self._url(name))
+        return key
+
+    def _in(self, path: str) -> bool:
+        return path.rstrip("/") != self._key()
+
+    def _files(self) -> list[str]:
+        """Return the paths of all files below the folder, relative to it."""
+        with suppress(FileNotFoundError), _told("list", self):
+            return [path[len(self._key()) + 1 :] for path in self._fs.find(self._key())]
+        return []
+
+
+def _seconds(time_of_writing: Any) -> float:
+    if isinstance(time_of_writing, datetime):
+        if time_of_writing.tzinfo is None:
+            time_of_writing = time_of_writing.replace(tzinfo=UTC)
+        return float(time_of_writing.timestamp())
+    return float(time_of_writing)
