@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cache import CacheError, Entry, FeatureCache
+    from .cache.ragged import UtteranceDataset, pad
     from .heads import build_head
     from .pipeline.extract import extract, load_encoder
     from .pipeline.train import train_head
@@ -18,9 +19,11 @@ _HOME = {
     "CacheError": ".cache",
     "Entry": ".cache",
     "FeatureCache": ".cache",
+    "UtteranceDataset": ".cache.ragged",
     "build_head": ".heads",
     "extract": ".pipeline.extract",
     "load_encoder": ".pipeline.extract",
+    "pad": ".cache.ragged",
     "train_head": ".pipeline.train",
 }
 
@@ -28,10 +31,12 @@ __all__ = [
     "CacheError",
     "Entry",
     "FeatureCache",
+    "UtteranceDataset",
     "__version__",
     "build_head",
     "extract",
     "load_encoder",
+    "pad",
     "train_head",
 ]
 

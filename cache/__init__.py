@@ -3,12 +3,16 @@
 It knows arrays, ids and bytes. It has never heard of a model, a corpus, Dask or a head.
 """
 
+from .convert import convert
 from .entry import Entry
 from .errors import CacheError
 from .feature_cache import FeatureCache
+from .gc import collect
 from .identity import EntrySpec, digest
+from .listing import info, listing
 from .quarantine import Quarantined
 from .shard import COMPRESSIONS, FORMATS, Features
+from .verify import verify, verify_all
 from .writer import EntryWriter
 
 __all__ = [
@@ -21,5 +25,11 @@ __all__ = [
     "FeatureCache",
     "Features",
     "Quarantined",
+    "collect",
+    "convert",
     "digest",
+    "info",
+    "listing",
+    "verify",
+    "verify_all",
 ]

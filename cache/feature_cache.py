@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 from .entry import Entry
 from .errors import CacheError
 from .folder import Folder
-from .identity import EntrySpec, checked_name, differences, digest
+from .identity import EntrySpec, checked_name, differences, digest, name_of_encoder
 from .local_folder import LocalFolder
 from .remote_folder import RemoteFolder
-from .shard import COMPRESSIONS, FORMATS
+from .shard import check_form
 from .writer import EntryWriter
 
 
@@ -41,6 +41,19 @@ class FeatureCache:
     def datasets(self) -> list[str]:
         """Return the names of the datasets of which the cache holds something."""
         return [name for name in self.root.names() if (self.root / name).names()]
+
+    def places(
+        self, dataset: str, encoder: str | None = None, modality: str | None = None
+    ) -> list[Folder]:
+        """Return the folders of a dataset's entries, damaged and unpublished ones too."""
+        folder = self.root / checked_name(dataset)
+        places = [folder / name for name in folder.names() if not name.endswith(".parquet")]
+        if modality is not None:
+            places = [place for place in places if place.name.startswith(f"{modality}-")]
+        if encoder is not None:
+            parts = f"-{name_of_encoder(encoder)}-"
+            places = [place for place in places if parts in f"{place.name}-"]
+        return [place for place in places if "shards" in place.names()]
 
     def entries(self, dataset: str, modality: str | None = None) -> list[Entry]:
         """Return all entries of a dataset, or those of one modality.
@@ -76,7 +89,9 @@ class FeatureCache:
         if damaged and not any(encoder in (None, *_names(entry)) for entry in candidates):
             raise damaged[0]  # it may be the one that is meant
         if not candidates:
-            raise CacheError(f"{self.root} holds no {what}: run 'mser extract' first")
+            raise CacheError(
+                f"{self.root} holds no {what}: run 'mser extract' or 'mser cache import' first"
+            )
         fitting = [entry for entry in candidates if encoder in (None, *_names(entry))]
         if not fitting:
             raise CacheError(
@@ -111,12 +126,7 @@ class FeatureCache:
         Raises:
             CacheError: another entry lies in its place, or the cache cannot be written to.
         """
-        for kind, name, known in (
-            ("store", store, FORMATS),
-            ("compression", compression, COMPRESSIONS),
-        ):
-            if name not in known:
-                raise CacheError(f"there is no {kind} '{name}': choose one of {', '.join(known)}")
+        check_form(store, compression)
         writer = self.existing(spec, provenance, store, compression)
         writer.prepare()
         return writer
@@ -158,14 +168,11 @@ class FeatureCache:
     def _entries(self, dataset: str, modality: str | None) -> tuple[list[Entry], list[CacheError]]:
         """Open what can be opened: one damaged entry does not take the others away."""
         found, damaged = [], []
-        folder = self.root / checked_name(dataset)
-        for name in folder.names():
-            if name.endswith(".parquet"):
-                continue
+        for place in self.places(dataset):
             try:
-                entry = Entry(folder / name)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
+                entry = Entry(place)
+            except FileNotFoundError:
+                continue  # it was never published
             except CacheError as error:
                 damaged.append(error)
                 continue

@@ -83,7 +83,7 @@ def _all(cache: FeatureCache, young: float) -> Iterator[_Found]:
     for dataset in cache.datasets():
         folder = cache.root / dataset
         yield from _temporary(folder, young)
-        entries = [folder / name for name in folder.names() if "shards" in (folder / name).names()]
+        entries = cache.places(dataset)
         for one in entries:
             yield from _of_entry(cache, one, young)
         yield from _manifests(cache, dataset, entries, young)

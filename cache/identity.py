@@ -64,8 +64,8 @@ class EntrySpec:
     @property
     def folder(self) -> str:
         """Where the entry lies below the root of the cache."""
-        encoder = re.sub(r"[^A-Za-z0-9._-]+", "--", self.encoder).strip(".-") or "encoder"
-        return f"{checked_name(self.dataset)}/{self.modality}-{encoder}-{self.key}"
+        name = f"{self.modality}-{name_of_encoder(self.encoder)}-{self.key}"
+        return f"{checked_name(self.dataset)}/{name}"
 
     @property
     def bytes_per_frame(self) -> int:
@@ -84,6 +84,11 @@ def checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise CacheError(f"'{name}' cannot name a dataset: use letters, digits, '.', '_' and '-'")
     return name
+
+
+def name_of_encoder(encoder: str) -> str:
+    """Return the part of an entry's name that says which encoder it is."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", encoder).strip(".-") or "encoder"
 
 
 def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -9,12 +9,14 @@ work: if two hold one by mischance, both write the same features, and one copy c
 import json
 import os
 import platform
+import random
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from .errors import CacheError
 from .folder import Folder
@@ -37,9 +39,9 @@ class Lease:
     @property
     def alive(self) -> bool:
         """Whether its holder may still be at work."""
-        if self.host == platform.node() and not _runs(self.process):
+        if self.host == _host() and not _runs(self.process):
             return False
-        return time.time() - self.beat < DEAD_AFTER
+        return abs(time.time() - self.beat) < DEAD_AFTER
 
 
 @contextmanager
@@ -49,23 +51,21 @@ def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
     ``False`` means that another process is at work on it, and was for ``patience`` seconds.
     """
     deadline = time.monotonic() + patience
-    while (name := _taken(leases, work)) is None:
+    while (taken := _taken(leases, work)) is None:
         if time.monotonic() >= deadline:
             yield False
             return
         time.sleep(min(_POLL, patience))
+    name, mine = taken
     stopped = threading.Event()
-    heart = threading.Thread(target=_beat, args=(leases, name, stopped), daemon=True)
+    heart = threading.Thread(target=_beat, args=(leases, name, mine, stopped), daemon=True)
     heart.start()
     try:
         yield True
     finally:
         stopped.set()
         heart.join()
-        with suppress(CacheError):  # a lease that stays behind is taken over
-            for other in sorted(_generations(leases, work)):
-                if other <= name:
-                    leases.remove(other)
+        _drop(leases, name, mine)
 
 
 def held(leases: Folder) -> dict[str, Lease | None]:
@@ -73,24 +73,49 @@ def held(leases: Folder) -> dict[str, Lease | None]:
     return {name: _read(leases, name) for name in leases.names() if _NAME.fullmatch(name)}
 
 
-def _taken(leases: Folder, work: str) -> str | None:
-    """Try to take a lease, and return the name of its file."""
-    there = _generations(leases, work)
-    if there:
-        newest = _read(leases, max(there))
-        if newest is not None and newest.alive:
+def _taken(leases: Folder, work: str) -> tuple[str, Lease] | None:
+    """Try to take a lease, and return its file's name and content."""
+    while not _alive(leases, there := _generations(leases, work)):
+        now = time.time()
+        mine = Lease(_host(), os.getpid(), now, now)
+        name = f"{work}.{1 + max(map(_generation, there), default=-1):04}.json"
+        if not leases.create(name, _content(mine)):
             return None
-    now = time.time()
-    mine = Lease(platform.node(), os.getpid(), now, now)
-    name = f"{work}.{1 + max(map(_generation, there), default=-1):04}.json"
-    return name if leases.create(name, _content(mine)) else None
+        # What was there may have gone meanwhile, and another process have come to another name.
+        # At least one of the two sees the other now, and gives way.
+        there = _generations(leases, work)
+        others = [one for one in there if one != name]
+        if name in there and not _alive(leases, others):
+            with suppress(CacheError):  # dead ones are in nobody's way
+                for one in others:
+                    leases.remove(one)
+            return name, mine
+        _drop(leases, name, mine)
+        time.sleep(random.uniform(0, _POLL / 10))  # noqa: S311 -- no secret
+    return None
 
 
-def _beat(leases: Folder, name: str, stopped: threading.Event) -> None:
-    mine = _read(leases, name)
-    while mine and not stopped.wait(HEARTBEAT):
-        with suppress(CacheError):  # the work itself will say that the file system is gone
-            leases.write(name, _content(replace(mine, beat=time.time())))
+def _beat(leases: Folder, name: str, mine: Lease, stopped: threading.Event) -> None:
+    while not stopped.wait(HEARTBEAT):
+        # A process that was stopped for long may find its lease in other hands.
+        if _is(leases, name, mine):
+            with suppress(CacheError):  # the work itself will say that the file system is gone
+                leases.write(name, _content(replace(mine, beat=time.time())))
+
+
+def _drop(leases: Folder, name: str, mine: Lease) -> None:
+    if _is(leases, name, mine):
+        with suppress(CacheError):  # a lease that stays behind is taken over
+            leases.remove(name)
+
+
+def _is(leases: Folder, name: str, mine: Lease) -> bool:
+    found = _read(leases, name)
+    return found is not None and replace(found, beat=mine.beat) == mine
+
+
+def _alive(leases: Folder, names: Iterable[str]) -> bool:
+    return any(one is not None and one.alive for one in (_read(leases, name) for name in names))
 
 
 def _generations(leases: Folder, work: str) -> list[str]:
@@ -109,16 +134,27 @@ def _content(one: Lease) -> bytes:
 
 def _read(leases: Folder, name: str) -> Lease | None:
     try:
-        return Lease(**json.loads(leases.read(name)))
-    except (CacheError, FileNotFoundError, ValueError, TypeError):
+        said = json.loads(leases.read(name))
+        beats = float(said["since"]), float(said["beat"])
+        return Lease(str(said["host"]), int(said["process"]), *beats)
+    except (CacheError, FileNotFoundError, ValueError, TypeError, KeyError, OverflowError):
         return None
+
+
+def _host() -> str:
+    """Return a name of where a process number means one process: containers count their own."""
+    with suppress(OSError):
+        return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
+    return platform.node()
 
 
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         pass  # it runs, and is somebody else's
+    with suppress(OSError):  # or it has ended, and nobody has asked how
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

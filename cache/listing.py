@@ -9,6 +9,7 @@ from typing import Any
 from .entry import Entry
 from .errors import CacheError
 from .feature_cache import FeatureCache
+from .folder import Folder
 from .shard import store_of
 from .writer import EntryWriter
 
@@ -74,17 +75,14 @@ class Listing:
 
 def listing(cache: FeatureCache) -> Listing:
     """List all entries of a cache, those that are damaged or not yet published too."""
-    found = []
-    for dataset in cache.datasets():
-        folder = cache.root / dataset
-        for name in folder.names():
-            if "shards" in (folder / name).names():
-                found.append(_listed(cache, dataset, name))
+    found = (
+        _listed(dataset, place) for dataset in cache.datasets() for place in cache.places(dataset)
+    )
     return Listing(str(cache.root), tuple(found))
 
 
-def _listed(cache: FeatureCache, dataset: str, name: str) -> Listed:
-    folder = cache.root / dataset / name
+def _listed(dataset: str, folder: Folder) -> Listed:
+    name = folder.name
     try:
         entry = Entry(folder)
         count = len(entry)

@@ -10,16 +10,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import fsspec
 
+from .errors import CacheError
 from .folder import Folder, told
 
 _told = partial(told, errors=Exception)  # a server's client has errors of its own
+# What S3 and its kin answer, beside what fsspec knows, when a file is there or just being made.
+_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_BLOCK = 2**18  # fetched at once of a file that is read here and there
 
 
 class _FileSystem:
@@ -79,7 +82,7 @@ class RemoteFolder(Folder):
         pass  # a folder is where something lies in it
 
     def names(self) -> list[str]:
-        with suppress(FileNotFoundError), _told("list", self):
+        with self._listing():
             found = self._fs.ls(self._key(), detail=False)
             return sorted(path.rstrip("/").rpartition("/")[2] for path in found if self._in(path))
         return []
@@ -90,13 +93,19 @@ class RemoteFolder(Folder):
 
     def size(self, name: str = "") -> int:
         with _told("look at", self._url(name)):
-            return int(self._fs.du(self._key(name)))
+            found = self._fs.info(self._key(name))
+            if found["type"] == "file":
+                return int(found["size"])
+            inside = self._fs.find(self._key(name), detail=True).values()
+            return sum(int(one["size"]) for one in inside)
 
     def age(self, name: str) -> float:
         with _told("look at", self._url(name)):
-            found = self._fs.find(self._key(name), detail=True).values()
-            newest = max(one.get("LastModified") or one.get("created") for one in found)
-        return time.time() - _seconds(newest)
+            files = self._fs.find(self._key(name))
+            if not files:
+                raise FileNotFoundError(self._url(name))
+            newest = max(self._fs.modified(file).timestamp() for file in files)
+            return time.time() - float(newest)
 
     def read(self, name: str) -> bytes:
         with _told("read", self._url(name)):
@@ -107,19 +116,26 @@ class RemoteFolder(Folder):
         starts, stops = zip(*ranges, strict=True)
         with _told("read", self._url(name)):
             found: list[bytes] = self._fs.cat_ranges(
-                [self._key(name)] * len(ranges), list(starts), list(stops), on_error="raise"
+                [self._key(name)] * len(ranges), list(starts), list(stops), on_error="return"
             )
+            for content, start, stop in zip(found, starts, stops, strict=True):
+                if isinstance(content, BaseException):
+                    raise content
+                if len(content) != stop - start:
+                    raise EOFError(f"it ends before byte {stop}")
             return found
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        with _told("read", self._url(name)), self._fs.open(self._key(name), "rb") as file:
+        blocks = {"block_size": _BLOCK, "cache_type": "blockcache"}
+        with _told("read", self._url(name)), self._fs.open(self._key(name), "rb", **blocks) as file:
             yield file
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        with self.workspace() as copy:
-            with _told("read", self._url(name)):
+        with tempfile.TemporaryDirectory(prefix="mser-", ignore_cleanup_errors=True) as folder:
+            copy = Path(folder) / "copy"
+            with _told("read", f"{self._url(name)} into {folder}"):
                 self._fs.get(self._key(name), str(copy), recursive=True)
             yield copy
 
@@ -131,7 +147,12 @@ class RemoteFolder(Folder):
         with _told("write", self._url(name), missing_is_news=True):
             try:
                 self._fs.pipe_file(self._key(name), content, mode="create")
-            except FileExistsError:
+            except OSError as error:
+                if not (isinstance(error, FileExistsError) or _code(error) in _TAKEN):
+                    raise
+                # It is ours if the store took it and its answer was lost, so that we asked again.
+                with suppress(FileNotFoundError):
+                    return self.read(name) == content
                 return False
             return True
 
@@ -180,14 +201,23 @@ class RemoteFolder(Folder):
 
     def _files(self) -> list[str]:
         """Return the paths of all files below the folder, relative to it."""
-        with suppress(FileNotFoundError), _told("list", self):
+        with self._listing():
             return [path[len(self._key()) + 1 :] for path in self._fs.find(self._key())]
         return []
 
+    @contextmanager
+    def _listing(self) -> Iterator[None]:
+        """Let there be nothing in a folder, but not a bucket that is not there."""
+        with suppress(FileNotFoundError), _told("list", self):
+            try:
+                yield
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise CacheError(f"cannot list {self}: {error}") from error
+                raise
 
-def _seconds(time_of_writing: Any) -> float:
-    if isinstance(time_of_writing, datetime):
-        if time_of_writing.tzinfo is None:
-            time_of_writing = time_of_writing.replace(tzinfo=UTC)
-        return float(time_of_writing.timestamp())
-    return float(time_of_writing)
+
+def _code(error: OSError) -> str:
+    """Return what S3 calls an error."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))

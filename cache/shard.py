@@ -25,7 +25,7 @@ from .identity import EntrySpec
 
 FORMATS: dict[str, ModuleType] = {"zarr": zarr_format, "hdf5": hdf5_format}
 COMPRESSIONS = ("none", "zstd", "blosc")
-NAME = re.compile(r"[0-9]{5,}-[0-9a-f]{32}(\.h5)?")
+NAME = re.compile(r"[0-9]{5,}-[0-9a-f]{32}(\.[a-z0-9]+)?")
 
 SCHEMA = pa.schema(
     {
@@ -96,6 +96,16 @@ def write_shard(
         name = f"{number:05}-{content_hash(built)}{chosen.SUFFIX}"
         shards.commit(built, name)
     return name
+
+
+def check_form(store: str, compression: str) -> None:
+    """Raise ``CacheError`` if there is no such format or compression."""
+    for kind, name, known in (
+        ("store", store, FORMATS),
+        ("compression", compression, COMPRESSIONS),
+    ):
+        if name not in known:
+            raise CacheError(f"there is no {kind} '{name}': choose one of {', '.join(known)}")
 
 
 def read_facts(shards: Folder, name: str) -> Mapping[str, Any]:
@@ -170,8 +180,12 @@ def damage_named(shards: Folder, name: str) -> Iterator[None]:
 
 
 def store_of(name: str) -> str:
-    """Return in which of ``FORMATS`` a shard is, by its name."""
-    return "hdf5" if name.endswith(hdf5_format.SUFFIX) else "zarr"
+    """Return in which of ``FORMATS`` a shard is, by the suffix of its name."""
+    suffix = "".join(name.partition(".")[1:])
+    for store, module in FORMATS.items():
+        if suffix == module.SUFFIX:
+            return store
+    raise CacheError(f"shard {name} is in a format that this mser does not know")
 
 
 def _format(name: str) -> ModuleType:

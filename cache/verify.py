@@ -68,6 +68,35 @@ class Verification:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Verifications:
+    """What was found in several entries."""
+
+    entries: tuple[Verification, ...]
+
+    @property
+    def damaged(self) -> bool:
+        """Whether anything is damaged and was not repaired."""
+        return any(one.damage and not one.repaired for one in self.entries)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the results as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """Return the results as a person wants to read them."""
+        return "\n".join(map(str, self.entries)) or "there is no entry to verify"
+
+
+def verify_all(folders: Iterable[Folder], sample: float, **how: Any) -> Verifications:
+    """Verify several entries as :meth:`FeatureCache.places` gives them; see :func:`verify`.
+
+    An entry that was never published is left out: nobody reads it, and its run will go on.
+    """
+    published = [folder for folder in folders if "entry.json" in folder.names()]
+    return Verifications(tuple(verify(folder, sample, **how) for folder in published))
+
+
 def verify(
     folder: Folder,
     sample: float = 1.0,

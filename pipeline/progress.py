@@ -1,6 +1,7 @@
 """A progress bar on a terminal, a line a minute in a log."""
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -28,3 +29,15 @@ def progress(total: int, what: str, unit: str) -> Any:
         maxinterval=60,
         delay=60,
     )
+
+
+def stepping(what: str, unit: str) -> Callable[[Sequence[str]], Iterator[str]]:
+    """Return a function that goes through a list and shows how far it is."""
+
+    def through(names: Sequence[str]) -> Iterator[str]:
+        with progress(len(names), what, unit) as bar:
+            for name in names:
+                yield name
+                bar.update()
+
+    return through

@@ -1,21 +1,22 @@
 """The examples in the docs run as they stand."""
 
-import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mser import FeatureCache
+from mser.cache import FORMATS, convert, verify
 from mser.heads import HEADS
 from mser.pipeline.corpora import CORPORA, synthetic
 from mser.pipeline.extract import ExtractSettings, extract, load_encoder
 from mser.pipeline.extract.encoders import FAMILIES
 from mser.pipeline.train import TrainSettings, train_head
-from mser.tests.cache_entries import path_of
+from mser.tests.cache_entries import path_of, same_bits
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -29,19 +30,48 @@ def run(code: str, **names: Any) -> dict[str, Any]:
     return names
 
 
-def test_zarr_alone_reads_an_utterance(filled_cache: Path) -> None:
-    entry = FeatureCache(filled_cache).open("synthetic", modality="speech")
-    (code,) = examples("cache.md")
-    for shard in sorted((path_of(entry) / "shards").iterdir()):
-        for id in json.loads((shard / "zarr.json").read_text())["attributes"]["ids"]:
-            read = run(code, shard=shard, utterance_id=id)["last_layer"]
-            np.testing.assert_array_equal(read, entry[id][-1])
+def test_zarr_alone_and_h5py_alone_read_an_utterance(filled_cache: Path, tmp_path: Path) -> None:
+    shutil.copytree(filled_cache, tmp_path / "cache")
+    cache = FeatureCache(tmp_path / "cache")
+    _, zarr_alone, h5py_alone = examples("cache.md")
+    for store, code in (("zarr", zarr_alone), ("hdf5", h5py_alone)):
+        convert(cache.open("synthetic", modality="speech"), store, "none")
+        entry = cache.open("synthetic", modality="speech")
+        for shard in entry.index.shards():
+            for id in entry.index.within([shard])["id"].to_pylist():
+                path = path_of(entry) / "shards" / shard
+                read = run(code, shard=path, utterance_id=id)["last_layer"]
+                np.testing.assert_array_equal(read, entry[id][-1])
+
+
+def test_a_data_loader_as_the_docs_make_it(filled_cache: Path) -> None:
+    code = examples("cache.md")[0].replace('"meld"', '"synthetic"')
+    names = run(code, cache=filled_cache)
+    entry = names["entry"]
+    for id, padded, length in zip(names["ids"], names["states"], names["lengths"], strict=True):
+        np.testing.assert_array_equal(padded[:, :length], entry[id][-1:])
+        assert not padded[:, length:].any()
+
+
+def test_a_store_format_as_the_docs_add_it(
+    tmp_path: Path, filled_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example: Any = SimpleNamespace(**run(examples("extending.md")[2]))
+    monkeypatch.setitem(FORMATS, "npy", example)
+    shutil.copytree(filled_cache, tmp_path / "cache")
+    before = FeatureCache(filled_cache).open("synthetic", modality="text")
+    convert(FeatureCache(tmp_path / "cache").open("synthetic", modality="text"), "npy", "none")
+    after = FeatureCache(tmp_path / "cache").open("synthetic", modality="text")
+    assert {Path(shard).suffix for shard in after.index.shards()} == {".npy"}
+    for id in before.ids:
+        assert same_bits(after[id], before[id])
+    assert not verify(after.folder).damage
 
 
 def test_a_corpus_and_a_head_as_the_docs_add_them(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corpus, head, _ = examples("extending.md")
+    corpus, head, *_ = examples("extending.md")
     root = tmp_path / "mine"
     root.mkdir()
     for number, one in enumerate(synthetic.load(corpus_root).utterances[:48]):

@@ -1,16 +1,10 @@
 """Stage one: from a corpus on disk to features in the cache."""
 
-import getpass
-import platform
-import shlex
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +20,7 @@ from ..corpora import Corpus, Utterance, load_corpus
 from ..corpora.manifest import to_table
 from ..errors import PipelineError, UsageError, unknown
 from ..progress import progress
+from ..provenance import provenance
 from .encoders import Encoder, SpeechEncoder, load_encoder
 from .encoders.speech import MAX_SECONDS, SAMPLE_RATE
 from .engine import default_workers, run
@@ -136,9 +131,10 @@ def extract(settings: ExtractSettings) -> Summary:
     }
     ids = {one.id for one in corpus.utterances}
     workers = default_workers(device) if settings.workers is None else settings.workers
-    provenance = _provenance(settings, root, workers, str(device))
+    run_settings = _settings(settings, workers, str(device))
+    made = provenance(_PACKAGES, settings=run_settings, root=str(root))
     modalities = [
-        _prepare(settings, cache, encoder, chosen, scans[modality], ids, provenance)
+        _prepare(settings, cache, encoder, chosen, scans[modality], ids, made)
         for modality, encoder in encoders.items()
     ]
     if settings.strict:
@@ -154,10 +150,10 @@ def extract(settings: ExtractSettings) -> Summary:
         [one.summary for one in modalities],
     )
     if not settings.dry_run:
-        _check_space(cache, modalities)
+        size = _room(cache, modalities)
         table = to_table(corpus, root, clips.hashes, clips.seconds)
         manifest = partial(cache.write_manifest, corpus.name, table)
-        _fill(modalities, workers, manifest, strict=settings.strict)
+        _fill(modalities, workers, manifest, f"extracting {size}", strict=settings.strict)
     for one in modalities:
         one.summary.quarantined = [one.quarantined[u.id] for u in chosen if u.id in one.quarantined]
     summary.seconds = time.monotonic() - started
@@ -180,7 +176,7 @@ def _prepare(
     chosen: list[Utterance],
     scan: Scan,
     corpus_ids: Set[str],
-    provenance: dict[str, Any],
+    made: dict[str, Any],
 ) -> _Modality:
     """Find out what is in the cache, and plan the rest."""
     spec = EntrySpec(
@@ -192,9 +188,9 @@ def _prepare(
         dim=encoder.dim,
         dtype=settings.dtype,
     )
-    provenance = {**provenance, "encoder_source": str(encoder.folder)}
+    made = {**made, "encoder_source": str(encoder.folder)}
     writer_of = cache.existing if settings.dry_run else cache.writer
-    writer = writer_of(spec, provenance, settings.store, settings.compression)
+    writer = writer_of(spec, made, settings.store, settings.compression)
     committed = writer.committed()
     # A clip that is gone, or that the file system does not give just now, takes nothing away from
     # features that are in the cache.
@@ -258,20 +254,25 @@ def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:
             yield id, f"{seconds:.1f} s in {windows} windows of {MAX_SECONDS:.0f} s"
 
 
-def _check_space(cache: FeatureCache, modalities: list[_Modality]) -> None:
+def _room(cache: FeatureCache, modalities: list[_Modality]) -> str:
+    """Say how much will be written and how much is free, or refuse to begin."""
     needed = sum(one.summary.bytes for one in modalities)
     free = cache.root.free()
-    if free is not None and needed > free:
+    if free is None:
+        return f"({needed / 1e9:.2f} GB)"
+    if needed > free:
         raise PipelineError(
             f"{cache.root} has {free / 1e9:.1f} GB free, and this extraction writes "
             f"{needed / 1e9:.1f} GB: choose another --cache, fewer --layers, or --limit"
         )
+    return f"({needed / 1e9:.2f} GB, {free / 1e9:.0f} GB free)"
 
 
 def _fill(
     modalities: list[_Modality],
     workers: int,
     manifest: Callable[[], str],
+    what: str,
     *,
     strict: bool,
 ) -> None:
@@ -279,7 +280,7 @@ def _fill(
     by_entry = {one.writer.folder: one for one in modalities}
     jobs = [job for one in modalities for job in one.jobs]
     try:
-        with progress(sum(len(job.items) for job in jobs), "extracting", "utterance") as bar:
+        with progress(sum(len(job.items) for job in jobs), what, "utterance") as bar:
             for report in run(extract_shard, jobs, workers):
                 bar.update(len(report.job.items))
                 _take(by_entry[report.job.writer.folder], report, strict=strict)
@@ -305,31 +306,15 @@ def _refuse_bad(quarantined: Iterable[Quarantined]) -> None:
         raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (the run is strict)")
 
 
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number without a name
-        return None
-
-
-def _provenance(settings: ExtractSettings, root: Path, workers: int, device: str) -> dict[str, Any]:
+def _settings(settings: ExtractSettings, workers: int, device: str) -> dict[str, Any]:
+    """Return what was chosen, by the user or by default."""
     return {
-        "command": shlex.join(sys.argv),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "settings": {
-            "layers": settings.layers,
-            "dtype": settings.dtype,
-            "precision": settings.precision,
-            "device": device,
-            "workers": workers,
-            "shard_mib": settings.shard_mib,
-            "store": settings.store,
-            "compression": settings.compression,
-        },
-        "root": str(root),
-        "user": _user(),
-        "host": platform.node(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "layers": settings.layers,
+        "dtype": settings.dtype,
+        "precision": settings.precision,
+        "device": device,
+        "workers": workers,
+        "shard_mib": settings.shard_mib,
+        "store": settings.store,
+        "compression": settings.compression,
     }

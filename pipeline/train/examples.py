@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...cache import Entry, FeatureCache
+from ...cache.ragged import padded
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
 from ..encoder_files import find_encoder
@@ -59,16 +59,11 @@ class Examples:
         device: torch.device,
     ) -> Batch:
         """Read and pad a batch; of each modality only the positions ``layers`` are read."""
+        ids = [one.id for one in utterances]
         features, lengths = {}, {}
         for modality, entry in self.entries.items():
-            arrays = entry.read([one.id for one in utterances], layers[modality])
-            frames = [array.shape[1] for array in arrays]
-            shape = (len(arrays), len(layers[modality]), max(frames), entry.dim)
-            padded = np.zeros(shape, dtype=arrays[0].dtype)
-            for row, array in zip(padded, arrays, strict=True):
-                row[:, : array.shape[1]] = array
-            features[modality] = torch.from_numpy(padded).to(device)
-            lengths[modality] = torch.tensor(frames)
+            states, lengths[modality] = padded(entry.read(ids, layers[modality]))
+            features[modality] = states.to(device)
         labels = [self.corpus.classes.index(str(one.label)) for one in utterances]
         return Batch(features, lengths, torch.tensor(labels, device=device))
 
@@ -101,7 +96,7 @@ class Examples:
         yield from batches
 
 
-def find_examples(cache: Path, dataset: str, encoders: Mapping[str, str | None]) -> Examples:
+def find_examples(cache: str | Path, dataset: str, encoders: Mapping[str, str | None]) -> Examples:
     """Open the entries of a dataset and find out which utterances can be trained on.
 
     Raises:
@@ -155,6 +150,8 @@ def _why_not(
             return f"{modality}: {entry.quarantine[utterance.id].reason}"
         if utterance.id not in entry:
             return f"{modality}: not extracted yet"
+        if entry.spec.identity.get("source") == "imported":
+            continue  # its hashes are those of the features: nobody knows from what they were made
         current = audio_hashes[utterance.id]
         if modality == "text" and utterance.text is not None:
             current = hashlib.sha256(utterance.text.encode()).hexdigest()

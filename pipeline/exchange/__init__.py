@@ -1,0 +1,15 @@
+"""Features from other tools into the cache, and from the cache to other tools."""
+
+from .exporting import FORMATS, ExportSettings, export_features
+from .importing import ImportSettings, import_features
+from .summary import ExportSummary, ImportSummary
+
+__all__ = [
+    "FORMATS",
+    "ExportSettings",
+    "ExportSummary",
+    "ImportSettings",
+    "ImportSummary",
+    "export_features",
+    "import_features",
+]

@@ -1,0 +1,66 @@
+"""What is exported of an entry: all its utterances, with some or all of its layers."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...cache import Entry
+from ..corpora import Utterance
+from ..corpora.manifest import from_table
+from ..progress import progress
+from .arrays import Array
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The features of an entry at ``positions`` among its layers, all of them if ``None``."""
+
+    entry: Entry
+    positions: tuple[int, ...] | None
+    manifest: Callable[[], Any]
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The encoder's own numbers of the layers."""
+        stored = self.entry.spec.layers
+        return stored if self.positions is None else tuple(stored[at] for at in self.positions)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all features."""
+        return sum(self.size(id) for id in self.entry.ids)
+
+    @cached_property
+    def utterances(self) -> dict[str, Utterance]:
+        """What the manifest knows, by id."""
+        corpus, _ = from_table(self.manifest())
+        return {one.id: one for one in corpus.utterances}
+
+    def size(self, id: str) -> int:
+        """Return the bytes of one utterance's features."""
+        spec = self.entry.spec
+        per_layer = spec.bytes_per_frame // len(spec.layers)
+        return self.entry.length(id) * per_layer * len(self.layers)
+
+    def __iter__(self) -> Iterator[tuple[str, Array]]:
+        """Yield each utterance's id and features, (layers, frames, dim), contiguous in memory."""
+        with progress(len(self.entry.ids), "exporting", "utterance") as bar:
+            for id in self.entry.ids:
+                (array,) = self.entry.read([id], self.positions)
+                yield id, np.ascontiguousarray(array)
+                bar.update()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the features are, as JSON values."""
+        spec = self.entry.spec
+        return {
+            "dataset": spec.dataset,
+            "modality": spec.modality,
+            "encoder": spec.encoder,
+            "layers": list(self.layers),
+            "dim": spec.dim,
+            "dtype": spec.dtype,
+        }

@@ -1,0 +1,119 @@
+"""A corpus from a CSV file, and what is said of one that cannot be read."""
+
+from pathlib import Path
+
+import pytest
+
+from mser.pipeline.corpora.manifest import from_table, to_table
+from mser.pipeline.corpora.manifest_csv import read_manifest_csv
+from mser.pipeline.corpora.utterance import Utterance
+from mser.pipeline.errors import PipelineError, UsageError
+
+
+def written(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "mine.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refusal(tmp_path: Path, content: str | bytes) -> str:
+    with pytest.raises(PipelineError) as raised:
+        read_manifest_csv(written(tmp_path, content), "mine")
+    assert str(tmp_path / "mine.csv") in str(raised.value)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_every_column_is_read(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "id,audio,text,label,speaker,session,dialogue,turn,split\n"
+        'a/1,wav/a 1.wav,"Well, ""no"".",sad,Joey/Drake,1,d1,-2,dev\n'
+        "b,/elsewhere/b.wav,Grüße 🙂,angry,,,,,test\n",
+    )
+    corpus = read_manifest_csv(path, "mine")
+    assert corpus.name == "mine"
+    assert corpus.classes == ("angry", "sad")
+    assert corpus.protocol == "official"
+    assert corpus.notes == ()
+    first = Utterance(
+        "a/1",
+        tmp_path / "wav/a 1.wav",
+        'Well, "no".',
+        "sad",
+        "Joey/Drake",
+        "1",
+        "d1",
+        -2,
+        "validation",
+    )
+    second = Utterance(
+        "b", Path("/elsewhere/b.wav"), "Grüße 🙂", "angry", None, None, None, None, "test"
+    )
+    assert corpus.utterances == [first, second]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_only_the_id_is_required(tmp_path: Path, newline: str, mark: str) -> None:
+    lines = [mark + "Label, ID", "happy,a", "", " ,b"]
+    corpus = read_manifest_csv(written(tmp_path, newline.join(lines)), "mine")
+    assert [(one.id, one.label) for one in corpus.utterances] == [("a", "happy"), ("b", None)]
+    assert corpus.utterances[0].audio is None
+    assert corpus.classes == ("happy",)
+    assert corpus.protocol == "leave-one-session-out"  # there is no split
+
+
+@pytest.mark.parametrize("split", ["dev", "valid", "val", "validation", "Dev"])
+def test_names_of_the_validation_part(tmp_path: Path, split: str) -> None:
+    corpus = read_manifest_csv(written(tmp_path, f"id,split\na,{split}\n"), "mine")
+    assert corpus.utterances[0].split == "validation"
+
+
+def test_a_partial_split_is_no_official_one(tmp_path: Path) -> None:
+    corpus = read_manifest_csv(written(tmp_path, "id,split\na,train\nb,\n"), "mine")
+    assert corpus.protocol == "leave-one-session-out"
+
+
+def test_unused_columns_are_named(tmp_path: Path) -> None:
+    corpus = read_manifest_csv(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
+    assert corpus.notes == ("mine.csv: not used: column valence, emotion",)
+    assert corpus.classes == ()
+
+
+def test_an_id_is_kept_as_it_is(tmp_path: Path) -> None:
+    ids = ["../../etc/passwd", " a b ", "line\nend", "x" * 5000, "日本語"]
+    rows = "".join(f'"{id}"\n' for id in ids)
+    corpus = read_manifest_csv(written(tmp_path, f"id\n{rows}"), "mine")
+    assert [one.id for one in corpus.utterances] == ids
+    kept, _ = from_table(to_table(corpus, tmp_path, {}, {}))
+    assert [one.id for one in kept.utterances] == ids
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("name,label\na,sad\n", "no column 'id'"),
+        ("id;label\na;sad\n", "separated by commas"),
+        ("", "names no utterance"),
+        ("id,label\n", "names no utterance"),
+        ("id,label\na,sad\n\nb,sad\na,sad\n", "line 5: its id 'a' is that of line 2 too"),
+        ("id,label\na,sad\n ,sad\n", "line 3: its id is empty"),
+        ("id,split\na,train\nb,training\n", "line 3: its split is 'training': write train, "),
+        ("id,turn\na,first\n", "line 2: its turn is 'first': write a whole number"),
+        ("id,turn\na,99999999999999999999\n", "line 2: its turn is '99999999999999999999'"),
+        ("id,text\na,Well, no\n", "line 2: it has 3 cells for 2 columns: put a cell that holds"),
+        ("id,label,label\na,sad,sad\n", "the column 'label' twice"),
+        ('id,text\na,"never closed\nb,c\n', "unexpected end of data"),
+        ("id,text\na,Grüße\n".encode("latin-1"), "is not UTF-8"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_one_sentence(
+    tmp_path: Path, content: str | bytes, words: str
+) -> None:
+    assert words in refusal(tmp_path, content)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no manifest"):
+        read_manifest_csv(tmp_path / "mine.csv", "mine")
