@@ -4,6 +4,7 @@ import json
 import resource
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -133,8 +134,13 @@ class Entry:
         chosen = _chosen(layers, self.n_layers)
         if self.folder.path is not None:
             return [self._read(id, chosen) for id in ids]
+        wanted = list(ids)
+        shards = {self._row(id).shard for id in wanted}
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            return list(pool.map(lambda id: self._read(id, chosen), ids))
+            # Each shard is opened once, by one thread, before all of them ask for it.
+            with suppress(MissingShardError):  # told, or found elsewhere, when it is read
+                list(pool.map(self._shard, shards))
+            return list(pool.map(lambda id: self._read(id, chosen), wanted))
 
     def length(self, id: str) -> int:
         """Return how many frames an utterance has."""
@@ -151,16 +157,26 @@ class Entry:
     def _read(self, id: str, layers: Layers) -> Array:
         row = self._row(id)
         try:
-            shard = self._shard(row.shard)
-        except MissingShardError:
-            row = self._moved(row)
-            shard = self._shard(row.shard)
+            return self._frames(row, layers)
+        except (MissingShardError, FileNotFoundError):
+            return self._frames(self._moved(row), layers)
+
+    def _frames(self, row: Row, layers: Layers) -> Array:
+        shard = self._shard(row.shard)
         stop = row.offset + row.length
         if stop > shard.shape[1]:
             raise CacheError(
-                f"shard {row.shard} of {self.folder} is damaged: '{id}' lies beyond its end"
+                f"shard {row.shard} of {self.folder} is damaged: '{row.id}' lies beyond its end"
             )
-        return shard.read(layers, row.offset, stop)
+        try:
+            return shard.read(layers, row.offset, stop)
+        except (ValueError, RuntimeError, KeyError, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise CacheError(
+                f"shard {row.shard} of {self.folder} is damaged: '{row.id}' cannot be decoded "
+                f"({' '.join(str(error).split())}): 'mser cache verify' says what else is"
+            ) from error
 
     # Called through a cache each: see the constructor.
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from .entry import Entry
 from .errors import CacheError
 from .folder import Folder
-from .identity import EntrySpec, checked_name, differences, digest, name_of_encoder
+from .identity import EntrySpec, can_be_name, checked_name, differences, digest, name_of_encoder
 from .local_folder import LocalFolder
 from .remote_folder import RemoteFolder
 from .shard import check_form
@@ -40,7 +40,8 @@ class FeatureCache:
 
     def datasets(self) -> list[str]:
         """Return the names of the datasets of which the cache holds something."""
-        return [name for name in self.root.names() if (self.root / name).names()]
+        names = [name for name in self.root.names() if can_be_name(name)]
+        return [name for name in names if (self.root / name).names()]
 
     def places(
         self, dataset: str, encoder: str | None = None, modality: str | None = None

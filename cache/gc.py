@@ -1,5 +1,6 @@
 """Garbage: what lies in a cache and is of no use to anybody, and how to be rid of it."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -12,14 +13,17 @@ from .entry import Entry
 from .errors import CacheError
 from .feature_cache import FeatureCache
 from .folder import TEMPORARY, Folder
+from .identity import KEY_LENGTH
 from .index import FILE, Index
 from .leases import held
 from .shard import read_rows
+from .verify import as_written
 from .writer import EntryWriter
 
 # A writer at work has temporary files, and a reader may still be on its way to an index that was
 # just replaced.
 YOUNG = 3600.0  # seconds
+_MANIFEST = re.compile(rf"corpus-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -33,10 +37,15 @@ class Garbage:
 
 @dataclass
 class Collection:
-    """What was found, and whether it was deleted."""
+    """What was found, and whether it was deleted.
+
+    ``unread`` says of which entries nothing can be told because they are damaged, each in a
+    sentence. Nothing in them is deleted but what killed writers left behind.
+    """
 
     cache: str
     garbage: list[Garbage] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     deleted: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -45,12 +54,14 @@ class Collection:
 
     def __str__(self) -> str:
         """Return the result as a person wants to read it."""
-        if not self.garbage:
-            return f"{self.cache}: nothing to delete"
-        size = sum(one.bytes for one in self.garbage) / 1e6
+        said = "nothing to delete"
+        if self.garbage:
+            size = sum(one.bytes for one in self.garbage) / 1e6
+            how = "deleted" if self.deleted else "may be deleted, with --yes"
+            said = f"{len(self.garbage)} {how}, {size:.1f} MB"
         lines = [f"  {one.what}: {one.reason} ({one.bytes / 1e6:.1f} MB)" for one in self.garbage]
-        said = "deleted" if self.deleted else "may be deleted, with --yes"
-        return "\n".join([f"{self.cache}: {len(self.garbage)} {said}, {size:.1f} MB", *lines])
+        lines += [f"  left alone: {one}" for one in self.unread]
+        return "\n".join([f"{self.cache}: {said}", *lines])
 
 
 def collect(cache: FeatureCache, *, yes: bool = False, young: float = YOUNG) -> Collection:
@@ -64,7 +75,7 @@ def collect(cache: FeatureCache, *, yes: bool = False, young: float = YOUNG) -> 
         CacheError: something cannot be read or deleted.
     """
     result = Collection(str(cache.root))
-    for found in _all(cache, young):
+    for found in _all(cache, young, result.unread):
         result.garbage.append(found.garbage)
         if yes:
             found.delete()
@@ -78,59 +89,79 @@ class _Found:
     delete: Callable[[], object]
 
 
-def _all(cache: FeatureCache, young: float) -> Iterator[_Found]:
+def _all(cache: FeatureCache, young: float, unread: list[str]) -> Iterator[_Found]:
     yield from _temporary(cache.root, young)
     for dataset in cache.datasets():
         folder = cache.root / dataset
         yield from _temporary(folder, young)
         entries = cache.places(dataset)
         for one in entries:
-            yield from _of_entry(cache, one, young)
-        yield from _manifests(cache, dataset, entries, young)
+            yield from _of_entry(cache, one, young, unread)
+        yield from _manifests(folder, entries, young)
 
 
-def _of_entry(cache: FeatureCache, folder: Folder, young: float) -> Iterator[_Found]:
+def _of_entry(
+    cache: FeatureCache, folder: Folder, young: float, unread: list[str]
+) -> Iterator[_Found]:
     for part in (folder, *(folder / name for name in ("shards", "leases", "runs"))):
         yield from _temporary(part, young)
-    leases = folder / "leases"
+    leases, at_work = folder / "leases", False
     for name, lease in held(leases).items():
-        if lease is None or not lease.alive:
-            yield _file(leases, name, "its holder is dead")
+        if lease is not None and lease.alive:
+            at_work = True
+        else:
+            yield from _file(leases, name, "its holder is dead", young)
     shards = folder / "shards"
-    for name in set(shards.names()) - set(shards.committed()):
-        if not name.startswith(TEMPORARY) and _old(shards, name, young):
-            yield _file(shards, name, "a shard that was never finished")
+    for name in sorted(set(shards.names()) - set(shards.committed())):
+        if not name.startswith(TEMPORARY):
+            yield from _file(shards, name, "a shard that was never finished", young)
     try:
         entry = Entry(folder)
         index = entry.index
     except FileNotFoundError:
         return  # never published: its shards count at the next run
+    except CacheError as error:
+        unread.append(str(error))
+        return
     for name in folder.names():
-        if FILE.fullmatch(name) and name != entry.index_name and _old(folder, name, young):
-            yield _file(folder, name, "an index that was replaced")
+        if FILE.fullmatch(name) and name != entry.index_name:
+            yield from _file(folder, name, "an index that was replaced", young)
     if _old(folder, "entry.json", young):
-        yield from _superseded(EntryWriter(folder, entry.spec, {}), index)
-        yield from _dropped(cache, entry, index)
+        yield from _superseded(EntryWriter(folder, entry.spec, {}), index, young)
+        if not at_work:  # its manifest may be still to come
+            yield from _dropped(cache, entry, index, young)
 
 
-def _superseded(writer: EntryWriter, index: Index) -> Iterator[_Found]:
+def _superseded(writer: EntryWriter, index: Index, young: float) -> Iterator[_Found]:
     """Find shards of which readers have no use any more."""
     shards, used = writer.folder / "shards", set(index.shards())
     for name in writer.shards():
         if name in used:
             continue
+        reason = "all of it lies in newer shards"
         try:
             rows = read_rows(shards, name).to_pylist()
         except CacheError:
-            yield _file(shards, name, "a shard that is damaged, and of which nothing is in use")
-            continue
+            if not _damaged(shards, name):
+                continue
+            rows, reason = [], "a shard that is damaged, and of which nothing is in use"
         if all(
             row["id"] in index.ids and index[row["id"]].written >= row["written"] for row in rows
         ):
-            yield _file(shards, name, "all of it lies in newer shards")
+            yield from _file(shards, name, reason, young)
 
 
-def _dropped(cache: FeatureCache, entry: Entry, index: Index) -> Iterator[_Found]:
+def _damaged(shards: Folder, name: str) -> bool:
+    """Tell what is damaged from what cannot be read just now."""
+    try:
+        return not as_written(shards, name)
+    except FileNotFoundError:
+        return True
+    except CacheError:
+        return False
+
+
+def _dropped(cache: FeatureCache, entry: Entry, index: Index, young: float) -> Iterator[_Found]:
     """Find utterances that are no longer in the corpus, shard by shard."""
     if not entry.manifest:
         return
@@ -139,13 +170,15 @@ def _dropped(cache: FeatureCache, entry: Entry, index: Index) -> Iterator[_Found
     except (CacheError, KeyError):
         return  # without a manifest nothing is known to be gone
     gone = index.table.filter(pc.invert(pc.is_in(index.table["id"], named.combine_chunks())))
-    writer = EntryWriter(entry.folder, entry.spec, {})
+    writer, shards = EntryWriter(entry.folder, entry.spec, {}), entry.folder / "shards"
     for name in sorted(gone["shard"].unique().to_pylist()):
+        if not _old(shards, name, young):
+            continue
         rows = index.within([name]).to_pylist()
         ids = set(Index(gone).within([name])["id"].to_pylist())
         kept = [row for row in rows if row["id"] not in ids]
         frames = sum(row["length"] for row in rows if row["id"] in ids)
-        what = f"{entry.folder}/shards/{name}: {len(ids)} of {len(rows)} utterances"
+        what = f"{shards}/{name}: {len(ids)} of {len(rows)} utterances"
         yield _Found(
             Garbage(what, "no longer in the corpus", frames * entry.spec.bytes_per_frame),
             partial(_rewrite, writer, name, kept),
@@ -159,32 +192,31 @@ def _rewrite(writer: EntryWriter, name: str, kept: list[dict[str, Any]]) -> None
     (writer.folder / "shards").remove(name)
 
 
-def _manifests(
-    cache: FeatureCache, dataset: str, entries: list[Folder], young: float
-) -> Iterator[_Found]:
-    used = set()
-    for entry in entries:
-        with suppress(FileNotFoundError):
-            used.add(f"corpus-{Entry(entry).manifest}.parquet")
-    folder = cache.root / dataset
+def _manifests(folder: Folder, entries: list[Folder], young: float) -> Iterator[_Found]:
+    try:
+        used = {f"corpus-{Entry(entry).manifest}.parquet" for entry in entries}
+    except (FileNotFoundError, CacheError):
+        return  # nobody can tell which one an entry needs that is damaged or not yet published
     for name in folder.names():
-        if name.startswith("corpus-") and name not in used and _old(folder, name, young):
-            yield _file(folder, name, "a manifest that was replaced")
+        if _MANIFEST.fullmatch(name) and name not in used:
+            yield from _file(folder, name, "a manifest that was replaced", young)
 
 
 def _temporary(folder: Folder, young: float) -> Iterator[_Found]:
     for name in folder.names():
-        if name.startswith(TEMPORARY) and _old(folder, name, young):
-            yield _file(folder, name, "left behind by a killed writer")
+        if name.startswith(TEMPORARY):
+            yield from _file(folder, name, "left behind by a killed writer", young)
 
 
-def _file(folder: Folder, name: str, reason: str) -> _Found:
-    garbage = Garbage(f"{folder}/{name}", reason, folder.size(name))
-    return _Found(garbage, partial(folder.remove, name))
+def _file(folder: Folder, name: str, reason: str, young: float) -> Iterator[_Found]:
+    with suppress(FileNotFoundError):  # somebody else has deleted it
+        if _old(folder, name, young):
+            garbage = Garbage(f"{folder}/{name}", reason, folder.size(name))
+            yield _Found(garbage, partial(folder.remove, name))
 
 
 def _old(folder: Folder, name: str, young: float) -> bool:
     try:
         return folder.age(name) >= young
-    except FileNotFoundError:  # somebody else has deleted it
+    except FileNotFoundError:
         return False

@@ -79,9 +79,14 @@ def digest(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
+def can_be_name(name: str) -> bool:
+    """Say whether ``name`` can be a folder's name and nothing else."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str) -> str:
     """Return ``name`` if it can be a folder's name and nothing else, or raise ``CacheError``."""
-    if not _NAME.fullmatch(name):
+    if not can_be_name(name):
         raise CacheError(f"'{name}' cannot name a dataset: use letters, digits, '.', '_' and '-'")
     return name
 

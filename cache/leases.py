@@ -24,7 +24,7 @@ from .folder import Folder
 HEARTBEAT = 20.0  # seconds
 DEAD_AFTER = 180.0  # without a heartbeat; a minute of it is for clocks that differ
 _POLL = 0.5
-_NAME = re.compile(r"(?P<work>.+)\.(?P<generation>[0-9]{4})\.json")
+_NAME = re.compile(r"(?P<work>[A-Za-z0-9-]+)\.(?P<generation>[0-9]{4})\.json")
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,14 @@ def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
 
     ``False`` means that another process is at work on it, and was for ``patience`` seconds.
     """
-    deadline = time.monotonic() + patience
+    deadline, pause = time.monotonic() + patience, _POLL / 64
     while (taken := _taken(leases, work)) is None:
-        if time.monotonic() >= deadline:
+        left = deadline - time.monotonic()
+        if left <= 0:
             yield False
             return
-        time.sleep(min(_POLL, patience))
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, _POLL)
     name, mine = taken
     stopped = threading.Event()
     heart = threading.Thread(target=_beat, args=(leases, name, mine, stopped), daemon=True)
@@ -83,9 +85,8 @@ def _taken(leases: Folder, work: str) -> tuple[str, Lease] | None:
             return None
         # What was there may have gone meanwhile, and another process have come to another name.
         # At least one of the two sees the other now, and gives way.
-        there = _generations(leases, work)
-        others = [one for one in there if one != name]
-        if name in there and not _alive(leases, others):
+        others = [one for one in _generations(leases, work) if one != name]
+        if not _alive(leases, others) and _is(leases, name, mine):
             with suppress(CacheError):  # dead ones are in nobody's way
                 for one in others:
                     leases.remove(one)

@@ -39,7 +39,7 @@ class LocalFolder(Folder):
             self.at.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        with suppress(FileNotFoundError, NotADirectoryError), told("list", self):
+        with suppress(FileNotFoundError), told("list", self), suppress(NotADirectoryError):
             return sorted(os.listdir(self.at))
         return []
 

@@ -30,13 +30,18 @@ class Damage:
 
 @dataclass
 class Verification:
-    """What was looked at in an entry, and what was found."""
+    """What was looked at in an entry, and what was found.
+
+    ``unread`` says what could not be looked at, each in a sentence. It may be whole, so that a
+    repair leaves it alone.
+    """
 
     entry: str
     shards: int = 0
     utterances: int = 0
     of_shards: int = 0
     damage: list[Damage] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     repaired: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -50,8 +55,10 @@ class Verification:
             if self.shards == self.of_shards
             else (f"{self.shards} of {self.of_shards} shards, chosen at random")
         )
-        found = "all as written" if not self.damage else f"{len(self.damage)} damaged"
+        found = f"{len(self.damage)} damaged" if self.damage else "all as written"
+        found = f"{found}, {len(self.unread)} not read" if self.unread else found
         lines = [f"{self.entry}: {looked}, {self.utterances} utterances, {found}"]
+        lines += [f"  {one}" for one in self.unread]
         for one in self.damage:
             lines.append(f"  {one.what}: {one.reason}")
             if one.lost:
@@ -76,8 +83,8 @@ class Verifications:
 
     @property
     def damaged(self) -> bool:
-        """Whether anything is damaged and was not repaired."""
-        return any(one.damage and not one.repaired for one in self.entries)
+        """Whether anything is damaged and was not repaired, or could not be read."""
+        return any(one.unread or (one.damage and not one.repaired) for one in self.entries)
 
     def as_json(self) -> dict[str, Any]:
         """Return the results as JSON values."""
@@ -93,8 +100,14 @@ def verify_all(folders: Iterable[Folder], sample: float, **how: Any) -> Verifica
 
     An entry that was never published is left out: nobody reads it, and its run will go on.
     """
-    published = [folder for folder in folders if "entry.json" in folder.names()]
-    return Verifications(tuple(verify(folder, sample, **how) for folder in published))
+    found = []
+    for folder in folders:
+        if "entry.json" in folder.names():
+            try:
+                found.append(verify(folder, sample, **how))
+            except CacheError as error:
+                found.append(Verification(str(folder), unread=[str(error)]))
+    return Verifications(tuple(found))
 
 
 def verify(
@@ -119,8 +132,8 @@ def verify(
         raise CacheError(f"{folder} was never published: run the extraction again") from None
     writer = EntryWriter(folder, entry.spec, {})
     result = Verification(str(folder))
-    index = _index(entry, writer, result.damage)
     there = writer.shards()
+    index = _index(entry, writer, there, result.damage)
     shards = sorted({*there, *index.shards()})
     result.of_shards = len(shards)
     if sample < 1 and shards:
@@ -129,37 +142,51 @@ def verify(
         rows = {row["id"]: row for row in index.within([name]).to_pylist()}
         result.shards += 1
         result.utterances += len(rows)
-        if name in there:
-            result.damage += _damage(entry, name, rows)
-        else:
+        if name not in there:
             result.damage.append(Damage(name, "it is missing", tuple(rows)))
+            continue
+        try:
+            result.damage += _damage(entry, name, rows)
+        except CacheError as error:
+            result.unread.append(str(error))
     if repair and result.damage:
         _repair(writer, index, result.damage)
         result.repaired = True
     return result
 
 
-def _index(entry: Entry, writer: EntryWriter, damage: list[Damage]) -> Index:
+def as_written(shards: Folder, name: str) -> bool:
+    """Return whether a shard's bytes are those of which its name is the hash."""
+    return stored_hash(shards, name) == name.partition("-")[2].partition(".")[0]
+
+
+def _index(entry: Entry, writer: EntryWriter, there: list[str], damage: list[Damage]) -> Index:
+    """Return the index of all that lies in the entry, published or not."""
     try:
-        return entry.index
+        published = entry.index.shards()
     except CacheError as error:
         damage.append(Damage(entry.index_name, str(error)))
-        return writer.current(writer.shards(), anew=True)
+        return writer.current(there, anew=True)
+    return writer.current(sorted({*there, *published}))
 
 
 def _damage(entry: Entry, name: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Damage]:
-    """Say what is wrong with a shard, of which the index says ``rows``."""
+    """Say what is wrong with a shard, of which the index says ``rows``.
+
+    Raises:
+        CacheError: the shard cannot be read, whatever is in it.
+    """
     shards = entry.folder / "shards"
     reason = "its bytes are not those that were written"
     try:
-        if stored_hash(shards, name) == name.partition("-")[2].partition(".")[0]:
+        if as_written(shards, name):
             inside = {row["id"]: row for row in read_rows(shards, name).to_pylist()}
             wrong = tuple(id for id, row in rows.items() if inside.get(id) != row)
             if wrong:
                 yield Damage(entry.index_name, f"it does not say what shard {name} says", wrong)
             return
-    except (FileNotFoundError, CacheError) as error:
-        reason = str(error)
+    except FileNotFoundError:
+        reason = "a part of it is missing"
     lost = [id for id, row in rows.items() if not _whole(shards, name, row, entry.spec)]
     whole = rows.keys() - set(lost)
     yield Damage(name, reason, tuple(lost), tuple(sorted(whole)))
@@ -184,7 +211,10 @@ def _repair(writer: EntryWriter, index: Index, damage: list[Damage]) -> None:
             writer.like(one.what).rewrite_shard(
                 one.what, [row for row in rows if row["id"] in set(one.whole)]
             )
-    writer.publish(without=damaged, anew=any(FILE.fullmatch(one.what) for one in damage))
+    indexes = {one.what for one in damage if FILE.fullmatch(one.what)}
+    for name in indexes:  # or it would stay where the new one has the same name
+        writer.folder.remove(name)
+    writer.publish(without=damaged, anew=bool(indexes))
     for name in damaged:
         (writer.folder / "shards").remove(name)
 

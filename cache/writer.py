@@ -19,12 +19,16 @@ from .shard import (
     COMPRESSIONS,
     NAME,
     Features,
+    checksum,
+    damage_named,
     open_shard,
     read_facts,
     read_rows,
     store_of,
     write_shard,
 )
+
+_PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,14 @@ class EntryWriter:
         array = open_shard(shards, name, self.spec)
         kept = []
         for row in rows:
-            states = array.read(slice(None), row["offset"], row["offset"] + row["length"])
+            with damage_named(shards, name):
+                states = array.read(slice(None), row["offset"], row["offset"] + row["length"])
+            # Written again, damage would have a checksum that is right.
+            if checksum(states) != row["checksum"]:
+                raise CacheError(
+                    f"shard {name} of {shards} is damaged: the features of '{row['id']}' are not "
+                    "those that were written; run 'mser cache verify --repair'"
+                )
             kept.append(Features(row["id"], row["content_hash"], states))
         run = ""
         with suppress(CacheError):  # which run it was is not worth the features
@@ -137,8 +148,11 @@ class EntryWriter:
         dataset's manifest; ``None`` leaves it as it is. Where there is nothing new, the entry stays
         as it is. With ``anew``, the index is made from the shards alone.
         """
-        while not self._publish(manifest, without, anew):
-            pass  # another writer published meanwhile: do it again with what it has added
+        # One at a time, so that nobody's older view replaces a newer one for an instant. Whoever
+        # holds the lease too long may be stuck: then it is done beside it.
+        with self.lease("publish", _PATIENCE):
+            while not self._publish(manifest, without, anew):
+                pass  # another writer published meanwhile: do it again with what it has added
 
     def current(self, shards: Sequence[str], *, anew: bool = False) -> Index:
         """Return the index of what lies in ``shards``, damaged ones left out.

@@ -71,13 +71,15 @@ def open_array(shards: Folder, name: str) -> StoredArray:
     shape, dtype = checked_form(metadata["shape"], metadata["data_type"])
     layers = shape[0]
     (sharding,) = metadata["codecs"]
-    codecs = [codec["name"] for codec in sharding["configuration"]["codecs"]]
-    if sharding["name"] != "sharding_indexed" or codecs not in (
-        ["bytes"],
-        *(["bytes", name] for name in _COMPRESSORS),
+    first, *others = sharding["configuration"]["codecs"]
+    codecs = [codec["name"] for codec in others]
+    if (
+        sharding["name"] != "sharding_indexed"
+        or first != {"name": "bytes", "configuration": {"endian": "little"}}
+        or codecs not in ([], *([name] for name in _COMPRESSORS))
     ):
         raise CacheError(f"shard {name} of {shards} is stored by codecs that mser never writes")
-    if codecs != ["bytes"]:
+    if codecs:
         return DecodedArray(lambda: _opened(shards, name), shape, dtype)
     layout = Layout(f"{name}/{FILE}", 0, shape, dtype)
     index_bytes = layers * _INDEX_ROW
@@ -94,14 +96,27 @@ def open_array(shards: Folder, name: str) -> StoredArray:
     return layout.opened(shards)
 
 
+class _Whole(zarr.storage.WrapperStore):  # type: ignore[misc]
+    """A store in which the file of the features must be there.
+
+    Zarr takes a file that is missing, as where a shard is deleted meanwhile, for one of zeros.
+    """
+
+    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
+        found = await super().get(key, *args, **kwargs)
+        if found is None and key == FILE:
+            raise FileNotFoundError(key)
+        return found
+
+
 @contextmanager
 def _opened(shards: Folder, name: str) -> Iterator[Any]:
     remote = shards.store()
     if remote is None:
-        store: Any = str(shards.path / name) if shards.path else name
+        store: Any = zarr.storage.LocalStore(f"{shards.path}/{name}", read_only=True)
     else:
         url, options = remote
         store = zarr.storage.FsspecStore.from_url(
             f"{url}/{name}", storage_options=dict(options), read_only=True
         )
-    yield zarr.open_array(store, path=ARRAY, mode="r")
+    yield zarr.open_array(_Whole(store), path=ARRAY, mode="r")

@@ -91,6 +91,7 @@ class _Modality:
     encoder: Encoder[Any]
     writer: EntryWriter
     quarantined: dict[str, Quarantined]
+    quarantined_before: dict[str, Quarantined]
     jobs: list[ShardJob]
     summary: ModalitySummary
 
@@ -200,9 +201,10 @@ def _prepare(
         if one.reason in ("absent", "unreadable") and one.content_hash is None
     } & set(committed)
     # What failed before fails again until its content changes.
+    before = writer.quarantined()
     quarantined = {
         id: one
-        for id, one in writer.quarantined().items()
+        for id, one in before.items()
         if one.content_hash is not None
         and scan.hashes.get(id, one.content_hash) == one.content_hash
     } | {one.id: one for one in scan.quarantined if one.id not in kept}
@@ -229,7 +231,7 @@ def _prepare(
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))
     jobs = plan(items, pending, encoder.settings, writer, shard_bytes)
-    return _Modality(encoder, writer, quarantined, jobs, summary)
+    return _Modality(encoder, writer, quarantined, before, jobs, summary)
 
 
 def _items(encoder: Encoder[Any], chosen: list[Utterance], scan: Scan) -> Iterator[Item]:
@@ -286,7 +288,9 @@ def _fill(
                 _take(by_entry[report.job.writer.folder], report, strict=strict)
     finally:
         for one in modalities:
-            one.writer.quarantine(one.quarantined.values())
+            now = one.writer.quarantined().items()  # others may have added some meanwhile
+            others = {id: bad for id, bad in now if one.quarantined_before.get(id) != bad}
+            one.writer.quarantine({**others, **one.quarantined}.values())
             # Only now, or it would lie about for as long as the run takes, and be of no use.
             one.writer.publish(manifest())
 

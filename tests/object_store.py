@@ -1,0 +1,218 @@
+"""An object store on this machine: moto's server, in a thread, watched and made to fail.
+
+It speaks S3 over HTTP, so that a cache there goes through the same client as on a real one.
+"""
+
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+from urllib.parse import parse_qs
+from uuid import uuid4
+
+import fsspec
+import pytest
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from mser.cache import FeatureCache
+
+BUCKET = "mser-tests"
+_ERROR = "<Error><Code>{0}</Code><Message>{1}</Message></Error>"
+
+
+@dataclass
+class Asked:
+    """A request, and once it is answered, the status and the bytes of the answer."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    range: str
+    status: str = ""
+    bytes: int = 0
+
+    @property
+    def part(self) -> int:
+        """Which part of an upload it brings; 0 of none."""
+        return int(self.query.get("partNumber", 0)) if self.method == "PUT" else 0
+
+
+Fault = Callable[[Asked], str | None]
+
+
+class ObjectStore:
+    """The server.
+
+    ``fault`` is called with each request before it is answered. It may wait, and return a status
+    (``503 SlowDown``) to answer with, ``drop`` to hang up, ``lose`` to do what is asked and then
+    hang up, or ``cut`` to hang up in the middle of the answer.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.fault: Fault | None = None
+        self.most_at_once = 0
+        self._at_once = 0
+        self._counting, self._creating = threading.Lock(), threading.Lock()
+        self._app = create_backend_app("s3")
+        self._server = make_server(
+            "127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet
+        )
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.options: dict[str, Any] = {
+            "endpoint_url": f"http://127.0.0.1:{self._server.server_port}"
+        }
+        self.root = ""
+
+    def reset(self) -> None:
+        """Give the next test a place of its own."""
+        self.fault = None
+        self.root = f"s3://{BUCKET}/{uuid4().hex[:8]}"
+        self.forget()
+
+    def forget(self) -> None:
+        """Count anew."""
+        self.asked, self.most_at_once = [], 0
+
+    def cache(self) -> FeatureCache:
+        """The cache of the test."""
+        return FeatureCache(self.root, storage_options=self.options)
+
+    @property
+    def fs(self) -> Any:
+        """A file system that is not that of the cache."""
+        return fsspec.filesystem("s3", **self.options, use_listings_cache=False)
+
+    def bytes_of(self, name: str) -> int:
+        """How many bytes of files whose path ends with ``name`` were fetched."""
+        return sum(one.bytes for one in self.asked if one.method == "GET" and name in one.path)
+
+    @contextmanager
+    def failing(self, fault: Fault) -> Iterator[None]:
+        """Answer by ``fault`` for the time of the context."""
+        self.fault = fault
+        try:
+            yield
+        finally:
+            self.fault = None
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        query = {name: values[0] for name, values in _query(environ).items()}
+        asked = Asked(
+            environ["REQUEST_METHOD"], environ["PATH_INFO"], query, environ.get("HTTP_RANGE", "")
+        )
+        with self._counting:
+            self.asked.append(asked)
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            fault = self.fault and self.fault(asked)
+            if fault == "lose":
+                self._ask(environ, lambda *_: None, asked)
+            if fault in ("drop", "lose"):
+                _hang_up(environ)
+            if fault == "cut":
+                (body,) = self._ask(environ, start_response, asked)
+                return _half(body, environ)
+            if fault:
+                return self._refuse(environ, start_response, asked, fault)
+            return self._ask(environ, start_response, asked)
+        finally:
+            with self._counting:
+                self._at_once -= 1
+
+    def _ask(self, environ: dict[str, Any], start_response: Any, asked: Asked) -> list[bytes]:
+        told: list[Any] = []
+
+        def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
+            told[:] = [status, headers]
+            return lambda _: None
+
+        # What a store does at once, moto does in two steps.
+        with self._creating if environ.get("HTTP_IF_NONE_MATCH") else nullcontext():
+            body = b"".join(self._app(environ, start))
+        if "uploads" in asked.query and asked.method == "GET":
+            now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+            body = re.sub(rb"(?<=<Initiated>)[^<]+", now.encode(), body)
+            told[1] = [one for one in told[1] if one[0].lower() != "content-length"]
+        asked.status, asked.bytes = told[0], len(body)
+        start_response(*told)
+        return [body]
+
+    @staticmethod
+    def _refuse(
+        environ: dict[str, Any], start_response: Any, asked: Asked, fault: str
+    ) -> list[bytes]:
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        code = fault.partition(" ")[2]
+        body = b"" if asked.method == "HEAD" else _ERROR.format(code, f"injected {code}").encode()
+        asked.status = fault
+        start_response(fault, [("Content-Type", "application/xml")])
+        return [body]
+
+
+def _hang_up(environ: dict[str, Any]) -> NoReturn:
+    with suppress(OSError):
+        environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
+    raise ConnectionAbortedError
+
+
+def _half(body: bytes, environ: dict[str, Any]) -> Iterator[bytes]:
+    yield body[: len(body) // 2]
+    _hang_up(environ)
+
+
+class _Quiet(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def connection_dropped(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def _query(environ: dict[str, Any]) -> dict[str, list[str]]:
+    return parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectStore]:
+    """The server of all tests."""
+    server = ObjectStore()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(object_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """An object store with an empty place for a cache, as the environment says how to reach it."""
+    environment = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_MAX_ATTEMPTS": "2",  # each waits longer than the one before
+        "NO_PROXY": "127.0.0.1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    object_server.reset()
+    if not object_server.fs.exists(BUCKET):
+        object_server.fs.mkdir(BUCKET)
+    object_server.forget()
+    return object_server
