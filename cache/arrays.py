@@ -1,17 +1,19 @@
 """The arrays of shards (layers, frames, dim) and the three ways to read frames from one.
 
 Features that lie uncompressed and layer after layer in one file are mapped into memory where the
-file is local, and fetched as ranges of bytes where it is not. All else goes through the library
-that wrote it.
+file is local, and fetched as ranges of bytes where it is not. What is compressed is fetched in
+ranges anyway. The libraries that write shards do not read them: they are slow at small pieces, take
+what is missing for zeros, and would have a file open that does not survive a fork.
 """
 
 import math
 import operator
+import resource
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -19,6 +21,14 @@ from .folder import Folder
 
 Array = np.ndarray[Any, Any]
 Layers = slice | list[int]
+
+# All that are alive, as long as somebody holds a view: each keeps a file open.
+_maps: WeakSet[Any] = WeakSet()
+
+
+def most_maps() -> int:
+    """Return how many files may be mapped at once: half of those a process may have open."""
+    return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def checked_form(shape: Sequence[int], dtype: Any) -> tuple[tuple[int, int, int], np.dtype[Any]]:
@@ -52,7 +62,8 @@ class MappedArray(StoredArray):
 
     def read(self, layers: Layers, start: int, stop: int) -> Array:
         found = self._mapped[layers, start:stop]
-        found.flags.writeable = False
+        if isinstance(layers, list):  # a copy; a view is read-only, as the map is
+            found.flags.writeable = False
         return found
 
 
@@ -71,12 +82,13 @@ class Layout:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def opened(self, folder: Folder) -> StoredArray:
-        """Map the file if it is local."""
-        if folder.path is None:
+        """Map the file if it is local, and the process may have one more file open."""
+        if folder.path is None or len(_maps) >= most_maps():
             return RangedArray(folder, self)
         mapped = np.memmap(
             folder.path / self.file, self.dtype, mode="r", offset=self.offset, shape=self.shape
         )
+        _maps.add(mapped._mmap)  # type: ignore[attr-defined]
         # A plain array: each slice of a memmap costs three times as much.
         return MappedArray(mapped.view(np.ndarray))
 
@@ -100,23 +112,36 @@ class RangedArray(StoredArray):
         return np.frombuffer(found, self.dtype).reshape(len(ranges), stop - start, dim)
 
 
-class DecodedArray(StoredArray):
-    """Compressed: read by the library that wrote it, opened anew for each reading.
+class ChunkedArray(StoredArray):
+    """Compressed in chunks of so many frames of one layer: they are fetched all at once.
 
-    So nothing is open that would not survive a fork, and threads share nothing.
+    ``index`` says where each lies, (layers, chunks, 2): its first byte, and how many they are.
+    ``plain`` are the first bytes of those that are not compressed after all.
     """
 
     def __init__(
         self,
-        opened: Callable[[], AbstractContextManager[Any]],
-        shape: tuple[int, int, int],
-        dtype: np.dtype[Any],
+        folder: Folder,
+        layout: Layout,
+        frames: int,
+        index: Array,
+        decode: Callable[[bytes], Any],
+        plain: Container[int] = (),
     ) -> None:
-        self._opened, self.shape, self.dtype = opened, shape, dtype
+        self._folder, self._file, self._frames = folder, layout.file, frames
+        self._index, self._decode, self._plain = index, decode, plain
+        self.shape, self.dtype = layout.shape, layout.dtype
 
     def read(self, layers: Layers, start: int, stop: int) -> Array:
-        with self._opened() as array:
-            chosen = np.arange(self.shape[0])[layers].tolist()
-            found = np.stack([np.asarray(array[layer, start:stop]) for layer in chosen])
+        first, last = start // self._frames, -(-stop // self._frames)
+        index = self._index[layers, first:last]
+        ranges = [(begin, begin + count) for begin, count in index.reshape(-1, 2).tolist()]
+        parts = self._folder.read_ranges(self._file, ranges)
+        chunks = np.empty((len(ranges), self._frames, self.shape[2]), self.dtype)
+        for chunk, part, (begin, _) in zip(chunks, parts, ranges, strict=True):
+            decoded = part if begin in self._plain else self._decode(part)
+            chunk[:] = np.frombuffer(decoded, self.dtype).reshape(chunk.shape)
+        whole = chunks.reshape(len(index), (last - first) * self._frames, self.shape[2])
+        found = whole[:, start - first * self._frames : stop - first * self._frames]
         found.flags.writeable = False
         return found

@@ -49,6 +49,7 @@ def convert(
     """
     check_form(store, compression)
     writer = EntryWriter(entry.folder, entry.spec, {}, store, compression)
+    writer.prepare()  # a copy of a cache may lack its empty folders
     names = entry.index.shards()
     old = [name for name in names if writer.like(name) != writer]
     for name in each(old):

@@ -1,19 +1,18 @@
 """Reading one entry: the hidden states of one encoder on one dataset."""
 
 import json
-import resource
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
-import numpy as np
-
-from .arrays import Array, Layers, StoredArray
+from .arrays import Array, Layers, StoredArray, most_maps
 from .errors import CacheError, MissingShardError
 from .folder import Folder
 from .identity import FORMAT, EntrySpec
+from .index import FILE as INDEX
 from .index import Ids, Index, Row
 from .quarantine import Quarantined, read_quarantine
 from .runs import read_runs
@@ -34,10 +33,8 @@ class Entry:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._record = read_record(folder)
-        # A map keeps a file open; half of those a process may have are left to others.
-        most = max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
         self._row = lru_cache(_ROWS)(self._find)
-        self._shard = lru_cache(most)(self._open)
+        self._shard = lru_cache(most_maps() // 2)(self._open)
 
     def __reduce__(self) -> tuple[type["Entry"], tuple[Folder]]:
         return Entry, (self.folder,)
@@ -158,7 +155,7 @@ class Entry:
         row = self._row(id)
         try:
             return self._frames(row, layers)
-        except (MissingShardError, FileNotFoundError):
+        except MissingShardError:
             return self._frames(self._moved(row), layers)
 
     def _frames(self, row: Row, layers: Layers) -> Array:
@@ -170,9 +167,12 @@ class Entry:
             )
         try:
             return shard.read(layers, row.offset, stop)
+        except FileNotFoundError as error:
+            raise MissingShardError(
+                f"shard {row.shard} of {self.folder} is missing, or a part of it is: 'mser cache "
+                "verify' says what is lost"
+            ) from error
         except (ValueError, RuntimeError, KeyError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
             raise CacheError(
                 f"shard {row.shard} of {self.folder} is damaged: '{row.id}' cannot be decoded "
                 f"({' '.join(str(error).split())}): 'mser cache verify' says what else is"
@@ -191,11 +191,12 @@ class Entry:
 
     def _moved(self, row: Row) -> Row:
         """Find an utterance again whose shard was replaced since the entry was opened."""
-        now = Entry(self.folder)
-        if row.id in now and now.checksum(row.id) == row.checksum:
-            self._record, self.index = now._record, now.index
-            self._row.cache_clear()
-            return self._row(row.id)
+        with suppress(FileNotFoundError):
+            now = Entry(self.folder)
+            if row.id in now and now.checksum(row.id) == row.checksum:
+                self._record, self.index = now._record, now.index
+                self._row.cache_clear()
+                return self._row(row.id)
         raise MissingShardError(
             f"shard {row.shard} of {self.folder} is missing, or a part of it is: 'mser cache "
             "verify' says what is lost, with --repair the next extraction makes it again"
@@ -206,8 +207,9 @@ def _chosen(layers: Sequence[int] | None, count: int) -> Layers:
     """Return layers from 0 on, as a slice where they follow one another."""
     if layers is None:
         return slice(None)
-    wanted: list[int] = np.arange(count)[list(layers)].tolist()
-    if wanted and wanted == list(range(wanted[0], wanted[0] + len(wanted))):
+    stored = range(count)
+    wanted = [stored[layer] for layer in layers]
+    if wanted and wanted == [*range(wanted[0], wanted[0] + len(wanted))]:
         return slice(wanted[0], wanted[0] + len(wanted))
     return wanted
 
@@ -245,7 +247,12 @@ def read_record(folder: Folder) -> dict[str, Any]:
         for name in ("index", "manifest", "published"):
             if not isinstance(record[name], str):
                 raise TypeError(f"{name} is no text")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not INDEX.fullmatch(record["index"]):
+            raise ValueError(f"'{record['index']}' cannot name an index")
+        if datetime.fromisoformat(record["published"]).tzinfo is None:
+            raise ValueError(f"published {record['published']}")
+        record["manifest"].encode()
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CacheError(
             f"{file} is damaged ({error!r}): delete it, and extract again; nothing that is whole "
             "is computed twice"

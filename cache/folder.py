@@ -2,11 +2,12 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from errno import EACCES, EDQUOT, EFBIG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from .errors import CacheError
 
@@ -18,6 +19,16 @@ _ADVICE = {
     **dict.fromkeys((EACCES, EPERM, EROFS), "choose another cache, or ask for the right to write"),
     **dict.fromkeys((ENOENT, ENOTDIR, ESTALE), "is its file system still mounted?"),
 }
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that is on its way to an object store: it takes room, and nobody sees it yet."""
+
+    name: str
+    id: str
+    age: float
+    bytes: int
 
 
 class Folder(ABC):
@@ -106,9 +117,13 @@ class Folder(ABC):
     def free(self) -> int | None:
         """Return the bytes that are free, or ``None`` where there is no such number."""
 
-    def store(self) -> tuple[str, Mapping[str, Any]] | None:
-        """Return what ``zarr.storage.FsspecStore`` needs to open it, or ``None`` if it is local."""
-        return None
+    def uploads(self) -> list[Upload]:
+        """Return what is on its way here or into a folder in it, at work or left behind."""
+        return []
+
+    def abort(self, upload: Upload) -> None:
+        """Delete what has arrived of an upload; that it is over is fine."""
+        raise NotImplementedError(upload)
 
 
 @contextmanager

@@ -67,9 +67,9 @@ class Collection:
 def collect(cache: FeatureCache, *, yes: bool = False, young: float = YOUNG) -> Collection:
     """Find what is of no use, and delete it if ``yes``; nothing younger than ``young`` seconds.
 
-    That is: temporary files of killed writers, leases of dead ones, indexes and manifests that no
-    entry points to, shards of which every utterance lies in a newer one or that were never
-    finished, and utterances that the dataset's manifest no longer names.
+    That is: temporary files and uploads of killed writers, leases of dead ones, indexes and
+    manifests that no entry points to, shards of which every utterance lies in a newer one or that
+    were never finished, and utterances that the dataset's manifest no longer names.
 
     Raises:
         CacheError: something cannot be read or deleted.
@@ -91,6 +91,11 @@ class _Found:
 
 def _all(cache: FeatureCache, young: float, unread: list[str]) -> Iterator[_Found]:
     yield from _temporary(cache.root, young)
+    for upload in cache.root.uploads():
+        if upload.age >= young:
+            what = f"{cache.root}/{upload.name}"
+            garbage = Garbage(what, "an upload that was never finished", upload.bytes)
+            yield _Found(garbage, partial(cache.root.abort, upload))
     for dataset in cache.datasets():
         folder = cache.root / dataset
         yield from _temporary(folder, young)
@@ -186,6 +191,7 @@ def _dropped(cache: FeatureCache, entry: Entry, index: Index, young: float) -> I
 
 
 def _rewrite(writer: EntryWriter, name: str, kept: list[dict[str, Any]]) -> None:
+    writer.prepare()  # a copy of a cache may lack its empty folders
     if kept:
         writer.like(name).rewrite_shard(name, kept)
     writer.publish(without={name})

@@ -38,6 +38,7 @@ class EntrySpec:
         texts = (self.dataset, self.modality, self.encoder, self.dtype)
         if not all(type(one) is str for one in texts):
             raise ValueError("a name is no text")
+        "".join(texts).encode()  # or it is none that can be written
         checked_name(self.modality)
         if not (self.layers and self.dim and all(type(n) is int and n >= 0 for n in numbers)):
             raise ValueError(f"layers {self.layers} of width {self.dim}")
@@ -87,7 +88,7 @@ def can_be_name(name: str) -> bool:
 def checked_name(name: str) -> str:
     """Return ``name`` if it can be a folder's name and nothing else, or raise ``CacheError``."""
     if not can_be_name(name):
-        raise CacheError(f"'{name}' cannot name a dataset: use letters, digits, '.', '_' and '-'")
+        raise CacheError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-'")
     return name
 
 

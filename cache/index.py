@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from .errors import CacheError
 from .folder import Folder
 from .identity import KEY_LENGTH
-from .shard import NAME, SCHEMA
+from .shard import SCHEMA, checked_rows
 
 FILE = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
@@ -73,7 +73,7 @@ class Index:
 
     def __init__(self, table: Any) -> None:
         self.table = table.combine_chunks()
-        columns = {name: self.table.column(name).combine_chunks() for name in SCHEMA.names}
+        columns = {name: _whole(self.table.column(name)) for name in SCHEMA.names}
         self.ids = Ids(columns.pop("id"))
         self._columns = columns
 
@@ -121,7 +121,7 @@ class Index:
             )
             table = file.read(use_threads=False).select(SCHEMA.names).cast(SCHEMA)
             table.validate(full=True)
-            cls._check(table)
+            checked_rows(table)
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())
             raise CacheError(f"{folder}/{name} is refused: it is no index ({reason})") from error
@@ -157,15 +157,10 @@ class Index:
             raise KeyError(id)
         return Row(id, **{name: column[at].as_py() for name, column in self._columns.items()})
 
-    @staticmethod
-    def _check(table: Any) -> None:
-        if any(column.null_count for column in table.columns):
-            raise ValueError("a value is missing")
-        if pc.any(pc.or_(pc.less(table["offset"], 0), pc.less(table["length"], 1))).as_py():
-            raise ValueError("an utterance lies outside its shard")
-        for name in table["shard"].unique().to_pylist():
-            if not NAME.fullmatch(name):
-                raise ValueError(f"'{name}' cannot name a shard")
+
+def _whole(column: Any) -> Any:
+    """Return a column as one array; ``combine_chunks`` would copy one that is one already."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _strings(values: Collection[str]) -> Any:

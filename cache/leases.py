@@ -138,7 +138,9 @@ def _read(leases: Folder, name: str) -> Lease | None:
         said = json.loads(leases.read(name))
         beats = float(said["since"]), float(said["beat"])
         return Lease(str(said["host"]), int(said["process"]), *beats)
-    except (CacheError, FileNotFoundError, ValueError, TypeError, KeyError, OverflowError):
+    except (CacheError, FileNotFoundError):
+        return None
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 

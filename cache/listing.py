@@ -152,7 +152,7 @@ def info(entry: Entry) -> Info:
             "dtype": spec.dtype,
             "utterances": len(entry),
             "frames": entry.index.frames(),
-            "bytes": sum(shards.size(name) for name in names),
+            "bytes": shards.size(),
             "shards": dict(stores),
             "quarantine": len(entry.quarantine),
             "published": entry.published,

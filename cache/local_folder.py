@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EEXIST, EINVAL, ENOTEMPTY, ENOTSUP, EPERM
+from errno import EEXIST, EINVAL, ENOSYS, ENOTEMPTY, ENOTSUP, EPERM
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
@@ -51,12 +51,12 @@ class LocalFolder(Folder):
         with told("look at", path):
             if not path.is_dir():
                 return path.stat().st_size
-        return sum(file.stat().st_size for file in self._files(path))
+        return sum(one.st_size for one in self._files(path))
 
     def age(self, name: str) -> float:
         path = self.at / name
         with told("look at", path):
-            newest = max((file.stat().st_mtime for file in self._files(path)), default=None)
+            newest = max((one.st_mtime for one in self._files(path)), default=None)
             return time.time() - (path.stat().st_mtime if newest is None else newest)
 
     def read(self, name: str) -> bytes:
@@ -97,7 +97,7 @@ class LocalFolder(Folder):
             except FileExistsError:
                 return False
             except OSError as error:
-                if error.errno not in (ENOTSUP, EPERM):
+                if error.errno not in (ENOSYS, ENOTSUP, EPERM):
                     raise
                 return self._create_without_links(name, content)
             finally:
@@ -164,10 +164,11 @@ class LocalFolder(Folder):
         return True
 
     @staticmethod
-    def _files(path: Path) -> Iterator[Path]:
+    def _files(path: Path) -> Iterator[os.stat_result]:
         for folder, _, files in os.walk(path):
             for file in files:
-                yield Path(folder) / file
+                with suppress(FileNotFoundError):  # somebody has just deleted it
+                    yield (Path(folder) / file).lstat()
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from .errors import CacheError
 from .folder import Folder
@@ -33,13 +34,21 @@ def read_quarantine(entry: Folder) -> dict[str, Quarantined]:
     """
     try:
         lines = entry.read(_FILE).decode().splitlines()
-        return {one.id: one for one in (Quarantined(**json.loads(line)) for line in lines)}
+        return {one.id: one for one in (_checked(json.loads(line)) for line in lines)}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise CacheError(
             f"{entry}/{_FILE} is damaged: delete it, and extract again ({error})"
         ) from error
+
+
+def _checked(fields: Any) -> Quarantined:
+    one = Quarantined(**fields)
+    texts = (one.id, one.reason, one.detail, "" if one.content_hash is None else one.content_hash)
+    if not all(type(text) is str for text in texts):
+        raise TypeError("a field is no text")
+    return one
 
 
 def write_quarantine(entry: Folder, quarantined: Iterable[Quarantined]) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import fsspec
 
 from .errors import CacheError
-from .folder import Folder, told
+from .folder import Folder, Upload, told
 
 _told = partial(told, errors=Exception)  # a server's client has errors of its own
 # What S3 and its kin answer, beside what fsspec knows, when a file is there or just being made.
@@ -82,13 +82,12 @@ class RemoteFolder(Folder):
         pass  # a folder is where something lies in it
 
     def names(self) -> list[str]:
-        with self._listing():
-            found = self._fs.ls(self._key(), detail=False)
-            return sorted(path.rstrip("/").rpartition("/")[2] for path in found if self._in(path))
-        return []
+        found = self._listed(partial(self._fs.ls, detail=False))
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found if self._in(path))
 
     def committed(self) -> list[str]:
-        parts = [path.split("/") for path in self._files()]
+        found = self._listed(self._fs.find)
+        parts = [path[len(self._key()) + 1 :].split("/") for path in found]
         return sorted({path[0] for path in parts if len(path) <= 2})
 
     def size(self, name: str = "") -> int:
@@ -113,10 +112,11 @@ class RemoteFolder(Folder):
             return content
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        starts, stops = zip(*ranges, strict=True)
+        starts = [start for start, _ in ranges]
+        stops = [stop for _, stop in ranges]
         with _told("read", self._url(name)):
-            found: list[bytes] = self._fs.cat_ranges(
-                [self._key(name)] * len(ranges), list(starts), list(stops), on_error="return"
+            found: list[Any] = self._fs.cat_ranges(
+                [self._key(name)] * len(ranges), starts, stops, on_error="return"
             )
             for content, start, stop in zip(found, starts, stops, strict=True):
                 if isinstance(content, BaseException):
@@ -182,8 +182,32 @@ class RemoteFolder(Folder):
     def free(self) -> int | None:
         return None
 
-    def store(self) -> tuple[str, Mapping[str, Any]]:
-        return self.url, self._file_system.options
+    def uploads(self) -> list[Upload]:
+        if not hasattr(self._fs, "call_s3"):
+            return []  # other stores forget them by themselves
+        bucket, key, _ = self._fs.split_path(self._key())
+        prefix = f"{key}/" if key else ""
+        # Not everybody may look at them, and not every store can show them.
+        with _told("list", self), suppress(OSError):
+            asked = {"Bucket": bucket, "Prefix": prefix}
+            found = self._fs.call_s3("list_multipart_uploads", **asked).get("Uploads", [])
+            return [self._upload(bucket, prefix, one) for one in found]
+        return []
+
+    def _upload(self, bucket: str, prefix: str, found: Mapping[str, Any]) -> Upload:
+        asked = {"Bucket": bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
+        parts = self._fs.call_s3("list_parts", **asked).get("Parts", [])
+        return Upload(
+            name=found["Key"].removeprefix(prefix),
+            id=found["UploadId"],
+            age=time.time() - found["Initiated"].timestamp(),
+            bytes=sum(part["Size"] for part in parts),
+        )
+
+    def abort(self, upload: Upload) -> None:
+        bucket, key, _ = self._fs.split_path(self._key(upload.name))
+        with _told("delete", self._url(upload.name)), suppress(FileNotFoundError):
+            self._fs.abort_mpu(bucket, key, upload.id)
 
     @property
     def _fs(self) -> Any:
@@ -199,22 +223,15 @@ class RemoteFolder(Folder):
     def _in(self, path: str) -> bool:
         return path.rstrip("/") != self._key()
 
-    def _files(self) -> list[str]:
-        """Return the paths of all files below the folder, relative to it."""
-        with self._listing():
-            return [path[len(self._key()) + 1 :] for path in self._fs.find(self._key())]
-        return []
-
-    @contextmanager
-    def _listing(self) -> Iterator[None]:
-        """Let there be nothing in a folder, but not a bucket that is not there."""
-        with suppress(FileNotFoundError), _told("list", self):
+    def _listed(self, how: Callable[[str], list[str]]) -> list[str]:
+        """Return paths in it; there may be none, but not where the bucket is not there."""
+        with _told("list", self):
             try:
-                yield
+                return how(self._key())
             except FileNotFoundError as error:
                 if _code(error) == "NoSuchBucket":
                     raise CacheError(f"cannot list {self}: {error}") from error
-                raise
+                return []
 
 
 def _code(error: OSError) -> str:

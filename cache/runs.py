@@ -13,7 +13,6 @@ def write_run(entry: Folder, record: Mapping[str, Any]) -> str:
     name = digest(record)
     runs = entry / "runs"
     if f"{name}.json" not in runs.names():
-        runs.make()
         runs.write(f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
     return name
 
@@ -27,7 +26,7 @@ def read_runs(entry: Folder) -> list[dict[str, Any]]:
             continue
         try:
             record = json.loads(runs.read(name))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, ValueError, RecursionError):
             continue  # provenance that is lost takes no features away
         if isinstance(record, dict):
             found.append(record)

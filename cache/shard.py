@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from . import hdf5_format, zarr_format
 from .arrays import Array, StoredArray
@@ -46,6 +47,18 @@ _COLUMNS = {
     "checksum": "checksums",
 }
 
+# What the formats' libraries, Arrow and our own readers make of damaged or hostile bytes.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    pa.ArrowException,
+)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -62,7 +75,7 @@ def checksum(states: Array) -> str:
     It is that of the array in C order and little-endian, whatever the format or the place.
     """
     stored = np.ascontiguousarray(states, states.dtype.newbyteorder("<"))
-    return hashlib.sha256(stored.data.cast("B")).hexdigest()[:32]
+    return hashlib.sha256(stored.reshape(-1).view("u1")).hexdigest()[:32]
 
 
 def write_shard(
@@ -77,7 +90,8 @@ def write_shard(
 
     The arrays are of one dtype and, but for the frames, of one shape. ``facts`` are kept beside
     them: ``written`` is the time of writing (ISO 8601, UTC), by which a newer copy of an utterance
-    is told from an older one, ``run`` names the run's record.
+    is told from an older one, and of a copy also the time of copying, behind a ``/``; ``run`` names
+    the run's record.
     """
     lengths = [one.hidden_states.shape[1] for one in utterances]
     attributes = {
@@ -126,7 +140,21 @@ def read_rows(shards: Folder, name: str) -> pa.Table:
         columns = {column: facts[key] for column, key in _COLUMNS.items()}
         count = len(facts["ids"])
         columns |= {"shard": [name] * count, "written": [facts["written"]] * count}
-        return pa.table({one: columns[one] for one in SCHEMA.names}, schema=SCHEMA)
+        return checked_rows(pa.table({one: columns[one] for one in SCHEMA.names}, schema=SCHEMA))
+
+
+def checked_rows(table: pa.Table) -> pa.Table:
+    """Return a table of ``SCHEMA`` if it can be one of rows, or raise ``ValueError``."""
+    if any(column.null_count for column in table.columns):
+        raise ValueError("a value is missing")
+    # Not compared with Python's numbers: to convert one, pyarrow imports pandas for a second.
+    least = [pc.min(table[name]).as_py() for name in ("offset", "length")]
+    if len(table) and (least[0] < 0 or least[1] < 1):
+        raise ValueError("an utterance lies outside its shard")
+    for name in table["shard"].unique().to_pylist():
+        if not NAME.fullmatch(name):
+            raise ValueError(f"'{name}' cannot name a shard")
+    return table
 
 
 def open_shard(shards: Folder, name: str, spec: EntrySpec) -> StoredArray:
@@ -174,7 +202,7 @@ def damage_named(shards: Folder, name: str) -> Iterator[None]:
         raise MissingShardError(
             f"shard {name} of {shards} is missing, or a part of it is"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except _DAMAGE as error:
         reason = " ".join(f"{error!r}".split())
         raise CacheError(f"shard {name} of {shards} is damaged: {reason}") from error
 

@@ -204,6 +204,7 @@ def _whole(shards: Folder, name: str, row: Mapping[str, Any], spec: EntrySpec) -
 
 def _repair(writer: EntryWriter, index: Index, damage: list[Damage]) -> None:
     """Write again what is whole, publish without the damaged shards, then delete them."""
+    writer.prepare()  # a copy of a cache may lack its empty folders
     damaged = {one.what for one in damage} & set(writer.shards())
     for one in damage:
         if one.whole:

@@ -73,20 +73,20 @@ class EntryWriter:
                 cannot be written to.
         """
         run = write_run(self.folder, self.provenance)
-        return self._write(number, [self._checked(one) for one in utterances], run)
+        return self._write(number, [self._checked(one) for one in utterances], run, _now())
 
     def rewrite_shard(self, name: str, rows: Iterable[Mapping[str, Any]]) -> str:
         """Commit utterances of a shard again, in this writer's store and compression.
 
-        ``rows`` are those of the index. The old shard stays, and counts no more where the new one
-        has an utterance.
+        ``rows`` are those of the index, one at least. The old shard stays; the new one counts in
+        its place, and not in that of anything that was extracted since.
 
         Raises:
             CacheError: the shard is damaged.
         """
         shards = self.folder / "shards"
         array = open_shard(shards, name, self.spec)
-        kept = []
+        kept, written = [], ""
         for row in rows:
             with damage_named(shards, name):
                 states = array.read(slice(None), row["offset"], row["offset"] + row["length"])
@@ -97,10 +97,12 @@ class EntryWriter:
                     "those that were written; run 'mser cache verify --repair'"
                 )
             kept.append(Features(row["id"], row["content_hash"], states))
+            written = row["written"].partition("/")[0]
         run = ""
         with suppress(CacheError):  # which run it was is not worth the features
             run = str(read_facts(shards, name).get("run", ""))
-        return self._write(int(name.partition("-")[0]), kept, run)
+        # Sorted as text, behind what it is a copy of and before all that is newer.
+        return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{_now()}")
 
     def like(self, name: str) -> "EntryWriter":
         """Return a writer whose store and compression are those of a shard."""
@@ -190,7 +192,7 @@ class EntryWriter:
             "frames": index.frames(),
             "index": name,
             "manifest": manifest or "",
-            "published": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "published": _now(),
         }
         self.folder.write("entry.json", json.dumps(record, indent=2).encode() + b"\n")
         if replaced and replaced["index"] != name:
@@ -219,7 +221,11 @@ class EntryWriter:
             )
         return replace(one, hidden_states=array)
 
-    def _write(self, number: int, utterances: Sequence[Features], run: str) -> str:
-        facts = {"written": datetime.now(UTC).isoformat(timespec="microseconds"), "run": run}
+    def _write(self, number: int, utterances: Sequence[Features], run: str, written: str) -> str:
+        facts = {"written": written, "run": run}
         shards = self.folder / "shards"
         return write_shard(shards, number, utterances, facts, self.store, self.compression)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")

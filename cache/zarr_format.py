@@ -2,22 +2,22 @@
 
 The array ``hidden_states`` (layers, frames, dim) is stored through Zarr's sharding codec: one file
 whose inner chunks are the layers, with an index at its end. So a shard is one large file instead of
-thirteen. Uncompressed, the file is the array itself, and is read without zarr-python.
+thirteen. Uncompressed, the file is the array itself. It is read without zarr-python.
 
 The group's attributes say which utterance lies where.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, ZstdCodec
 
-from .arrays import Array, DecodedArray, Layout, StoredArray, checked_form
+from .arrays import Array, ChunkedArray, Layout, StoredArray, checked_form
 from .errors import CacheError
 from .folder import Folder
 
@@ -31,6 +31,7 @@ _COMPRESSORS = {
     "zstd": lambda: ZstdCodec(level=3),
     "blosc": lambda: BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
 }
+_DECODERS = {"zstd": numcodecs.Zstd, "blosc": numcodecs.Blosc}
 
 
 def write(path: Path, states: Array, attributes: Mapping[str, Any], compression: str) -> None:
@@ -38,7 +39,11 @@ def write(path: Path, states: Array, attributes: Mapping[str, Any], compression:
     layers, frames, dim = states.shape
     compressor = _COMPRESSORS[compression]() if compression != "none" else None
     chunk = min(frames, _COMPRESSED_FRAMES) if compressor else frames
-    group = zarr.open_group(path, mode="w-", zarr_format=3, attributes=dict(attributes))
+    # In memory first: where a disk is full or gone, zarr-python goes on in threads of its own, and
+    # makes folders again.
+    files: dict[str, Any] = {}
+    memory = zarr.storage.MemoryStore(files)
+    group = zarr.open_group(memory, mode="w-", zarr_format=3, attributes=dict(attributes))
     array = group.create_array(
         ARRAY,
         shape=states.shape,
@@ -52,6 +57,10 @@ def write(path: Path, states: Array, attributes: Mapping[str, Any], compression:
         config={"write_empty_chunks": True},  # a layer of zeros is a layer, too
     )
     array[...] = states
+    for name, content in files.items():
+        for folder in reversed(Path(name).parents):
+            (path / folder).mkdir(exist_ok=True)
+        (path / name).write_bytes(content.as_numpy_array())
 
 
 def read_attributes(shards: Folder, name: str) -> dict[str, Any]:
@@ -69,54 +78,35 @@ def open_array(shards: Folder, name: str) -> StoredArray:
     """
     metadata = json.loads(shards.read(f"{name}/{ARRAY}/zarr.json"))
     shape, dtype = checked_form(metadata["shape"], metadata["data_type"])
-    layers = shape[0]
+    layers, frames, dim = shape
     (sharding,) = metadata["codecs"]
     first, *others = sharding["configuration"]["codecs"]
     codecs = [codec["name"] for codec in others]
+    one, chunk, width = sharding["configuration"]["chunk_shape"]
     if (
         sharding["name"] != "sharding_indexed"
         or first != {"name": "bytes", "configuration": {"endian": "little"}}
-        or codecs not in ([], *([name] for name in _COMPRESSORS))
+        or codecs not in ([], *([name] for name in _DECODERS))
+        or (one, width) != (1, dim)
+        or not 1 <= chunk <= (_COMPRESSED_FRAMES if codecs else frames)
     ):
         raise CacheError(f"shard {name} of {shards} is stored by codecs that mser never writes")
-    if codecs:
-        return DecodedArray(lambda: _opened(shards, name), shape, dtype)
     layout = Layout(f"{name}/{FILE}", 0, shape, dtype)
-    index_bytes = layers * _INDEX_ROW
-    if shards.size(layout.file) != layout.bytes + index_bytes + _CHECKSUM:
+    chunks = -(-frames // chunk)
+    index_bytes = layers * chunks * _INDEX_ROW
+    data_bytes = shards.size(layout.file) - index_bytes - _CHECKSUM
+    if data_bytes < 1 or (not codecs and data_bytes != layout.bytes):
         raise CacheError(f"shard {name} of {shards} is damaged: its data are cut off or too long")
-    (index,) = shards.read_ranges(layout.file, [(layout.bytes, layout.bytes + index_bytes)])
-    found = np.frombuffer(index, "<u8").reshape(layers, 2)
+    (index,) = shards.read_ranges(layout.file, [(data_bytes, data_bytes + index_bytes)])
+    found = np.frombuffer(index, "<u8").reshape(layers, chunks, 2)
+    if (found > data_bytes).any() or (found.sum(axis=2) > data_bytes).any():
+        raise CacheError(f"shard {name} of {shards} is damaged: it has no index, or has gaps")
+    if codecs:
+        return ChunkedArray(shards, layout, chunk, found, _DECODERS[codecs[0]]().decode)
     layer_bytes = layout.bytes // layers
     if not (
-        np.array_equal(found[:, 0], np.arange(layers, dtype="u8") * np.uint64(layer_bytes))
-        and (found[:, 1] == layer_bytes).all()
+        np.array_equal(found[:, 0, 0], np.arange(layers, dtype="u8") * np.uint64(layer_bytes))
+        and (found[:, 0, 1] == layer_bytes).all()
     ):
         raise CacheError(f"shard {name} of {shards} was not written by mser: its layers have gaps")
     return layout.opened(shards)
-
-
-class _Whole(zarr.storage.WrapperStore):  # type: ignore[misc]
-    """A store in which the file of the features must be there.
-
-    Zarr takes a file that is missing, as where a shard is deleted meanwhile, for one of zeros.
-    """
-
-    async def get(self, key: str, *args: Any, **kwargs: Any) -> Any:
-        found = await super().get(key, *args, **kwargs)
-        if found is None and key == FILE:
-            raise FileNotFoundError(key)
-        return found
-
-
-@contextmanager
-def _opened(shards: Folder, name: str) -> Iterator[Any]:
-    remote = shards.store()
-    if remote is None:
-        store: Any = zarr.storage.LocalStore(f"{shards.path}/{name}", read_only=True)
-    else:
-        url, options = remote
-        store = zarr.storage.FsspecStore.from_url(
-            f"{url}/{name}", storage_options=dict(options), read_only=True
-        )
-    yield zarr.open_array(_Whole(store), path=ARRAY, mode="r")

@@ -15,7 +15,7 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import decode, read_clip
 
 
-def run(root: Path, folder: Path, encoders: dict[str, str], dataset: str = "meld", **changes):
+def run(root: Path, folder: Path | str, encoders: dict[str, str], dataset: str = "meld", **changes):
     facts = {"workers": 0, "device": "cpu", **changes}
     return extract(ExtractSettings(dataset, root, folder, encoders, **facts))
 

@@ -63,7 +63,6 @@ class ObjectStore:
         self._server = make_server(
             "127.0.0.1", 0, self._answer, threaded=True, request_handler=_Quiet
         )
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         self.options: dict[str, Any] = {
             "endpoint_url": f"http://127.0.0.1:{self._server.server_port}"

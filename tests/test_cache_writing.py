@@ -227,6 +227,7 @@ def test_two_writers_that_publish_at_once_leave_an_entry_with_all_shards(
         other.publish("0" * 12)
 
     one.write_shard(3, [Features("c", "hash", array(3))])
+    monkeypatch.setattr("mser.cache.writer._PATIENCE", 0.1)  # as if one of them were stuck
     publish_in_the_middle(monkeypatch, overtake, "entry.json")
     one.publish("0" * 12)
     assert list(FeatureCache(tmp_path).open("made-up").ids) == ["a", "b", "c"]
