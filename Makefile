@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	$(BIN)/mser demo --out mser-demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ from .index import FILE as INDEX
 from .index import Ids, Index, Row
 from .quarantine import Quarantined, read_quarantine
 from .runs import read_runs
-from .shard import open_shard
+from .shard import DAMAGE, open_shard
 
 _TRIES = 5  # a writer would have to publish this often between our two reads
 _ROWS = 65_536  # found once, kept; the rest is found again by bisection
@@ -172,7 +172,7 @@ class Entry:
                 f"shard {row.shard} of {self.folder} is missing, or a part of it is: 'mser cache "
                 "verify' says what is lost"
             ) from error
-        except (ValueError, RuntimeError, KeyError, OSError) as error:
+        except DAMAGE as error:
             raise CacheError(
                 f"shard {row.shard} of {self.folder} is damaged: '{row.id}' cannot be decoded "
                 f"({' '.join(str(error).split())}): 'mser cache verify' says what else is"

@@ -48,7 +48,8 @@ class FeatureCache:
     ) -> list[Folder]:
         """Return the folders of a dataset's entries, damaged and unpublished ones too."""
         folder = self.root / checked_name(dataset)
-        places = [folder / name for name in folder.names() if not name.endswith(".parquet")]
+        names = [name for name in folder.names() if can_be_name(name)]
+        places = [folder / name for name in names if not name.endswith(".parquet")]
         if modality is not None:
             places = [place for place in places if place.name.startswith(f"{modality}-")]
         if encoder is not None:

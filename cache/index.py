@@ -132,8 +132,7 @@ class Index:
         sink = pa.BufferOutputStream()
         pq.write_table(self.table, sink, compression="zstd", use_dictionary=["shard", "written"])
         content = sink.getvalue().to_pybytes()
-        if _name(content) not in folder.names():
-            folder.write(_name(content), content)
+        folder.write(_name(content), content)  # what has the name already may be damaged
         return _name(content)
 
     def within(self, shards: Collection[str]) -> Any:

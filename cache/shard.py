@@ -48,7 +48,7 @@ _COLUMNS = {
 }
 
 # What the formats' libraries, Arrow and our own readers make of damaged or hostile bytes.
-_DAMAGE = (
+DAMAGE = (
     OSError,
     ValueError,
     LookupError,
@@ -56,6 +56,8 @@ _DAMAGE = (
     AttributeError,
     RuntimeError,
     ArithmeticError,
+    MemoryError,
+    SystemError,
     pa.ArrowException,
 )
 
@@ -75,7 +77,7 @@ def checksum(states: Array) -> str:
     It is that of the array in C order and little-endian, whatever the format or the place.
     """
     stored = np.ascontiguousarray(states, states.dtype.newbyteorder("<"))
-    return hashlib.sha256(stored.reshape(-1).view("u1")).hexdigest()[:32]
+    return hashlib.sha256(stored.reshape(-1).view(np.uint8).data).hexdigest()[:32]
 
 
 def write_shard(
@@ -202,7 +204,7 @@ def damage_named(shards: Folder, name: str) -> Iterator[None]:
         raise MissingShardError(
             f"shard {name} of {shards} is missing, or a part of it is"
         ) from error
-    except _DAMAGE as error:
+    except DAMAGE as error:
         reason = " ".join(f"{error!r}".split())
         raise CacheError(f"shard {name} of {shards} is damaged: {reason}") from error
 

@@ -5,6 +5,10 @@ import os
 # Before torch is imported: small models are no faster with more, and far slower where something
 # else keeps a core busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# In memory where there is such a place: what is written is brought to the disk each time, and a
+# slow disk would take most of the tests' time.
+if os.access("/dev/shm", os.W_OK):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 import subprocess
 import sys

@@ -324,8 +324,9 @@ def test_an_entry_may_be_of_several_forms(tmp_path: Path) -> None:
     assert verify(entry.folder).damage == []
 
 
-@pytest.mark.parametrize("opened_before", [True, False])
-@pytest.mark.parametrize("method", ["spawn", "fork"])
+@pytest.mark.parametrize(
+    ("method", "opened_before"), [("spawn", True), ("fork", True), ("fork", False)]
+)
 def test_other_processes_read_an_entry(tmp_path: Path, method: str, opened_before: bool) -> None:
     arrays = mixed(tmp_path)
     entry = FeatureCache(tmp_path).open("made-up")
