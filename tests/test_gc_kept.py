@@ -1,282 +1,33 @@
-"""Garbage collection names what is of no use, with the reason, and touches nothing else."""
+"""What somebody may still need is left alone, and who reads goes on reading."""
 
-import json
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 
-from mser.cache import CacheError, Entry, EntryWriter, FeatureCache, Features, collect, convert
-from mser.cache.gc import Collection
-from mser.cache.leases import Lease, held
+from mser.cache import CacheError, Entry, FeatureCache, Features, collect, convert
 from mser.cache.local_folder import LocalFolder
+from mser.tests import garbage_caches
 from mser.tests.cache_entries import Array, array, fill, path_of, same_bits
+from mser.tests.garbage_caches import (
+    ARRAYS,
+    FORMS,
+    SHARDS,
+    age,
+    content,
+    found,
+    gc,
+    lease_of,
+    leave_alone,
+    make,
+    name,
+    orphan_index,
+    orphan_manifest,
+    superseded_shard,
+)
 
-DAY = 86400.0
-SHARDS = [{f"{n}{x}": array(3 * n + i, 2 + i) for i, x in enumerate("abc")} for n in range(3)]
-ARRAYS = {id: states for shard in SHARDS for id, states in shard.items()}
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-
-
-def make(root: Path, store: str = "zarr", compression: str = "none") -> EntryWriter:
-    """An entry with its manifest and two runs, and another beside it."""
-    fill(root, SHARDS[:1], publish=False, encoder="beside", identity={}).publish(name(root, ARRAYS))
-    writer = fill(root, SHARDS, publish=False, store=store, compression=compression)
-    writer.publish(name(root, ARRAYS))
-    return writer
-
-
-def name(root: Path, ids: Iterable[str]) -> str:
-    """Write a manifest that names these, and return its digest."""
-    return FeatureCache(root).write_manifest(
-        "made-up", pa.table({"id": pa.array(ids, pa.string())})
-    )
-
-
-def age(root: Path) -> None:
-    """Make everything a day old."""
-    then = time.time() - DAY
-    for path in (*root.rglob("*"), root):
-        os.utime(path, (then, then), follow_symlinks=False)
-
-
-def content(root: Path) -> dict[Path, bytes | None]:
-    return {path: path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
-
-
-def found(result: Collection) -> list[tuple[str, str]]:
-    return [(one.what, one.reason) for one in result.garbage]
-
-
-def gc(root: Path, *, yes: bool = False) -> Collection:
-    return collect(FeatureCache(root), yes=yes)
-
-
-# What is garbage ----------------------------------------------------------------------------------
-
-KILLED = "left behind by a killed writer"
-DEAD = "its holder is dead"
-
-
-def temporary_file(folder: Path) -> tuple[Path, str]:
-    path = folder / ".tmp-0123-entry.json"
-    path.write_bytes(b"half")
-    return path, KILLED
-
-
-def temporary_folder(folder: Path) -> tuple[Path, str]:
-    path = folder / ".tmp-0123-built"
-    (path / "hidden_states").mkdir(parents=True)
-    (path / "hidden_states" / "zarr.json").write_bytes(b"{}")
-    return path, KILLED
-
-
-def temporary_entry(folder: Path) -> tuple[Path, str]:
-    """As the deletion of an entry leaves it that was killed in the middle."""
-    entry = next(folder.rglob("entry.json")).parent
-    path = folder / f".tmp-0123-{entry.name}"
-    shutil.copytree(entry, path, copy_function=shutil.copy)  # it is young
-    return path, KILLED
-
-
-def test_an_entry_that_is_half_deleted_is_no_entry(tmp_path: Path) -> None:
-    temporary_entry(path_of(make(tmp_path)).parent)
-    entry = FeatureCache(tmp_path).open("made-up", "some/encoder")
-    assert set(entry.ids) == ARRAYS.keys()
-    assert len(FeatureCache(tmp_path).entries("made-up")) == 2
-
-
-def of_root(plant: Callable[[Path], tuple[Path, str]]) -> Callable[[EntryWriter], tuple[Path, str]]:
-    return lambda writer: plant(path_of(writer).parents[1])
-
-
-def of_dataset(
-    plant: Callable[[Path], tuple[Path, str]],
-) -> Callable[[EntryWriter], tuple[Path, str]]:
-    return lambda writer: plant(path_of(writer).parent)
-
-
-def of_entry(
-    plant: Callable[[Path], tuple[Path, str]], part: str = ""
-) -> Callable[[EntryWriter], tuple[Path, str]]:
-    return lambda writer: plant(path_of(writer) / part)
-
-
-def orphan_index(writer: EntryWriter) -> tuple[Path, str]:
-    path = path_of(writer) / f"index-{'0' * 12}.parquet"
-    path.write_bytes(b"old")
-    return path, "an index that was replaced"
-
-
-def orphan_manifest(writer: EntryWriter) -> tuple[Path, str]:
-    root = path_of(writer).parents[1]
-    path = root / "made-up" / f"corpus-{name(root, ['other'])}.parquet"
-    return path, "a manifest that was replaced"
-
-
-def lease_of(writer: EntryWriter, **changes: object) -> Path:
-    now = time.time()
-    with writer.lease("shard-0"):
-        (mine,) = held(writer.folder / "leases").values()
-    assert mine is not None
-    mine = Lease(**{**asdict(mine), "since": now, "beat": now, **changes})
-    path = path_of(writer) / "leases" / "shard-0.0000.json"
-    path.write_text(json.dumps(asdict(mine)))
-    return path
-
-
-def lease_of_a_dead_process(writer: EntryWriter) -> tuple[Path, str]:
-    process = os.fork()
-    if not process:
-        os._exit(0)
-    os.waitpid(process, 0)
-    return lease_of(writer, process=process), DEAD
-
-
-def lease_of_a_dead_host(writer: EntryWriter) -> tuple[Path, str]:
-    return lease_of(writer, host="elsewhere", beat=time.time() - DAY), DEAD
-
-
-def lease_of_nobody(writer: EntryWriter) -> tuple[Path, str]:
-    path = path_of(writer) / "leases" / "shard-0.0000.json"
-    path.write_bytes(b"")
-    return path, DEAD
-
-
-def superseded_shard(writer: EntryWriter) -> tuple[Path, str]:
-    old = path_of(writer) / "shards" / writer.shards()[1]
-    for id in SHARDS[1]:
-        writer.write_shard(9, [Features(id, "newer", array(7))])
-    writer.publish()
-    return old, "all of it lies in newer shards"
-
-
-def damaged_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
-    path = path_of(writer) / "shards" / writer.write_shard(5, [Features("z", "hash", array(1))])
-    if path.is_file():
-        path.write_bytes(path.read_bytes()[:-9])
-    else:
-        (path / "zarr.json").write_bytes(b"\0")
-    return path, "a shard that is damaged, and of which nothing is in use"
-
-
-def emptied_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
-    path = path_of(writer) / "shards" / f"00005-{'0' * 32}"
-    path.mkdir()
-    return path, "a shard that is damaged, and of which nothing is in use"
-
-
-PLANTS = {
-    "file-root": of_root(temporary_file),
-    "folder-root": of_root(temporary_folder),
-    "file-dataset": of_dataset(temporary_file),
-    "folder-dataset": of_dataset(temporary_folder),
-    "entry-dataset": of_dataset(temporary_entry),
-    "file-entry": of_entry(temporary_file),
-    "file-shards": of_entry(temporary_file, "shards"),
-    "folder-shards": of_entry(temporary_folder, "shards"),
-    "file-leases": of_entry(temporary_file, "leases"),
-    "file-runs": of_entry(temporary_file, "runs"),
-    "index": orphan_index,
-    "manifest": orphan_manifest,
-    "lease-process": lease_of_a_dead_process,
-    "lease-host": lease_of_a_dead_host,
-    "lease-unreadable": lease_of_nobody,
-    "superseded": superseded_shard,
-    "damaged": damaged_unused_shard,
-    "emptied": emptied_unused_shard,
-}
-
-
-@pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
-def test_garbage_is_named_and_then_deleted_and_nothing_else(
-    tmp_path: Path, plant: Callable[[EntryWriter], tuple[Path, str]]
-) -> None:
-    writer = make(tmp_path)
-    age(tmp_path)
-    path, reason = plant(writer)
-    before = content(tmp_path)
-    size = sum(len(c or b"") for p, c in before.items() if p == path or path in p.parents)
-
-    assert not gc(tmp_path, yes=True).garbage, "it is young"
-    assert content(tmp_path) == before
-
-    age(tmp_path)
-    result = gc(tmp_path)
-    assert found(result) == [(str(path), reason)]
-    assert (result.deleted, result.unread, result.garbage[0].bytes) == (False, [], size)
-    assert f"{path}: {reason}" in str(result)
-    assert "1 may be deleted, with --yes" in str(result)
-    assert content(tmp_path) == before, "nothing is deleted without yes"
-
-    result = gc(tmp_path, yes=True)
-    assert (found(result), result.deleted) == ([(str(path), reason)], True)
-    assert "1 deleted" in str(result)
-    assert content(tmp_path) == {
-        one: c for one, c in before.items() if one != path and path not in one.parents
-    }
-    assert gc(tmp_path).garbage == []
-    assert set(Entry(writer.folder).ids) == ARRAYS.keys()
-
-
-@pytest.mark.parametrize("store", ["zarr", "hdf5"])
-def test_all_garbage_at_once(tmp_path: Path, store: str) -> None:
-    writer = make(tmp_path, store)
-    entry = Entry(writer.folder)
-    expected = sorted(
-        (str(path), reason) for path, reason in (plant(writer) for plant in PLANTS.values())
-    )
-    age(tmp_path)
-    assert sorted(set(found(gc(tmp_path)))) == sorted(set(expected))
-    assert sorted(set(found(gc(tmp_path, yes=True)))) == sorted(set(expected))
-    assert gc(tmp_path).garbage == []
-    now = Entry(writer.folder)
-    for id, states in ARRAYS.items():
-        assert same_bits(now[id], array(7) if id in SHARDS[1] else states)
-        if id not in SHARDS[1]:
-            assert same_bits(entry[id], states)
-
-
-def test_several_collections_at_once(tmp_path: Path) -> None:
-    writer = make(tmp_path)
-    for _ in range(5):
-        for n, plant in enumerate(PLANTS.values()):
-            path, _ = plant(writer)
-            if path.name.startswith(".tmp-"):
-                path.rename(path.with_name(f"{path.name}{n}"))
-        age(tmp_path)
-        with ThreadPoolExecutor(4) as pool:
-            for result in [pool.submit(gc, tmp_path, yes=True) for _ in range(4)]:
-                assert result.result().deleted
-        gc(tmp_path, yes=True)  # two that delete one folder may leave a part of it to the next
-        assert gc(tmp_path).garbage == []
-    assert set(Entry(writer.folder).ids) == ARRAYS.keys()
-
+hasty = garbage_caches.hasty
 
 # What is none -------------------------------------------------------------------------------------
-
-
-def leave_alone(root: Path, writer: EntryWriter | None = None) -> Collection:
-    """Nothing is garbage, and nothing changes, however old it is."""
-    age(root)
-    before = content(root)
-    result = gc(root, yes=True)
-    assert found(result) == []
-    assert content(root) == before
-    if writer is not None:
-        assert Entry(writer.folder).ids
-    return result
 
 
 def test_a_whole_cache_holds_no_garbage(tmp_path: Path) -> None:
@@ -377,8 +128,6 @@ def test_a_shard_that_cannot_be_read_just_now(
 
 
 # What is no longer in the corpus ------------------------------------------------------------------
-
-FORMS = [("zarr", "none"), ("zarr", "zstd"), ("hdf5", "none"), ("hdf5", "blosc")]
 
 
 @pytest.mark.parametrize(("store", "compression"), FORMS)
