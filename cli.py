@@ -10,7 +10,20 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
+from .pipeline.cache_commands import app as cache_app
 from .pipeline.errors import PipelineError, UsageError
+from .pipeline.options import (
+    Cache,
+    Compression,
+    Dataset,
+    Device,
+    Json,
+    Modalities,
+    Store,
+    numbers,
+    say,
+    split,
+)
 
 SPEECH_ENCODER = "facebook/wav2vec2-base"
 TEXT_ENCODER = "bert-base-uncased"
@@ -37,37 +50,7 @@ app = typer.Typer(
 )
 
 
-cache_app = typer.Typer(
-    help="Look after the cache, and bring features in and out.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 app.add_typer(cache_app, name="cache")
-
-
-def _default_cache() -> str:
-    return os.environ.get("MSER_CACHE") or "~/.cache/mser"
-
-
-Cache = Annotated[
-    str,
-    typer.Option(
-        "--cache",
-        help="Folder or URL (s3://…) of the cache; $MSER_CACHE, else ~/.cache/mser.",
-        default_factory=_default_cache,
-        show_default=False,
-    ),
-]
-Modalities = Annotated[str, typer.Option(help="Which modalities, separated by commas.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Store = Annotated[str, typer.Option(help="zarr or hdf5.")]
-Compression = Annotated[str, typer.Option(help="none, zstd or blosc; none is mapped into memory.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Dataset = Annotated[str, typer.Option(help="Name of the dataset in the cache.")]
-Modality = Annotated[str | None, typer.Option(help="Such as speech, if the dataset has several.")]
-EntryEncoder = Annotated[
-    str | None, typer.Option("--encoder", help="Name or key, if the dataset has several.")
-]
 
 
 def _version(wanted: bool) -> None:
@@ -102,9 +85,18 @@ def demo(
     epilog="Example: mser extract --dataset meld --root /data/MELD.Raw --cache /cluster/mser"
 )
 def extract(
-    dataset: Annotated[str, typer.Option(help="meld or synthetic.")],
-    root: Annotated[Path, typer.Option(help="Folder of the corpus.")],
+    dataset: Annotated[str, typer.Option(help="iemocap, meld, crema-d, synthetic or manifest.")],
     cache: Cache,
+    root: Annotated[Path | None, typer.Option(help="Folder of the corpus.")] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="Your own corpus as a table: .csv, .jsonl or .parquet.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="What the cache calls the corpus of --manifest.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Only utterances of this set of classes: 4 or 6.")
+    ] = None,
     modalities: Modalities = "speech,text",
     speech_encoder: Annotated[str, typer.Option(help="Hub name or local folder.")] = SPEECH_ENCODER,
     text_encoder: Annotated[str, typer.Option(help="Hub name or local folder.")] = TEXT_ENCODER,
@@ -145,8 +137,11 @@ def extract(
         ExtractSettings(
             dataset=dataset,
             root=root,
+            manifest=manifest,
+            name=name,
+            classes=classes,
             cache=cache,
-            encoders={one: names.get(one, "") for one in _split(modalities)},
+            encoders={one: names.get(one, "") for one in split(modalities)},
             layers=layers,
             dtype=dtype,
             precision=precision,
@@ -160,7 +155,7 @@ def extract(
             compression=compression,
         )
     )
-    _say(summary, as_json)
+    say(summary, as_json)
 
 
 @app.command(epilog="Example: mser train-head --dataset meld --head hbf --seeds 0,1,2")
@@ -184,6 +179,9 @@ def train_head(
         str | None,
         typer.Option(help="official, leave-one-session-out; by default the corpus's own."),
     ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Set of classes, where the corpus has several: 4 or 6.")
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0",
     set_: Annotated[
         list[str] | None,
@@ -200,180 +198,17 @@ def train_head(
         head=head,
         dataset=dataset,
         cache=cache,
-        encoders={one: names.get(one) for one in _split(modalities)},
+        encoders={one: names.get(one) for one in split(modalities)},
         out=out,
         layer=layer,
         protocol=protocol,
-        seeds=_numbers(seeds, "seeds"),
+        classes=classes,
+        seeds=numbers(seeds, "seeds"),
         device=device,
     )
     run = train_head(settings.with_overrides(set_ or []))
     result = {"run": str(run.path), **run.metrics}
     typer.echo(json.dumps(result, indent=2) if as_json else str(run))
-
-
-@cache_app.command("ls", epilog="Example: mser cache ls --cache /cluster/mser")
-def list_entries(cache: Cache, as_json: Json = False) -> None:
-    """List all entries: how large, how old, who filled them."""
-    from .cache import FeatureCache, listing  # noqa: PLC0415
-
-    _say(listing(FeatureCache(cache)), as_json)
-
-
-@cache_app.command(epilog="Example: mser cache info --dataset meld --modality speech")
-def info(
-    dataset: Dataset,
-    cache: Cache,
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    as_json: Json = False,
-) -> None:
-    """Show all that is known of an entry, and all that is needed to make it again."""
-    from .cache import FeatureCache, info  # noqa: PLC0415
-
-    _say(info(FeatureCache(cache).open(dataset, encoder, modality=modality)), as_json)
-
-
-@cache_app.command(epilog="Example: mser cache verify --dataset meld --sample 0.1")
-def verify(
-    cache: Cache,
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    sample: Annotated[
-        float, typer.Option(help="Part of the shards to read, chosen at random.", min=0, max=1)
-    ] = 1.0,
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Keep what is whole; have the rest extracted again."),
-    ] = False,
-    as_json: Json = False,
-) -> None:
-    """Read what is stored and compare every hash; damage is exit code 1."""
-    from .cache import FeatureCache, verify_all  # noqa: PLC0415
-    from .pipeline.progress import stepping  # noqa: PLC0415
-
-    features = FeatureCache(cache)
-    datasets = features.datasets() if dataset is None else [dataset]
-    chosen = [place for one in datasets for place in features.places(one, encoder, modality)]
-    result = verify_all(chosen, sample, repair=repair, each=stepping("verifying", "shard"))
-    _say(result, as_json)
-    if result.damaged:
-        raise typer.Exit(1)
-
-
-@cache_app.command(epilog="Example: mser cache gc --yes")
-def gc(
-    cache: Cache,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,
-    older_than: Annotated[
-        float,
-        typer.Option(help="Seconds; what is younger may be in use, and is left alone.", min=0),
-    ] = 3600.0,
-    as_json: Json = False,
-) -> None:
-    """Show what is of no use to anybody any more, and delete it with --yes."""
-    from .cache import FeatureCache, collect  # noqa: PLC0415
-
-    _say(collect(FeatureCache(cache), yes=yes, young=older_than), as_json)
-
-
-@cache_app.command(epilog="Example: mser cache convert --dataset meld --to hdf5")
-def convert(
-    dataset: Dataset,
-    cache: Cache,
-    to: Annotated[str, typer.Option(help="zarr or hdf5.")],
-    compression: Compression = "none",
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    as_json: Json = False,
-) -> None:
-    """Write an entry in another format or compression; its features stay the same."""
-    from .cache import FeatureCache, convert  # noqa: PLC0415
-    from .pipeline.progress import stepping  # noqa: PLC0415
-
-    entry = FeatureCache(cache).open(dataset, encoder, modality=modality)
-    _say(convert(entry, to, compression, stepping("converting", "shard")), as_json)
-
-
-@cache_app.command(
-    "import",
-    epilog="Example: mser cache import feats.npz --dataset mine --encoder emotion2vec "
-    "--manifest mine.csv",
-)
-def import_(
-    source: Annotated[
-        Path, typer.Argument(help="Folder of <id>.npy, an .npz, or an .npy with its .lengths.")
-    ],
-    dataset: Dataset,
-    encoder: Annotated[str, typer.Option(help="Name of the encoder that made the features.")],
-    cache: Cache,
-    manifest: Annotated[
-        Path | None, typer.Option(help="CSV: id,text,label,speaker,session,dialogue,split.")
-    ] = None,
-    modality: Annotated[str, typer.Option(help="speech, text or another.")] = "speech",
-    layers: Annotated[
-        str | None, typer.Option(help="The encoder's numbers of the layers, such as 0,6,12.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the stored features.")] = None,
-    store: Store = "zarr",
-    compression: Compression = "none",
-    as_json: Json = False,
-) -> None:
-    """Bring features computed elsewhere into the cache, to train heads on them."""
-    from .pipeline.exchange import ImportSettings, import_features  # noqa: PLC0415
-
-    settings = ImportSettings(
-        source,
-        cache,
-        dataset,
-        encoder,
-        modality=modality,
-        manifest=manifest,
-        dtype=dtype,
-        store=store,
-        compression=compression,
-        layers=_numbers(layers, "layers") if layers else None,
-    )
-    _say(import_features(settings), as_json)
-
-
-@cache_app.command(epilog="Example: mser cache export --dataset meld --to feats --format npy")
-def export(
-    dataset: Dataset,
-    cache: Cache,
-    to: Annotated[Path, typer.Option(help="A new folder.")],
-    format_: Annotated[str, typer.Option("--format", help="npy, safetensors or datasets.")] = "npy",
-    layers: Annotated[str | None, typer.Option(help="Only these, such as 0,6,12.")] = None,
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    as_json: Json = False,
-) -> None:
-    """Write an entry's features for other tools."""
-    from .pipeline.exchange import ExportSettings, export_features  # noqa: PLC0415
-
-    chosen = _numbers(layers, "layers") if layers else None
-    settings = ExportSettings(
-        cache, dataset, to, format_, encoder=encoder, modality=modality, layers=chosen
-    )
-    _say(export_features(settings), as_json)
-
-
-def _say(result: Any, as_json: bool) -> None:
-    typer.echo(json.dumps(result.as_json(), indent=2) if as_json else str(result))
-
-
-def _split(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
-
-
-def _numbers(text: str, what: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in _split(text))
-    except ValueError:
-        raise UsageError(
-            f"{what} '{text}': give numbers separated by commas, such as 0,1,2"
-        ) from None
 
 
 def main() -> None:

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from ..errors import UsageError, unknown
 from . import meld, synthetic
-from .utterance import Corpus, Utterance
+from .utterance import Corpus, Published, Utterance
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "meld": meld.load,
     "synthetic": synthetic.load,
 }
 
-__all__ = ["CORPORA", "Corpus", "Utterance", "load_corpus"]
+__all__ = ["CORPORA", "Corpus", "Published", "Utterance", "load_corpus"]
 
 
 def load_corpus(name: str, root: Path) -> Corpus:

@@ -49,6 +49,7 @@ def to_table(
         "classes": list(corpus.classes),
         "protocol": corpus.protocol,
         "notes": list(corpus.notes),
+        "class_sets": corpus.class_sets,
     }
     return pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({"mser": json.dumps(facts)}))
 
@@ -69,6 +70,7 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
         tuple(facts["classes"]),
         facts["protocol"],
         notes=tuple(facts["notes"]),
+        class_sets=facts["class_sets"],
     )
     return corpus, hashes
 

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +16,9 @@ from ...cache import (
     FeatureCache,
     Quarantined,
 )
-from ..corpora import Corpus, Utterance, load_corpus
+from ..corpora import CORPORA, Corpus, Utterance, load_corpus
 from ..corpora.manifest import to_table
+from ..corpora.manifest_csv import read_manifest_csv
 from ..errors import PipelineError, UsageError, unknown
 from ..progress import progress
 from ..provenance import provenance
@@ -37,6 +38,10 @@ _PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "h5py"
 class ExtractSettings:
     """What to extract, from where, into which cache.
 
+    A corpus lies below ``root``; that of the dataset ``manifest`` is described by the file
+    ``manifest``, and called ``name`` in the cache. ``classes`` takes only the utterances of a class
+    set, such as IEMOCAP's ``4``.
+
     ``layers``, ``dtype`` and ``precision`` change the numbers and are part of an entry's identity;
     ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do not. ``workers`` is the
     number of processes; ``None`` chooses, 0 works in this process without Dask. ``limit`` takes the
@@ -44,9 +49,12 @@ class ExtractSettings:
     """
 
     dataset: str
-    root: Path
+    root: Path | None
     cache: str | Path  # or the URL of an object store
     encoders: dict[str, str]  # by modality: a hub name or a folder
+    manifest: Path | None = None
+    name: str | None = None
+    classes: str | None = None
     layers: str = "all"
     dtype: str = "float16"
     precision: str = "float32"
@@ -70,6 +78,11 @@ class ExtractSettings:
         for modality in self.encoders:
             if modality not in ("speech", "text"):
                 raise unknown("modality", modality, ("speech", "text"))
+        of_manifest = self.dataset == "manifest"
+        if of_manifest and not (self.manifest and self.name and self.root is None):
+            raise UsageError("dataset 'manifest' is described by --manifest and --name, no --root")
+        if not of_manifest and (self.root is None or self.manifest or self.name):
+            raise UsageError(f"dataset '{self.dataset}' is described by --root alone")
         if self.dtype not in _DTYPES:
             raise unknown("dtype", self.dtype, _DTYPES)
         if self.store not in FORMATS:
@@ -109,8 +122,7 @@ def extract(settings: ExtractSettings) -> Summary:
         CacheError: the cache holds something else under the entry's name.
     """
     started = time.monotonic()
-    root = settings.root.expanduser().resolve()
-    corpus = load_corpus(settings.dataset, root)
+    corpus, root = _find_corpus(settings)
     _check_ids(corpus)
     encoders = {
         modality: load_encoder(
@@ -123,19 +135,22 @@ def extract(settings: ExtractSettings) -> Summary:
         for modality, name in settings.encoders.items()
     }
     device = next(iter(encoders.values())).device  # an unknown one is refused before any work
-    chosen = corpus.utterances[: settings.limit]
+    chosen = corpus.utterances
+    if settings.classes is not None:
+        labelled = corpus.in_classes(settings.classes).utterances
+        chosen = [a for a, b in zip(chosen, labelled, strict=True) if b.label is not None]
+    chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
 
     scans = {
         modality: scan_clips(chosen) if modality == "speech" else scan_texts(chosen)
         for modality in encoders
     }
-    ids = {one.id for one in corpus.utterances}
     workers = default_workers(device) if settings.workers is None else settings.workers
     run_settings = _settings(settings, workers, str(device))
     made = provenance(_PACKAGES, settings=run_settings, root=str(root))
     modalities = [
-        _prepare(settings, cache, encoder, chosen, scans[modality], ids, made)
+        _prepare(settings, cache, encoder, corpus, chosen, scans[modality], made)
         for modality, encoder in encoders.items()
     ]
     if settings.strict:
@@ -161,6 +176,18 @@ def extract(settings: ExtractSettings) -> Summary:
     return summary
 
 
+def _find_corpus(settings: ExtractSettings) -> tuple[Corpus, Path]:
+    """Return the corpus, and the folder to which the paths of its clips are relative."""
+    if settings.manifest and settings.name:
+        path = settings.manifest.expanduser().resolve()
+        if settings.name in CORPORA:
+            raise UsageError(f"--name {settings.name} is the name of a known corpus: give another")
+        return read_manifest_csv(path, settings.name), path.parent
+    assert settings.root is not None  # noqa: S101 -- the settings have been checked
+    root = settings.root.expanduser().resolve()
+    return load_corpus(settings.dataset, root), root
+
+
 def _check_ids(corpus: Corpus) -> None:
     twice = [id for id, n in Counter(one.id for one in corpus.utterances).items() if n > 1]
     if twice:
@@ -174,14 +201,14 @@ def _prepare(
     settings: ExtractSettings,
     cache: FeatureCache,
     encoder: Encoder[Any],
+    corpus: Corpus,
     chosen: list[Utterance],
     scan: Scan,
-    corpus_ids: Set[str],
     made: dict[str, Any],
 ) -> _Modality:
     """Find out what is in the cache, and plan the rest."""
     spec = EntrySpec(
-        dataset=settings.dataset,
+        dataset=corpus.name,
         modality=encoder.modality,
         encoder=encoder.name,
         identity=encoder.identity,
@@ -225,7 +252,7 @@ def _prepare(
     )
     summary.present = sum(committed.get(item.id) == item.content_hash for item in items) + len(kept)
     summary.pending = len(pending)
-    summary.gone = len(set(committed) - corpus_ids)
+    summary.gone = len(set(committed) - {one.id for one in corpus.utterances})
     frames = sum(item.frames for item in items if item.id in pending)
     summary.bytes = frames * spec.bytes_per_frame
     if isinstance(encoder, SpeechEncoder):

@@ -96,13 +96,20 @@ class Examples:
         yield from batches
 
 
-def find_examples(cache: str | Path, dataset: str, encoders: Mapping[str, str | None]) -> Examples:
+def find_examples(
+    cache: str | Path,
+    dataset: str,
+    encoders: Mapping[str, str | None],
+    classes: str | None = None,
+) -> Examples:
     """Open the entries of a dataset and find out which utterances can be trained on.
+
+    ``classes`` names the class set, where the corpus has several.
 
     Raises:
         CacheError: the cache holds no such features, or those of several encoders.
-        UsageError: the cache has never heard of the dataset, or an encoder is given as a folder
-            that holds none.
+        UsageError: the cache has never heard of the dataset, the corpus has no such class set, or
+            an encoder is given as a folder that holds none.
         PipelineError: the cache is empty, or no utterance is left.
     """
     features = FeatureCache(cache)
@@ -116,10 +123,14 @@ def find_examples(cache: str | Path, dataset: str, encoders: Mapping[str, str | 
         for modality, encoder in encoders.items()
     }
     newest = max(entries.values(), key=lambda entry: entry.published)
-    corpus, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
+    whole, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
+    corpus = whole.in_classes(classes)
     excluded = {}
-    for utterance in corpus.utterances:
-        reason = _why_not(utterance, entries, audio_hashes)
+    for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
+        if utterance.label is None and unmerged.label is not None:
+            reason: str | None = f"its label '{unmerged.label}' is in none of the classes"
+        else:
+            reason = _why_not(utterance, entries, audio_hashes)
         if reason:
             excluded[utterance.id] = reason
     utterances = tuple(one for one in corpus.utterances if one.id not in excluded)

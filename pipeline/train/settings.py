@@ -20,9 +20,9 @@ class TrainSettings:
     ``encoders`` names the modalities, each with the encoder whose features are meant (a name, a
     folder, an entry's key), or ``None`` where the cache holds those of one encoder only. ``out`` is
     the run folder; without it, a new one is made below ``runs``. ``layer``
-    is ``mix``, ``last``, a number, or ``None`` for the head's own choice; ``protocol`` is ``None``
-    for the corpus's own. Training stops when ``monitor`` on the validation part has not risen for
-    ``patience`` epochs, and the epoch with the highest is kept.
+    is ``mix``, ``last``, a number, or ``None`` for the head's own choice; ``protocol`` and
+    ``classes`` are ``None`` for the corpus's own. Training stops when ``monitor`` on the validation
+    part has not risen for ``patience`` epochs, and the epoch with the highest is kept.
     """
 
     head: str
@@ -33,6 +33,7 @@ class TrainSettings:
     runs: Path = Path("runs")
     layer: str | None = None
     protocol: str | None = None
+    classes: str | None = None
     seeds: tuple[int, ...] = (0,)
     device: str = "auto"
     epochs: int = 60

@@ -69,7 +69,7 @@ def train_head(settings: TrainSettings) -> Run:
     if settings.head not in HEADS:
         raise unknown("head", settings.head, HEADS)
     device = chosen_device(settings.device)
-    examples = find_examples(settings.cache, settings.dataset, settings.encoders)
+    examples = find_examples(settings.cache, settings.dataset, settings.encoders, settings.classes)
     protocol = settings.protocol or examples.corpus.protocol
     folds = make_folds(examples.utterances, protocol)
 
