@@ -107,19 +107,40 @@ def extract(
     precision: Annotated[
         str, typer.Option(help="Of the forward pass: float32, bfloat16, float16.")
     ] = "float32",
+    max_seconds: Annotated[
+        float, typer.Option(help="Audio that is longer is encoded in overlapping windows.")
+    ] = 30.0,
     device: Device = "auto",
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Dask worker processes; 0 works in this process. By default one on a GPU, "
+            help="Dask worker processes; 0 works in this process. By default one for each GPU, "
             "or one a core up to four."
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Work on a running Dask scheduler, such as tcp://node1:8786, instead."),
+    ] = None,
+    slurm: Annotated[
+        Path | None,
+        typer.Option(help="Work in SLURM jobs, as a TOML file describes them, instead."),
+    ] = None,
+    wait_minutes: Annotated[
+        float | None,
+        typer.Option(
+            help="How long --scheduler (1) or --slurm (10) may be without any worker.",
+            show_default=False,
         ),
     ] = None,
     store: Store = "zarr",
     compression: Compression = "none",
     shard_mib: Annotated[
-        float, typer.Option(help="Largest shard: what a killed worker loses at most.")
-    ] = 64.0,
+        float | None,
+        typer.Option(
+            help="Largest shard: what a killed worker loses at most. By default 64, on a GPU 256."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first utterances.")] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="End at the first bad utterance.")
@@ -145,8 +166,12 @@ def extract(
             layers=layers,
             dtype=dtype,
             precision=precision,
+            max_seconds=max_seconds,
             device=device,
             workers=workers,
+            scheduler=scheduler,
+            slurm=slurm,
+            wait_minutes=wait_minutes,
             limit=limit,
             strict=strict,
             dry_run=dry_run,
@@ -177,7 +202,10 @@ def train_head(
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="official, leave-one-session-out; by default the corpus's own."),
+        typer.Option(
+            help="official, leave-one-session-out, leave-one-speaker-out or speaker-folds; "
+            "by default the corpus's own."
+        ),
     ] = None,
     classes: Annotated[
         str | None, typer.Option(help="Set of classes, where the corpus has several: 4 or 6.")

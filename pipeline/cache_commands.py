@@ -121,7 +121,7 @@ def import_(
     encoder: Annotated[str, typer.Option(help="Name of the encoder that made the features.")],
     cache: Cache,
     manifest: Annotated[
-        Path | None, typer.Option(help="CSV: id,text,label,speaker,session,dialogue,split.")
+        Path | None, typer.Option(help="Your corpus as a table: .csv, .jsonl or .parquet.")
     ] = None,
     modality: Annotated[str, typer.Option(help="speech, text or another.")] = "speech",
     layers: Annotated[

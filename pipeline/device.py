@@ -1,4 +1,6 @@
-"""Where to compute: a GPU where there is one."""
+"""Where to compute: a GPU where there is one, and on how many cores."""
+
+import os
 
 import torch
 
@@ -18,3 +20,10 @@ def chosen_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda': this machine has no GPU that PyTorch can use")
     return torch.device(name)
+
+
+def cores() -> int:
+    """Return how many cores this process may use: a SLURM job's, not all that the node has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -31,6 +31,14 @@ def progress(total: int, what: str, unit: str) -> Any:
     )
 
 
+def remark(sentence: str) -> None:
+    """Say something on standard error while a bar may be there."""
+    if sys.stderr.isatty():
+        tqdm.write(sentence, file=sys.stderr)
+    else:
+        sys.stderr.write(f"{sentence}\n")
+
+
 def stepping(what: str, unit: str) -> Callable[[Sequence[str]], Iterator[str]]:
     """Return a function that goes through a list and shows how far it is."""
 

@@ -1,16 +1,21 @@
 """Made-up entries of a feature cache, small enough to look at."""
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from mser.cache import Entry, EntrySpec, EntryWriter, FeatureCache, Features
+from mser.cache import COMPRESSIONS, FORMATS, Entry, EntrySpec, EntryWriter, FeatureCache, Features
 
 Array = np.ndarray[Any, Any]
 
 LAYERS, DIM = 3, 4
+FORMS = [(store, compression) for store in FORMATS for compression in COMPRESSIONS]
+# Where all would take long: both stores, plain and compressed, and every compression once.
+FOUR = [("zarr", "none"), ("zarr", "zstd"), ("hdf5", "none"), ("hdf5", "blosc")]
 ODD_IDS = [
     "train/dia0_utt0",
     "../../etc/passwd",
@@ -24,6 +29,12 @@ ODD_IDS = [
     "x" * 5000,
     "",
 ]
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing here depends on what a power cut leaves."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def spec(**changes: Any) -> EntrySpec:

@@ -10,18 +10,24 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.access("/dev/shm", os.W_OK):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
-from mser.pipeline.extract import ExtractSettings, extract
+from mser.pipeline.extract import ExtractSettings, Summary, extract
+from mser.tests import meld_tree
 
 Mser = Callable[..., subprocess.CompletedProcess[str]]
+
+meld_original = meld_tree.meld_original
+meld = meld_tree.meld
 
 
 @pytest.fixture(scope="session")
@@ -52,19 +58,38 @@ def filled_cache(
     return cache
 
 
+@pytest.fixture(scope="session")
+def meld_filled(
+    tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, str], meld_original: Path
+) -> tuple[Path, Summary]:
+    """A cache of MELD, and the summary of filling it. Do not change it: copy it."""
+    cache = tmp_path_factory.mktemp("filled")
+    settings = ExtractSettings("meld", meld_original, cache, encoders, workers=0, device="cpu")
+    return cache, extract(settings)
+
+
+@pytest.fixture
+def filled(meld_filled: tuple[Path, Summary], tmp_path: Path) -> Path:
+    """A cache that holds all of MELD that can be used, to change."""
+    return shutil.copytree(meld_filled[0], tmp_path / "filled")
+
+
+def run_mser(
+    folder: Path, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user types it, in a folder."""
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "mser"), *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
 @pytest.fixture
 def mser(tmp_path: Path) -> Mser:
     """Run the command line as a user types it, in an empty folder."""
-
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(Path(sys.executable).parent / "mser"), *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    return run
+    return partial(run_mser, tmp_path)

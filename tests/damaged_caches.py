@@ -1,6 +1,5 @@
 """Entries that are damaged on purpose."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,25 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mser.cache import (
-    Entry,
-    EntryWriter,
-    FeatureCache,
-    verify,
-)
+from mser.cache import Entry, EntryWriter, FeatureCache, verify
 from mser.cache.shard import store_of
 from mser.cache.verify import Verification
-from mser.tests.cache_entries import DIM, LAYERS, Array, fill, path_of, same_bits, spec
+from mser.tests.cache_entries import DIM, FOUR, LAYERS, Array, fill, path_of, same_bits, spec
 
-FORMS = [("zarr", "none"), ("zarr", "zstd"), ("hdf5", "none"), ("hdf5", "zstd")]
-BLOSC = [("zarr", "blosc"), ("hdf5", "blosc")]
 VICTIM = 1  # the number of the shard that is damaged
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @dataclass(frozen=True)
@@ -95,7 +81,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], P
     return made
 
 
-@pytest.fixture(params=FORMS, ids="-".join)
+@pytest.fixture(params=FOUR, ids="-".join)
 def made(
     request: pytest.FixtureRequest, tmp_path: Path, template: Callable[[str, str], Path]
 ) -> Made:

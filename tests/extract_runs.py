@@ -1,12 +1,10 @@
 """Runs of stage one, what they left in the cache, and what transformers alone gives instead."""
 
 import json
-import shutil
 from functools import cache
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
@@ -15,22 +13,15 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import decode, read_clip
 
 
-def run(root: Path, folder: Path | str, encoders: dict[str, str], dataset: str = "meld", **changes):
+def run(
+    root: Path | None,
+    folder: Path | str,
+    encoders: dict[str, str],
+    dataset: str = "meld",
+    **changes,
+):
     facts = {"workers": 0, "device": "cpu", **changes}
     return extract(ExtractSettings(dataset, root, folder, encoders, **facts))
-
-
-@pytest.fixture(scope="session")
-def meld_filled(meld_original, encoders, tmp_path_factory):
-    """A cache of MELD, and the summary of filling it. Do not change it: copy it."""
-    folder = tmp_path_factory.mktemp("filled")
-    return folder, run(meld_original, folder, encoders)
-
-
-@pytest.fixture
-def filled(meld_filled, tmp_path):
-    """A cache that holds all of MELD that can be used, to change."""
-    return shutil.copytree(meld_filled[0], tmp_path / "filled")
 
 
 def entry(folder: Path, modality: str, dataset: str = "meld"):

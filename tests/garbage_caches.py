@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 
 from mser.cache import Entry, EntryWriter, FeatureCache, Features, collect
 from mser.cache.gc import Collection
@@ -18,12 +17,6 @@ from mser.tests.cache_entries import array, fill, path_of
 DAY = 86400.0
 SHARDS = [{f"{n}{x}": array(3 * n + i, 2 + i) for i, x in enumerate("abc")} for n in range(3)]
 ARRAYS = {id: states for shard in SHARDS for id, states in shard.items()}
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def make(root: Path, store: str = "zarr", compression: str = "none") -> EntryWriter:
@@ -141,6 +134,3 @@ def leave_alone(root: Path, writer: EntryWriter | None = None) -> Collection:
     if writer is not None:
         assert Entry(writer.folder).ids
     return result
-
-
-FORMS = [("zarr", "none"), ("zarr", "zstd"), ("hdf5", "none"), ("hdf5", "blosc")]

@@ -2,7 +2,6 @@
 
 import atexit
 import json
-import os
 import pickle
 import shutil
 import tempfile
@@ -30,23 +29,10 @@ from mser.cache import (
     verify_all,
 )
 from mser.cache.index import _name as index_name
-from mser.tests.cache_entries import (
-    Array,
-    array,
-    fill,
-    path_of,
-    same_bits,
-    spec,
-)
+from mser.tests.cache_entries import Array, array, fill, path_of, same_bits, spec
 
 Edit = Callable[[Path], object]
 WHOLE = {"a": array(5), "b": array(6, 3)}
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from mser.cache import (
-    CacheError,
-    EntryWriter,
-    FeatureCache,
-    Features,
-)
+from mser.cache import CacheError, EntryWriter, FeatureCache, Features
 from mser.tests import object_store
 from mser.tests.cache_entries import Array, spec
 from mser.tests.object_store import Asked, ObjectStore
@@ -18,9 +13,6 @@ from mser.tests.object_store import Asked, ObjectStore
 object_server = object_store.object_server
 store = object_store.store
 
-FORMS = [("zarr", "none"), ("zarr", "zstd"), ("zarr", "blosc")]
-FORMS += [("hdf5", "none"), ("hdf5", "zstd"), ("hdf5", "blosc")]
-FOUR = [("zarr", "none"), ("zarr", "zstd"), ("hdf5", "none"), ("hdf5", "blosc")]
 LAYERS, DIM, FRAMES = 6, 256, 300
 WIDE = spec(layers=tuple(range(LAYERS)), dim=DIM)
 

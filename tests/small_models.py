@@ -14,20 +14,39 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
+    CamembertConfig,
+    CamembertModel,
+    Data2VecAudioConfig,
+    Data2VecAudioModel,
+    DebertaConfig,
+    DebertaModel,
+    DebertaV2Config,
+    DebertaV2Model,
     DistilBertConfig,
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
     HubertConfig,
     HubertModel,
+    MPNetConfig,
+    MPNetModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
+    UniSpeechConfig,
+    UniSpeechModel,
+    UniSpeechSatConfig,
+    UniSpeechSatModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
     WavLMConfig,
     WavLMModel,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperModel,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 WORDS = [
@@ -50,8 +69,24 @@ SPEECH: dict[str, tuple[Any, Any, dict[str, Any], bool]] = {
         {"feat_extract_norm": "layer", "do_stable_layer_norm": True},
         True,
     ),
+    "hubert-batch": (HubertModel, HubertConfig, {"conv_pos_batch_norm": True}, True),
     "wavlm": (WavLMModel, WavLMConfig, {}, False),
+    "data2vec-audio": (
+        Data2VecAudioModel,
+        Data2VecAudioConfig,
+        {"conv_pos_kernel_size": 19, "num_conv_pos_embeddings": 5},
+        True,
+    ),
+    "unispeech": (UniSpeechModel, UniSpeechConfig, {}, False),
+    "unispeech-sat": (UniSpeechSatModel, UniSpeechSatConfig, {}, False),
 }
+V1 = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+V3 = {**V1, "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_buckets": 8}
 TEXT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "bert": (BertModel, BertConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
     "distilbert": (DistilBertModel, DistilBertConfig, {"dim": 32, "n_layers": 2, "n_heads": 2}),
@@ -61,10 +96,26 @@ TEXT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"hidden_size": 32, "num_hidden_layers": 2, "embedding_size": 16},
     ),
     "roberta": (RobertaModel, RobertaConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+    "xlm-roberta": (XLMRobertaModel, XLMRobertaConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+    "camembert": (CamembertModel, CamembertConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+    "mpnet": (MPNetModel, MPNetConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+    "deberta": (DebertaModel, DebertaConfig, {"hidden_size": 32, "num_hidden_layers": 2, **V1}),
+    "deberta-v3": (
+        DebertaV2Model,
+        DebertaV2Config,
+        {"hidden_size": 32, "num_hidden_layers": 2, **V3},
+    ),
+    "deberta-v2-conv": (
+        DebertaV2Model,
+        DebertaV2Config,
+        {"hidden_size": 32, "num_hidden_layers": 2, **V3, "conv_kernel_size": 3},
+    ),
 }
+# These count positions from behind the padding's id, which is 1 there and 0 elsewhere.
+FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
-def save_speech(folder: Path, kind: str) -> Path:
+def save_speech(folder: Path, kind: str, **size: Any) -> Path:
     model, config, changes, normalise = SPEECH[kind]
     torch.manual_seed(1)
     small = {
@@ -76,7 +127,7 @@ def save_speech(folder: Path, kind: str) -> Path:
         "num_conv_pos_embeddings": 16,
         "num_conv_pos_embedding_groups": 4,
     }
-    model(config(**{**small, **changes})).save_pretrained(folder)
+    model(config(**{**small, **changes, **size})).save_pretrained(folder)
     layer = changes.get("feat_extract_norm") == "layer"
     Wav2Vec2FeatureExtractor(do_normalize=normalise, return_attention_mask=layer).save_pretrained(
         folder
@@ -84,17 +135,15 @@ def save_speech(folder: Path, kind: str) -> Path:
     return folder
 
 
-def save_text(folder: Path, kind: str) -> Path:
+def save_text(folder: Path, kind: str, **size: Any) -> Path:
     model, config, changes = TEXT[kind]
     torch.manual_seed(1)
-    # RoBERTa counts positions from behind the padding's id, which is 1 there and 0 elsewhere.
-    names = ["<s>", "<pad>", "</s>", "<unk>"] if kind == "roberta" else ["[PAD]", "[UNK]", "[CLS]"]
-    names += [] if kind == "roberta" else ["[SEP]"]
+    like_roberta = kind in FROM_PADDING
+    names = ["<s>", "<pad>", "</s>", "<unk>"] if like_roberta else ["[PAD]", "[UNK]", "[CLS]"]
+    names += [] if like_roberta else ["[SEP]"]
     vocabulary = {word: number for number, word in enumerate([*names, *WORDS])}
     first, last, pad, unknown = (
-        ("<s>", "</s>", "<pad>", "<unk>")
-        if kind == "roberta"
-        else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
+        ("<s>", "</s>", "<pad>", "<unk>") if like_roberta else ("[CLS]", "[SEP]", "[PAD]", "[UNK]")
     )
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -106,11 +155,11 @@ def save_text(folder: Path, kind: str) -> Path:
         "vocab_size": len(vocabulary),
         "num_attention_heads": 2,
         "intermediate_size": 64,
-        "max_position_embeddings": 34 if kind == "roberta" else 32,
+        "max_position_embeddings": 34 if like_roberta else 32,
         "pad_token_id": vocabulary[pad],
         "hidden_dropout_prob": 0.1,
     }
-    model(config(**{**small, **changes})).save_pretrained(folder)
+    model(config(**{**small, **changes, **size})).save_pretrained(folder)
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=pad,
@@ -121,6 +170,27 @@ def save_text(folder: Path, kind: str) -> Path:
     return folder
 
 
+def save_whisper(folder: Path) -> Path:
+    torch.manual_seed(1)
+    config = WhisperConfig(
+        d_model=32,
+        encoder_layers=LAYERS - 1,
+        encoder_attention_heads=2,
+        encoder_ffn_dim=64,
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        decoder_ffn_dim=64,
+        vocab_size=50,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=1,
+    )
+    WhisperModel(config).save_pretrained(folder)
+    WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def folder_of(tmp_path_factory):
     """Family → folder of a small random encoder, made when first asked for. Do not change it."""
@@ -128,6 +198,8 @@ def folder_of(tmp_path_factory):
 
     @cache
     def make(kind: str) -> Path:
+        if kind == "whisper":
+            return save_whisper(root / kind)
         return (save_speech if kind in SPEECH else save_text)(root / kind, kind)
 
     return make

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -25,16 +24,9 @@ from mser.cache import (
     verify,
 )
 from mser.cache.shard import store_of
-from mser.tests.cache_entries import Array, array, fill, path_of, same_bits
+from mser.tests import cache_entries
+from mser.tests.cache_entries import FORMS, Array, array, fill, path_of, same_bits
 
-FORMS = [
-    ("zarr", "none"),
-    ("zarr", "zstd"),
-    ("zarr", "blosc"),
-    ("hdf5", "none"),
-    ("hdf5", "zstd"),
-    ("hdf5", "blosc"),
-]
 ODD = np.array([0x0000, 0x8000, 0x7E01, 0xFDFF], "uint16").view("float16")  # 0, -0, two NaN
 ARRAYS = {
     "a": array(1, 300),
@@ -46,10 +38,7 @@ ARRAYS = {
 SHARDS = [{id: ARRAYS[id] for id in ids} for ids in ("ab", "c", "de")]
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+hasty = cache_entries.hasty
 
 
 def content(root: Path) -> dict[Path, bytes]:

@@ -104,24 +104,25 @@ def test_an_encoder_family_as_the_docs_add_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from transformers import (  # noqa: PLC0415
-        Data2VecAudioConfig,
-        Data2VecAudioModel,
+        Wav2Vec2ConformerConfig,
+        Wav2Vec2ConformerModel,
         Wav2Vec2FeatureExtractor,
     )
 
     monkeypatch.setattr("mser.pipeline.extract.encoders.FAMILIES", dict(FAMILIES))
-    config = Data2VecAudioConfig(
+    config = Wav2Vec2ConformerConfig(
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
         conv_dim=(32,) * 7,
         num_conv_pos_embedding_groups=4,
-        conv_pos_kernel_size=5,
     )
-    Data2VecAudioModel(config).save_pretrained(tmp_path)
+    Wav2Vec2ConformerModel(config).save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
     run(examples("extending.md")[-1])
     wave = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    (states,) = load_encoder(str(tmp_path)).encode([wave])
+    encoder = load_encoder(str(tmp_path))
+    assert not encoder.exact_when_padded
+    (states,) = encoder.encode([wave])
     assert states.shape == (3, 24, 32)

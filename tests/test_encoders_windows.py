@@ -26,18 +26,19 @@ folder_of = small_models.folder_of
 
 @pytest.fixture
 def short_windows(monkeypatch):
-    """Windows of 1 s (49 frames) that overlap by 0.2 s (10 frames)."""
-    monkeypatch.setattr(speech_module, "MAX_SECONDS", 1.0)
+    """Encoders with windows of 1 s (49 frames) that overlap by 0.2 s (10 frames)."""
     monkeypatch.setattr(speech_module, "OVERLAP_SECONDS", 0.2)
+    return lambda folder: load_encoder(str(folder), device="cpu", max_seconds=1.0)
 
 
 @pytest.mark.parametrize("samples", [16_000 + 400, 30_000, 16_000 * 3, 16_000 * 4 + 123])
 @pytest.mark.parametrize("kind", ["wav2vec2-group", "wav2vec2-layer", "wavlm"])
-@pytest.mark.usefixtures("short_windows")
-def test_a_long_wave_loses_no_frame_and_is_cut_in_the_overlap(folder_of, kind, samples):
+def test_a_long_wave_loses_no_frame_and_is_cut_in_the_overlap(
+    folder_of, short_windows, kind, samples
+):
     folder = folder_of(kind)
     signal = noise(samples, 3)
-    encoder: Any = load_encoder(str(folder), device="cpu")
+    encoder: Any = short_windows(folder)
     (ours,) = encoder.encode([signal])
     frames = direct_speech(folder, signal).shape[1]  # as whole
     assert ours.shape == (LAYERS, frames, 32)
@@ -61,19 +62,17 @@ def test_a_long_wave_loses_no_frame_and_is_cut_in_the_overlap(folder_of, kind, s
         assert_same(ours[:, frame], expected)
 
 
-@pytest.mark.usefixtures("short_windows")
-def test_a_wave_of_just_one_window_is_encoded_whole(folder_of):
+def test_a_wave_of_just_one_window_is_encoded_whole(folder_of, short_windows):
     folder = folder_of("wav2vec2-group")
     signal = noise(16_000, 4)
-    encoder: Any = load_encoder(str(folder), device="cpu")
+    encoder: Any = short_windows(folder)
     assert encoder.windows_of(len(signal)) == 1
     assert_same(encoder.encode([signal])[0], direct_speech(folder, signal))
 
 
-@pytest.mark.usefixtures("short_windows")
-def test_a_long_wave_beside_short_ones(folder_of):
+def test_a_long_wave_beside_short_ones(folder_of, short_windows):
     folder = folder_of("hubert")
-    encoder: Any = load_encoder(str(folder), device="cpu")
+    encoder: Any = short_windows(folder)
     signals = [noise(5000, 1), noise(40_000, 2), noise(15_800, 3)]
     together = encoder.encode(signals)
     for signal, ours in zip(signals, together, strict=True):

@@ -11,6 +11,7 @@ from pathlib import Path
 import cloudpickle  # type: ignore[import-untyped]
 import dask
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,8 +20,10 @@ from mser.cache.local_folder import LocalFolder
 from mser.pipeline.encoder_files import EncoderFiles
 from mser.pipeline.extract.encoders import EncoderSettings
 from mser.pipeline.extract.engine import run
+from mser.pipeline.extract.place import Place
 from mser.pipeline.extract.plan import Item, ShardJob, plan
 from mser.pipeline.extract.work import ShardReport
+from mser.pipeline.extract.worker import Work
 
 ENCODER = EncoderSettings(EncoderFiles("small", Path("small")), "bert")
 SPEC = EntrySpec("meld", "text", "small", {}, layers=(0, 1), dim=8, dtype="float16")
@@ -43,6 +46,10 @@ def store(one: ShardJob) -> ShardReport:
         if each.id.startswith("raise"):
             raise ZeroDivisionError(f"{each.id} divides by zero")
     return ShardReport(one, tuple(each.id for each in one.items))
+
+
+def done(work: Work, jobs: list[ShardJob], workers: int) -> list[ShardReport]:
+    return list(run(work, jobs, Place(workers), torch.device("cpu")))
 
 
 def where(one: ShardJob) -> ShardReport:
@@ -70,7 +77,7 @@ class Sent:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_job_is_done_once(workers):
     jobs = [job(number, f"a{number}", f"b{number}") for number in range(6)]
-    reports = list(run(Sent(store), jobs, workers))
+    reports = done(Sent(store), jobs, workers)
     assert sorted(report.job.number for report in reports) == list(range(6))
     for report in reports:
         assert report.job == jobs[report.job.number]
@@ -80,15 +87,17 @@ def test_every_job_is_done_once(workers):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_jobs_no_reports(workers):
-    assert list(run(Sent(store), [], workers)) == []
+    assert done(Sent(store), [], workers) == []
 
 
 def test_without_workers_the_work_is_done_here():
-    assert [report.stored for report in run(Sent(where), [job(0, "a")], 0)] == [(str(os.getpid()),)]
+    assert [report.stored for report in done(Sent(where), [job(0, "a")], 0)] == [
+        (str(os.getpid()),)
+    ]
 
 
 def test_with_workers_the_work_is_done_elsewhere():
-    shards = {report.stored for report in run(Sent(where), [job(n, "a") for n in range(4)], 2)}
+    shards = {report.stored for report in done(Sent(where), [job(n, "a") for n in range(4)], 2)}
     assert (str(os.getpid()),) not in shards
     assert len(shards) <= 2
 
@@ -117,8 +126,8 @@ def test_only_the_utterance_that_kills_its_worker_is_left_out():
     ]
     # A worker that dies while it is looked for must come back however long that takes.
     impatient = {"distributed.deploy.lost-worker-timeout": "500ms"}
-    with no_longer_than(120), dask.config.set(impatient):
-        reports = list(run(Sent(store), jobs, 2))
+    with no_longer_than(300), dask.config.set(impatient):
+        reports = done(Sent(store), jobs, 2)
     crashed = [bad for report in reports for bad in report.quarantined]
     assert [(bad.id, bad.reason, bad.content_hash) for bad in crashed] == [
         ("kill", "crash", "hash of kill")
@@ -132,7 +141,7 @@ def test_only_the_utterance_that_kills_its_worker_is_left_out():
 def test_an_exception_ends_the_run_as_it_is(workers):
     jobs = [job(0, "a"), job(1, "raise"), job(2, "b")]
     with pytest.raises(ZeroDivisionError, match="raise divides by zero"):
-        list(run(Sent(store), jobs, workers))
+        done(Sent(store), jobs, workers)
 
 
 def test_halves_of_a_job():

@@ -10,11 +10,7 @@ import pytest
 
 from mser.cache import EntryWriter, FeatureCache, Features
 from mser.pipeline.errors import UsageError
-from mser.pipeline.exchange import (
-    ExportSettings,
-    export_features,
-    import_features,
-)
+from mser.pipeline.exchange import ExportSettings, export_features, import_features
 from mser.pipeline.train import TrainSettings, train_head
 from mser.tests.exchange_files import (
     IDS,

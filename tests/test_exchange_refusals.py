@@ -14,9 +14,7 @@ import pytest
 
 from mser.cache import CacheError, FeatureCache
 from mser.pipeline.errors import UsageError
-from mser.pipeline.exchange import (
-    import_features,
-)
+from mser.pipeline.exchange import import_features
 from mser.tests.exchange_files import (
     DIM,
     IDS,

@@ -5,14 +5,8 @@ import numpy as np
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import load_corpus
 from mser.pipeline.extract.audio import decode, read_clip
-from mser.tests import extract_runs, meld_tree
 from mser.tests.extract_runs import assert_all_direct, assert_rounded, direct, entry, run
 from mser.tests.meld_tree import IDS, SPEECH_IDS, TEXT_IDS, clip
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
-meld_filled = extract_runs.meld_filled
-filled = extract_runs.filled
 
 
 def test_every_feature_of_meld_equals_a_direct_forward_pass(meld_filled, meld_original, encoders):

@@ -7,7 +7,6 @@ from mser.pipeline.corpora import load_corpus
 from mser.pipeline.extract import extraction as extraction_module
 from mser.pipeline.extract import work as work_module
 from mser.pipeline.extract.audio import decode, read_clip
-from mser.tests import extract_runs, meld_tree
 from mser.tests.extract_runs import (
     assert_all_direct,
     assert_rounded,
@@ -29,11 +28,6 @@ from mser.tests.meld_tree import (
     save_clip,
     write_tables,
 )
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
-meld_filled = extract_runs.meld_filled
-filled = extract_runs.filled
 
 
 def test_a_second_run_computes_nothing(meld, filled, encoders, monkeypatch):

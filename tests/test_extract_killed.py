@@ -14,14 +14,8 @@ import torch
 
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
-from mser.tests import extract_runs, meld_tree
 from mser.tests.extract_runs import entry, features, ids_of, reasons, run, shards, shards_now
 from mser.tests.meld_tree import BAD_CLIPS, SPEECH_IDS, TEXT_IDS
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
-meld_filled = extract_runs.meld_filled
-filled = extract_runs.filled
 
 
 @pytest.fixture(scope="module", autouse=True)

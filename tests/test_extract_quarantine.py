@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 
 from mser.cache import FeatureCache
 from mser.pipeline.errors import PipelineError
-from mser.tests import extract_runs, meld_tree
 from mser.tests.extract_runs import entry, reasons, run
 from mser.tests.meld_tree import (
     BAD_CLIPS,
@@ -22,10 +21,6 @@ from mser.tests.meld_tree import (
     save_clip,
     write_tables,
 )
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
-meld_filled = extract_runs.meld_filled
 
 
 def test_what_is_bad_is_in_quarantine_with_its_reason(meld_filled):
@@ -40,9 +35,10 @@ def test_what_is_bad_is_in_quarantine_with_its_reason(meld_filled):
 def test_the_summary_names_everything_that_was_left_out(meld_filled, meld_original):
     folder, summary = meld_filled
     words = str(summary)
+    assert "speech in quarantine, with the reason (4):" in words
+    assert "text in quarantine, with the reason (1):" in words
     for id, reason in {**BAD_CLIPS, "test/dia0_utt1": "no-text"}.items():
-        assert f"{id} [" in words
-        assert f"] {reason}: " in words
+        assert f"\n  {reason} (1):\n    {id}: " in words
     assert "final_videos_testdia1_utt0.mp4" in words
     assert "._dia0_utt0.mp4" in words
     assert "12 utterances" in words

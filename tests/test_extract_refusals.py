@@ -7,14 +7,8 @@ import pytest
 
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.extract import ExtractSettings
-from mser.tests import extract_runs, meld_tree
 from mser.tests.extract_runs import run, shards
 from mser.tests.meld_tree import ROWS, SPEECH_IDS, TEXT_IDS, clip, save_clip, write_tables
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
-meld_filled = extract_runs.meld_filled
-filled = extract_runs.filled
 
 
 def test_a_dry_run_writes_nothing(meld, encoders, tmp_path):
@@ -28,7 +22,7 @@ def test_a_dry_run_writes_nothing(meld, encoders, tmp_path):
     assert speech.total == text.total == len(ROWS)
     assert speech.bytes > 0
     assert f"{text.pending} would be extracted" in str(summary)
-    assert "dev/dia110_utt7 [speech] absent" in str(summary)
+    assert "absent (1):\n    dev/dia110_utt7: there is no file" in str(summary)
 
 
 def test_a_dry_run_on_a_filled_cache_changes_nothing(meld, filled, encoders):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mser.cache import Entry, EntryWriter, FeatureCache
-from mser.tests import garbage_caches
+from mser.tests import cache_entries
 from mser.tests.cache_entries import array, path_of, same_bits
 from mser.tests.garbage_caches import (
     ARRAYS,
@@ -30,7 +30,7 @@ from mser.tests.garbage_caches import (
     temporary_folder,
 )
 
-hasty = garbage_caches.hasty
+hasty = cache_entries.hasty
 
 # What is garbage ----------------------------------------------------------------------------------
 

@@ -6,11 +6,10 @@ import pytest
 
 from mser.cache import CacheError, Entry, FeatureCache, Features, collect, convert
 from mser.cache.local_folder import LocalFolder
-from mser.tests import garbage_caches
-from mser.tests.cache_entries import Array, array, fill, path_of, same_bits
+from mser.tests import cache_entries
+from mser.tests.cache_entries import FOUR, Array, array, fill, path_of, same_bits
 from mser.tests.garbage_caches import (
     ARRAYS,
-    FORMS,
     SHARDS,
     age,
     content,
@@ -25,7 +24,7 @@ from mser.tests.garbage_caches import (
     superseded_shard,
 )
 
-hasty = garbage_caches.hasty
+hasty = cache_entries.hasty
 
 # What is none -------------------------------------------------------------------------------------
 
@@ -130,7 +129,7 @@ def test_a_shard_that_cannot_be_read_just_now(
 # What is no longer in the corpus ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("store", "compression"), FORMS)
+@pytest.mark.parametrize(("store", "compression"), FOUR)
 def test_utterances_that_left_the_corpus(tmp_path: Path, store: str, compression: str) -> None:
     writer = make(tmp_path, store, compression)
     gone = {"0b", *SHARDS[1]}
@@ -195,7 +194,7 @@ def test_without_a_manifest_nothing_has_left_the_corpus(tmp_path: Path, manifest
     leave_alone(tmp_path, writer)
 
 
-@pytest.mark.parametrize(("store", "compression"), FORMS)
+@pytest.mark.parametrize(("store", "compression"), FOUR)
 def test_what_is_damaged_is_never_written_again_as_if_it_were_whole(
     tmp_path: Path, store: str, compression: str
 ) -> None:
@@ -227,7 +226,7 @@ def damage(file: Path, states: Array) -> None:
 
 
 @pytest.mark.parametrize("read_before", [True, False])
-@pytest.mark.parametrize(("store", "compression"), FORMS)
+@pytest.mark.parametrize(("store", "compression"), FOUR)
 @pytest.mark.parametrize("to", ["zarr", "hdf5"])
 def test_who_opened_before_reads_on(
     tmp_path: Path, store: str, compression: str, to: str, read_before: bool

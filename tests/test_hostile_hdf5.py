@@ -9,22 +9,12 @@ import h5py
 import numpy as np
 import pytest
 
-from mser.cache import (
-    CacheError,
-    Entry,
-    verify,
-)
-from mser.tests import hostile_caches
-from mser.tests.cache_entries import (
-    DIM,
-    LAYERS,
-    array,
-    path_of,
-    same_bits,
-)
+from mser.cache import CacheError, Entry, verify
+from mser.tests import cache_entries, hostile_caches
+from mser.tests.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.hostile_caches import Edit, make, refused, survive
 
-hasty = hostile_caches.hasty
+hasty = cache_entries.hasty
 unpickled = hostile_caches.unpickled
 outside = hostile_caches.outside
 

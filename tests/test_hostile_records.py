@@ -12,26 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mser.cache import (
-    CacheError,
-    Entry,
-    FeatureCache,
-    Features,
-    collect,
-    convert,
-    info,
-    verify,
-)
+from mser.cache import CacheError, Entry, FeatureCache, Features, collect, convert, info, verify
 from mser.cache.entry import spec_of
-from mser.tests import hostile_caches
-from mser.tests.cache_entries import (
-    ODD_IDS,
-    Array,
-    array,
-    fill,
-    path_of,
-    same_bits,
-)
+from mser.tests import cache_entries, hostile_caches
+from mser.tests.cache_entries import ODD_IDS, Array, array, fill, path_of, same_bits
 from mser.tests.hostile_caches import (
     forge_index,
     make,
@@ -42,7 +26,7 @@ from mser.tests.hostile_caches import (
     with_column,
 )
 
-hasty = hostile_caches.hasty
+hasty = cache_entries.hasty
 unpickled = hostile_caches.unpickled
 outside = hostile_caches.outside
 

@@ -8,18 +8,9 @@ from typing import Any
 
 import pytest
 
-from mser.cache import (
-    CacheError,
-    Entry,
-)
-from mser.tests import hostile_caches
-from mser.tests.cache_entries import (
-    DIM,
-    LAYERS,
-    array,
-    path_of,
-    same_bits,
-)
+from mser.cache import CacheError, Entry
+from mser.tests import cache_entries, hostile_caches
+from mser.tests.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.hostile_caches import (
     forge_index,
     make,
@@ -29,7 +20,7 @@ from mser.tests.hostile_caches import (
     with_column,
 )
 
-hasty = hostile_caches.hasty
+hasty = cache_entries.hasty
 unpickled = hostile_caches.unpickled
 outside = hostile_caches.outside
 

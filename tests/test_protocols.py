@@ -13,6 +13,8 @@ from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train.protocols import Fold, make_folds
 
 LEAVE_OUT = "leave-one-session-out"
+ONE_SPEAKER = "leave-one-speaker-out"
+SPEAKERS = "speaker-folds"
 
 
 def utterance(id: str, **fields: Any) -> Utterance:
@@ -111,6 +113,88 @@ def test_laws_of_leave_one_session_out(sizes: list[list[int]], random: Any) -> N
             assert not column(fold.test, name) & column(fold.train + fold.validation, name)
 
 
+def test_leave_one_speaker_out_validates_on_the_partner() -> None:
+    folds = make_folds(sessions([4, 4], [5], [2, 3]), ONE_SPEAKER)
+    assert [fold.name for fold in folds] == [f"ses{n}_{who}" for n in (1, 2, 3) for who in "fm"]
+    for fold in folds:
+        session, who = fold.name.split("_")
+        assert column(fold.test, "speaker") == {fold.name}
+        assert column(fold.validation, "speaker") == {f"{session}_{'m' if who == 'f' else 'f'}"}
+        assert column(fold.train, "session") == {"ses1", "ses2", "ses3"} - {session}
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    # a second turn in some dialogue of each session is what its second speaker says
+    st.lists(
+        st.lists(st.integers(1, 6), min_size=1, max_size=4).filter(lambda of: max(of) > 1),
+        min_size=2,
+        max_size=5,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_laws_of_leave_one_speaker_out(sizes: list[list[int]], random: Any) -> None:
+    corpus = sessions(*sizes)
+    random.shuffle(corpus)
+    folds = make_folds(corpus, ONE_SPEAKER)
+    tested = [one.id for fold in folds for one in fold.test]
+    assert sorted(tested) == sorted(one.id for one in corpus)  # each exactly once
+    for fold in folds:
+        everything = [one.id for part in parts(fold) for one in part]
+        assert sorted(everything) == sorted(one.id for one in corpus)
+        assert not column(fold.test, "speaker") & column(fold.validation, "speaker")
+        for name in ("id", "dialogue", "speaker", "session"):
+            assert not column(fold.train, name) & column(fold.validation + fold.test, name)
+
+
+def actors(sizes: Iterable[int]) -> list[Utterance]:
+    """Speakers of so many utterances each, who speak to nobody."""
+    return [
+        utterance(f"{1001 + n}_{at}", speaker=f"{1001 + n}")
+        for n, size in enumerate(sizes)
+        for at in range(size)
+    ]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(1, 6), min_size=5, max_size=20),
+    st.randoms(use_true_random=False),
+)
+def test_laws_of_speaker_folds(sizes: list[int], random: Any) -> None:
+    ordered = actors(sizes)
+    corpus = list(ordered)
+    random.shuffle(corpus)
+    folds = make_folds(corpus, SPEAKERS)
+    assert [fold.name for fold in folds] == ["fold1", "fold2", "fold3", "fold4", "fold5"]
+    tested = [one.id for fold in folds for one in fold.test]
+    assert sorted(tested) == sorted(one.id for one in corpus)  # each exactly once
+    for fold, same in zip(folds, make_folds(ordered, SPEAKERS), strict=True):
+        everything = [one.id for part in parts(fold) for one in part]
+        assert sorted(everything) == sorted(one.id for one in corpus)
+        speakers = [column(part, "speaker") for part in parts(fold)]
+        assert len(set.union(*speakers)) == sum(map(len, speakers))  # each in one part
+        assert [ids(part) for part in parts(fold)] == [ids(part) for part in parts(same)]
+
+
+def test_speaker_folds_are_of_like_size() -> None:
+    folds = make_folds(actors([82] * 91), SPEAKERS)
+    assert sorted(len(column(fold.test, "speaker")) for fold in folds) == [18, 18, 18, 18, 19]
+    assert {len(column(fold.validation, "speaker")) for fold in folds} == {11}  # 15 %, upwards
+
+
+def test_speaker_folds_may_divide_a_dialogue() -> None:
+    corpus = [replace(one, dialogue="all") for one in actors([3] * 6)]
+    assert len(make_folds(corpus, SPEAKERS)) == 5
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_too_few_speakers_for_folds(number: int) -> None:
+    message = f"'speaker-folds' divides by 5 speakers or more, and this corpus has {number}: choose"
+    with pytest.raises(UsageError, match=message):
+        make_folds(actors([9] * number), SPEAKERS)
+
+
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=2, max_size=12), st.integers(1, 4))
 def test_laws_of_a_cut_validation_part(sizes: list[int], tested: int) -> None:
@@ -153,6 +237,30 @@ def test_a_dialogue_in_two_sessions_leaks() -> None:
         make_folds(corpus, LEAVE_OUT)
 
 
+def test_a_dialogue_of_the_speaker_who_is_left_out_and_of_another_session_leaks() -> None:
+    corpus = changed(sessions([4], [4], [4]), 0, dialogue="ses2_dia0")
+    with pytest.raises(PipelineError, match="train and test share the dialogue 'ses2_dia0'"):
+        make_folds(corpus, ONE_SPEAKER)
+
+
+def test_a_speaker_of_two_sessions_is_left_out_of_both() -> None:
+    corpus = [
+        replace(one, speaker="host") if (one.speaker or "").endswith("1_m") else one
+        for one in sessions([4], [4], [4])
+    ]
+    corpus = changed(corpus, 4, speaker="host")  # in the second session
+    fold = next(fold for fold in make_folds(corpus, ONE_SPEAKER) if fold.name == "host")
+    assert column(fold.test, "session") == {"ses1", "ses2"}
+    assert column(fold.validation, "speaker") == {"ses1_f", "ses2_f", "ses2_m"}
+    assert column(fold.train, "session") == {"ses3"}
+
+
+def test_a_speaker_alone_in_a_session_has_nobody_to_validate_on() -> None:
+    corpus = [*sessions([4], [4]), *dialogues([3], session="ses3", speaker="ses3_f")]
+    with pytest.raises(UsageError, match=r"of 'ses3_f' there is nobody else: choose leave-one-ses"):
+        make_folds(corpus, ONE_SPEAKER)
+
+
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_a_dialogue_in_the_test_part_and_another_leaks(split: str) -> None:
     corpus = changed(official(), -1 % len(official()), dialogue=f"{split}/dia1")
@@ -183,9 +291,17 @@ def test_unknown_speakers_are_no_leak() -> None:
     assert len(make_folds(corpus, LEAVE_OUT)) == 2
 
 
-@pytest.mark.parametrize(("protocol", "missing"), [("official", "split"), (LEAVE_OUT, "session")])
+@pytest.mark.parametrize(
+    ("protocol", "missing"),
+    [
+        *(("official", "split"), (LEAVE_OUT, "session")),
+        *((ONE_SPEAKER, "speaker"), (ONE_SPEAKER, "session"), (SPEAKERS, "speaker")),
+    ],
+)
 def test_a_corpus_without_what_a_protocol_divides_by(protocol: str, missing: str) -> None:
-    corpus = official() if missing == "session" else sessions([3] * 3, [3] * 3)
+    whole = official() if protocol == "official" else sessions([3] * 3, [3] * 3)
+    unknown: dict[str, Any] = {missing: None}
+    corpus = [replace(one, **unknown) for one in whole]
     message = f"'{protocol}' divides by {missing}, which this corpus does not give: choose another"
     with pytest.raises(UsageError, match=message):
         make_folds(corpus, protocol)
@@ -216,4 +332,4 @@ def test_a_single_training_dialogue_leaves_none_for_validation() -> None:
 
 def test_an_unknown_protocol_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'leave-one-session-out'"):
-        make_folds(sessions([3] * 3, [3] * 3), "leave-one-speaker-out")
+        make_folds(sessions([3] * 3, [3] * 3), "leave-one-sesion-out")

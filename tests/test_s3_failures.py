@@ -13,15 +13,10 @@ from dataclasses import asdict
 
 import pytest
 
-from mser.cache import (
-    CacheError,
-    collect,
-    verify,
-)
+from mser.cache import CacheError, collect, verify
 from mser.tests import object_store
-from mser.tests.cache_entries import array, same_bits, spec
+from mser.tests.cache_entries import FOUR, array, same_bits, spec
 from mser.tests.object_caches import (
-    FOUR,
     LAYERS,
     WIDE,
     features,

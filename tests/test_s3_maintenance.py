@@ -4,19 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from mser.cache import (
-    CacheError,
-    Entry,
-    EntryWriter,
-    collect,
-    convert,
-    listing,
-    verify,
-)
+from mser.cache import CacheError, Entry, EntryWriter, collect, convert, listing, verify
 from mser.cache.shard import FORMATS
 from mser.tests import object_store
-from mser.tests.cache_entries import array, fill, path_of, same_bits, spec
-from mser.tests.object_caches import FOUR, features, fill_store, large, open_all, sentence, write
+from mser.tests.cache_entries import FOUR, array, fill, path_of, same_bits, spec
+from mser.tests.object_caches import features, fill_store, large, open_all, sentence, write
 from mser.tests.object_store import ObjectStore
 
 object_server = object_store.object_server

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mser.cache import (
-    FeatureCache,
-)
+from mser.cache import FeatureCache
 from mser.tests import object_store
-from mser.tests.cache_entries import array, same_bits, spec
-from mser.tests.object_caches import DIM, FORMS, FOUR, FRAMES, features, large, write
+from mser.tests.cache_entries import FORMS, FOUR, array, same_bits, spec
+from mser.tests.object_caches import DIM, FRAMES, features, large, write
 from mser.tests.object_store import ObjectStore
 
 object_server = object_store.object_server

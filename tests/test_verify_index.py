@@ -11,18 +11,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mser.cache import (
-    CacheError,
-    Entry,
-    FeatureCache,
-    Features,
-    convert,
-    verify,
-    verify_all,
-)
+from mser.cache import CacheError, Entry, FeatureCache, Features, convert, verify, verify_all
 from mser.cache.index import Index
 from mser.cache.local_folder import LocalFolder
-from mser.tests import damaged_caches
+from mser.tests import cache_entries, damaged_caches
 from mser.tests.cache_entries import array, fill, path_of, same_bits
 from mser.tests.damaged_caches import (
     VICTIM,
@@ -37,7 +29,7 @@ from mser.tests.damaged_caches import (
     noise,
 )
 
-hasty = damaged_caches.hasty
+hasty = cache_entries.hasty
 template = damaged_caches.template
 made = damaged_caches.made
 

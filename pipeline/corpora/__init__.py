@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..errors import UsageError, unknown
-from . import meld, synthetic
+from . import crema_d, iemocap, meld, synthetic
 from .utterance import Corpus, Published, Utterance
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
+    "crema-d": crema_d.load,
+    "iemocap": iemocap.load,
     "meld": meld.load,
     "synthetic": synthetic.load,
 }

@@ -10,13 +10,13 @@ Dialogue and utterance numbers repeat across the splits, so an id carries its sp
 """
 
 import csv
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import PipelineError
-from .utterance import Corpus, Utterance
+from ..walking import folders_below
+from .utterance import Corpus, Published, Utterance
 
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 
@@ -25,6 +25,9 @@ _SPLITS = (
     ("train", "train", "train_splits"),
     ("validation", "dev", "dev_splits_complete"),
     ("test", "test", "output_repeated_splits_test"),
+)
+_PUBLISHED = Published(
+    "Poria et al., ACL 2019", "split", {"train": 9989, "validation": 1109, "test": 2610}
 )
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
 # Older CSVs hold Windows-1252 bytes read as Latin-1: U+0092 for ’, U+0085 for ….
@@ -45,22 +48,16 @@ def load(root: Path) -> Corpus:
         rows = list(_rows(found[f"{name}_sent_emo.csv"], split, name, clips))
         utterances += rows
         ignored += _strays(clips, {row.audio for row in rows})
-    return Corpus("meld", utterances, CLASSES, "official", ignored)
+    return Corpus("meld", utterances, CLASSES, "official", ignored, published=(_PUBLISHED,))
 
 
 def _find(root: Path) -> dict[str, Path]:
     """Find the folders of clips and the CSVs by name, in one walk: there may be 14,000 files."""
     wanted = {name for _, short, folder in _SPLITS for name in (folder, f"{short}_sent_emo.csv")}
     found: dict[str, Path] = {}
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
+    for folder, folders, files in folders_below(root):
         for name in wanted.intersection([*folders, *files]):
-            path = Path(folder) / name
+            path = folder / name
             # The shallowest is the release's own, where somebody keeps copies deeper down.
             if name not in found or len(path.parts) < len(found[name].parts):
                 found[name] = path

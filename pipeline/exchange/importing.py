@@ -13,7 +13,7 @@ from ...cache import EntrySpec, EntryWriter, FeatureCache, Features, Quarantined
 from ...cache.identity import checked_name
 from ..corpora import Corpus
 from ..corpora.manifest import from_table, to_table
-from ..corpora.manifest_csv import read_manifest_csv
+from ..corpora.manifest_file import read_manifest
 from ..errors import PipelineError, UsageError, unknown
 from ..progress import progress
 from ..provenance import provenance
@@ -31,8 +31,8 @@ class ImportSettings:
     """Which features to import, from where, into which cache.
 
     ``source`` is in one of the forms of :mod:`~mser.pipeline.exchange.sources`. ``encoder`` is the
-    name by which the features are found again. ``manifest`` is a CSV file as
-    :mod:`~mser.pipeline.corpora.manifest_csv` reads it; without one, the dataset must be in the
+    name by which the features are found again. ``manifest`` is a file as
+    :mod:`~mser.pipeline.corpora.manifest_file` reads it; without one, the dataset must be in the
     cache already. ``dtype`` is that of the stored features; by default float16 stays float16, and
     all else becomes float32. ``layers`` are the encoder's own numbers of the layers, in the order
     in which they lie in the arrays. ``store`` and ``compression`` are those of
@@ -127,12 +127,13 @@ def _manifest(
 ) -> tuple[Corpus, str | None]:
     """Return the corpus, and the digest of its manifest if the cache has it already."""
     if manifest is not None:
-        return read_manifest_csv(manifest, dataset), None
+        return read_manifest(manifest, dataset), None
     entries = [entry for entry in cache.entries(dataset) if entry.manifest]
     if not entries:
         raise UsageError(
-            f"{cache.root} has never heard of {dataset}: give --manifest, a CSV file "
-            "with the columns id and label at least, because training needs labels"
+            f"{cache.root} has never heard of {dataset}: give --manifest, a file "
+            "(.csv, .jsonl or .parquet) with the columns id and label at least, because training "
+            "needs labels"
         )
     digest = max(entries, key=lambda entry: entry.published).manifest
     corpus, _ = from_table(cache.read_manifest(dataset, digest))

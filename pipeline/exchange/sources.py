@@ -11,7 +11,6 @@ Nothing is ever unpickled: a pickle runs the code of whoever wrote it.
 
 import csv
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PipelineError, UsageError
+from ..walking import folders_below
 from .arrays import Array, UnusableError, map_npy, open_npz
 
 INDEX = "ids.csv"
@@ -91,15 +91,9 @@ def _folder(path: Path) -> Source:
 def _found(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield each ``<id>.npy`` below ``folder``, also behind links, sorted by id."""
     files = {}
-    seen: set[tuple[int, int]] = set()
-    for below, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(below)
-        if (status.st_dev, status.st_ino) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
+    for below, _, names in folders_below(folder):
         for name in names:
-            file = Path(below, name)
+            file = below / name
             # macOS puts a ._ file beside each on a foreign disk.
             if file.suffix == ".npy" and not name.startswith("._"):
                 files[file.relative_to(folder).as_posix().removesuffix(".npy")] = file

@@ -1,7 +1,8 @@
 """Stage one: corpora, audio and text, frozen encoders, shards, on Dask."""
 
 from .encoders import load_encoder
-from .extraction import ExtractSettings, extract
+from .extraction import extract
+from .settings import ExtractSettings
 from .summary import Summary
 
 __all__ = ["ExtractSettings", "Summary", "extract", "load_encoder"]

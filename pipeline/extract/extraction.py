@@ -2,99 +2,31 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...cache import (
-    COMPRESSIONS,
-    FORMATS,
-    EntrySpec,
-    EntryWriter,
-    FeatureCache,
-    Quarantined,
-)
+from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined
 from ..corpora import CORPORA, Corpus, Utterance, load_corpus
+from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
-from ..corpora.manifest_csv import read_manifest_csv
-from ..errors import PipelineError, UsageError, unknown
+from ..corpora.manifest_file import read_manifest
+from ..errors import PipelineError, UsageError
 from ..progress import progress
 from ..provenance import provenance
 from .encoders import Encoder, SpeechEncoder, load_encoder
-from .encoders.speech import MAX_SECONDS, SAMPLE_RATE
-from .engine import default_workers, run
+from .encoders.speech import SAMPLE_RATE
+from .engine import run
 from .plan import Item, ShardJob, plan
 from .scan import Scan, scan_clips, scan_texts
+from .settings import ExtractSettings
 from .summary import ModalitySummary, Summary
 from .work import ShardReport, extract_shard
 
-_DTYPES = ("float16", "float32")
 _PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "h5py", "numpy")
-
-
-@dataclass(frozen=True)
-class ExtractSettings:
-    """What to extract, from where, into which cache.
-
-    A corpus lies below ``root``; that of the dataset ``manifest`` is described by the file
-    ``manifest``, and called ``name`` in the cache. ``classes`` takes only the utterances of a class
-    set, such as IEMOCAP's ``4``.
-
-    ``layers``, ``dtype`` and ``precision`` change the numbers and are part of an entry's identity;
-    ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do not. ``workers`` is the
-    number of processes; ``None`` chooses, 0 works in this process without Dask. ``limit`` takes the
-    first utterances only; ``strict`` ends the run at the first utterance that fails.
-    """
-
-    dataset: str
-    root: Path | None
-    cache: str | Path  # or the URL of an object store
-    encoders: dict[str, str]  # by modality: a hub name or a folder
-    manifest: Path | None = None
-    name: str | None = None
-    classes: str | None = None
-    layers: str = "all"
-    dtype: str = "float16"
-    precision: str = "float32"
-    device: str = "auto"
-    workers: int | None = None
-    limit: int | None = None
-    strict: bool = False
-    dry_run: bool = False
-    shard_mib: float = 64.0
-    store: str = "zarr"
-    compression: str = "none"
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
-
-        Raises:
-            UsageError: a value is out of range, or unknown.
-        """
-        if not self.encoders:
-            raise UsageError("no modality is asked for: say speech, text, or both")
-        for modality in self.encoders:
-            if modality not in ("speech", "text"):
-                raise unknown("modality", modality, ("speech", "text"))
-        of_manifest = self.dataset == "manifest"
-        if of_manifest and not (self.manifest and self.name and self.root is None):
-            raise UsageError("dataset 'manifest' is described by --manifest and --name, no --root")
-        if not of_manifest and (self.root is None or self.manifest or self.name):
-            raise UsageError(f"dataset '{self.dataset}' is described by --root alone")
-        if self.dtype not in _DTYPES:
-            raise unknown("dtype", self.dtype, _DTYPES)
-        if self.store not in FORMATS:
-            raise unknown("store", self.store, FORMATS)
-        if self.compression not in COMPRESSIONS:
-            raise unknown("compression", self.compression, COMPRESSIONS)
-        if self.workers is not None and self.workers < 0:
-            raise UsageError(f"{self.workers} workers: give 0 (this process) or more")
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"limit {self.limit}: give 1 or more")
-        if not self.shard_mib > 0:
-            raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
 
 
 @dataclass
@@ -117,19 +49,23 @@ def extract(settings: ExtractSettings) -> Summary:
 
     Raises:
         UsageError: the corpus, an encoder or a setting is not there.
-        PipelineError: the corpus is not what it should be, the disk is too small, or, with
-            ``strict``, an utterance failed.
+        PipelineError: the corpus is not what it should be, the disk is too small, the scheduler or
+            its workers are not there, or, with ``strict``, an utterance failed.
         CacheError: the cache holds something else under the entry's name.
     """
     started = time.monotonic()
     corpus, root = _find_corpus(settings)
     _check_ids(corpus)
+    place = settings.place
+    # A GPU that other machines have need not be here, where only lengths are looked up.
+    elsewhere = place.remote and settings.device == "cuda"
     encoders = {
         modality: load_encoder(
             name,
-            device=settings.device,
+            device="auto" if elsewhere else settings.device,
             precision=settings.precision,
             layers=settings.layers,
+            max_seconds=settings.max_seconds,
             modality=modality,
         )
         for modality, name in settings.encoders.items()
@@ -141,14 +77,14 @@ def extract(settings: ExtractSettings) -> Summary:
         chosen = [a for a, b in zip(chosen, labelled, strict=True) if b.label is not None]
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
+    if not settings.dry_run:
+        place.find()
 
     scans = {
         modality: scan_clips(chosen) if modality == "speech" else scan_texts(chosen)
         for modality in encoders
     }
-    workers = default_workers(device) if settings.workers is None else settings.workers
-    run_settings = _settings(settings, workers, str(device))
-    made = provenance(_PACKAGES, settings=run_settings, root=str(root))
+    made = provenance(_PACKAGES, settings=settings.facts(device), root=str(root))
     modalities = [
         _prepare(settings, cache, encoder, corpus, chosen, scans[modality], made)
         for modality, encoder in encoders.items()
@@ -162,14 +98,17 @@ def extract(settings: ExtractSettings) -> Summary:
         root,
         str(cache.root),
         settings.dry_run,
+        len(chosen),
         sum(clips.seconds.values()) / 3600 if "speech" in scans else None,
+        identical_clips(chosen, clips.hashes),
         [one.summary for one in modalities],
     )
     if not settings.dry_run:
         size = _room(cache, modalities)
         table = to_table(corpus, root, clips.hashes, clips.seconds)
         manifest = partial(cache.write_manifest, corpus.name, table)
-        _fill(modalities, workers, manifest, f"extracting {size}", strict=settings.strict)
+        reports = partial(run, extract_shard, place=place, device=device)
+        _fill(modalities, reports, manifest, f"extracting {size}", strict=settings.strict)
     for one in modalities:
         one.summary.quarantined = [one.quarantined[u.id] for u in chosen if u.id in one.quarantined]
     summary.seconds = time.monotonic() - started
@@ -182,7 +121,7 @@ def _find_corpus(settings: ExtractSettings) -> tuple[Corpus, Path]:
         path = settings.manifest.expanduser().resolve()
         if settings.name in CORPORA:
             raise UsageError(f"--name {settings.name} is the name of a known corpus: give another")
-        return read_manifest_csv(path, settings.name), path.parent
+        return read_manifest(path, settings.name), path.parent
     assert settings.root is not None  # noqa: S101 -- the settings have been checked
     root = settings.root.expanduser().resolve()
     return load_corpus(settings.dataset, root), root
@@ -216,7 +155,7 @@ def _prepare(
         dim=encoder.dim,
         dtype=settings.dtype,
     )
-    made = {**made, "encoder_source": str(encoder.folder)}
+    made = {**made, "encoder_source": str(encoder.settings.files.folder)}
     writer_of = cache.existing if settings.dry_run else cache.writer
     writer = writer_of(spec, made, settings.store, settings.compression)
     committed = writer.committed()
@@ -225,7 +164,7 @@ def _prepare(
     kept = {
         one.id
         for one in scan.quarantined
-        if one.reason in ("absent", "unreadable") and one.content_hash is None
+        if one.reason in ("absent", "unreadable", "git-lfs-pointer") and one.content_hash is None
     } & set(committed)
     # What failed before fails again until its content changes.
     before = writer.quarantined()
@@ -241,7 +180,7 @@ def _prepare(
         for item in items
         if committed.get(item.id) != item.content_hash and item.id not in quarantined
     }
-    shard_bytes = int(settings.shard_mib * 2**20)
+    shard_bytes = int(settings.largest_shard(encoder.device) * 2**20)
     summary = ModalitySummary(
         encoder.modality,
         encoder.name,
@@ -257,7 +196,8 @@ def _prepare(
     summary.bytes = frames * spec.bytes_per_frame
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))
-    jobs = plan(items, pending, encoder.settings, writer, shard_bytes)
+    there = replace(encoder.settings, device=settings.device)
+    jobs = plan(items, pending, there, writer, shard_bytes)
     return _Modality(encoder, writer, quarantined, before, jobs, summary)
 
 
@@ -268,8 +208,9 @@ def _items(encoder: Encoder[Any], chosen: list[Utterance], scan: Scan) -> Iterat
             continue
         if isinstance(encoder, SpeechEncoder):
             assert utterance.audio is not None  # noqa: S101 -- it has a hash, so it was read
-            frames = encoder.frames_of(int(scan.seconds[utterance.id] * SAMPLE_RATE))
-            yield Item(utterance.id, utterance.audio, content_hash, frames)
+            seconds = scan.seconds[utterance.id]
+            frames = encoder.frames_of(int(seconds * SAMPLE_RATE))
+            yield Item(utterance.id, utterance.audio, content_hash, frames, seconds)
         else:
             assert utterance.text is not None  # noqa: S101
             frames = encoder.frames(utterance.text)
@@ -280,7 +221,7 @@ def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:
     for id, seconds in scan.seconds.items():
         windows = encoder.windows_of(int(seconds * SAMPLE_RATE))
         if windows > 1:
-            yield id, f"{seconds:.1f} s in {windows} windows of {MAX_SECONDS:.0f} s"
+            yield id, f"{seconds:.1f} s in {windows} windows of {encoder.max_seconds:g} s"
 
 
 def _room(cache: FeatureCache, modalities: list[_Modality]) -> str:
@@ -299,7 +240,7 @@ def _room(cache: FeatureCache, modalities: list[_Modality]) -> str:
 
 def _fill(
     modalities: list[_Modality],
-    workers: int,
+    reports: Callable[[list[ShardJob]], Generator[ShardReport]],
     manifest: Callable[[], str],
     what: str,
     *,
@@ -309,8 +250,16 @@ def _fill(
     by_entry = {one.writer.folder: one for one in modalities}
     jobs = [job for one in modalities for job in one.jobs]
     try:
-        with progress(sum(len(job.items) for job in jobs), what, "utterance") as bar:
-            for report in run(extract_shard, jobs, workers):
+        with (
+            closing(reports(jobs)) as done,  # so that workers end before what they did is shown
+            progress(sum(len(job.items) for job in jobs), what, "utterance") as bar,
+        ):
+            audio, started = 0.0, time.monotonic()
+            for report in done:
+                audio += sum(item.seconds for item in report.job.items)
+                if audio:
+                    speed = audio / (time.monotonic() - started)
+                    bar.set_postfix_str(f"{audio / 3600:.2f} h of audio, {speed:.0f}x", False)
                 bar.update(len(report.job.items))
                 _take(by_entry[report.job.writer.folder], report, strict=strict)
     finally:
@@ -335,17 +284,3 @@ def _take(one: _Modality, report: ShardReport, *, strict: bool) -> None:
 def _refuse_bad(quarantined: Iterable[Quarantined]) -> None:
     for bad in quarantined:
         raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (the run is strict)")
-
-
-def _settings(settings: ExtractSettings, workers: int, device: str) -> dict[str, Any]:
-    """Return what was chosen, by the user or by default."""
-    return {
-        "layers": settings.layers,
-        "dtype": settings.dtype,
-        "precision": settings.precision,
-        "device": device,
-        "workers": workers,
-        "shard_mib": settings.shard_mib,
-        "store": settings.store,
-        "compression": settings.compression,
-    }

@@ -13,12 +13,13 @@ _SMALL_SHARD = 2**21
 
 @dataclass(frozen=True)
 class Item:
-    """One utterance to encode: its clip's path, or its text."""
+    """One utterance to encode: its clip's path, or its text; ``seconds`` of audio, if any."""
 
     id: str
     source: Path | str
     content_hash: str
     frames: int
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

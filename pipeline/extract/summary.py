@@ -1,12 +1,16 @@
 """What an extraction did, in words and as JSON."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...cache import Quarantined
-from ..corpora import Corpus
+from ..corpora import Corpus, Utterance
+from .findings import Findings
+
+_EXAMPLES = 10  # of what was left out for one reason
 
 
 @dataclass
@@ -42,15 +46,27 @@ class ModalitySummary:
 
 @dataclass
 class Summary:
-    """What an extraction found and did."""
+    """What an extraction found and did.
+
+    ``asked`` utterances of the corpus were to be extracted, and ``hours`` is how long their clips
+    last, if speech was asked for. ``identical`` are groups of them that are the same clip under
+    different labels.
+    """
 
     corpus: Corpus
     root: Path
     cache: str
     dry_run: bool
+    asked: int
     hours: float | None
+    identical: list[list[Utterance]]
     modalities: list[ModalitySummary]
     seconds: float = 0.0
+
+    @property
+    def bytes(self) -> int:
+        """What all new or pending features take on the disk."""
+        return sum(one.bytes for one in self.modalities)
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
@@ -60,10 +76,17 @@ class Summary:
             "cache": self.cache,
             "dry_run": self.dry_run,
             "utterances": len(self.corpus.utterances),
+            "asked": self.asked,
             "hours": self.hours,
+            "notes": list(self.corpus.notes),
+            **Findings(self.corpus, self.identical).as_json(),
+            "bytes": self.bytes,
             "ignored": [{"path": str(path), "reason": why} for path, why in self.corpus.ignored],
             "seconds": round(self.seconds, 3),
-            "modalities": [asdict(one) for one in self.modalities],
+            "modalities": [
+                {**asdict(one), "reasons": Counter(bad.reason for bad in one.quarantined)}
+                for one in self.modalities
+            ],
         }
 
     def __str__(self) -> str:
@@ -72,13 +95,19 @@ class Summary:
 
     def _found(self) -> list[str]:
         utterances = self.corpus.utterances
-        parts = Counter(one.split or one.session or "all" for one in utterances)
-        hours = "" if self.hours is None else f", {_duration(self.hours)} of audio"
-        return [
-            f"{self.corpus.name}: {len(utterances)} utterances below {self.root}{hours} "
-            f"({', '.join(f'{name} {count}' for name, count in parts.items())})",
-            *(f"  note: {note}" for note in self.corpus.notes),
-        ]
+        what = f"{self.corpus.name}: {len(utterances)} utterances below {self.root}"
+        if self.asked < len(utterances):
+            what += f", of which {self.asked} are asked for"
+        if self.hours is not None:
+            what += f", {_duration(self.hours)} of audio"
+        notes = [f"  note: {note}" for note in self.corpus.notes]
+        if self.dry_run:
+            return [what, *notes, *Findings(self.corpus, self.identical).lines()]
+        parts = Counter(one.split or one.session for one in utterances)
+        if set(parts) != {None}:
+            listed = (f"{name or 'neither'} {count}" for name, count in parts.items())
+            what += f" ({', '.join(listed)})"
+        return [what, *notes]
 
     def _done(self) -> list[str]:
         lines = []
@@ -107,21 +136,52 @@ class Summary:
         return lines
 
     def _left_out(self) -> list[str]:
-        bad = [(m.modality, q) for m in self.modalities for q in m.quarantined]
-        long = [row for m in self.modalities for row in m.long]
         lines = []
-        if bad:
-            lines.append(f"in quarantine, with the reason ({len(bad)}):")
-            lines += [f"  {q.id} [{m}] {q.reason}: {q.detail}" for m, q in bad]
-        if long:
-            lines.append(
-                f"long, encoded in overlapping windows without losing a frame ({len(long)}):"
+        for one in self.modalities:
+            lines += _grouped(
+                f"{one.modality} in quarantine, with the reason",
+                ((bad.reason, f"{bad.id}: {bad.detail}") for bad in one.quarantined),
+                "--json lists them" if self.dry_run else f"see {one.entry}/quarantine.jsonl",
             )
-            lines += [f"  {id} {what}" for id, what in long]
-        if self.corpus.ignored:
-            lines.append(f"among the clips, but no utterance's ({len(self.corpus.ignored)}):")
-            lines += [f"  {path}: {why}" for path, why in self.corpus.ignored]
+        lines += _grouped(
+            "long, encoded in overlapping windows without losing a frame",
+            (("", f"{id} {what}") for one in self.modalities for id, what in one.long),
+        )
+        lines += _grouped(
+            "identical clips under different labels",
+            (("", line) for line in Findings(self.corpus, self.identical).identical_lines()),
+        )
+        lines += _grouped(
+            "among the clips, but no utterance's",
+            ((why, str(path)) for path, why in self.corpus.ignored),
+        )
+        if self.dry_run:
+            lines += [
+                f"this was a dry run: nothing is written, and {self.bytes / 1e6:.1f} MB would be",
+                "clips were opened and not decoded: silence and damage are found by the run itself",
+            ]
         return lines
+
+
+def _grouped(
+    title: str, rows: Iterable[tuple[str, str]], where: str = "--json lists them"
+) -> list[str]:
+    """Return what there is by its reason, the first ones of each; ``where`` says where to look."""
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for reason, row in rows:
+        groups[reason].append(row)
+    if not groups:
+        return []
+    lines = [f"{title} ({sum(map(len, groups.values()))}):"]
+    for reason, group in groups.items():
+        indent = "  "
+        if reason:
+            lines.append(f"  {reason} ({len(group)}):")
+            indent = "    "
+        lines += [indent + row for row in group[:_EXAMPLES]]
+        if len(group) > _EXAMPLES:
+            lines.append(f"{indent}and {len(group) - _EXAMPLES} more: {where}")
+    return lines
 
 
 def _duration(hours: float) -> str:

@@ -1,9 +1,10 @@
 """What a worker does: one shard, from files to committed features."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from ...cache import Features, Quarantined
+from ..device import cores
 from .audio import BadClipError, decode, read_clip
 from .encoders import FAMILIES, Encoder, EncoderSettings
 from .encoders.speech import SAMPLE_RATE
@@ -58,21 +60,20 @@ def _extracted(job: ShardJob, items: Sequence[Item]) -> ShardReport:
     _ = encoder.model
     quarantined: list[Quarantined] = []
     readable: list[tuple[Item, Any]] = []
-    for item in items:
-        try:
-            readable.append((item, _read(item, encoder)))
-        except BadClipError as error:
-            quarantined.append(_failed(item, error))
-    features: list[Features] = []
-    for item, hidden_states in _encode(encoder, readable, quarantined):
-        with np.errstate(over="ignore"):  # infinities are looked for, below
-            stored = hidden_states.astype(job.writer.spec.dtype)
-        if np.isfinite(stored).all():
-            features.append(Features(item.id, item.content_hash, stored))
+    for item, raw in _read_all(items, encoder):
+        if isinstance(raw, BadClipError):
+            quarantined.append(_failed(item, raw))
         else:
-            detail = f"its features do not fit {stored.dtype}: extract with --dtype float32"
-            if not np.isfinite(hidden_states).all():
-                detail = "the encoder gives it features that are not numbers"
+            readable.append((item, raw))
+    features: list[Features] = []
+    dtype = job.writer.spec.dtype
+    for item, hidden_states in _encode(encoder, readable, dtype, quarantined):
+        if np.isfinite(hidden_states).all():
+            features.append(Features(item.id, item.content_hash, hidden_states))
+        else:
+            detail = "the encoder gives it features that are not numbers"
+            if dtype == "float16" and not np.isnan(hidden_states).any():
+                detail = "its features do not fit float16: extract with --dtype float32"
             quarantined.append(_failed(item, BadClipError("not-finite", detail)))
     if features:
         job.writer.write_shard(job.number, features)
@@ -84,6 +85,26 @@ def crashed(job: ShardJob) -> ShardReport:
     detail = "the worker process died on it, twice"
     failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
     return ShardReport(job, quarantined=failed)
+
+
+def _read_all(items: Sequence[Item], encoder: Encoder[Any]) -> Iterator[tuple[Item, Any]]:
+    """Yield what the encoder takes of each utterance, or the ``BadClipError`` that says why not."""
+    # A GPU is faster than one core can decode; on a CPU the cores are busy with encoding.
+    reading = _readers().map if encoder.device.type == "cuda" else map
+    yield from zip(items, reading(partial(_try, encoder), items), strict=True)
+
+
+@cache
+def _readers() -> ThreadPoolExecutor:
+    """Return the threads that decode, for all jobs in this process."""
+    return ThreadPoolExecutor(cores())
+
+
+def _try(encoder: Encoder[Any], item: Item) -> Any:
+    try:
+        return _read(item, encoder)
+    except BadClipError as error:
+        return error
 
 
 def _read(item: Item, encoder: Encoder[Any]) -> Any:
@@ -102,11 +123,14 @@ def _read(item: Item, encoder: Encoder[Any]) -> Any:
 
 
 def _encode(
-    encoder: Encoder[Any], readable: list[tuple[Item, Any]], quarantined: list[Quarantined]
+    encoder: Encoder[Any],
+    readable: list[tuple[Item, Any]],
+    dtype: str,
+    quarantined: list[Quarantined],
 ) -> list[tuple[Item, np.ndarray[Any, Any]]]:
     """Encode all at once; if that fails, one at a time, to find out which one it is."""
     try:
-        encoded = encoder.encode([raw for _, raw in readable])
+        encoded = encoder.encode([raw for _, raw in readable], dtype)
         return [(item, states) for (item, _), states in zip(readable, encoded, strict=True)]
     except Exception as error:
         if len(readable) == 1:
@@ -115,7 +139,7 @@ def _encode(
             bad = BadClipError("encoder", detail, passing=passing)
             quarantined.append(_failed(readable[0][0], bad))
             return []
-    return [done for one in readable for done in _encode(encoder, [one], quarantined)]
+    return [done for one in readable for done in _encode(encoder, [one], dtype, quarantined)]
 
 
 def _failed(item: Item, error: BadClipError) -> Quarantined:

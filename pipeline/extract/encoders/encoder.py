@@ -1,26 +1,46 @@
-"""What every encoder family shares: settings, layers, loading, and encoding by equal lengths."""
+"""What every encoder family shares: settings, layers, loading, and encoding in batches."""
 
+import threading
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...device import chosen_device
 from ...encoder_files import EncoderFiles
 from ...errors import PipelineError, UsageError
+from .windows import Place, Window, in_batches, stacked
 
 Raw = TypeVar("Raw")  # what an utterance is before encoding: a wave, or a text
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Positions (frames or tokens) in one forward pass; bounds the memory of a batch.
-_BUDGET = 2048
+# Frames in one forward pass, padding included; bounds the memory of a batch. wav2vec2's first
+# convolutions take about 0.4 MB a frame.
+_FRAMES_AT_ONCE = {"cpu": 2048, "cuda": 16_384}
 # Parameters that an encoder may lack: they do not take part in its hidden states.
 _UNUSED = ("pooler", "masked_spec_embed", "position_ids")
+
+
+def _is_concurrent() -> bool:
+    """Say whether two threads may run one model at once.
+
+    Before this module came, transformers gathered hidden states by changing the model during the
+    forward pass. Looking for a file takes no time; importing transformers takes seconds.
+    """
+    found = find_spec("transformers")
+    folders = (found and found.submodule_search_locations) or ()
+    return any((Path(one) / "utils" / "output_capturing.py").exists() for one in folders)
+
+
+CONCURRENT = _is_concurrent()
 
 
 @dataclass(frozen=True)
@@ -29,6 +49,7 @@ class EncoderSettings:
 
     ``layers`` is ``all``, ``last`` or numbers such as ``0,6,12``; 0 is the input of the first
     transformer layer, n the output of the last. ``precision`` is that of the forward pass.
+    Audio of more than ``max_seconds`` is encoded in windows of so many.
     """
 
     files: EncoderFiles
@@ -36,6 +57,7 @@ class EncoderSettings:
     layers: str = "all"
     precision: str = "float32"
     device: str = "auto"
+    max_seconds: float = 30.0
 
 
 class Encoder(ABC, Generic[Raw]):
@@ -43,21 +65,42 @@ class Encoder(ABC, Generic[Raw]):
 
     Making one reads its configuration only; the weights are loaded when first used. ``layers`` are
     the numbers of its layers, ``dim`` their width, ``device`` where it computes.
+
+    ``padded`` says whether utterances of different lengths share a forward pass. It is so on a GPU,
+    if the family is ``exact_when_padded``; on a CPU padding is lost time.
     """
 
     modality: ClassVar[str]
+    padding: int = 0  # what fills the rest of a row; never seen by a feature
 
     def __init__(self, settings: EncoderSettings) -> None:
-        from transformers import AutoConfig  # noqa: PLC0415 -- seconds to import
-
         self.settings = settings
         self.device = chosen_device(settings.device)
-        self.folder = settings.files.folder
-        self.config = AutoConfig.from_pretrained(self.folder, local_files_only=True)
-        self.layers = chosen_layers(settings.layers, self.config.num_hidden_layers + 1)
-        self.dim = int(self.config.hidden_size)
         if settings.precision not in PRECISIONS:
             raise UsageError(f"unknown precision '{settings.precision}': {', '.join(PRECISIONS)}")
+        self.padded = self.device.type == "cuda" and self.exact_when_padded
+        self.frames_at_once = _FRAMES_AT_ONCE[self.device.type]
+        self._loading = threading.Lock()
+        self._computing: AbstractContextManager[Any] = nullcontext()
+        if not CONCURRENT:
+            self._computing = threading.Lock()
+        elif self.device.type == "cuda":
+            # While one computes, another copies; more would only take the GPU's memory.
+            self._computing = threading.Semaphore(2)
+        n_layers, self.dim = self.shape()
+        self.layers = chosen_layers(settings.layers, n_layers)
+
+    @cached_property
+    def config(self) -> Any:
+        """The model's configuration."""
+        from transformers import AutoConfig  # noqa: PLC0415 -- seconds to import
+
+        return AutoConfig.from_pretrained(self.settings.files.folder, local_files_only=True)
+
+    @property
+    def exact_when_padded(self) -> bool:
+        """Whether padding can be kept out; if not, only equal lengths share a pass."""
+        return True
 
     @property
     def name(self) -> str:
@@ -76,9 +119,100 @@ class Encoder(ABC, Generic[Raw]):
             **self.input_identity(),
         }
 
-    @cached_property
+    @property
     def model(self) -> torch.nn.Module:
-        """The frozen model.
+        """The frozen model, loaded once, whichever thread asks first.
+
+        Raises:
+            PipelineError: parameters are missing from the files, so that they would be random.
+        """
+        with self._loading:
+            return self._model
+
+    @cached_property
+    def _model(self) -> torch.nn.Module:
+        if self.device.type == "cuda" and PRECISIONS[self.settings.precision] is None:
+            # Convolutions are rounded to 10 bits on a GPU otherwise, differently at each length.
+            torch.backends.cudnn.allow_tf32 = False
+            torch.backends.cuda.matmul.allow_tf32 = False
+        return self.load().eval().requires_grad_(False).to(self.device)
+
+    def encode(self, inputs: Sequence[Raw], dtype: str = "float32") -> list[np.ndarray[Any, Any]]:
+        """Encode utterances; each result equals encoding the utterance alone.
+
+        Safe to call from several threads at once. A batch that does not fit into the GPU's memory
+        is halved, and so are those after it.
+
+        Returns:
+            One array (layers, frames, dim) of ``dtype``, float32 or float16, for each input, in the
+            order of the inputs. What is too large for float16 is infinite.
+
+        Raises:
+            torch.OutOfMemoryError: an utterance alone does not fit into the GPU's memory.
+        """
+        places, encoded = [], []
+        for utterance, one in enumerate(inputs):
+            start = 0
+            for window in self.prepare(one):
+                places.append(Place(window, utterance, start))
+                start += window.frames
+            encoded.append(np.empty((len(self.layers), start, self.dim), dtype))
+        batches = list(in_batches(places, self.frames_at_once, padded=self.padded))[::-1]
+        while batches:
+            batch = batches.pop()
+            try:
+                states = self._forward([place.window for place in batch], dtype)
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                torch.cuda.empty_cache()
+                frames = len(batch) * max(place.window.positions for place in batch)
+                self.frames_at_once = min(self.frames_at_once, frames // 2)
+                rest = [place for one in (batch, *batches) for place in one]
+                batches = list(in_batches(rest, self.frames_at_once, padded=self.padded))[::-1]
+                continue
+            for row, place in zip(states, batch, strict=True):
+                kept = row[:, place.window.kept]
+                encoded[place.utterance][:, place.start : place.start + kept.shape[1]] = kept
+        return encoded
+
+    def _forward(self, windows: Sequence[Window], dtype: str) -> np.ndarray[Any, Any]:
+        """Run the model and return (batch, layers, positions, dim)."""
+        half = PRECISIONS[self.settings.precision]
+        values, lengths = stacked(windows, self.padding)
+        model = self.model
+        # On a GPU each call has a stream of its own: while one copies, another computes.
+        with (
+            torch.inference_mode(),
+            torch.autocast(
+                self.device.type, dtype=half or torch.bfloat16, enabled=half is not None
+            ),
+            torch.cuda.stream(_stream(self.device)),
+            self._computing,
+        ):
+            states = self.hidden_states(model, torch.from_numpy(values).to(self.device), lengths)
+            chosen = torch.stack([states[at].to(getattr(torch, dtype)) for at in self.layers], 1)
+            return _on_host(chosen)
+
+    def hidden_states(
+        self, model: torch.nn.Module, values: Tensor, lengths: Sequence[int]
+    ) -> Sequence[Tensor]:
+        """Run the model on (batch, …, time), and return (batch, positions, dim) for each layer.
+
+        What lies behind the ``lengths`` of ``values`` is padding.
+        """
+        mask = None
+        if min(lengths) < values.shape[-1]:
+            mask = _mask(lengths, values)
+        result = model(values, attention_mask=mask, output_hidden_states=True)
+        return result.hidden_states  # type: ignore[no-any-return]
+
+    def shape(self) -> tuple[int, int]:
+        """Return how many hidden layers there are, the first's input counted, and the width."""
+        return self.config.num_hidden_layers + 1, int(self.config.hidden_size)
+
+    def load(self) -> torch.nn.Module:
+        """Load the model with its weights, on the CPU, in float32.
 
         Raises:
             PipelineError: parameters are missing from the files, so that they would be random.
@@ -88,86 +222,31 @@ class Encoder(ABC, Generic[Raw]):
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
+        folder = self.settings.files.folder
         model, report = AutoModel.from_pretrained(
-            self.folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
+            folder, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
         missing = [
             key for key in report["missing_keys"] if not any(unused in key for unused in _UNUSED)
         ]
         if missing:
             raise PipelineError(
-                f"the weights in {self.folder} lack {len(missing)} parameters ({missing[0]}, …), "
+                f"the weights in {folder} lack {len(missing)} parameters ({missing[0]}, …), "
                 "so its features would be random: download or save the encoder again"
             )
-        return model.eval().requires_grad_(False).to(self.device)  # type: ignore[no-any-return]
-
-    def encode(self, inputs: Sequence[Raw]) -> list[np.ndarray[Any, Any]]:
-        """Encode utterances; each result equals encoding the utterance alone.
-
-        Only inputs of equal length share a forward pass, so there is no padding that could leak
-        into a feature, and none to compute.
-
-        Returns:
-            One array (layers, frames, dim), float32, for each input, in the order of the inputs.
-        """
-        pieces = [self.prepare(one) for one in inputs]
-        by_length: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for at, windows in enumerate(pieces):
-            for number, window in enumerate(windows):
-                by_length[len(window.values)].append((at, number))
-        encoded: dict[tuple[int, int], np.ndarray[Any, Any]] = {}
-        for places in by_length.values():
-            first_at, first_number = places[0]
-            size = max(1, _BUDGET // pieces[first_at][first_number].positions)
-            for start in range(0, len(places), size):
-                batch = places[start : start + size]
-                values = np.stack([pieces[at][number].values for at, number in batch])
-                for place, states in zip(batch, self._forward(values), strict=True):
-                    at, number = place
-                    encoded[place] = states[:, pieces[at][number].kept]
-        return [
-            np.concatenate([encoded[at, number] for number in range(len(windows))], axis=1)
-            for at, windows in enumerate(pieces)
-        ]
-
-    def _forward(self, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Run the model on (batch, positions) and return (batch, layers, frames, dim)."""
-        half = PRECISIONS[self.settings.precision]
-        with (
-            torch.inference_mode(),
-            torch.autocast(
-                self.device.type, dtype=half or torch.bfloat16, enabled=half is not None
-            ),
-        ):
-            inputs = torch.from_numpy(values).to(self.device)
-            states = self.model(inputs, output_hidden_states=True).hidden_states
-            chosen = torch.stack([states[layer] for layer in self.layers], dim=1)
-        return chosen.float().cpu().numpy()
+        return model  # type: ignore[no-any-return]
 
     @abstractmethod
     def input_identity(self) -> dict[str, Any]:
         """Return what changes the numbers before the model sees them, as JSON values."""
 
     @abstractmethod
-    def prepare(self, one: Raw) -> "list[Window]":
+    def prepare(self, one: Raw) -> list[Window]:
         """Turn an utterance into what the model takes: one window, or several if it is long."""
 
     @abstractmethod
     def frames(self, one: Raw) -> int:
         """Return how many frames the utterance will have."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """A part of an utterance that goes through the model at once.
-
-    ``values`` is (samples,) float32 or (tokens,) int64; ``positions`` how many frames come out;
-    ``kept`` which of them are the utterance's, where windows overlap.
-    """
-
-    values: np.ndarray[Any, Any]
-    positions: int
-    kept: slice
 
 
 def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
@@ -187,3 +266,25 @@ def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
     if layers[0] < 0 or layers[-1] >= n_layers:
         raise UsageError(f"layers '{text}': this encoder has the layers 0 to {n_layers - 1}")
     return layers
+
+
+def _mask(lengths: Sequence[int], values: Tensor) -> Tensor:
+    """Return (batch, time): 1 where there is something, 0 where there is padding."""
+    ends = torch.tensor(lengths, device=values.device)
+    return (torch.arange(values.shape[-1], device=values.device) < ends[:, None]).long()
+
+
+def _stream(device: torch.device) -> Any:
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _on_host(states: Tensor) -> np.ndarray[Any, Any]:
+    if states.device.type == "cpu":
+        return states.numpy()
+    # Pinned memory is several times as fast to copy to, and is used again by the next batch.
+    host = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
+    host.copy_(states, non_blocking=True)
+    torch.cuda.current_stream(states.device).synchronize()
+    return host.numpy()

@@ -5,9 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from .encoder import Encoder, Window
+from ...errors import PipelineError
+from .encoder import Encoder, EncoderSettings
+from .windows import Window
 
 OVERLAP_TOKENS = 64
+# These count positions from the padding's id on, so the first ones are never used.
+_POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 class TextEncoder(Encoder[str]):
@@ -21,20 +25,37 @@ class TextEncoder(Encoder[str]):
 
     modality = "text"
 
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__(settings)
+        self.padding = int(self.config.pad_token_id or 0)
+
     @cached_property
     def tokenizer(self) -> Any:
-        """The model's own tokenizer."""
-        from transformers import AutoTokenizer  # noqa: PLC0415
+        """The model's own tokenizer.
 
-        return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        Raises:
+            PipelineError: it needs a package that is not there, or is no fast one.
+        """
+        from transformers import AutoTokenizer  # noqa: PLC0415 -- seconds to import
+
+        folder = self.settings.files.folder
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (ImportError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise PipelineError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+        if not tokenizer.is_fast:
+            raise PipelineError(
+                f"the tokenizer in {folder} is no fast one: save it with a tokenizer.json"
+            )
+        return tokenizer
 
     @cached_property
     def max_tokens(self) -> int:
         """How many tokens the model takes at once, special tokens included."""
         positions = self.config.max_position_embeddings
-        if self.config.model_type in ("roberta", "xlm-roberta", "camembert"):
-            # These count positions from the padding's id on, so the first ones are never used.
-            positions -= self.config.pad_token_id + 1
+        if self.config.model_type in _POSITIONS_FROM_PADDING:
+            positions -= self.padding + 1
         return int(min(self.tokenizer.model_max_length, positions))
 
     def input_identity(self) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""A corpus from a CSV file, and what is said of one that cannot be read."""
+"""A corpus from a table, and what is said of one that cannot be read; here it is a CSV file."""
 
 from pathlib import Path
 
 import pytest
 
 from mser.pipeline.corpora.manifest import from_table, to_table
-from mser.pipeline.corpora.manifest_csv import read_manifest_csv
+from mser.pipeline.corpora.manifest_file import read_manifest
 from mser.pipeline.corpora.utterance import Utterance
 from mser.pipeline.errors import PipelineError, UsageError
 
@@ -18,7 +18,7 @@ def written(tmp_path: Path, content: str | bytes) -> Path:
 
 def refusal(tmp_path: Path, content: str | bytes) -> str:
     with pytest.raises(PipelineError) as raised:
-        read_manifest_csv(written(tmp_path, content), "mine")
+        read_manifest(written(tmp_path, content), "mine")
     assert str(tmp_path / "mine.csv") in str(raised.value)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -31,7 +31,7 @@ def test_every_column_is_read(tmp_path: Path) -> None:
         'a/1,wav/a 1.wav,"Well, ""no"".",sad,Joey/Drake,1,d1,-2,dev\n'
         "b,/elsewhere/b.wav,Grüße 🙂,angry,,,,,test\n",
     )
-    corpus = read_manifest_csv(path, "mine")
+    corpus = read_manifest(path, "mine")
     assert corpus.name == "mine"
     assert corpus.classes == ("angry", "sad")
     assert corpus.protocol == "official"
@@ -57,7 +57,7 @@ def test_every_column_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_only_the_id_is_required(tmp_path: Path, newline: str, mark: str) -> None:
     lines = [mark + "Label, ID", "happy,a", "", " ,b"]
-    corpus = read_manifest_csv(written(tmp_path, newline.join(lines)), "mine")
+    corpus = read_manifest(written(tmp_path, newline.join(lines)), "mine")
     assert [(one.id, one.label) for one in corpus.utterances] == [("a", "happy"), ("b", None)]
     assert corpus.utterances[0].audio is None
     assert corpus.classes == ("happy",)
@@ -66,17 +66,17 @@ def test_only_the_id_is_required(tmp_path: Path, newline: str, mark: str) -> Non
 
 @pytest.mark.parametrize("split", ["dev", "valid", "val", "validation", "Dev"])
 def test_names_of_the_validation_part(tmp_path: Path, split: str) -> None:
-    corpus = read_manifest_csv(written(tmp_path, f"id,split\na,{split}\n"), "mine")
+    corpus = read_manifest(written(tmp_path, f"id,split\na,{split}\n"), "mine")
     assert corpus.utterances[0].split == "validation"
 
 
 def test_a_partial_split_is_no_official_one(tmp_path: Path) -> None:
-    corpus = read_manifest_csv(written(tmp_path, "id,split\na,train\nb,\n"), "mine")
+    corpus = read_manifest(written(tmp_path, "id,split\na,train\nb,\n"), "mine")
     assert corpus.protocol == "leave-one-session-out"
 
 
 def test_unused_columns_are_named(tmp_path: Path) -> None:
-    corpus = read_manifest_csv(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
+    corpus = read_manifest(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
     assert corpus.notes == ("mine.csv: not used: column valence, emotion",)
     assert corpus.classes == ()
 
@@ -84,7 +84,7 @@ def test_unused_columns_are_named(tmp_path: Path) -> None:
 def test_an_id_is_kept_as_it_is(tmp_path: Path) -> None:
     ids = ["../../etc/passwd", " a b ", "line\nend", "x" * 5000, "日本語"]
     rows = "".join(f'"{id}"\n' for id in ids)
-    corpus = read_manifest_csv(written(tmp_path, f"id\n{rows}"), "mine")
+    corpus = read_manifest(written(tmp_path, f"id\n{rows}"), "mine")
     assert [one.id for one in corpus.utterances] == ids
     kept, _ = from_table(to_table(corpus, tmp_path, {}, {}))
     assert [one.id for one in kept.utterances] == ids
@@ -99,6 +99,8 @@ def test_an_id_is_kept_as_it_is(tmp_path: Path) -> None:
         ("id,label\n", "names no utterance"),
         ("id,label\na,sad\n\nb,sad\na,sad\n", "line 5: its id 'a' is that of line 2 too"),
         ("id,label\na,sad\n ,sad\n", "line 3: its id is empty"),
+        ('id,text\na,x\nb,"n\nb",c,d\n', "line 4: it has 4 cells for 2 columns"),
+        ("id,audio\na,a\0.wav\n", "line 2: its audio is 'a\\x00.wav', which no file can be"),
         ("id,split\na,train\nb,training\n", "line 3: its split is 'training': write train, "),
         ("id,turn\na,first\n", "line 2: its turn is 'first': write a whole number"),
         ("id,turn\na,99999999999999999999\n", "line 2: its turn is '99999999999999999999'"),
@@ -115,5 +117,13 @@ def test_what_cannot_be_read_is_said_in_one_sentence(
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there is no manifest"):
-        read_manifest_csv(tmp_path / "mine.csv", "mine")
+    for kind in ("csv", "jsonl", "ndjson", "parquet"):
+        with pytest.raises(UsageError, match=f"there is no manifest .*mine.{kind}"):
+            read_manifest(tmp_path / f"mine.{kind}", "mine")
+
+
+@pytest.mark.parametrize("name", ["mine", "mine.tsv", "mine.json", "mine.csv.gz"])
+def test_a_file_of_another_kind(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("id\na\n")
+    with pytest.raises(UsageError, match=r"is none of \.csv, \.jsonl, \.ndjson, \.parquet: give"):
+        read_manifest(tmp_path / name, "mine")

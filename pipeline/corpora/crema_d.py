@@ -1,0 +1,134 @@
+"""CREMA-D (Cao et al., IEEE Transactions on Affective Computing 2014), as its repository lies.
+
+    ROOT/AudioWAV/1001_DFA_ANG_XX.wav      actor, sentence, emotion, level (or ROOT is AudioWAV)
+    ROOT/SentenceFilenames.csv             all clips by name; copies of the corpus often lack it
+
+The label is the emotion that the actor was asked for, as the file's name gives it, and not the one
+that listeners heard, which is in ``processedResults``: from the voice alone, they heard the
+intended one 41 % of the time.
+
+Known faults: ``1076_MTI_SAD_XX`` is digital silence, ``1076_MTI_NEU_XX`` and ``1064_TIE_SAD_XX``
+are next to empty, ``1064_IEO_DIS_MD`` lasts a minute and holds several emotions, and three pairs of
+clips are the same sound under two labels. Older copies call one clip ``1040_ITH_SAD_X``; its id is
+``1040_ITH_SAD_XX`` here.
+"""
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import PipelineError
+from ..git_lfs import is_pointer
+from .utterance import Corpus, Published, Utterance
+
+EMOTIONS = {
+    "ANG": "anger",
+    "DIS": "disgust",
+    "FEA": "fear",
+    "HAP": "happy",
+    "NEU": "neutral",
+    "SAD": "sad",
+}
+SENTENCES = {
+    "IEO": "It's eleven o'clock",
+    "TIE": "That is exactly what happened",
+    "IOM": "I'm on my way to the meeting",
+    "IWW": "I wonder what this is about",
+    "TAI": "The airplane is almost full",
+    "MTI": "Maybe tomorrow it will be cold",
+    "IWL": "I would like a new alarm clock",
+    "ITH": "I think I have a doctor's appointment",
+    "DFA": "Don't forget a jacket",
+    "ITS": "I think I've seen this before",
+    "TSI": "The surface is slick",
+    "WSI": "We'll stop in a couple of minutes",
+}
+
+_PUBLISHED = Published(
+    "Cao et al. 2014, 7442 clips of 91 actors",
+    "label",
+    dict.fromkeys(EMOTIONS.values(), 1271) | {"neutral": 1087},
+)
+_NAME = re.compile(rf"([0-9]{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX?)")
+_TABLE = "SentenceFilenames.csv"
+
+
+def load(root: Path) -> Corpus:
+    """Read CREMA-D as it lies below ``root``; a clip that only the table names counts as absent.
+
+    Raises:
+        PipelineError: there is no folder of clips, or the table of clips is not CREMA-D's.
+    """
+    folder = root / "AudioWAV" if (root / "AudioWAV").is_dir() else root
+    clips: dict[str, Path] = {}
+    ignored: list[tuple[Path, str]] = []
+    # Backwards, so that a name with XX comes before its older form with X.
+    for path in sorted((path for path in folder.iterdir() if path.is_file()), reverse=True):
+        id = _id(path.stem) if path.suffix.lower() == ".wav" else None
+        if path.name.startswith("._"):
+            ignored.append((path, "a macOS companion file, not a clip"))
+        elif id is None:
+            ignored.append((path, "no clip's name: ACTOR_SENTENCE_EMOTION_LEVEL.wav"))
+        elif id in clips:
+            ignored.append((path, f"the same clip as {clips[id].name}"))
+        else:
+            clips[id] = path
+    if not clips:
+        raise PipelineError(
+            f"{root} is not CREMA-D: 'AudioWAV' with clips such as 1001_DFA_ANG_XX.wav is not in "
+            "it; give the folder of the cloned repository"
+        )
+    pointers = sum(map(is_pointer, clips.values()))
+    note = f"{pointers} of {len(clips)} clips are Git LFS pointers, not audio: "
+    note += f"run 'git lfs pull' in {root}"
+    for id in _listed(folder.parent / _TABLE):
+        clips.setdefault(id, folder / f"{id}.wav")
+    return Corpus(
+        "crema-d",
+        [_utterance(id, clips[id]) for id in sorted(clips)],
+        tuple(EMOTIONS.values()),
+        "speaker-folds",
+        sorted(ignored),
+        (note,) if pointers else (),
+        published=(_PUBLISHED,),
+    )
+
+
+def _id(name: str) -> str | None:
+    found = _NAME.fullmatch(name)
+    return "{}_{}_{}_{}".format(*found.groups()[:3], found[4].ljust(2, "X")) if found else None
+
+
+def _listed(table: Path) -> Iterator[str]:
+    """Yield the ids that the table of clips names."""
+    if not table.exists():
+        return
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                id = _id(row.get("Filename") or "")
+                if id is None:
+                    raise PipelineError(
+                        f"{table}, line {reader.line_num}, names no clip of CREMA-D in its column "
+                        "Filename: take the release's own file"
+                    )
+                yield id
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise PipelineError(f"{table} is not CREMA-D's ({error})") from error
+
+
+def _utterance(id: str, clip: Path) -> Utterance:
+    actor, sentence, emotion, _ = id.split("_")
+    return Utterance(
+        id=id,
+        audio=clip,
+        text=SENTENCES[sentence],
+        label=EMOTIONS[emotion],
+        speaker=actor,
+        session=None,
+        dialogue=None,
+        turn=None,
+        split=None,
+    )

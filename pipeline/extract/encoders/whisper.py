@@ -1,0 +1,59 @@
+"""Whisper's encoder: thirty seconds of log-mel spectrogram in, a frame every 20 ms out.
+
+The model always sees thirty seconds, the rest of them silence, as it was trained. So a pass costs
+as much for a word as for thirty seconds, and utterances can share one without more ado. Only the
+frames of the utterance are kept.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .encoder import EncoderSettings
+from .speech import SAMPLE_RATE, SpeechEncoder, Wave
+from .windows import Window
+
+
+class WhisperEncoder(SpeechEncoder):
+    """The encoder half of a Whisper model.
+
+    Layer 0 is the sum of the convolutions' output and the positions; the last layer is normalised.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__(settings)
+        self.hop = self.field = 2 * int(self.extractor.hop_length)
+        self.positions = int(self.config.max_source_positions)
+        self.max_seconds = min(settings.max_seconds, self.positions * self.hop / SAMPLE_RATE)
+
+    def frames_of(self, samples: int) -> int:
+        """Return how many frames so many samples give, the last one begun."""
+        return -(-samples // self.hop)
+
+    def preprocess(self, one: Wave) -> np.ndarray[Any, Any]:
+        """Leave a wave (samples,) as it is: a spectrogram is made of each window."""
+        return one
+
+    def prepare(self, one: Wave) -> list[Window]:
+        """Cut a wave (samples,) if it is long, and turn it into spectrograms (mels, steps)."""
+        return [
+            Window(self._spectrogram(window.values), self.positions, window.kept)
+            for window in super().prepare(one)
+        ]
+
+    def load(self) -> torch.nn.Module:
+        """Load the model without its decoder."""
+        return super().load().get_encoder()  # type: ignore[no-any-return, operator]
+
+    def hidden_states(
+        self, model: torch.nn.Module, values: Tensor, lengths: Sequence[int]
+    ) -> Sequence[Tensor]:
+        """Run the model on spectrograms (batch, mels, steps), all of them thirty seconds."""
+        return model(values, output_hidden_states=True).hidden_states  # type: ignore[no-any-return]
+
+    def _spectrogram(self, wave: Wave) -> np.ndarray[Any, Any]:
+        features = self.extractor(wave, sampling_rate=SAMPLE_RATE, return_tensors="np")
+        return features["input_features"][0].astype(np.float32)  # type: ignore[no-any-return]

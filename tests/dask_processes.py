@@ -1,0 +1,91 @@
+"""A Dask scheduler and its workers in processes of their own, as a user starts them by hand."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from distributed import Client
+
+# One thread everywhere, since how many share a product can change a bit; and no GPU.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+@contextmanager
+def dask(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``dask scheduler`` or ``dask worker``; its whole session is killed at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dask", *map(str, arguments)],
+        env={**ENVIRONMENT, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and its children as a node does that fails."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+class Started:
+    """A scheduler with workers: ``address``, and the processes."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._folder, self._stack = folder, stack
+        file = folder / "scheduler.json"
+        web = ("--no-dashboard", "--dashboard-address", "127.0.0.1:0")
+        self.scheduler = stack.enter_context(
+            dask("scheduler", "--host", "127.0.0.1", "--port", 0, "--scheduler-file", file, *web)
+        )
+        wait_for(file.exists, self.scheduler)
+        self.address: str = wait_for(lambda: _address(file), self.scheduler)
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def add_worker(self, *options: object, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a worker of two threads, and wait until the scheduler knows it."""
+        place = ("--host", "127.0.0.1", "--local-directory", self._folder)
+        worker = self._stack.enter_context(
+            dask("worker", self.address, "--nthreads", 2, *place, *options, **environment)
+        )
+        self.workers.append(worker)
+        with Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(len(self.workers), timeout=120)
+        return worker
+
+
+@contextmanager
+def started(folder: Path, workers: int) -> Iterator[Started]:
+    with ExitStack() as stack:
+        cluster = Started(folder, stack)
+        for _ in range(workers):
+            cluster.add_worker()
+        yield cluster
+
+
+def wait_for(condition, process: subprocess.Popen[bytes] | subprocess.Popen[str]):
+    """Wait until a condition holds while a process runs, and return what it gives."""
+    for _ in range(60_000):
+        if found := condition():
+            return found
+        assert process.poll() is None, "the process ended before anything happened"
+        time.sleep(0.005)
+    raise AssertionError("nothing happened")
+
+
+def _address(file: Path) -> str | None:
+    try:
+        return str(json.loads(file.read_text())["address"])
+    except ValueError:  # half written
+        return None
