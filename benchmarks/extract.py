@@ -7,8 +7,8 @@ corpus is **synthetic** unless another is given. Ours goes from clips to committ
 * ``bare, N processes``: one utterance at a time, one thread a process, a process a core;
 * ``bare, 1 process``: one utterance at a time, all threads: what most scripts do;
 * ``padded 8``: batches of eight in the corpus's order, padded, as s3prl and others do;
-* ``ours``: in this process, models loaded; ``ours, as typed``: with Dask, its workers' start and
-  the loading of the models there.
+* ``ours``: by Dask workers that have loaded the models, as at a running scheduler; ``ours, as
+  typed``: with the workers' start and the loading of the models there.
 
 ``memory`` compares the peak of a process that extracts a corpus with that for ten times as much.
 
@@ -42,26 +42,21 @@ POSITIONS = {"num_conv_pos_embeddings": 128, "num_conv_pos_embedding_groups": 16
 
 def contenders(job: Job, work: Path, cores: int) -> dict[str, Callable[[], float]]:
     """Name → a function that runs it once and returns the seconds it took."""
-    numbers = iter(range(1_000_000))
 
     def bare(processes: int, threads: int) -> float:
         each = [(job, threads, part, processes) for part in range(processes)]
         return float(max(one["seconds"] for one in in_processes(passes.one_at_a_time, each)))
 
-    def ours(workers: int | None) -> float:
-        (done,) = in_processes(passes.ours, [(job, work / f"cache-{next(numbers)}", workers)])
-        return float(done["seconds"])
-
-    def padded() -> float:
-        (done,) = in_processes(passes.padded, [(job, cores, 8)])
+    def once(function: Callable[..., dict[str, float]], *arguments: Any) -> float:
+        (done,) = in_processes(function, [(job, *arguments)])
         return float(done["seconds"])
 
     return {
         f"bare, {cores} processes": lambda: bare(cores, 1),
-        "ours": lambda: ours(0),
+        "ours": lambda: once(passes.ours, work),
         "bare, 1 process": lambda: bare(1, cores),
-        "padded 8": padded,
-        "ours, as typed": lambda: ours(None),
+        "padded 8": lambda: once(passes.padded, cores, 8),
+        "ours, as typed": lambda: once(passes.as_typed, work),
     }
 
 

@@ -12,16 +12,15 @@ from pathlib import Path
 
 from distributed import Client
 
-# One thread everywhere, since how many share a product can change a bit; and no GPU.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
 
 
 @contextmanager
-def dask(*arguments: object, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def dask(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
     """Run ``dask scheduler`` or ``dask worker``; its whole session is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dask", *map(str, arguments)],
-        env={**ENVIRONMENT, **environment},
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -53,24 +52,22 @@ class Started:
         self.address: str = wait_for(lambda: _address(file), self.scheduler)
         self.workers: list[subprocess.Popen[bytes]] = []
 
-    def add_worker(self, *options: object, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a worker of two threads, and wait until the scheduler knows it."""
+    def add_workers(self, count: int) -> None:
+        """Start workers of two threads, and wait until the scheduler knows them."""
         place = ("--host", "127.0.0.1", "--local-directory", self._folder)
-        worker = self._stack.enter_context(
-            dask("worker", self.address, "--nthreads", 2, *place, *options, **environment)
-        )
-        self.workers.append(worker)
+        for _ in range(count):
+            worker = dask("worker", self.address, "--nthreads", 2, *place)
+            self.workers.append(self._stack.enter_context(worker))
         with Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(len(self.workers), timeout=120)
-        return worker
 
 
 @contextmanager
 def started(folder: Path, workers: int) -> Iterator[Started]:
     with ExitStack() as stack:
         cluster = Started(folder, stack)
-        for _ in range(workers):
-            cluster.add_worker()
+        if workers:
+            cluster.add_workers(workers)
         yield cluster
 
 

@@ -24,13 +24,15 @@ from mser.tests.small_models import (
 )
 
 folder_of = small_models.folder_of
+# On a GPU too, where there is one.
+device = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-def padding(folder, **changes) -> Any:
+def padding(folder, device="cpu") -> Any:
     """An encoder that batches as on a GPU."""
-    encoder = load_encoder(str(folder), device="cpu", **changes)
-    assert not encoder.padded  # on a CPU padding is lost time
+    encoder = load_encoder(str(folder), device=device)
+    assert encoder.padded == (device == "cuda")  # on a CPU padding is lost time
     encoder.padded = encoder.exact_when_padded
     assert encoder.padded
     return encoder
@@ -55,24 +57,26 @@ def test_every_family_is_tested_here():
     assert set(FAMILIES) <= kinds
 
 
+@device
 @pytest.mark.parametrize("kind", SPEECH)
 @few
 @given(lengths=st.lists(st.integers(400, 6000), min_size=2, max_size=6))
-def test_speech_in_padded_batches(folder_of, kind, lengths):
+def test_speech_in_padded_batches(folder_of, kind, device, lengths):
     folder = folder_of(kind)
     waves = [noise(length, at) for at, length in enumerate(lengths)]
-    for one, ours in zip(waves, padding(folder).encode(waves), strict=True):
+    for one, ours in zip(waves, padding(folder, device).encode(waves), strict=True):
         assert_same(ours, direct_speech(folder, one))
 
 
+@device
 @pytest.mark.parametrize("kind", TEXT)
 @few
 @given(counts=st.lists(st.integers(1, 30), min_size=2, max_size=6), seed=st.integers(0, 99))
-def test_text_in_padded_batches(folder_of, kind, counts, seed):
+def test_text_in_padded_batches(folder_of, kind, device, counts, seed):
     folder = folder_of(kind)
     rng = np.random.default_rng(seed)
     texts = [" ".join(rng.choice(WORDS, count)) for count in counts]
-    for one, ours in zip(texts, padding(folder).encode(texts), strict=True):
+    for one, ours in zip(texts, padding(folder, device).encode(texts), strict=True):
         assert_same(ours, direct_text(folder, one))
 
 

@@ -9,14 +9,16 @@ import csv
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.io import wavfile
 
 from ..errors import PipelineError
 from .synthetic_sentences import SENTENCE_WORDS, sentence
-from .synthetic_voice import RATE, Speaker, deliver, speak
 from .utterance import Corpus, Utterance
+
+if TYPE_CHECKING:
+    from .synthetic_voice import Speaker
 
 __all__ = ["CLASSES", "RECIPE", "SENTENCE_WORDS", "load", "make"]
 
@@ -74,6 +76,10 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
 
     Raises ``PipelineError`` when ``root`` holds anything but an interrupted corpus.
     """
+    from scipy.io import wavfile  # noqa: PLC0415 -- every worker would import it, and take seconds
+
+    from .synthetic_voice import RATE, deliver, speak  # noqa: PLC0415
+
     interrupted = _is_ours(root)
     if interrupted and (root / _TABLE).exists():
         raise PipelineError(f"{root} holds a synthetic corpus already: delete the folder first")
@@ -108,8 +114,10 @@ def _rng(seed: int, session: int, purpose: int, index: int) -> np.random.Generat
     return np.random.default_rng([seed, session, purpose, index])
 
 
-def _speaker(seed: int, session: int, who: int) -> Speaker:
+def _speaker(seed: int, session: int, who: int) -> "Speaker":
     """Draw a female (0) or male (1) voice; averages near Peterson & Barney (1952)."""
+    from .synthetic_voice import Speaker  # noqa: PLC0415
+
     a, b, c, d, e = _rng(seed, session, 0, who).uniform(-1, 1, 5).tolist()
     f0, tract = ((210, 1.16), (125, 1.0))[who]
     return Speaker(f0 * 1.12**a, tract * 1.05**b, 1.08**c, 1.5 * d, 1.3**e)

@@ -1,0 +1,47 @@
+"""The demonstration, smaller: what it says is there, and it starts nothing twice."""
+
+import json
+import re
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mser.pipeline import demo as module
+from mser.pipeline.corpora import synthetic
+from mser.pipeline.demo import demo
+from mser.tests.extract_runs import shards
+
+
+@pytest.fixture
+def small(monkeypatch):
+    load = partial(synthetic.load, utterances_per_session=16)
+    words = synthetic.SENTENCE_WORDS
+    small = SimpleNamespace(load=lambda root, **_: load(root), SENTENCE_WORDS=words)
+    monkeypatch.setattr(module, "synthetic", small)
+    monkeypatch.setattr(module, "HEADS", {head: ["epochs=1"] for head in module.HEADS})
+    monkeypatch.setattr(module, "ExtractSettings", partial(module.ExtractSettings, workers=0))
+
+
+@pytest.mark.usefixtures("small")
+def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_path):
+    said: list[str] = []
+    runs = demo(tmp_path / "demo", said.append)
+    text = "\n".join(said)
+    assert "64 utterances" in text
+    assert "say nothing about emotion in real speech" in text
+    assert len(runs) == len(module.HEADS)
+    for run in runs:
+        assert json.loads((run.path / "metrics.json").read_text()) == run.metrics
+        assert str(run) in said
+    places = re.findall(r"^  (?:corpus|encoders|cache|run) +(\S+)$", said[-1], re.MULTILINE)
+    assert len(places) == 3 + len(runs)
+    assert all(Path(place).is_dir() for place in places)
+
+    before = shards(tmp_path / "demo" / "cache")
+    again = demo(tmp_path / "demo", said.append)
+    assert shards(tmp_path / "demo" / "cache") == before
+    for first, second in zip(runs, again, strict=True):
+        assert first.path != second.path
+        assert first.metrics == second.metrics  # same features, settings and seed
