@@ -1,8 +1,9 @@
 """How fast a corpus is extracted, beside bare forward passes of the same models.
 
 The encoders are wav2vec2-base and BERT-base with **random** weights (12 layers, 768 wide), the
-corpus is **synthetic** unless another is given. Ours goes from clips to committed shards, with all
-13 layers of both modalities; the others get decoded waves, and keep and write nothing:
+corpus is **synthetic**, with lengths as in MELD, unless another is given. Ours goes from clips to
+committed shards, with all 13 layers of both modalities; the others get decoded waves, and keep and
+write nothing:
 
 * ``bare, N processes``: one utterance at a time, one thread a process, a process a core;
 * ``bare, 1 process``: one utterance at a time, all threads: what most scripts do;
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mser.benchmarks import passes
+from mser.benchmarks.corpus import make_corpus
 from mser.benchmarks.passes import Job, in_processes
 from mser.benchmarks.processes import in_fresh_process, memory_now, quartiles
 from mser.pipeline.corpora import synthetic
@@ -108,9 +110,9 @@ def memory(work: Path) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--dataset", default="synthetic")
-    parser.add_argument("--root", type=Path, help="of the corpus; by default one is made")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--manifest", type=Path, help="of a corpus; by default one is made")
+    parser.add_argument("--minutes", type=float, default=5, help="of audio in the one that is made")
+    parser.add_argument("--rounds", type=int, default=3, help="two or more")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=["throughput", "memory"])
     asked = parser.parse_args()
@@ -120,10 +122,8 @@ def main() -> None:
         if asked.only != "memory":
             speech = save_speech_encoder(work / "speech", **BASE, **CONVOLUTIONS, **POSITIONS)
             text = save_text_encoder(work / "text", synthetic.SENTENCE_WORDS, **BASE)
-            root = asked.root or work / "corpus"
-            if asked.root is None:
-                synthetic.make(root, utterances_per_session=40)
-            job = Job(asked.dataset, root, speech, text, asked.device)
+            manifest = asked.manifest or make_corpus(work / "corpus", asked.minutes)
+            job = Job(manifest, speech, text, asked.device)
             result["throughput"] = throughput(job, asked.rounds)
         if asked.only != "throughput":
             result["memory"] = memory(work)

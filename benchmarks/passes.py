@@ -18,7 +18,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from mser.pipeline.corpora import load_corpus
+from mser.pipeline.corpora.manifest_file import read_manifest
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import BadClipError, decode, read_clip
 from mser.pipeline.extract.clusters import default_workers, local_cluster, visible_gpus
@@ -28,10 +28,9 @@ RATE = 16_000
 
 @dataclass(frozen=True)
 class Job:
-    """What is encoded, by which encoders, where."""
+    """Which manifest's utterances are encoded, by which encoders, where."""
 
-    dataset: str
-    root: Path
+    manifest: Path
     speech: Path
     text: Path
     device: str
@@ -46,7 +45,7 @@ def in_processes(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[An
 def utterances(job: Job) -> tuple[list[np.ndarray[Any, Any]], list[str]]:
     """The waves that can be decoded, and the texts."""
     waves, texts = [], []
-    for one in load_corpus(job.dataset, job.root).utterances:
+    for one in read_manifest(job.manifest, "measured").utterances:
         if one.text:
             texts.append(one.text)
         try:
@@ -92,7 +91,15 @@ def as_typed(job: Job, work: Path) -> dict[str, float]:
 
 def _extract(job: Job, cache: Path, **changes: Any) -> None:
     encoders = {"speech": str(job.speech), "text": str(job.text)}
-    settings = ExtractSettings(job.dataset, job.root, cache, encoders, device=job.device)
+    settings = ExtractSettings(
+        "manifest",
+        None,
+        cache,
+        encoders,
+        manifest=job.manifest,
+        name="measured",
+        device=job.device,
+    )
     summary = extract(replace(settings, **changes))
     assert all(one.new for one in summary.modalities)
     shutil.rmtree(cache)

@@ -13,18 +13,20 @@ if os.access("/dev/shm", os.W_OK):
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mser import cli
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings, Summary, extract
 from mser.tests import meld_tree
 
 Mser = Callable[..., subprocess.CompletedProcess[str]]
+Call = Callable[..., tuple[int, str, str]]
 
 meld_original = meld_tree.meld_original
 meld = meld_tree.meld
@@ -93,3 +95,27 @@ def run_mser(
 def mser(tmp_path: Path) -> Mser:
     """Run the command line as a user types it, in an empty folder."""
     return partial(run_mser, tmp_path)
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Call]:
+    """Call what the console script calls, without the seconds that a new process takes."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("MSER_CACHE", "MSER_DEBUG"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mser", *map(str, arguments)])
+        capfd.readouterr()
+        code: int | str | None = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code
+        out, err = capfd.readouterr()
+        return int(code or 0), out, err
+
+    yield run
+    os.environ.pop("MSER_DEBUG", None)

@@ -8,47 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 import mser as package
-from mser import cli
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.demo_encoders import save_text_encoder
-
-Mser = Callable[..., subprocess.CompletedProcess[str]]
-Call = Callable[..., tuple[int, str, str]]
+from mser.tests.conftest import Call, Mser
 
 # Single-threaded, since a test shares its cores; offline, since no test asks the hub.
 CALM = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
-) -> Iterator[Call]:
-    """Call what the console script calls, without the seconds that a new process takes."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("MSER_CACHE", "MSER_DEBUG"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mser", *map(str, arguments)])
-        capfd.readouterr()
-        code: int | str | None = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code
-        out, err = capfd.readouterr()
-        return int(code or 0), out, err
-
-    yield run
-    os.environ.pop("MSER_DEBUG", None)
 
 
 def extract_options(root: Path, cache: Path, encoders: dict[str, str]) -> list[object]:

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from mser.pipeline.corpora import synthetic
-from mser.tests.test_cli import Call, call, is_one_sentence
-
-__all__ = ["call"]
+from mser.tests.conftest import Call
+from mser.tests.test_cli import is_one_sentence
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from mser.pipeline import demo as module
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.demo import demo
+from mser.pipeline.extract import ExtractSettings
 from mser.tests.extract_runs import shards
 
 
@@ -21,7 +22,7 @@ def small(monkeypatch):
     small = SimpleNamespace(load=lambda root, **_: load(root), SENTENCE_WORDS=words)
     monkeypatch.setattr(module, "synthetic", small)
     monkeypatch.setattr(module, "HEADS", {head: ["epochs=1"] for head in module.HEADS})
-    monkeypatch.setattr(module, "ExtractSettings", partial(module.ExtractSettings, workers=0))
+    monkeypatch.setattr(module, "ExtractSettings", partial(ExtractSettings, workers=0))
 
 
 @pytest.mark.usefixtures("small")

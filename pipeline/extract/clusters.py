@@ -92,10 +92,11 @@ class Cluster:
 def threads_of(device: torch.device | str, cores: int) -> int:
     """Return how many jobs a process with so many cores has in hand at once.
 
-    On a CPU each computes on a thread of its own, and one more than cores, so that no core waits
-    for a disk. On a GPU one decodes, one computes, and one writes.
+    On a CPU each is computed on a thread of its own; one more than cores takes more from their
+    caches than it gains while others wait for a disk. On a GPU one decodes, one computes, and one
+    writes.
     """
-    return 3 if torch.device(device).type == "cuda" else cores + 1
+    return 3 if torch.device(device).type == "cuda" else cores
 
 
 def default_workers(device: torch.device) -> int:
@@ -144,6 +145,7 @@ def local_cluster(workers: int, device: torch.device, gpus: Sequence[str]) -> It
             {
                 "distributed.worker.multiprocessing-method": "spawn",  # torch survives no fork
                 "distributed.nanny.pre-spawn-environ": KEEP_MEMORY,
+                "distributed.worker.profile.enabled": False,  # it looks on, a hundred times a second
                 "distributed.scheduler.allowed-failures": 1,
                 # Otherwise a worker that is just being started again is taken for lost, for good.
                 "distributed.deploy.lost-worker-timeout": "365 days",

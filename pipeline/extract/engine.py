@@ -20,7 +20,7 @@ from .worker import Needs, Task, Work, lacking_there
 
 _AHEAD = 2  # jobs at a time for each thread of a worker: the one it does, and the next
 _LOOK = 1.0  # seconds between looks at which workers there are
-_PAUSE = 0.02
+_PAUSE = 0.1
 
 
 def run(
