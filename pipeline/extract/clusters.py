@@ -25,7 +25,7 @@ from .encoders import CONCURRENT
 _CONNECT = 10.0  # seconds
 _POLL = 0.5
 # A forward pass takes and frees large pieces of memory, which glibc keeps for the next one by this.
-# By Dask's own choice it gives all back at once, and a pass takes a third longer.
+# By Dask's own choice it gives all back at once, and a pass takes far longer.
 KEEP_MEMORY = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
@@ -145,7 +145,7 @@ def local_cluster(workers: int, device: torch.device, gpus: Sequence[str]) -> It
             {
                 "distributed.worker.multiprocessing-method": "spawn",  # torch survives no fork
                 "distributed.nanny.pre-spawn-environ": KEEP_MEMORY,
-                "distributed.worker.profile.enabled": False,  # it looks on, a hundred times a second
+                "distributed.worker.profile.enabled": False,  # a hundred looks a second
                 "distributed.scheduler.allowed-failures": 1,
                 # Otherwise a worker that is just being started again is taken for lost, for good.
                 "distributed.deploy.lost-worker-timeout": "365 days",
