@@ -1,5 +1,6 @@
 """Whatever shares a forward pass with an utterance, its features are those it has alone."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,8 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from mser.pipeline.encoder_files import find_encoder
 from mser.pipeline.extract import load_encoder
-from mser.pipeline.extract.encoders import FAMILIES
+from mser.pipeline.extract.encoders import FAMILIES, EncoderSettings
+from mser.pipeline.extract.work import load_once
 from mser.tests import small_models
 from mser.tests.small_models import (
     SPEECH,
@@ -176,3 +179,20 @@ def test_features_in_half_precision_are_those_of_single_precision_rounded(folder
     for half, single in zip(encoder.encode(waves, "float16"), encoder.encode(waves), strict=True):
         assert half.dtype == np.float16
         np.testing.assert_array_equal(half, single.astype(np.float16))
+
+
+def test_threads_of_a_worker_share_one_encoder(folder_of, monkeypatch):
+    made = []
+    family = FAMILIES["bert"]
+
+    def slow(settings):
+        made.append(settings)
+        time.sleep(0.05)
+        return family(settings)
+
+    monkeypatch.setitem(FAMILIES, "bert", slow)
+    settings = EncoderSettings(find_encoder(str(folder_of("bert"))), "bert", device="cpu")
+    with ThreadPoolExecutor(4) as pool:
+        encoders = list(pool.map(load_once, [settings] * 4))
+    assert len(made) == 1
+    assert len({id(one) for one in encoders}) == len({id(one.model) for one in encoders}) == 1

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,17 @@ class ShardReport:
     busy: bool = False
 
 
-@lru_cache(maxsize=2)
+_loading = Lock()
+
+
 def load_once(settings: EncoderSettings) -> Encoder[Any]:
-    """Load an encoder when a worker first needs it; a run has at most one of each modality."""
+    """Return a worker's encoder, made when a job first needs it; its threads share it."""
+    with _loading:  # two threads that come at once would make two
+        return _encoder(settings)
+
+
+@lru_cache(maxsize=2)  # a run has at most one of each modality
+def _encoder(settings: EncoderSettings) -> Encoder[Any]:
     return FAMILIES[settings.model_type](settings)
 
 

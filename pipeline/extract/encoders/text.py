@@ -1,5 +1,6 @@
 """BERT-like encoders: a text in, a vector for each token out, special tokens included."""
 
+import threading
 from functools import cached_property
 from typing import Any
 
@@ -28,6 +29,8 @@ class TextEncoder(Encoder[str]):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__(settings)
         self.padding = int(self.config.pad_token_id or 0)
+        # What a tokenizer is to cut off is kept in it, and two threads must not set it at once.
+        self._tokenizing = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -69,14 +72,15 @@ class TextEncoder(Encoder[str]):
     def prepare(self, one: str) -> list[Window]:
         """Tokenize a text, and cut it if it is long."""
         overlap = min(OVERLAP_TOKENS, self.max_tokens // 4)
-        encoded = self.tokenizer(
-            one,
-            truncation=True,
-            max_length=self.max_tokens,
-            stride=overlap,
-            return_overflowing_tokens=True,
-            return_special_tokens_mask=True,
-        )
+        with self._tokenizing:
+            encoded = self.tokenizer(
+                one,
+                truncation=True,
+                max_length=self.max_tokens,
+                stride=overlap,
+                return_overflowing_tokens=True,
+                return_special_tokens_mask=True,
+            )
         windows = []
         last = len(encoded["input_ids"]) - 1
         for number, ids in enumerate(encoded["input_ids"]):
