@@ -9,22 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
 from mser.tests.extract_runs import entry, features, ids_of, reasons, run, shards, shards_now
 from mser.tests.meld_tree import BAD_CLIPS, SPEECH_IDS, TEXT_IDS
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in every worker: how many threads share a product can change a bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def wait_for(condition, process: subprocess.Popen[bytes]) -> None:

@@ -71,13 +71,6 @@ def expected(corpus, encoders, tmp_path_factory):
     return found
 
 
-def test_two_workers_here_come_to_the_same_checksums(corpus, encoders, expected, tmp_path):
-    new = finished(start(corpus, tmp_path, encoders, "--workers", 2))
-    assert new == {"speech": UTTERANCES, "text": UTTERANCES}
-    for modality in encoders:
-        assert checksums(tmp_path, modality) == expected[modality]
-
-
 def test_workers_that_die_and_leave_cost_nothing(corpus, encoders, expected, tmp_path):
     cache = tmp_path / "cache"
     with started(tmp_path, workers=3) as there:
