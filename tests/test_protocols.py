@@ -90,6 +90,14 @@ def test_leave_one_session_out_has_a_fold_a_session() -> None:
         assert fold.name not in column(fold.train + fold.validation, "session")
 
 
+def check_each_is_tested_once(corpus: list[Utterance], folds: list[Fold]) -> None:
+    """Every fold holds the whole corpus, and every utterance is in one test part."""
+    everybody = sorted(one.id for one in corpus)
+    assert sorted(one.id for fold in folds for one in fold.test) == everybody
+    for fold in folds:
+        assert sorted(one.id for part in parts(fold) for one in part) == everybody
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=6), min_size=2, max_size=5).filter(
@@ -102,11 +110,8 @@ def test_laws_of_leave_one_session_out(sizes: list[list[int]], random: Any) -> N
     corpus = sessions(*sizes)
     random.shuffle(corpus)
     folds = make_folds(corpus, LEAVE_OUT)
-    tested = [one.id for fold in folds for one in fold.test]
-    assert sorted(tested) == sorted(one.id for one in corpus)  # each exactly once
+    check_each_is_tested_once(corpus, folds)
     for fold in folds:
-        everything = [one.id for part in parts(fold) for one in part]
-        assert sorted(everything) == sorted(one.id for one in corpus)
         assert all(parts(fold))
         assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
         for name in ("id", "dialogue", "speaker", "session"):
@@ -137,11 +142,8 @@ def test_laws_of_leave_one_speaker_out(sizes: list[list[int]], random: Any) -> N
     corpus = sessions(*sizes)
     random.shuffle(corpus)
     folds = make_folds(corpus, ONE_SPEAKER)
-    tested = [one.id for fold in folds for one in fold.test]
-    assert sorted(tested) == sorted(one.id for one in corpus)  # each exactly once
+    check_each_is_tested_once(corpus, folds)
     for fold in folds:
-        everything = [one.id for part in parts(fold) for one in part]
-        assert sorted(everything) == sorted(one.id for one in corpus)
         assert not column(fold.test, "speaker") & column(fold.validation, "speaker")
         for name in ("id", "dialogue", "speaker", "session"):
             assert not column(fold.train, name) & column(fold.validation + fold.test, name)

@@ -1,6 +1,6 @@
 """What keeps padding out of a batch's features, where a model's own attention mask does not.
 
-A wave2vec-like model normalises over time in its first convolution (``feat_extract_norm="group"``),
+A wav2vec2-like model normalises over time in its first convolution (``feat_extract_norm="group"``),
 so that padding would change every feature of an utterance. Here each row of a batch has statistics
 of its own. Some models also run several convolutions over positions, of which only the first sees
 zeros behind an utterance's end, as it would if there were no padding.
@@ -19,9 +19,12 @@ _samples: ContextVar[Sequence[int] | None] = ContextVar("_samples", default=None
 
 
 @contextmanager
-def lengths_known(samples: Sequence[int]) -> Iterator[None]:
-    """Tell the modules below how many samples each row of the batch has without its padding."""
-    token = _samples.set(samples)
+def lengths_known(samples: Sequence[int], longest: int) -> Iterator[None]:
+    """Tell the modules below how many samples each row of a batch has without its padding.
+
+    In a batch of rows that are all as long as the longest there is nothing to keep out.
+    """
+    token = _samples.set(samples if min(samples) < longest else None)
     try:
         yield
     finally:

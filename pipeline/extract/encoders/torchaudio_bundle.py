@@ -137,7 +137,7 @@ class BundleEncoder(Wav2Vec2Encoder):
         first: list[Tensor] = []
         token = _first_input.set(first)
         try:
-            with lengths_known(lengths):
+            with lengths_known(lengths, values.shape[-1]):
                 layers, _ = model.extract_features(values, ends)  # type: ignore[operator]
         finally:
             _first_input.reset(token)

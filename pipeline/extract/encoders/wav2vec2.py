@@ -63,7 +63,7 @@ class Wav2Vec2Encoder(SpeechEncoder):
         self, model: torch.nn.Module, values: Tensor, lengths: Sequence[int]
     ) -> Sequence[Tensor]:
         """Run the model on waves (batch, samples)."""
-        with lengths_known(lengths):
+        with lengths_known(lengths, values.shape[-1]):
             return super().hidden_states(model, values, lengths)
 
 
