@@ -13,8 +13,9 @@ class BottleneckBlock(nn.Module):
     """One layer of bottleneck fusion (MBT: Nagrani et al., NeurIPS 2021).
 
     For each modality m, with its own weights, [z_m' ; b_m'] = Block_m([z_m ; b]); then b' is the
-    mean of b_m' over the modalities. Tokens of different modalities never attend to each other:
-    what one modality says to another is in the bottlenecks that both leave for the next layer.
+    mean of b_m' over the modalities that an utterance has. Tokens of different modalities never
+    attend to each other: what one modality says to another is in the bottlenecks that both leave
+    for the next layer.
 
     Args:
         modalities: their names.
@@ -50,7 +51,7 @@ class BottleneckBlock(nn.Module):
             modality → (B, T_m, W) z_m' (without ``update_tokens`` an empty dict), and (B, N, W) b'.
         """
         n = bottlenecks.shape[1]
-        new_tokens, new_bottlenecks = {}, []
+        new_tokens, total = {}, torch.zeros_like(bottlenecks)
         for m, z in tokens.items():
             rows = torch.cat([z, bottlenecks], dim=1)
             valid = F.pad(masks[m], (0, n), value=True)  # bottlenecks are never padding
@@ -59,5 +60,11 @@ class BottleneckBlock(nn.Module):
                 new_tokens[m] = updated[:, :-n]
             else:
                 updated = self.blocks[m](bottlenecks, valid, memory=rows)
-            new_bottlenecks.append(updated[:, -n:])
-        return new_tokens, torch.stack(new_bottlenecks).mean(dim=0)
+            total = total + torch.where(_some(masks[m]), updated[:, -n:], 0.0)
+        present = torch.stack([_some(masks[m]) for m in tokens]).sum(dim=0)
+        return new_tokens, total / present
+
+
+def _some(mask: Tensor) -> Tensor:
+    """(B, T) → (B, 1, 1) bool, whether the utterance has the modality."""
+    return mask.any(dim=1)[:, None, None]

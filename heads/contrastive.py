@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def info_nce(a: Tensor, b: Tensor, temperature: float, present: Tensor | None = None) -> Tensor:
     """Symmetric InfoNCE: a_i must find b_i among all b, and b_i must find a_i among all a.
 
     With s_ij = cos(a_i, b_j) / τ, the mean over i of
@@ -22,24 +22,31 @@ def info_nce(a: Tensor, b: Tensor, temperature: float) -> Tensor:
         a: (B, D) floating representations; row i belongs to row i of ``b``.
         b: (B, D) floating.
         temperature: τ > 0.
+        present: (B,) bool, the utterances that have both; the others are neither pairs nor
+            negatives. None for all.
 
     Returns:
         Scalar, ≥ 0.
     """
-    return matching_loss(_cosines(a, b) / temperature)
+    return matching_loss(_cosines(a, b) / temperature, present)
 
 
-def matching_loss(similarity: Tensor) -> Tensor:
+def matching_loss(similarity: Tensor, present: Tensor | None = None) -> Tensor:
     """Cross-entropy of the diagonal, by rows and by columns: InfoNCE for any similarity.
 
     Args:
         similarity: (B, B) floating logits, divided by the temperature; the pairs are the diagonal.
+        present: (B,) bool, the rows and columns that count; None for all.
 
     Returns:
-        Scalar, ≥ 0.
+        Scalar, ≥ 0; 0 where nothing counts.
     """
+    if present is not None:
+        similarity = similarity[present][:, present]
     pairs = torch.arange(len(similarity), device=similarity.device)
-    return (F.cross_entropy(similarity, pairs) + F.cross_entropy(similarity.T, pairs)) / 2
+    total = F.cross_entropy(similarity, pairs, reduction="sum")
+    total = total + F.cross_entropy(similarity.T, pairs, reduction="sum")
+    return total / (2 * max(len(similarity), 1))
 
 
 def supervised_contrastive(a: Tensor, b: Tensor, labels: Tensor, temperature: float) -> Tensor:

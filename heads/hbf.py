@@ -45,14 +45,13 @@ from itertools import combinations
 from math import inf
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .bottleneck import BottleneckBlock
 from .contrastive import info_nce, supervised_contrastive
 from .errors import require
 from .head import Head, HeadOutput
-from .layer_mix import Layer
+from .layer_mix import Layers
 from .pooling import masked_mean
 from .stem import StageStems
 
@@ -93,7 +92,7 @@ class HBF(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layer | None = None,
+        layer: Layers | None = None,
         *,
         width: int = 256,
         n_attention_heads: int = 4,
@@ -156,7 +155,7 @@ class HBF(Head):
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, len(logits))
-        terms = {"cross_entropy": F.cross_entropy(logits, labels)}
+        terms = {"cross_entropy": self.cross_entropy(logits, labels)}
         views = self.represent(tokens, masks)
         if self.weights["intra_modal"] and self.training and self.dropout:
             second = self.represent(self.stem_tokens(hidden), masks)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import require
@@ -41,12 +42,18 @@ class Head(nn.Module):
     Attributes:
         layers: modality → the cached layer positions that the head reads, set by each head. A
             batch holds exactly those layers in that order, so nothing else need be read from disk.
+        reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and wants
+            batches of whole dialogues.
+        class_weights: (C,) weights of the classes in the cross-entropy, or None for equal ones.
+            They belong to the training and are not among the saved weights.
 
     Raises:
         HeadError: no modality, a name that a module cannot have, or a size below its minimum.
     """
 
     layers: dict[str, tuple[int, ...]]
+    reads_dialogues = False
+    class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
 
     def __init__(
@@ -59,6 +66,7 @@ class Head(nn.Module):
         require(len(self.dims) > 0, "a head needs at least one modality in dims")
         require(n_classes >= 2, f"n_classes must be at least 2, not {n_classes}")
         self._require_modalities("n_layers", self.n_layers)
+        self.register_buffer("class_weights", None, persistent=False)
         reserved = nn.ModuleDict()
         for name, width in self.dims.items():
             message = f"a modality cannot be called {name!r}, choose another name"
@@ -79,14 +87,27 @@ class Head(nn.Module):
             features: modality → (B, L_m, T_m, D_m) floating hidden states, L_m the layers of
                 ``self.layers[m]``; (B, T_m, D_m) will do where the head reads one layer. Any
                 floating dtype: it is cast to the dtype of the parameters.
-            lengths: modality → (B,) int64 valid positions, each in 1 .. T_m. Best left on the
-                CPU, where checking them makes no device wait; the head moves them.
+            lengths: modality → (B,) int64 valid positions, each in 0 .. T_m: 0 where an utterance
+                lacks the modality, but no utterance may lack all. Best left on the CPU, where
+                checking them makes no device wait; the head moves them.
             labels: (B,) int64 classes in 0 .. C - 1, or None to have no loss.
 
         Raises:
             HeadError: a modality, shape, dtype, length or label that does not fit the head.
         """
         raise NotImplementedError
+
+    def turns(self) -> tuple[str, ...]:
+        """Return the modalities that take turns in a training step, in order.
+
+        Most heads have none: a step is one forward pass with one loss. Where there are some, the
+        trainer calls ``forward(…, turn=m)`` and moves the weights for each of them in turn.
+        """
+        return ()
+
+    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy of (B, C) logits, each class by its weight in ``class_weights``."""
+        return F.cross_entropy(logits, labels, weight=self.class_weights)
 
     def inputs(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
@@ -121,10 +142,13 @@ class Head(nn.Module):
                 f"not {tuple(length.shape)} of {length.dtype}",
             )
             size = x.shape[2]
-            inside = bool(((length >= 1) & (length <= size)).all())
-            require(inside, f"lengths of {name} must be in 1 .. {size}, not {length.tolist()}")
+            inside = bool(((length >= 0) & (length <= size)).all())
+            require(inside, f"lengths of {name} must be in 0 .. {size}, not {length.tolist()}")
             masks[name] = length_mask(length.to(x.device), size)
             clean[name] = torch.where(masks[name][:, None, :, None], x, 0.0).to(dtype)
+        longest = torch.stack([length.cpu() for length in lengths.values()]).amax(dim=0)
+        empty = (longest == 0).nonzero().flatten().tolist()
+        require(not empty, f"utterances {empty} of the batch have no modality at all")
         return clean, masks
 
     def output(

@@ -3,12 +3,11 @@
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import require
 from .head import Head, HeadOutput
-from .layer_mix import Layer, LayerMix
+from .layer_mix import LayerMixes, Layers
 from .pooling import masked_mean
 
 
@@ -23,7 +22,7 @@ class LinearProbe(Head):
         dims: modality → width D_m; one modality or more.
         n_classes: C.
         n_layers: modality → number of cached layers; 1 each if None.
-        layer: ``"mix"`` (also for None), ``"last"`` or a position, the same for every modality.
+        layer: see :class:`LayerMixes`; None mixes all layers.
         dropout: probability of dropping an element of the pooled vector, in [0, 1).
 
     Raises:
@@ -35,16 +34,14 @@ class LinearProbe(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layer | None = None,
+        layer: Layers | None = None,
         *,
         dropout: float = 0.0,
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
         require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
-        chosen = "mix" if layer is None else layer
-        mixes = {name: LayerMix(self.n_layers[name], chosen) for name in self.dims}
-        self.layers = {name: mix.positions for name, mix in mixes.items()}
-        self.mixes = nn.ModuleDict(mixes)
+        self.mixes = LayerMixes(self.n_layers, layer)
+        self.layers = self.mixes.positions
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(sum(self.dims.values()), n_classes)
 
@@ -56,9 +53,9 @@ class LinearProbe(Head):
     ) -> HeadOutput:
         """Classify a batch; see :meth:`Head.forward` for shapes and errors."""
         hidden, masks = self.inputs(features, lengths)
-        pooled = [masked_mean(self.mixes[name](x), masks[name]) for name, x in hidden.items()]
+        pooled = [masked_mean(x, masks[name]) for name, x in self.mixes(hidden).items()]
         logits: Tensor = self.classifier(self.dropout(torch.cat(pooled, dim=1)))
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, len(logits))
-        return self.output(logits, {"cross_entropy": F.cross_entropy(logits, labels)}, {})
+        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})

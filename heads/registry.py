@@ -6,7 +6,7 @@ from typing import Any
 from .errors import unknown
 from .hbf import HBF
 from .head import Head
-from .layer_mix import Layer
+from .layer_mix import Layers
 from .linear import LinearProbe
 from .options import check_options
 
@@ -19,7 +19,7 @@ def build_head(
     dims: Mapping[str, int],
     n_classes: int,
     n_layers: Mapping[str, int] | None = None,
-    layer: Layer | None = None,
+    layer: Layers | None = None,
     **options: Any,
 ) -> Head:
     """Build a head by its name in :data:`HEADS`.
@@ -29,8 +29,8 @@ def build_head(
         dims: modality → width of its hidden states, in the order to be kept when loading weights.
         n_classes: C, at least 2.
         n_layers: modality → number of cached layers; 1 each if None.
-        layer: ``"mix"``, ``"last"`` or a position among the cached layers; None for the head's own
-            default.
+        layer: ``"mix"``, ``"last"``, a position among the cached layers, several positions to be
+            mixed, or one of these for each modality by name; None for the head's own default.
         options: the head's own options; see its class.
 
     Returns:

@@ -1,9 +1,11 @@
 """From an encoder's hidden states to a head's width."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .layer_mix import Layer, LayerMixes, Layers
 
 
 class Stem(nn.Module):
@@ -30,9 +32,56 @@ class Stem(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) → (B, T, W), each position by itself."""
-        x = F.gelu(self.linear(self.norm(x)))
-        keep = F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.dropout, self.training)
-        return x * keep
+        return channel_dropout(F.gelu(self.linear(self.norm(x))), self.dropout, self.training)
+
+
+def channel_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
+    """Drop channels of (B, T, W), the same ones at all positions of an utterance."""
+    return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), rate, training)
+
+
+class Projections(nn.Module):
+    """What stands before most heads: layer mix → LayerNorm → Linear → dropout, per modality.
+
+    The LayerNorm and the dropout are those of :class:`Stem` [interpretation].
+
+    Args:
+        dims: modality → D_m, the width of its hidden states.
+        n_layers: modality → cached layers.
+        width: W, that of the head.
+        dropout: probability of dropping a channel, in [0, 1).
+        layer: see :class:`LayerMixes`.
+        default: see :class:`LayerMixes`.
+
+    Attributes:
+        positions: modality → the cached layers that it reads; what a head has as ``layers``.
+
+    Raises:
+        HeadError: a layer that is not there.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        n_layers: Mapping[str, int],
+        width: int,
+        dropout: float,
+        layer: Layers | None = None,
+        default: Mapping[str, Layer] | None = None,
+    ) -> None:
+        super().__init__()
+        self.mixes = LayerMixes(n_layers, layer, default)
+        self.positions = self.mixes.positions
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(dim) for m, dim in dims.items()})
+        self.linears = nn.ModuleDict({m: nn.Linear(dim, width) for m, dim in dims.items()})
+        self.dropout = dropout
+
+    def forward(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Modality → (B, L_m, T_m, D_m) hidden states to modality → (B, T_m, W)."""
+        return {
+            m: channel_dropout(self.linears[m](self.norms[m](x)), self.dropout, self.training)
+            for m, x in self.mixes(hidden).items()
+        }
 
 
 class StageStems(nn.Module):

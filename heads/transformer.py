@@ -1,5 +1,6 @@
-"""One pre-LN transformer block, for self-attention and for attention to a longer memory."""
+"""Pre-LN transformer pieces: attention with a key mask, and the blocks that are made of it."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,28 +35,91 @@ class Attention(nn.Module):
         Args:
             x: (B, Q, W) floating queries.
             memory: (B, T, W) floating keys and values, finite in the padding too.
-            mask: (B, T) bool, True where a row of ``memory`` is valid; at least one an utterance.
+            mask: (B, T) bool, True where a row of ``memory`` is valid.
 
         Returns:
-            (B, Q, W).
+            (B, Q, W); zeros for an utterance without any valid row, which has nothing to say.
         """
         key, value = self.key_value(memory).chunk(2, dim=2)
+        some = mask.any(dim=1)[:, None, None]
         attended = F.scaled_dot_product_attention(
             self._split(self.query(x)),
             self._split(key),
             self._split(value),
-            attn_mask=mask[:, None, None, :],
+            # A softmax over nothing is NaN: such rows see their padding, and are then dropped.
+            attn_mask=(mask.unsqueeze(1) | ~some).unsqueeze(1),
         )
         out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
-        return out
+        return torch.where(some, out, 0.0)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, W) → (B, heads, T, W / heads)."""
         return x.reshape(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
 
 
+class AttentionStep(nn.Module):
+    """x + dropout(Attention(LN(x), LN(memory))): attention as a residual branch.
+
+    Args:
+        width: W.
+        n_heads: attention heads; must divide W.
+        dropout: of the residual branch, in [0, 1), and of nothing inside it: on a CPU the fused
+            attention takes no dropout.
+        foreign: the memory comes from elsewhere and has a LayerNorm of its own; otherwise it
+            shares that of ``x``.
+
+    Raises:
+        HeadError: a width that ``n_heads`` does not divide.
+    """
+
+    def __init__(self, width: int, n_heads: int, dropout: float, *, foreign: bool = False) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.memory_norm = nn.LayerNorm(width) if foreign else None
+        self.attention = Attention(width, n_heads)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
+        """(B, Q, W) → (B, Q, W), by attention to itself or to ``memory`` (B, T, W).
+
+        ``mask`` is (B, T) bool, the valid rows of the memory; T = Q where there is none.
+        """
+        query = self.norm(x)
+        if memory is None:
+            context = query
+        else:
+            context = (self.norm if self.memory_norm is None else self.memory_norm)(memory)
+        updated: Tensor = x + self.dropout(self.attention(query, context, mask))
+        return updated
+
+
+class FeedForwardStep(nn.Module):
+    """x + dropout(FFN(LN(x))); the FFN is Linear → GELU → Linear, ratio 4.
+
+    Args:
+        width: W.
+        dropout: of the residual branch: drawing masks four times as wide inside it would cost as
+            much as the layer they would drop.
+    """
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.Sequential(
+            nn.Linear(width, FEED_FORWARD_RATIO * width),
+            nn.GELU(),
+            nn.Linear(FEED_FORWARD_RATIO * width, width),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) → (B, T, W), each position by itself."""
+        updated: Tensor = x + self.dropout(self.layers(self.norm(x)))
+        return updated
+
+
 class PreNormBlock(nn.Module):
-    """x + Attention(LN(x)), then x + FFN(LN(x)); the FFN is Linear → GELU → Linear, ratio 4.
+    """An attention step, then a feed-forward step.
 
     Normalising before each part (Xiong et al., 2020) trains without warm-up. There is no
     positional encoding: an encoder's hidden states already carry their positions.
@@ -63,9 +127,7 @@ class PreNormBlock(nn.Module):
     Args:
         width: W.
         n_heads: attention heads; must divide W.
-        dropout: of both residual branches, in [0, 1), and of nothing inside them: on a CPU the
-            fused attention takes no dropout, and drawing masks four times as wide costs as much as
-            the layer they would drop.
+        dropout: of both residual branches, in [0, 1).
 
     Raises:
         HeadError: a width that ``n_heads`` does not divide.
@@ -73,15 +135,8 @@ class PreNormBlock(nn.Module):
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(width)
-        self.attention = Attention(width, n_heads)
-        self.feed_forward_norm = nn.LayerNorm(width)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(width, FEED_FORWARD_RATIO * width),
-            nn.GELU(),
-            nn.Linear(FEED_FORWARD_RATIO * width, width),
-        )
-        self.dropout = nn.Dropout(dropout)
+        self.attend = AttentionStep(width, n_heads, dropout)
+        self.feed_forward = FeedForwardStep(width, dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
         """Update ``x`` by attention to itself, or to ``memory`` where it is given.
@@ -97,8 +152,5 @@ class PreNormBlock(nn.Module):
         Returns:
             (B, Q, W); in the padding, finite values without a meaning.
         """
-        query = self.attention_norm(x)
-        context = query if memory is None else self.attention_norm(memory)
-        x = x + self.dropout(self.attention(query, context, mask))
-        updated: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        updated: Tensor = self.feed_forward(self.attend(x, mask, memory))
         return updated
