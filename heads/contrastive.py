@@ -1,7 +1,7 @@
-"""Contrastive losses over a batch: symmetric InfoNCE and its supervised variant.
+"""Contrastive losses over a batch: symmetric InfoNCE, its supervised variant, relations.
 
-Both compare directions, not lengths: representations are L2-normalised here, so that dot products
-are cosines. Both work in float32 at least, also under autocast: at a temperature of 0.07 a rounding
+All compare directions, not lengths: representations are L2-normalised here, so that dot products
+are cosines. All work in float32 at least, also under autocast: at a temperature of 0.07 a rounding
 of half precision would be visible in the loss.
 """
 
@@ -49,7 +49,9 @@ def matching_loss(similarity: Tensor, present: Tensor | None = None) -> Tensor:
     return total / (2 * max(len(similarity), 1))
 
 
-def supervised_contrastive(a: Tensor, b: Tensor, labels: Tensor, temperature: float) -> Tensor:
+def supervised_contrastive(
+    a: Tensor, b: Tensor, labels: Tensor, temperature: float, present: Tensor | None = None
+) -> Tensor:
     """SupCon over two views: every view of the same class is a positive.
 
     With z the 2B normalised views, A(i) all others than i and P(i) those of A(i) in the class of i,
@@ -61,17 +63,43 @@ def supervised_contrastive(a: Tensor, b: Tensor, labels: Tensor, temperature: fl
         b: (B, D) floating, the second views of the same utterances.
         labels: (B,) int64 classes.
         temperature: τ > 0.
+        present: (B,) bool, the utterances that count; None for all.
 
     Returns:
-        Scalar, ≥ 0.
+        Scalar, ≥ 0; 0 where nothing counts.
     """
+    if present is not None:
+        a, b, labels = a[present], b[present], labels[present]
     views, classes = torch.cat([a, b]), labels.repeat(2)
     similarity = _cosines(views, views) / temperature
     itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
     others = similarity.masked_fill(itself, float("-inf"))
     log_p = similarity - others.logsumexp(dim=1, keepdim=True)
     positive = (classes.unsqueeze(0) == classes.unsqueeze(1)) & ~itself
-    return -(torch.where(positive, log_p, 0.0).sum(dim=1) / positive.sum(dim=1)).mean()
+    each = torch.where(positive, log_p, 0.0).sum(dim=1) / positive.sum(dim=1)
+    return -each.sum() / max(len(views), 1)
+
+
+def relation_distance(a: Tensor, b: Tensor, present: Tensor | None = None) -> Tensor:
+    """How far two modalities disagree about which utterances are alike [interpretation].
+
+    (1/B²) ‖S_aa - S_bb‖²_F, with S_aa and S_bb the (B, B) matrices of the cosines within each: the
+    *relative* interactions of HBAF (arXiv 2503.06405), which names them in its abstract only.
+    For B = 1 both matrices are 1: the loss is 0 and so is its gradient.
+
+    Args:
+        a: (B, D) floating representations; row i belongs to row i of ``b``.
+        b: (B, E) floating; E may differ from D.
+        present: (B,) bool, the utterances that have both; the others do not count, in B neither.
+            None for all.
+
+    Returns:
+        Scalar in 0 .. 4.
+    """
+    if present is not None:
+        a, b = a[present], b[present]
+    difference = _cosines(a, a) - _cosines(b, b)
+    return difference.square().sum() / max(len(a), 1) ** 2
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:

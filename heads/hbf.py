@@ -1,22 +1,24 @@
-"""``hbf``: hierarchical bottleneck feature fusion with contrastive calibration.
+"""``hbf``: hierarchical bottleneck feature fusion under a modality constraint.
 
 After "modality constraint with hierarchical bottleneck feature fusion" (Speech Communication 173,
 2025, 103278). Only its abstract is public. From it: a *scalable* framework (any encoders, any
-modalities), a hierarchy of bottleneck fusion, and intra- and inter-modal contrastive learning that
-calibrates modality-specific and cross-modal distributions. Everything beyond is an INTERPRETATION,
-part by part below, and no result of this head reproduces the paper's.
+modalities), a hierarchy of bottleneck fusion, intra- and inter-modal contrastive learning that
+calibrates modality-specific and cross-modal distributions, MRC that restricts the learning path of
+the modality encoders, and MB that lets modalities learn in alternation. Everything beyond is an
+INTERPRETATION, part by part below, and no result of this head reproduces the paper's.
 
 Notation: modality m, stage k = 1 .. K, utterance i; x_m^k are the hidden states of the frozen
 encoder of m at the depth of stage k, and b^k the bottleneck tokens after stage k.
 
 Stems [interpretation]
-    z_m^k = Stem_m^k(x_m^k), see ``Stem``; one for each modality and stage.
+    z_m^k = Stem_m^k(x_m^k), see ``Stem``; one for each modality and stage. They are what MRC and MB
+    take for the "modality encoders", since those before the cache are frozen.
 
 Fusion [interpretation, after MBT: Nagrani et al., NeurIPS 2021]
-    ({y_m^k}, b^k) = BottleneckBlock^k({z_m^k}, b^{k-1}), with b^0 learned. Only the bottlenecks go
-    from stage to stage: the tokens of each stage are those of its own stems, without a residual
-    from the stage before. The frozen encoder has already computed the deeper tokens from the
-    shallower ones, so a second such path would add nothing but a way round the bottlenecks.
+    ({y_m^k}, b^k) = BottleneckBlock^k({MRC(z_m^k)}, b^{k-1}), with b^0 learned. Only the
+    bottlenecks go from stage to stage: the tokens of each stage are those of its own stems, without
+    a residual from the stage before. The frozen encoder has already computed the deeper tokens from
+    the shallower ones, so a second such path would add nothing but a way round the bottlenecks.
 
 Hierarchy [interpretation]
     Stage k reads the cached layer at depth d_k, position round(d_k · (L_m - 1)); by default the
@@ -26,32 +28,47 @@ Hierarchy [interpretation]
 Output [interpretation]
     [mean_t y_m^K for each m ; mean of b^1 .. b^K over tokens and stages] → LayerNorm → Linear.
 
-Contrastive terms [interpretation]
-    On the stems and not on the fused tokens, so that they calibrate each modality by itself:
-    p_m = MLP_m(mean_k mean_t z_m^k).
-    Intra-modal: p_m and p'_m from two passes of the stem with different dropout masks are a
+A modality's own losses [interpretation]
+    On the stems and not on the fused tokens: with s_m = mean_k mean_t z_m^k,
+    uni_modal = mean over m of the cross-entropy of p_m = softmax(Linear(LayerNorm(s_m))), and the
+    contrastive terms compare v_m = MLP_m(s_m).
+    intra_modal: v_m and v'_m from two passes of the stem with different dropout masks are a
     positive pair (as in SimCSE: Gao et al., EMNLP 2021), by InfoNCE or, ``supervised``, by SupCon;
     mean over m. Only in training with a dropout, for otherwise the two views are one.
-    Inter-modal: InfoNCE between p_m and p_n; mean over the pairs m < n.
+    inter_modal: InfoNCE between v_m and v_n; mean over the pairs m < n.
 
-The abstract's MRC (restricting the learning path of the modality encoders) and MB (modalities that
-learn in alternation) are NOT built. Their place is the one call of ``fuse`` in ``forward``, where
-stems meet fusion: MRC would weaken the gradient of its ``tokens`` (with losses of the stems' own to
-replace it), and MB would detach those of the modalities whose turn it is not.
+MRC [interpretation], see :mod:`.constraint`
+    What the fusion sends back to a stem is scaled by β (0 by default, so that a stem learns from
+    its modality's own losses alone), or freed of what conflicts with those; or it is let through.
+    The second dropout view of intra_modal is another pass, of which the fusion sees nothing.
+
+MB [interpretation], see :mod:`.alternation`
+    In a training step the modalities take turns, the weak one first. In the turn of m, z_n for
+    n ≠ m are fixed, and the loss is the fused cross-entropy, uni_modal and intra_modal of m alone,
+    inter_modal of the pairs with m, and agreement: p_m is drawn towards those p_n that are surer of
+    the true class. Fusion and classifier learn in every turn. Without a ``turn`` the loss has all
+    modalities and no agreement.
+
+Missing modalities [interpretation]
+    An utterance that lacks m (length 0, or masked by ``masking`` in training) has a zero vector for
+    mean_t y_m^K, and is not in the pairs, in the own losses or in the confidence of m.
 """
 
 from collections.abc import Mapping
-from itertools import combinations
 from math import inf
 
 import torch
 from torch import Tensor, nn
 
+from .alternation import TurnOrder, agreement
 from .bottleneck import BottleneckBlock
-from .contrastive import info_nce, supervised_contrastive
-from .errors import require
+from .calibration import inter_modal, intra_modal
+from .constraint import Constraint
+from .errors import require, unknown
 from .head import Head, HeadOutput
 from .layer_mix import Layers
+from .modality_masking import ModalityMasking
+from .own_classifiers import OwnClassifiers, classifier, uni_modal
 from .pooling import masked_mean
 from .stem import StageStems
 
@@ -62,8 +79,9 @@ Tokens = dict[str, list[Tensor]]
 class HBF(Head):
     """``hbf``; the module's docstring has the equations and says what is interpretation.
 
-    loss = cross_entropy + intra_weight · intra_modal + inter_weight · inter_modal, the names being
-    those of the terms. A term of weight 0 is not computed and has no name in the output.
+    loss = cross_entropy + own_weight · uni_modal + agreement · agreement + intra_weight ·
+    intra_modal + inter_weight · inter_modal, the names being those of the terms. A term of weight 0
+    is not computed and has no name in the output.
 
     Args:
         dims: modality → width D_m; one modality or more (one has no inter-modal term).
@@ -81,7 +99,16 @@ class HBF(Head):
         inter_weight: of the inter-modal term; 0 switches it off.
         supervised: SupCon in place of InfoNCE in the intra-modal term.
         temperature: τ > 0 of both contrastive terms.
-        projection: width of the representations p_m that they compare.
+        projection: width of the representations v_m that they compare.
+        mrc: ``"scale"``, ``"project"`` or ``"off"``, see :class:`Constraint`.
+        beta: β in [0, 1] of ``"scale"``.
+        mb: whether modalities take turns.
+        agreement: μ, the weight of the agreement term, which only ``mb`` has; 0 switches it off.
+        own_weight: of the term ``uni_modal``, which there is with MRC or MB. It may be 0 without
+            MB, which needs each modality's own classifier to have learnt, and where MRC leaves the
+            stems something else to learn from.
+        masking: probability that an utterance loses a modality in training, see
+            :class:`ModalityMasking`.
 
     Raises:
         HeadError: a ``layer``, or an option out of its range; see also :class:`Head`.
@@ -105,6 +132,12 @@ class HBF(Head):
         supervised: bool = False,
         temperature: float = 0.07,
         projection: int = 128,
+        mrc: str = "scale",
+        beta: float = 0.0,
+        mb: bool = True,
+        agreement: float = 0.1,
+        own_weight: float = 1.0,
+        masking: float = 0.0,
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
         require(layer is None, "hbf reads several layers: use its option depths, not layer")
@@ -115,12 +148,23 @@ class HBF(Head):
         sizes = {"width": width, "n_bottlenecks": n_bottlenecks, "projection": projection}
         for name, size in sizes.items():
             require(size >= 1, f"{name} must be at least 1, not {size}")
-        self.weights = {"intra_modal": intra_weight, "inter_modal": inter_weight}
+        self.weights = {
+            "uni_modal": own_weight,
+            "agreement": agreement,
+            "intra_modal": intra_weight,
+            "inter_modal": inter_weight,
+        }
         for name, weight in self.weights.items():
             require(0 <= weight < inf, f"the weight of {name} must not be negative, not {weight}")
+        self.constraint = Constraint(mrc, beta)
+        contrasts = (intra_weight and dropout) or (inter_weight and len(self.dims) > 1)
+        unfed = mrc == "scale" and beta == 0 and not contrasts
+        needed = "is needed by mb" if mb else "or beta is needed for the stems to learn anything"
+        require(own_weight > 0 or not (mb or unfed), f"an own_weight above 0 {needed}")
         self.supervised = supervised
         self.temperature = temperature
         self.dropout = dropout
+        self.masking = ModalityMasking(masking)
 
         wanted = {
             m: [round((depth if hierarchical else 1) * (n - 1)) for depth in depths]
@@ -137,36 +181,65 @@ class HBF(Head):
         self.stages = nn.ModuleList(
             BottleneckBlock(self.dims, width, n_attention_heads, dropout) for _ in depths
         )
-        fused_width = (len(self.dims) + 1) * width
-        self.classifier = nn.Sequential(
-            nn.LayerNorm(fused_width), nn.Linear(fused_width, n_classes)
-        )
+        self.classifier = classifier((len(self.dims) + 1) * width, n_classes)
+        names, own = tuple(self.dims), own_weight > 0 and (mb or mrc != "off")
+        self.own_classifiers = OwnClassifiers(names, width, n_classes) if own else None
+        self.turn_order = TurnOrder(names, n_classes) if mb else None
+
+    def turns(self) -> tuple[str, ...]:
+        """See :meth:`Head.turns`; the weak modality first, none in evaluation or without MB."""
+        if self.turn_order is None or not self.training or len(self.dims) == 1:
+            return ()
+        return self.turn_order.order()
 
     def forward(
         self,
         features: Mapping[str, Tensor],
         lengths: Mapping[str, Tensor],
         labels: Tensor | None = None,
+        turn: str | None = None,
     ) -> HeadOutput:
-        """Classify a batch; see :meth:`Head.forward` for shapes and errors."""
+        """Classify a batch; see :meth:`Head.forward` for shapes and errors.
+
+        With ``turn`` the loss is that of a modality's turn: no gradient reaches the stems,
+        projections and own classifiers of the others.
+        """
+        if turn is not None and turn not in self.dims:
+            raise unknown("modality for a turn", turn, self.dims)
+        require(turn is None or self.turn_order is not None, "hbf has no turns without mb")
         hidden, masks = self.inputs(features, lengths)
-        tokens = self.stem_tokens(hidden)
-        logits: Tensor = self.classifier(self.fuse(tokens, masks))
+        masks = self.masking(masks)
+        tokens = self.stem_tokens(hidden, turn)
+        ways = {m: [self.constraint(z) for z in stages] for m, stages in tokens.items()}
+        to_fusion = {m: [way[0] for way in stages] for m, stages in ways.items()}
+        logits: Tensor = self.classifier(self.fuse(to_fusion, masks))
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, len(logits))
+        pooled = _pool({m: [way[1] for way in stages] for m, stages in ways.items()}, masks)
+        present = {m: mask.any(dim=1) for m, mask in masks.items()}
         terms = {"cross_entropy": self.cross_entropy(logits, labels)}
-        views = self.represent(tokens, masks)
+        if self.own_classifiers is not None:
+            own = self.own_classifiers(pooled)
+            terms |= self._own_terms(own, present, labels, turn)
+        views = {m: self.projections[m](x) for m, x in pooled.items()}
+        views |= {m: v.detach() for m, v in views.items() if turn not in (None, m)}
         if self.weights["intra_modal"] and self.training and self.dropout:
-            second = self.represent(self.stem_tokens(hidden), masks)
-            terms["intra_modal"] = self._intra_modal(views, second, labels)
+            learning = {m: x for m, x in hidden.items() if turn in (None, m)}
+            again = _pool(self.stem_tokens(learning), masks)
+            second = {m: self.projections[m](x) for m, x in again.items()}
+            first = {m: views[m] for m in second}
+            classes = labels if self.supervised else None
+            terms["intra_modal"] = intra_modal(first, second, present, self.temperature, classes)
         if self.weights["inter_modal"] and len(views) > 1:
-            terms["inter_modal"] = self._inter_modal(views)
+            terms["inter_modal"] = inter_modal(views, present, self.temperature, turn)
         return self.output(logits, terms, self.weights)
 
-    def stem_tokens(self, hidden: Mapping[str, Tensor]) -> Tokens:
-        """z_m^k from modality → (B, L_m, T_m, D_m)."""
-        return {m: self.stems[m](x) for m, x in hidden.items()}
+    def stem_tokens(self, hidden: Mapping[str, Tensor], turn: str | None = None) -> Tokens:
+        """z_m^k from modality → (B, L_m, T_m, D_m); in a turn, those of the others are fixed."""
+        tokens: Tokens = {m: self.stems[m](x) for m, x in hidden.items()}
+        fixed = [m for m in tokens if turn not in (None, m)]
+        return tokens | {m: [z.detach() for z in tokens[m]] for m in fixed}
 
     def fuse(self, tokens: Tokens, masks: Mapping[str, Tensor]) -> Tensor:
         """Pass the bottlenecks through the stages: (B, (M + 1) · W) for M modalities."""
@@ -181,25 +254,28 @@ class HBF(Head):
         pooled = [masked_mean(y[m], masks[m]) for m in self.dims]
         return torch.cat([*pooled, torch.stack(passed).mean(dim=(0, 2))], dim=1)
 
-    def represent(self, tokens: Tokens, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """p_m: modality → (B, projection), from the pooled stems alone."""
-        pooled = {m: [masked_mean(z, masks[m]) for z in stages] for m, stages in tokens.items()}
-        return {m: self.projections[m](torch.stack(p).mean(dim=0)) for m, p in pooled.items()}
+    def _own_terms(
+        self,
+        own: Mapping[str, Tensor],
+        present: dict[str, Tensor],
+        labels: Tensor,
+        turn: str | None,
+    ) -> dict[str, Tensor]:
+        """``uni_modal`` and ``agreement`` from the own logits, followed by the order of turns."""
+        learning = {m: x for m, x in own.items() if turn in (None, m)}
+        terms = {"uni_modal": uni_modal(learning, present, labels, self.cross_entropy)}
+        if turn is not None and self.weights["agreement"] and len(own) > 1:
+            terms["agreement"] = agreement(turn, own, present, labels)
+        if self.turn_order is not None and self.training:
+            for m, x in learning.items():
+                self.turn_order.update(m, x, present[m], labels)
+        return terms
 
-    def _intra_modal(
-        self, first: Mapping[str, Tensor], second: Mapping[str, Tensor], labels: Tensor
-    ) -> Tensor:
-        if self.supervised:
-            pairs = [
-                supervised_contrastive(first[m], second[m], labels, self.temperature) for m in first
-            ]
-        else:
-            pairs = [info_nce(first[m], second[m], self.temperature) for m in first]
-        return torch.stack(pairs).mean()
 
-    def _inter_modal(self, views: Mapping[str, Tensor]) -> Tensor:
-        pairs = combinations(views.values(), 2)
-        return torch.stack([info_nce(a, b, self.temperature) for a, b in pairs]).mean()
+def _pool(tokens: Tokens, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """s_m: modality → (B, W), the mean over positions and stages."""
+    pooled = {m: [masked_mean(z, masks[m]) for z in stages] for m, stages in tokens.items()}
+    return {m: torch.stack(stages).mean(dim=0) for m, stages in pooled.items()}
 
 
 def _projection(width: int, out: int) -> nn.Module:

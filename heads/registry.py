@@ -3,14 +3,28 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .bottleneck_fusion import BottleneckFusion
 from .errors import unknown
+from .hbaf import HBAF
 from .hbf import HBF
 from .head import Head
 from .layer_mix import Layers
 from .linear import LinearProbe
+from .mgcma import MGCMA, DistributionHead, InstanceHead, TokenHead
 from .options import check_options
+from .query import QueryHead
 
-HEADS: dict[str, type[Head]] = {"hbf": HBF, "linear": LinearProbe}
+HEADS: dict[str, type[Head]] = {
+    "bottleneck": BottleneckFusion,
+    "distribution": DistributionHead,
+    "hbaf": HBAF,
+    "hbf": HBF,
+    "instance": InstanceHead,
+    "linear": LinearProbe,
+    "mgcma": MGCMA,
+    "query": QueryHead,
+    "token": TokenHead,
+}
 """Name → class. A head's options are the keyword-only parameters of its constructor."""
 
 
@@ -25,7 +39,7 @@ def build_head(
     """Build a head by its name in :data:`HEADS`.
 
     Args:
-        name: ``linear`` or ``hbf``.
+        name: one of those in :data:`HEADS`.
         dims: modality → width of its hidden states, in the order to be kept when loading weights.
         n_classes: C, at least 2.
         n_layers: modality → number of cached layers; 1 each if None.

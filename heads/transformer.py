@@ -15,19 +15,20 @@ class Attention(nn.Module):
     Args:
         width: W, of queries, memory and output.
         n_heads: must divide W.
+        project: False to return the attention heads side by side, without the output layer.
 
     Raises:
         HeadError: a width that ``n_heads`` does not divide.
     """
 
-    def __init__(self, width: int, n_heads: int) -> None:
+    def __init__(self, width: int, n_heads: int, *, project: bool = True) -> None:
         super().__init__()
         divides = n_heads >= 1 and width % n_heads == 0
         require(divides, f"width {width} cannot be divided among {n_heads} attention heads")
         self.n_heads = n_heads
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.out: nn.Module = nn.Linear(width, width) if project else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
         """Let every row of ``x`` attend to the valid rows of ``memory``.

@@ -1,0 +1,92 @@
+"""``bottleneck``: bottleneck fusion alone, without a hierarchy and without losses of a modality.
+
+After MBT (Nagrani et al., NeurIPS 2021), whose blocks come after those of two trained encoders;
+here frozen encoders take their place. What stands around the blocks is an INTERPRETATION:
+
+    z_m^0 = dropout(Linear(LayerNorm(mix(x_m)))), see ``Projections``; b^0 learned;
+    ({z_m^k}, b^k) = BottleneckBlock^k({z_m^{k-1}}, b^{k-1}), k = 1 .. K;
+    logits = Linear(LayerNorm([mean_t z_m^K for each m ; mean of the tokens of b^K])).
+
+It is to ``hbf`` what shows the worth of the hierarchy: the same blocks, but all of them on one
+sequence a modality, whose tokens go from block to block.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from .bottleneck import BottleneckBlock
+from .errors import require
+from .head import Head, HeadOutput
+from .layer_mix import Layers
+from .own_classifiers import classifier
+from .pooling import masked_mean
+from .stem import Projections
+
+
+class BottleneckFusion(Head):
+    """``bottleneck``; the module's docstring has the equations and says what is interpretation.
+
+    The loss is the cross-entropy; its one term is ``cross_entropy``. An utterance that lacks a
+    modality has a zero vector for its pooled tokens, and its bottlenecks come from the others.
+
+    Args:
+        dims: modality → width D_m; one modality or more.
+        n_classes: C.
+        n_layers: modality → number of cached layers; 1 each if None.
+        layer: see :class:`LayerMixes`; None mixes all layers.
+        width: W, of tokens and bottlenecks.
+        n_attention_heads: must divide W.
+        n_bottlenecks: N, bottleneck tokens.
+        n_blocks: K, at least 1; 1 lets modalities meet in the pooled bottlenecks only.
+        dropout: after the projections and in the blocks, in [0, 1).
+
+    Raises:
+        HeadError: a layer that is not there, or an option out of its range; see also :class:`Head`.
+    """
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        n_classes: int,
+        n_layers: Mapping[str, int] | None = None,
+        layer: Layers | None = None,
+        *,
+        width: int = 256,
+        n_attention_heads: int = 4,
+        n_bottlenecks: int = 4,
+        n_blocks: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(dims, n_classes, n_layers)
+        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
+        sizes = {"width": width, "n_bottlenecks": n_bottlenecks, "n_blocks": n_blocks}
+        for name, size in sizes.items():
+            require(size >= 1, f"{name} must be at least 1, not {size}")
+        self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
+        self.layers = self.projections.positions
+        self.bottlenecks = nn.Parameter(0.02 * torch.randn(n_bottlenecks, width))
+        self.blocks = nn.ModuleList(
+            BottleneckBlock(self.dims, width, n_attention_heads, dropout) for _ in range(n_blocks)
+        )
+        self.classifier = classifier((len(self.dims) + 1) * width, n_classes)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+    ) -> HeadOutput:
+        """Classify a batch; see :meth:`Head.forward` for shapes and errors."""
+        hidden, masks = self.inputs(features, lengths)
+        tokens = self.projections(hidden)
+        bottlenecks = self.bottlenecks.expand(len(next(iter(masks.values()))), -1, -1)
+        for block in self.blocks:
+            tokens, bottlenecks = block(tokens, masks, bottlenecks)
+        pooled = [masked_mean(tokens[m], masks[m]) for m in self.dims]
+        logits: Tensor = self.classifier(torch.cat([*pooled, bottlenecks.mean(dim=1)], dim=1))
+        if labels is None:
+            return HeadOutput(logits, None, {})
+        self.require_labels(labels, len(logits))
+        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
