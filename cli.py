@@ -1,6 +1,5 @@
 """The command line: arguments in, one call into the pipeline, words out."""
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -12,15 +11,14 @@ from typer.core import TyperGroup
 from . import __version__
 from .pipeline.cache_commands import app as cache_app
 from .pipeline.errors import PipelineError, UsageError
+from .pipeline.head_commands import app as head_app
 from .pipeline.options import (
     Cache,
     Compression,
-    Dataset,
     Device,
     Json,
     Modalities,
     Store,
-    numbers,
     say,
     split,
 )
@@ -50,6 +48,7 @@ app = typer.Typer(
 )
 
 
+app.add_typer(head_app)
 app.add_typer(cache_app, name="cache")
 
 
@@ -183,60 +182,20 @@ def extract(
     say(summary, as_json)
 
 
-@app.command(epilog="Example: mser train-head --dataset meld --head hbf --seeds 0,1,2")
-def train_head(
-    head: Annotated[str, typer.Option(help="linear or hbf.")],
-    dataset: Dataset,
-    cache: Cache,
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; by default a new one below runs/.")
+@app.command(epilog="Example: mser compare runs/meld-linear runs/meld-hbf --metric weighted_f1")
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as the baseline.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to hold against it.")],
+    metric: Annotated[
+        str | None, typer.Option(help="wa, ua, weighted_f1 or macro_f1; by default all of them.")
     ] = None,
-    modalities: Modalities = "speech,text",
-    speech_encoder: Annotated[
-        str | None,
-        typer.Option(help="Name, folder or key; needed where the cache holds several."),
-    ] = None,
-    text_encoder: Annotated[str | None, typer.Option(help="The same for text.")] = None,
-    layer: Annotated[
-        str | None, typer.Option(help="mix, last or a number; by default the head's own choice.")
-    ] = None,
-    protocol: Annotated[
-        str | None,
-        typer.Option(
-            help="official, leave-one-session-out, leave-one-speaker-out or speaker-folds; "
-            "by default the corpus's own."
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None, typer.Option(help="Set of classes, where the corpus has several: 4 or 6.")
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Numbers, separated by commas.")] = "0",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="key=value, such as epochs=20 or head.width=128; repeatable."),
-    ] = None,
-    device: Device = "auto",
+    resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.")] = 2000,
     as_json: Json = False,
 ) -> None:
-    """Train a head on cached features by a protocol, and write a run folder."""
-    from .pipeline.train import TrainSettings, train_head  # noqa: PLC0415
+    """Say how far two runs on the same test utterances differ, and how sure that is."""
+    from .pipeline.compare import compare  # noqa: PLC0415 -- imports scikit-learn
 
-    names = {"speech": speech_encoder, "text": text_encoder}
-    settings = TrainSettings(
-        head=head,
-        dataset=dataset,
-        cache=cache,
-        encoders={one: names.get(one) for one in split(modalities)},
-        out=out,
-        layer=layer,
-        protocol=protocol,
-        classes=classes,
-        seeds=numbers(seeds, "seeds"),
-        device=device,
-    )
-    run = train_head(settings.with_overrides(set_ or []))
-    result = {"run": str(run.path), **run.metrics}
-    typer.echo(json.dumps(result, indent=2) if as_json else str(run))
+    say(compare(first, second, metric, resamples=resamples), as_json)
 
 
 def main() -> None:

@@ -18,10 +18,12 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
+from mser.pipeline.clusters import local_cluster, visible_gpus
 from mser.pipeline.corpora.manifest_file import read_manifest
+from mser.pipeline.device import cores
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import BadClipError, decode, read_clip
-from mser.pipeline.extract.clusters import default_workers, local_cluster, visible_gpus
+from mser.pipeline.extract.crew import default_workers, threads_of
 
 RATE = 16_000
 
@@ -74,7 +76,9 @@ def ours(job: Job, work: Path) -> dict[str, float]:
     """From files to committed shards, by workers that have loaded the encoders already."""
     device = torch.device(job.device)
     gpus = visible_gpus() if device.type == "cuda" else []
-    with local_cluster(default_workers(device), device, gpus) as cluster:
+    workers = default_workers(device)
+    threads = threads_of(device, max(1, cores() // workers))
+    with local_cluster(workers, threads, gpus) as cluster:
         address = cluster.client.scheduler.address
         _extract(job, work / "warm-up", scheduler=address, limit=8)
         started = time.perf_counter()

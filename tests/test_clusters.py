@@ -19,24 +19,25 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.local_folder import LocalFolder
-from mser.pipeline.device import cores
-from mser.pipeline.encoder_files import EncoderFiles
-from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.extract import clusters, engine
-from mser.pipeline.extract.clusters import (
+from mser.pipeline.clusters import cluster as clusters
+from mser.pipeline.clusters import tasks
+from mser.pipeline.clusters.cluster import (
     Cluster,
-    default_workers,
     find_scheduler,
     local_cluster,
     running_scheduler,
-    threads_of,
     visible_gpus,
 )
+from mser.pipeline.clusters.place import Place
+from mser.pipeline.clusters.worker import Task, lacking
+from mser.pipeline.encoder_files import EncoderFiles
+from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.extract import engine
+from mser.pipeline.extract.crew import CREW, default_workers, threads_of
 from mser.pipeline.extract.encoders import EncoderSettings
-from mser.pipeline.extract.place import Place
+from mser.pipeline.extract.engine import needs_of
 from mser.pipeline.extract.plan import Item, ShardJob
 from mser.pipeline.extract.work import ShardReport, extract_shard
-from mser.pipeline.extract.worker import Needs, Task, lacking
 from mser.pipeline.provenance import provenance
 from mser.tests.dask_processes import started
 
@@ -75,7 +76,7 @@ def test_places_exclude_one_another(tmp_path):
         {"scheduler": "tcp://a:1", "slurm": file},
     ):
         with pytest.raises(UsageError, match="are different places to work: give one"):
-            Place(**two)
+            Place(CREW, **two)
 
 
 @pytest.mark.parametrize(
@@ -83,19 +84,19 @@ def test_places_exclude_one_another(tmp_path):
 )
 def test_what_is_no_address_is_a_usage_error(address):
     with pytest.raises(UsageError, match="give an address such as tcp://node1:8786"):
-        Place(scheduler=address)
+        Place(CREW, scheduler=address)
 
 
 @pytest.mark.parametrize("address", ["node1:8786", "tcp://10.0.0.1:1", "tls://[::1]:65535"])
 def test_addresses(address):
-    assert Place(scheduler=address).remote
+    assert Place(CREW, scheduler=address).remote
 
 
 def test_waiting_is_for_others(tmp_path):
     with pytest.raises(UsageError, match="--wait-minutes"):
-        Place(workers=2, wait_minutes=1)
+        Place(CREW, workers=2, wait_minutes=1)
     with pytest.raises(UsageError, match="--wait-minutes"):
-        Place(scheduler="tcp://a:1", wait_minutes=-1)
+        Place(CREW, scheduler="tcp://a:1", wait_minutes=-1)
 
 
 def test_several_jobs_are_in_hand_at_once():
@@ -105,7 +106,7 @@ def test_several_jobs_are_in_hand_at_once():
 
 def test_a_worker_has_a_group_of_cores(monkeypatch):
     for count, workers in ((1, 1), (2, 1), (4, 1), (5, 2), (16, 4)):
-        monkeypatch.setattr("mser.pipeline.extract.clusters.cores", lambda n=count: n)
+        monkeypatch.setattr("mser.pipeline.extract.crew.cores", lambda n=count: n)
         assert default_workers(CPU) == workers
 
 
@@ -133,12 +134,12 @@ def test_each_worker_is_a_new_process_with_a_gpu_of_its_own(monkeypatch):
     monkeypatch.setattr(os, "only_in_this_process", True, raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     asks_to_fork = {"distributed.worker.multiprocessing-method": "fork"}
-    with dask.config.set(asks_to_fork), local_cluster(3, CPU, ["4", "MIG-0e15"]) as cluster:
+    with dask.config.set(asks_to_fork), local_cluster(3, 2, ["4", "MIG-0e15"]) as cluster:
         gpus = cluster.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
         assert sorted(gpus.values()) == ["4", "4", "MIG-0e15"]
         inherited = cluster.client.run(eval, "hasattr(__import__('os'), 'only_in_this_process')")
         assert set(inherited.values()) == {False}
-        assert cluster.threads() == 3 * threads_of(CPU, max(1, cores() // 3))
+        assert cluster.threads() == 3 * 2
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
@@ -196,16 +197,16 @@ def test_a_scheduler_without_workers_is_waited_for_and_given_up(tmp_path, capfd)
 
 
 def test_a_worker_like_this_process_lacks_nothing(job):
-    assert lacking(Needs.of([job])) is None
+    assert lacking(needs_of([job])) is None
 
 
 def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
     other = replace(job.items[0], source=tmp_path / "clips" / "more" / "b.wav")
     jobs = [job, replace(job, items=(other,))]
-    needs = Needs.of(jobs)
+    needs = needs_of(jobs)
     assert needs.folders == tuple(sorted(tmp_path / name for name in ("clips", "encoder", "entry")))
     assert not needs.gpu
-    assert Needs.of([replace(job, encoder=replace(job.encoder, device="cuda"))]).gpu
+    assert needs_of([replace(job, encoder=replace(job.encoder, device="cuda"))]).gpu
 
 
 @pytest.mark.parametrize("gone", ["clips", "encoder", "entry"])
@@ -217,16 +218,16 @@ def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(job, inside,
 
 
 def test_a_worker_with_another_version_is_named(job, inside):
-    versions = tuple((name, "0.0.1") for name, _ in Needs.of([job]).versions)
-    needs = replace(Needs.of([job]), versions=versions)
+    versions = tuple((name, "0.0.1") for name, _ in needs_of([job]).versions)
+    needs = replace(needs_of([job]), versions=versions)
     with pytest.raises(PipelineError, match=r"^worker \S+ has mser \S+, and this command 0\.0\.1"):
-        engine._check_workers(inside, needs)
+        tasks.check_workers(inside, needs)
 
 
 def test_a_worker_that_comes_later_is_looked_at_too(job, inside):
-    needs = replace(Needs.of([job]), folders=(Path("/not/there"),))
+    needs = replace(needs_of([job]), folders=(Path("/not/there"),))
     with pytest.raises(PipelineError, match="cannot see /not/there"):
-        list(engine._done(Task(never, needs), [job], inside))
+        list(tasks.done(Task(never, needs), [job], inside))
 
 
 def never(job: ShardJob) -> ShardReport:
@@ -253,7 +254,7 @@ def stored(job: ShardJob) -> ShardReport:
 def test_a_job_that_another_process_is_at_comes_again(job, inside, tmp_path):
     jobs = [replace(job, number=number) for number in range(5)]
     task = Task(partial(busy_at_first, tmp_path), None)
-    reports = list(engine._done(task, jobs, inside))
+    reports = list(tasks.done(task, jobs, inside))
     assert sorted(one.number for one, _ in reports) == list(range(5))
 
 
@@ -272,7 +273,7 @@ def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
         for n in range(300)
     )
     large = replace(job, items=items, writer=replace(job.writer, provenance=made))
-    task = Task(extract_shard, Needs.of([large]))
+    task = Task(extract_shard, needs_of([large]))
     assert len(pickle.dumps((task, large))) < 200 * len(items)
 
 

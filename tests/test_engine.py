@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.local_folder import LocalFolder
+from mser.pipeline.clusters import Place
 from mser.pipeline.encoder_files import EncoderFiles
+from mser.pipeline.extract.crew import CREW
 from mser.pipeline.extract.encoders import EncoderSettings
-from mser.pipeline.extract.engine import run
-from mser.pipeline.extract.place import Place
+from mser.pipeline.extract.engine import Work, run
 from mser.pipeline.extract.plan import Item, ShardJob, plan
 from mser.pipeline.extract.work import ShardReport
-from mser.pipeline.extract.worker import Work
 
 ENCODER = EncoderSettings(EncoderFiles("small", Path("small")), "bert")
 SPEC = EntrySpec("meld", "text", "small", {}, layers=(0, 1), dim=8, dtype="float16")
@@ -49,7 +49,7 @@ def store(one: ShardJob) -> ShardReport:
 
 
 def done(work: Work, jobs: list[ShardJob], workers: int) -> list[ShardReport]:
-    return list(run(work, jobs, Place(workers), torch.device("cpu")))
+    return list(run(work, jobs, Place(CREW, workers), torch.device("cpu")))
 
 
 def where(one: ShardJob) -> ShardReport:

@@ -1,6 +1,5 @@
 """Protocols: honest parts of a corpus, the same each time, and refused where they would leak."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -8,60 +7,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.train.protocols import Fold, make_folds
+from mser.pipeline.train.protocols import divide, make_folds
+from mser.tests.small_corpora import (
+    actors,
+    changed,
+    check_each_is_tested_once,
+    column,
+    dialogues,
+    ids,
+    official,
+    parts,
+    sessions,
+)
 
 LEAVE_OUT = "leave-one-session-out"
 ONE_SPEAKER = "leave-one-speaker-out"
 SPEAKERS = "speaker-folds"
-
-
-def utterance(id: str, **fields: Any) -> Utterance:
-    """An utterance of which only what a protocol looks at is said."""
-    empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
-    return Utterance(**{**empty, "id": id, "label": "neutral", **fields})
-
-
-def dialogues(sizes: Iterable[int], name: str = "", **fields: Any) -> list[Utterance]:
-    """Dialogues of so many utterances."""
-    return [
-        utterance(f"{name}dia{n}_utt{turn}", dialogue=f"{name}dia{n}", turn=turn, **fields)
-        for n, size in enumerate(sizes)
-        for turn in range(size)
-    ]
-
-
-def sessions(*sizes: Iterable[int]) -> list[Utterance]:
-    """Sessions of such dialogues, two speakers each."""
-    return [
-        replace(one, speaker=f"{one.session}_{'fm'[(one.turn or 0) % 2]}")
-        for n, of_session in enumerate(sizes, 1)
-        for one in dialogues(of_session, f"ses{n}_", session=f"ses{n}")
-    ]
-
-
-def official(validation: bool = True) -> list[Utterance]:
-    """A corpus with splits; speakers are in all of them, as in MELD."""
-    splits = {"train": 10, "validation": 3, "test": 4}
-    return [
-        one
-        for split, count in splits.items()
-        if validation or split != "validation"
-        for one in dialogues(count * [3], f"{split}/", split=split, speaker="Joey")
-    ]
-
-
-def ids(part: Iterable[Utterance]) -> set[str]:
-    return {one.id for one in part}
-
-
-def column(part: Iterable[Utterance], name: str) -> set[object]:
-    return {getattr(one, name) for one in part}
-
-
-def parts(fold: Fold) -> tuple[tuple[Utterance, ...], ...]:
-    return fold.train, fold.validation, fold.test
 
 
 def test_official_takes_the_splits_of_the_corpus() -> None:
@@ -88,14 +50,6 @@ def test_leave_one_session_out_has_a_fold_a_session() -> None:
     for fold in folds:
         assert column(fold.test, "session") == {fold.name}
         assert fold.name not in column(fold.train + fold.validation, "session")
-
-
-def check_each_is_tested_once(corpus: list[Utterance], folds: list[Fold]) -> None:
-    """Every fold holds the whole corpus, and every utterance is in one test part."""
-    everybody = sorted(one.id for one in corpus)
-    assert sorted(one.id for fold in folds for one in fold.test) == everybody
-    for fold in folds:
-        assert sorted(one.id for part in parts(fold) for one in part) == everybody
 
 
 @settings(max_examples=50, deadline=None)
@@ -147,15 +101,6 @@ def test_laws_of_leave_one_speaker_out(sizes: list[list[int]], random: Any) -> N
         assert not column(fold.test, "speaker") & column(fold.validation, "speaker")
         for name in ("id", "dialogue", "speaker", "session"):
             assert not column(fold.train, name) & column(fold.validation + fold.test, name)
-
-
-def actors(sizes: Iterable[int]) -> list[Utterance]:
-    """Speakers of so many utterances each, who speak to nobody."""
-    return [
-        utterance(f"{1001 + n}_{at}", speaker=f"{1001 + n}")
-        for n, size in enumerate(sizes)
-        for at in range(size)
-    ]
 
 
 @settings(max_examples=50, deadline=None)
@@ -221,10 +166,6 @@ def test_without_dialogues_each_utterance_is_one() -> None:
 def test_folds_are_the_same_each_time(protocol: str) -> None:
     corpus = official(False) if protocol == "official" else sessions([3] * 9, [4] * 9)
     assert make_folds(corpus, protocol) == make_folds(list(corpus), protocol)
-
-
-def changed(corpus: list[Utterance], at: int, **fields: Any) -> list[Utterance]:
-    return [replace(one, **fields) if n == at else one for n, one in enumerate(corpus)]
 
 
 def test_a_speaker_in_two_sessions_leaks() -> None:
@@ -335,3 +276,28 @@ def test_a_single_training_dialogue_leaves_none_for_validation() -> None:
 def test_an_unknown_protocol_is_refused_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="did you mean 'leave-one-session-out'"):
         make_folds(sessions([3] * 3, [3] * 3), "leave-one-sesion-out")
+
+
+@pytest.mark.parametrize(
+    ("protocol", "message"),
+    [
+        ("official:3", "takes nothing behind a colon: write official"),
+        ("group-folds", "write group-folds:COLUMN:K, such as group-folds:speaker:10"),
+        ("group-folds:speaker", "how many folds, 2 or more: write group-folds:speaker:10"),
+        ("group-folds:speaker:1", "how many folds, 2 or more"),
+        ("group-folds:speaker:ten", "how many folds, 2 or more"),
+        ("group-folds:speaker:5", "divides by 5 speakers or more, and this corpus has 4"),
+        ("group-folds:label:5", "cannot be divided by label: choose speaker, session, dialogue"),
+        ("group-folds:speeker:5", "did you mean 'speaker'.*known: dialogue, id, session"),
+        ("group-folds:text:5", "divides by text, which this .*: choose another, by speaker or ses"),
+        ("hold-out:session", "which session is the test: write hold-out:session=VALUE"),
+        ("hold-out:label=neutral", "cannot be divided by label"),
+        ("hold-out:session=ses3", r"unknown session .*'ses3'.*known: ses1, ses2"),
+        ("hold-out:session=", r"unknown session .*known: ses1, ses2"),
+        ("holdout:session=ses1", "did you mean 'hold-out'"),
+        ("file:", "write file:PATH"),
+    ],
+)
+def test_a_wrong_argument_is_refused_with_what_there_is(protocol: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        divide(sessions([3] * 3, [3] * 3), protocol)

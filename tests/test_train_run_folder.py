@@ -2,6 +2,7 @@
 
 import csv
 import random
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mser.cache import FeatureCache
 from mser.pipeline.errors import UsageError
 from mser.pipeline.train import Run, train_head
 from mser.pipeline.train.examples import find_examples
-from mser.pipeline.train.trainer import predict
+from mser.pipeline.train.jobs import trainer_of
 from mser.tests.train_runs import (
     BOTH,
     CLASSES,
@@ -87,11 +88,10 @@ def test_metrics_are_recomputed_exactly_from_the_predictions(run: Run) -> None:
             assert one[metric] == score(part, metric)
             each.append(one[metric])
         pooled = [score([r for r in table if r["seed"] == seed], metric) for seed in ("0", "3")]
-        assert metrics["aggregate"][metric] == {
-            "mean": fmean(each),
-            "std": stdev(each),
-            "pooled": fmean(pooled),
-        }
+        found = metrics["aggregate"][metric]
+        assert found["mean"] == fmean(each)
+        assert found["std"] == stdev(each)
+        assert found["pooled"] == fmean(pooled)
 
 
 def test_the_prediction_is_the_class_with_the_highest_probability(run: Run) -> None:
@@ -175,6 +175,8 @@ def test_a_checkpoint_gives_the_predictions_again(run: Run, filled_cache: Path) 
     config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
     folds = {fold["fold"]: fold for fold in read_json(run.path / "folds.json")["folds"]}
     by_id = {one.id: one for one in examples.utterances}
+    settings = small(config["head"], filled_cache, Path())
+    trainer = trainer_of(settings, examples)
     torch.manual_seed(99)
     head = build_head(
         config["head"],
@@ -186,7 +188,7 @@ def test_a_checkpoint_gives_the_predictions_again(run: Run, filled_cache: Path) 
     for fold in ("ses01", "ses04"):
         head.load_state_dict(load_file(run.path / "checkpoints" / f"{fold}-seed3.safetensors"))
         test = [by_id[id] for id in folds[fold]["test"]]
-        logits, _ = predict(head, examples, test, 32, torch.device("cpu"))
+        logits = trainer.predict(head, trainer.features(head.layers), test)
         again = logits.double().softmax(1).tolist()
         written = [r for r in rows(run) if (r["fold"], r["seed"]) == (fold, "3")]
         assert [row["id"] for row in written] == folds[fold]["test"]
@@ -243,7 +245,7 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     train_head(made(cache, tmp_path / "run"))  # an empty one will do
     before = (tmp_path / "run" / "predictions.csv").read_bytes()
-    with pytest.raises(UsageError, match="is there already: give another folder"):
+    with pytest.raises(UsageError, match=r"another run, with epochs = 4 and not 1: give another"):
         train_head(made(cache, tmp_path / "run", "epochs=1"))
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == before
     (tmp_path / "file").touch()
@@ -251,13 +253,37 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
         train_head(made(cache, tmp_path / "file"))
 
 
-def test_runs_without_a_name_get_new_folders(tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path / "cache", official())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="is there already: give another folder"):
+        train_head(made(cache, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_runs_without_a_name_are_named_by_what_they_are_asked(tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     settings = replace(made(cache, tmp_path), out=None, runs=tmp_path / "runs")
-    one, other = train_head(settings), train_head(settings)
-    assert one.path != other.path
+    one, other = train_head(settings), train_head(settings.with_overrides(["epochs=3"]))
     assert {one.path, other.path} == set((tmp_path / "runs").iterdir())
+    assert one.path != other.path
     assert one.path.name.startswith("made-up-linear-")
+    before = (one.path / "metrics.json").stat().st_mtime_ns
+    again = train_head(settings)  # is only read
+    assert again == one
+    assert (one.path / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_other_features_are_another_run(tmp_path: Path) -> None:
+    corpus = official()
+    cache = made_cache(tmp_path / "cache", corpus)
+    train_head(made(cache, tmp_path / "run"))
+    shorter = made_cache(tmp_path / "shorter", corpus, frames={"train/u00": 2})
+    shutil.rmtree(cache)
+    shorter.rename(cache)
+    with pytest.raises(UsageError, match="another run, with digest = "):
+        train_head(made(cache, tmp_path / "run"))
 
 
 # Odd names ----------------------------------------------------------------------------------------

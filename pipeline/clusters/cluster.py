@@ -7,7 +7,7 @@ import re
 import signal
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +17,8 @@ import dask
 import torch
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, rpc
 
-from ..device import cores
 from ..errors import PipelineError, UsageError
 from ..progress import remark
-from .encoders import CONCURRENT
 
 _CONNECT = 10.0  # seconds
 _POLL = 0.5
@@ -31,8 +29,6 @@ KEEP_MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-# More would wait for each other in Python. Where two passes cannot run at once, each has a process.
-_CORES_A_WORKER = 4 if CONCURRENT else 1
 _RESTART = 300.0  # seconds in which a worker of this machine that died must be there again
 _ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})/?")
 _SILENT = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
@@ -89,21 +85,16 @@ class Cluster:
             raise self.lost() from error
 
 
-def threads_of(device: torch.device | str, cores: int) -> int:
-    """Return how many jobs a process with so many cores has in hand at once.
+@dataclass(frozen=True)
+class Crew:
+    """How a stage wants its workers.
 
-    On a CPU each is computed on a thread of its own; one more than cores takes more from their
-    caches than it gains while others wait for a disk. On a GPU one decodes, one computes, and one
-    writes.
+    ``workers`` gives their number on this machine for a device, where the user gives none;
+    ``threads`` how many jobs a worker with so many cores has in hand at once, for a device.
     """
-    return 3 if torch.device(device).type == "cuda" else cores
 
-
-def default_workers(device: torch.device) -> int:
-    """Return one worker for each GPU, or for each group of cores; its jobs share the encoders."""
-    if device.type == "cuda":
-        return max(1, len(visible_gpus()))
-    return -(-cores() // _CORES_A_WORKER)
+    workers: Callable[[torch.device], int]
+    threads: Callable[[torch.device | str, int], int]
 
 
 def visible_gpus() -> list[str]:
@@ -115,10 +106,10 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def local_cluster(workers: int, device: torch.device, gpus: Sequence[str]) -> Iterator[Cluster]:
-    """Start so many worker processes on this machine; of ``gpus`` each sees one."""
+def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[Cluster]:
+    """Start so many worker processes of so many threads here; of ``gpus`` each sees one."""
     options = {
-        "nthreads": threads_of(device, max(1, cores() // workers)),
+        "nthreads": threads,
         "host": "127.0.0.1",
         "silence_logs": logging.CRITICAL,
         # Maps of shards count as memory to Dask, which would stop a worker for nothing.

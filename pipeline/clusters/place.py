@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
+from ..device import cores
 from ..errors import UsageError
-from .clusters import (
+from .cluster import (
     Cluster,
+    Crew,
     check_address,
-    default_workers,
     find_scheduler,
     local_cluster,
     running_scheduler,
@@ -28,9 +29,11 @@ class Place:
     """At most one of: a number of processes on this machine, a scheduler's address, a SLURM file.
 
     ``workers`` 0 is this process, without Dask; ``None`` chooses for the machine.
-    ``wait_minutes`` is how long a scheduler or SLURM may be without a worker.
+    ``wait_minutes`` is how long a scheduler or SLURM may be without a worker. ``crew`` is how the
+    stage wants its workers.
     """
 
+    crew: Crew
     workers: int | None = None
     scheduler: str | None = None
     slurm: Path | None = None
@@ -81,13 +84,15 @@ class Place:
         if self.scheduler is not None:
             return running_scheduler(self.scheduler, self._patience("scheduler"))
         if self.slurm is not None:
-            return slurm_cluster(self._slurm_file, device, self._patience("slurm"))
+            return slurm_cluster(self._slurm_file, device, self._patience("slurm"), self.crew)
         gpus = visible_gpus() if device.type == "cuda" else []
-        return local_cluster(min(self.processes(device), jobs), device, gpus)
+        workers = min(self.processes(device), jobs)
+        threads = self.crew.threads(device, max(1, cores() // workers))
+        return local_cluster(workers, threads, gpus)
 
     def processes(self, device: torch.device) -> int:
         """Return the number of worker processes on this machine."""
-        return default_workers(device) if self.workers is None else self.workers
+        return self.crew.workers(device) if self.workers is None else self.workers
 
     def facts(self, device: torch.device) -> dict[str, Any]:
         """Return what is to be known of the place, as JSON values."""

@@ -15,7 +15,7 @@ from dask.utils import parse_bytes
 from distributed import Status
 
 from ..errors import PipelineError, UsageError, unknown
-from .clusters import KEEP_MEMORY, Cluster, connected, quiet, threads_of
+from .cluster import KEEP_MEMORY, Cluster, Crew, connected, quiet
 
 _TEXT, _NUMBER, _TEXTS, _TABLE = str, int, list, dict
 # Of dask-jobqueue's SLURMCluster, but for the first.
@@ -112,7 +112,9 @@ def find_slurm(file: SlurmFile) -> None:
 
 
 @contextmanager
-def slurm_cluster(file: SlurmFile, device: torch.device, patience: float) -> Iterator[Cluster]:
+def slurm_cluster(
+    file: SlurmFile, device: torch.device, patience: float, crew: Crew
+) -> Iterator[Cluster]:
     """Submit the jobs, and cancel those that are left at the end; the scheduler is in this process.
 
     Raises:
@@ -123,14 +125,14 @@ def slurm_cluster(file: SlurmFile, device: torch.device, patience: float) -> Ite
     advice = "look at squeue and at what the jobs printed"
     with (
         quiet(),
-        submitted(file, device) as cluster,
+        submitted(file, device, crew) as cluster,
         connected(cluster.scheduler_address) as client,
     ):
         yield Cluster(client, name, advice, patience, started_here=False)
 
 
 @contextmanager
-def submitted(file: SlurmFile, device: torch.device) -> Iterator[Any]:
+def submitted(file: SlurmFile, device: torch.device, crew: Crew) -> Iterator[Any]:
     """Submit the jobs, as a ``SLURMCluster`` of dask-jobqueue, and cancel them at the end.
 
     Raises:
@@ -147,7 +149,7 @@ def submitted(file: SlurmFile, device: torch.device) -> Iterator[Any]:
 
     options = dict(file.options)
     wants_gpu = any("gpu" in one for one in options.get("job_extra_directives", []))
-    threads = threads_of("cuda" if wants_gpu else device, max(1, file.cores // file.processes))
+    threads = crew.threads("cuda" if wants_gpu else device, max(1, file.cores // file.processes))
     # SLURM watches over the memory; Dask would count maps of shards, and stop a worker for nothing.
     ours = ["--memory-limit", "0", "--no-dashboard"]
     try:

@@ -1,21 +1,20 @@
 """What a worker of a running cluster must have, and what it does before each job."""
 
 import asyncio
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from distributed import get_worker
 
 from ..errors import PipelineError
-from .plan import ShardJob
-from .work import ShardReport
 
-Work = Callable[[ShardJob], ShardReport]
+Job = TypeVar("Job")
+Report = TypeVar("Report")
 
 _PACKAGES = ("mser", "torch", "transformers")  # another version may give other numbers
 
@@ -29,15 +28,10 @@ class Needs:
     gpu: bool
 
     @classmethod
-    def of(cls, jobs: Sequence[ShardJob]) -> "Needs":
-        """Return what the workers need to do ``jobs``, going by what is installed here."""
-        folders = {job.encoder.files.folder for job in jobs}
-        folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
-        clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
-        if clips:
-            folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
-        gpu = any(job.encoder.device == "cuda" for job in jobs)
-        return cls(tuple((one, _version(one)) for one in _PACKAGES), tuple(sorted(folders)), gpu)
+    def here(cls, folders: Iterable[Path], gpu: bool) -> "Needs":
+        """Return the need of what is installed here, and of ``folders``."""
+        versions = tuple((one, _version(one)) for one in _PACKAGES)
+        return cls(versions, tuple(sorted(set(folders))), gpu)
 
 
 @lru_cache(maxsize=1)
@@ -60,17 +54,17 @@ async def lacking_there(needs: Needs) -> str | None:
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(Generic[Job, Report]):
     """What is sent to a worker with each job.
 
     ``needs`` is looked at before the first job of a process, for a worker may come while others
     are at work; ``None`` is for workers that this process started.
     """
 
-    work: Work
+    work: Callable[[Job], Report]
     needs: Needs | None
 
-    def __call__(self, job: ShardJob) -> ShardReport:
+    def __call__(self, job: Job) -> Report:
         """Do one job.
 
         Raises:
@@ -79,7 +73,6 @@ class Task:
         worker = get_worker()
         if self.needs and (lacks := lacking(self.needs)):
             raise PipelineError(f"worker {worker.address} {lacks}")
-        torch.set_num_threads(1)  # as in the engine's own threads
         return self.work(job)
 
 

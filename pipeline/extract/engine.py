@@ -1,26 +1,22 @@
 """Doing the jobs: in this process or on a cluster, each once, whatever becomes of a worker."""
 
-import time
+import os
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 
 import torch
-from distributed import as_completed
-from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
+from ..clusters import Cluster, Needs, Place, Task, check_workers, done
 from ..device import cores
-from ..errors import PipelineError
-from .clusters import Cluster, threads_of
-from .place import Place
+from .crew import threads_of
 from .plan import ShardJob
 from .work import ShardReport, crashed
-from .worker import Needs, Task, Work, lacking_there
 
-_AHEAD = 2  # jobs at a time for each thread of a worker: the one it does, and the next
-_LOOK = 1.0  # seconds between looks at which workers there are
-_PAUSE = 0.1
+Work = Callable[[ShardJob], ShardReport]
 
 
 def run(
@@ -67,18 +63,18 @@ def _in_this_process(work: Work, jobs: Sequence[ShardJob], threads: int) -> Gene
 
 
 def _on_cluster(work: Work, jobs: Sequence[ShardJob], cluster: Cluster) -> Generator[ShardReport]:
-    needs = None if cluster.started_here else Needs.of(jobs)
+    needs = None if cluster.started_here else needs_of(jobs)
     if needs:
-        _check_workers(cluster, needs)
-    task = Task(work, needs)
+        check_workers(cluster, needs)
+    task = Task(_OneThread(work), needs)
     suspects: list[ShardJob] = []
-    for job, report in _done(task, jobs, cluster):
+    for job, report in done(task, jobs, cluster):
         if report is None:
             suspects.append(job)  # or it only waited on the worker that another job killed
         else:
             yield report
     while suspects:
-        for job, report in _done(task, [suspects.pop()], cluster):
+        for job, report in done(task, [suspects.pop()], cluster):
             if report is not None:
                 yield report
             elif halves := job.halves():
@@ -87,78 +83,22 @@ def _on_cluster(work: Work, jobs: Sequence[ShardJob], cluster: Cluster) -> Gener
                 yield crashed(job)
 
 
-def _check_workers(cluster: Cluster, needs: Needs) -> None:
-    """Look at every worker before the work begins; those that come later look at themselves."""
-    cluster.threads()
-    try:
-        found = cluster.client.run(lacking_there, needs, on_error="return")
-    except (OSError, CancelledError) as error:
-        raise cluster.lost() from error
-    for address, lacks in found.items():
-        if isinstance(lacks, ImportError):
-            raise _cannot_import(address, lacks)
-        if isinstance(lacks, str):
-            raise PipelineError(f"worker {address} {lacks}")
-        if isinstance(lacks, Exception) and not isinstance(lacks, OSError):  # it left meanwhile
-            raise lacks
+@dataclass(frozen=True)
+class _OneThread:
+    """Work whose forward passes take one thread, as in this process."""
+
+    work: Work
+
+    def __call__(self, job: ShardJob) -> ShardReport:
+        torch.set_num_threads(1)
+        return self.work(job)
 
 
-def _done(
-    task: Task, jobs: Sequence[ShardJob], cluster: Cluster
-) -> Generator[tuple[ShardJob, ShardReport | None]]:
-    """Yield each job with its report, or with ``None`` if it was on workers that died.
-
-    Few jobs are sent ahead, so that a scheduler of many workers holds what they need just now, not
-    the whole corpus.
-    """
-    waiting = deque(jobs)
-    sent: dict[object, ShardJob] = {}
-    working = as_completed(loop=cluster.client.loop, with_results=True, raise_errors=False)
-    room, looked = 0, -_LOOK
-    while waiting or sent:
-        if time.monotonic() - looked > _LOOK:
-            room, looked = _AHEAD * cluster.threads(), time.monotonic()
-        while waiting and len(sent) < room:
-            job = waiting.popleft()
-            future = cluster.client.submit(task, job, pure=False)
-            sent[future] = job
-            working.add(future)
-        if not working.has_ready():
-            time.sleep(_PAUSE)
-            continue
-        future, result = next(working)
-        job = sent.pop(future)
-        report = _report(result, cluster)
-        if report is not None and report.busy:
-            waiting.append(job)
-        else:
-            yield job, report
-
-
-def _report(result: object, cluster: Cluster) -> ShardReport | None:
-    """Return a report, or ``None`` if workers died; raise what else went wrong, as it is."""
-    if isinstance(result, ShardReport):
-        return result
-    error = result[1] if isinstance(result, tuple) else result
-    match error:
-        case KilledWorker():
-            return None
-        case CancelledError() if cluster.client.status != "running":
-            raise cluster.lost()
-        case CancelledError() | NoWorkerError() | NoValidWorkerError():
-            raise PipelineError(
-                f"{cluster.name} gave up a job ({type(error).__name__}): what was finished is "
-                "kept; run the same command again"
-            )
-        case ImportError() if not cluster.started_here:
-            raise _cannot_import("there", error)
-        case Exception():
-            raise error
-    raise TypeError(f"a worker returned {result!r}")
-
-
-def _cannot_import(worker: str, error: ImportError) -> PipelineError:
-    return PipelineError(
-        f"worker {worker} cannot import mser ({error}): start the workers in an environment like "
-        "this one"
-    )
+def needs_of(jobs: Sequence[ShardJob]) -> Needs:
+    """Return what the workers need to do ``jobs``, going by what is installed here."""
+    folders = {job.encoder.files.folder for job in jobs}
+    folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
+    clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
+    if clips:
+        folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
+    return Needs.here(folders, any(job.encoder.device == "cuda" for job in jobs))

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from ...cache import COMPRESSIONS, FORMATS
+from ..clusters import Place
 from ..errors import UsageError, unknown
-from .place import Place
+from .crew import CREW
 
 _DTYPES = ("float16", "float32")
 
@@ -86,7 +87,7 @@ class ExtractSettings:
     @cached_property
     def place(self) -> Place:
         """Where the work is done."""
-        return Place(self.workers, self.scheduler, self.slurm, self.wait_minutes)
+        return Place(CREW, self.workers, self.scheduler, self.slurm, self.wait_minutes)
 
     def largest_shard(self, device: torch.device) -> float:
         """Return the largest shard in MiB: on a GPU as much as its batches want to be full."""

@@ -1,6 +1,22 @@
 """Stage two: cached hidden states, a protocol, a head, a run folder."""
 
+from .ablation import Ablation, ablate
+from .evaluation import Evaluation, evaluate
+from .presets import preset as preset_of
+from .presets import settings_of
+from .run import Run
 from .settings import TrainSettings
-from .training import Run, train_head
+from .training import train_head, train_heads
 
-__all__ = ["Run", "TrainSettings", "train_head"]
+__all__ = [
+    "Ablation",
+    "Evaluation",
+    "Run",
+    "TrainSettings",
+    "ablate",
+    "evaluate",
+    "preset_of",
+    "settings_of",
+    "train_head",
+    "train_heads",
+]

@@ -1,49 +1,45 @@
-"""From entries of the cache to padded batches: what can be trained on, and what is left out."""
+"""From entries of the cache to utterances: what can be trained on, and what is left out."""
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from ...cache import Entry, FeatureCache
-from ...cache.ragged import padded
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
 from ..encoder_files import find_encoder
 from ..errors import PipelineError, unknown
-
-# Padded frames in one batch: thirteen layers 768 wide are then 0.3 GB in float16.
-_MOST_FRAMES = 16_384
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,)."""
-
-    features: dict[str, Tensor]
-    lengths: dict[str, Tensor]
-    labels: Tensor
 
 
 @dataclass(frozen=True)
 class Examples:
     """The utterances of a dataset whose features of every modality are in the cache.
 
-    ``excluded`` gives the reason for each utterance that is left out, by id.
+    ``excluded`` gives the reason for each utterance that is left out, and ``audio_hashes`` the
+    SHA-256 of each clip that was looked at, by id.
     """
 
     corpus: Corpus
     entries: Mapping[str, Entry]
     utterances: tuple[Utterance, ...]
     excluded: Mapping[str, str]
+    audio_hashes: Mapping[str, str | None]
 
     def length(self, utterance: Utterance) -> int:
         """Return the frames of its longest modality."""
         return self._lengths[utterance.id]
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of the corpus's rows and of every feature of the utterances."""
+        known = hashlib.sha256(repr((self.corpus.classes, self.utterances)).encode())
+        for modality, entry in sorted(self.entries.items()):
+            known.update(f"{modality} {entry.spec.key}".encode())
+            for one in self.utterances:
+                known.update(entry.checksum(one.id).encode())
+        return known.hexdigest()[:16]
 
     @cached_property
     def _lengths(self) -> dict[str, int]:
@@ -51,49 +47,6 @@ class Examples:
             one.id: max(entry.length(one.id) for entry in self.entries.values())
             for one in self.utterances
         }
-
-    def batch(
-        self,
-        utterances: Sequence[Utterance],
-        layers: Mapping[str, Sequence[int]],
-        device: torch.device,
-    ) -> Batch:
-        """Read and pad a batch; of each modality only the positions ``layers`` are read."""
-        ids = [one.id for one in utterances]
-        features, lengths = {}, {}
-        for modality, entry in self.entries.items():
-            states, lengths[modality] = padded(entry.read(ids, layers[modality]))
-            features[modality] = states.to(device)
-        labels = [self.corpus.classes.index(str(one.label)) for one in utterances]
-        return Batch(features, lengths, torch.tensor(labels, device=device))
-
-    def in_batches(
-        self, utterances: Sequence[Utterance], size: int, shuffle: torch.Generator | None = None
-    ) -> Iterator[list[Utterance]]:
-        """Divide utterances into batches of like length, in random order if ``shuffle`` is given.
-
-        Shuffled, the utterances are sorted by length only within groups of twenty batches, so that
-        little is padded and yet no two epochs have the same batches. Very long utterances come in
-        smaller batches, so that a mis-cut clip of five minutes does not need the memory of thirty.
-        """
-        order = list(utterances)
-        if shuffle is not None:
-            order = [order[at] for at in torch.randperm(len(order), generator=shuffle)]
-        group = 20 * size if shuffle is not None else max(len(order), 1)
-        batches: list[list[Utterance]] = []
-        for start in range(0, len(order), group):
-            batch: list[Utterance] = []
-            for one in sorted(order[start : start + group], key=self.length):
-                # Sorted, so the newest is the longest, and the batch is padded to its length.
-                if len(batch) == size or (len(batch) + 1) * self.length(one) > _MOST_FRAMES:
-                    batches.append(batch)
-                    batch = []
-                batch.append(one)
-            batches.append(batch)
-        batches = [batch for batch in batches if batch]
-        if shuffle is not None:
-            batches = [batches[at] for at in torch.randperm(len(batches), generator=shuffle)]
-        yield from batches
 
 
 def find_examples(
@@ -139,7 +92,7 @@ def find_examples(
             f"none of the {len(corpus.utterances)} utterances of {dataset} can be trained on "
             f"({next(iter(excluded.values()), 'the corpus is empty')})"
         )
-    return Examples(corpus, entries, utterances, excluded)
+    return Examples(corpus, entries, utterances, excluded, audio_hashes)
 
 
 def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None) -> Entry:

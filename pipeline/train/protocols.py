@@ -1,49 +1,83 @@
 """Protocols: which utterances train, which choose the epoch, which are the test.
 
-The validation part never comes from the test part: it is the corpus's own where the protocol has
-one, and otherwise cut from the training part by whole dialogues, or by whole speakers where the
-protocol keeps speakers apart throughout. Where a single speaker is the test, it is what the
-partners of that speaker say.
+The validation part never comes from the test part: it is the corpus's own, or the split file's,
+where there is one, and otherwise cut from the training part by whole dialogues, or by whole
+speakers where the protocol keeps speakers apart throughout. Where a single speaker is the test, it
+is what the partners of that speaker say.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from difflib import get_close_matches
+from pathlib import Path
 
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit
+from sklearn.model_selection import GroupKFold
 
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
+from .folds import PAIRS, PARTS, Division, Fold, Pair, cut_validation, value_of
+from .leakage import check_leakage
+from .split_matching import divide_by_file
 
-VALIDATION_SHARE = 0.15
+__all__ = ["PROTOCOLS", "Division", "Fold", "Protocol", "divide", "make_folds"]
+
 SPEAKER_FOLDS = 5
-_SPLIT_SEED = 0  # the same parts for every seed, so that seeds differ by the training alone
+# What a corpus can be divided by: not the label, since every part needs all of them.
+_COLUMNS = ("speaker", "session", "dialogue", "text", "id")
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Three parts of a corpus that share no utterance."""
+class Asked:
+    """What is to be divided: ``protocol`` as it was written, ``argument`` behind its first colon.
 
-    name: str
-    train: tuple[Utterance, ...]
-    validation: tuple[Utterance, ...]
-    test: tuple[Utterance, ...]
+    ``corpus`` has the utterances that cannot be trained on as well.
+    """
+
+    protocol: str
+    argument: str
+    utterances: Sequence[Utterance]
+    corpus: Sequence[Utterance]
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How to divide a corpus, and what the parts of a fold must not share.
+    """How to divide a corpus, and the form of its argument with an example, if it wants one."""
 
-    ``disjoint`` names fields of an utterance whose values never occur both in the test part and in
-    what the head learns or is chosen from, ``apart`` those that never occur both in the training
-    and in the validation part. ``validated`` stands for ``disjoint`` between the validation and the
-    test part, where these may share more.
+    divide: Callable[[Asked], Division]
+    argument: str | None = None
+
+
+def divide(
+    utterances: Sequence[Utterance], protocol: str, corpus: Sequence[Utterance] | None = None
+) -> Division:
+    """Divide ``utterances`` by a protocol; whether it leaks is for ``check_leakage`` to say.
+
+    ``corpus`` has all utterances, those that cannot be trained on too, so that a split file's names
+    can be told apart from names that are unknown.
+
+    Raises:
+        UsageError: there is no such protocol, its argument is wrong, or the corpus lacks what it
+            divides by.
+        PipelineError: a part is empty, or a split file cannot be understood.
     """
-
-    divide: Callable[[Sequence[Utterance]], Iterator[Fold]]
-    disjoint: tuple[str, ...]
-    apart: tuple[str, ...] = ("id", "dialogue")
-    validated: tuple[str, ...] | None = None
+    name, colon, argument = protocol.partition(":")
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    chosen = PROTOCOLS[name]
+    if chosen.argument is not None and not argument:
+        raise UsageError(f"protocol '{protocol}' wants to know more: write {chosen.argument}")
+    if chosen.argument is None and colon:
+        raise UsageError(f"protocol '{protocol}' takes nothing behind a colon: write {name}")
+    asked = Asked(protocol, argument, utterances, utterances if corpus is None else corpus)
+    division = chosen.divide(asked)
+    for fold in division.folds:
+        for part in PARTS:
+            if not fold.part(part):
+                raise PipelineError(
+                    f"the {part} part of fold '{fold.name}' is empty: choose another protocol"
+                )
+    return division
 
 
 def make_folds(utterances: Sequence[Utterance], protocol: str) -> list[Fold]:
@@ -53,128 +87,206 @@ def make_folds(utterances: Sequence[Utterance], protocol: str) -> list[Fold]:
         UsageError: there is no such protocol, or the corpus lacks what it divides by.
         PipelineError: a part is empty, or two parts share what they must not.
     """
-    if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
-    chosen = PROTOCOLS[protocol]
-    folds = list(chosen.divide(utterances))
-    for fold in folds:
-        _check(fold, chosen)
-    return folds
+    division = divide(utterances, protocol)
+    check_leakage(division.folds, division.promises)
+    return list(division.folds)
 
 
-def _official(utterances: Sequence[Utterance]) -> Iterator[Fold]:
-    _require(utterances, "split", "official")
+def _official(asked: Asked) -> Division:
+    _require(asked, "split")
     train, validation, test = (
-        tuple(one for one in utterances if one.split == split)
-        for split in ("train", "validation", "test")
+        tuple(one for one in asked.utterances if one.split == split) for split in PARTS
     )
-    if not validation:
-        train, validation = _cut(train)
-    yield Fold("official", train, validation, test)
+    if not validation and train:
+        train, validation = cut_validation(train)
+    fold = Fold("official", train, validation, test)
+    return Division((fold,), _promises(("id", "dialogue"), ("id", "dialogue")))
 
 
-def _leave_one_session_out(utterances: Sequence[Utterance]) -> Iterator[Fold]:
-    _require(utterances, "session", "leave-one-session-out")
-    for session in sorted({str(one.session) for one in utterances}):
-        train, validation = _cut([one for one in utterances if one.session != session])
-        test = tuple(one for one in utterances if one.session == session)
-        yield Fold(session, train, validation, test)
+def _leave_one_session_out(asked: Asked) -> Division:
+    _require(asked, "session")
+    return Division(
+        tuple(_each_tested(asked, "session")),
+        _promises(("id", "dialogue", "speaker", "session"), ("id", "dialogue")),
+    )
 
 
-def _leave_one_speaker_out(utterances: Sequence[Utterance]) -> Iterator[Fold]:
+def _leave_one_speaker_out(asked: Asked) -> Division:
     """Test each speaker once, and validate on the others of the speaker's sessions.
 
     They are of the same dialogues, so they train nothing.
     """
-    name = "leave-one-speaker-out"
-    _require(utterances, "speaker", name)
-    _require(utterances, "session", name)
+    _require(asked, "speaker")
+    _require(asked, "session")
+    utterances = asked.utterances
+    folds = []
     for speaker in sorted({str(one.speaker) for one in utterances}):
         test = tuple(one for one in utterances if one.speaker == speaker)
         sessions = {one.session for one in test}
+        near = [one for one in utterances if one.session in sessions]
         train = tuple(one for one in utterances if one.session not in sessions)
-        validation = tuple(
-            one for one in utterances if one.session in sessions and one.speaker != speaker
-        )
+        validation = tuple(one for one in near if one.speaker != speaker)
         if not validation:
             raise UsageError(
-                f"protocol '{name}' validates on the others of a session, and in that of "
-                f"'{speaker}' there is nobody else: choose leave-one-session-out"
+                f"protocol '{asked.protocol}' validates on the others of a session, and in that "
+                f"of '{speaker}' there is nobody else: choose leave-one-session-out"
             )
-        yield Fold(speaker, train, validation, test)
+        folds.append(Fold(speaker, train, validation, test))
+    return Division(
+        tuple(folds),
+        _promises(
+            ("id", "dialogue", "speaker", "session"),
+            ("id", "dialogue", "session"),
+            validated=("id", "speaker"),
+        ),
+    )
 
 
-def _speaker_folds(utterances: Sequence[Utterance]) -> Iterator[Fold]:
-    """Test each speaker once, in five folds of about equal size, the same in whatever order."""
-    _require(utterances, "speaker", "speaker-folds")
-    speakers = [str(one.speaker) for one in utterances]
-    if len(set(speakers)) < SPEAKER_FOLDS:
+def _speaker_folds(asked: Asked) -> Division:
+    return _in_folds(asked, "speaker", SPEAKER_FOLDS)
+
+
+def _group_folds(asked: Asked) -> Division:
+    column, colon, number = asked.argument.partition(":")
+    _check_column(asked, column)
+    if not colon or not re.fullmatch("[0-9]{1,6}", number) or int(number) < 2:
         raise UsageError(
-            f"protocol 'speaker-folds' divides by {SPEAKER_FOLDS} speakers or more, and this "
-            f"corpus has {len(set(speakers))}: choose another of {', '.join(sorted(PROTOCOLS))}"
+            f"protocol '{asked.protocol}' does not say how many folds, 2 or more: write "
+            f"group-folds:{column}:10"
         )
-    splitter = GroupKFold(SPEAKER_FOLDS)
-    for number, (rest, tested) in enumerate(splitter.split(utterances, groups=speakers), 1):
-        train, validation = _cut([utterances[at] for at in rest], by="speaker")
-        yield Fold(f"fold{number}", train, validation, tuple(utterances[at] for at in tested))
+    return _in_folds(asked, column, int(number))
 
 
-PROTOCOLS = {
-    "official": Protocol(_official, ("id", "dialogue")),
-    "leave-one-session-out": Protocol(
-        _leave_one_session_out, ("id", "dialogue", "speaker", "session")
-    ),
-    "leave-one-speaker-out": Protocol(
-        _leave_one_speaker_out,
-        ("id", "dialogue", "speaker", "session"),
-        ("id", "dialogue", "session"),
-        validated=("id", "speaker"),
-    ),
-    # Not the dialogue: where speakers talk to each other, no division by speaker keeps it whole.
-    "speaker-folds": Protocol(_speaker_folds, ("id", "speaker"), ("id", "speaker")),
+def _in_folds(asked: Asked, column: str, number: int) -> Division:
+    """Test each group once, in folds of about equal size, the same in whatever order."""
+    _require(asked, column)
+    utterances = asked.utterances
+    groups = [str(value_of(one, column)) for one in utterances]
+    if len(set(groups)) < number:
+        raise UsageError(
+            f"protocol '{asked.protocol}' divides by {number} {column}s or more, and this corpus "
+            f"has {len(set(groups))}: choose another protocol"
+        )
+    by = _validated_by(column)
+    folds = []
+    for at, (rest, tested) in enumerate(GroupKFold(number).split(utterances, groups=groups), 1):
+        train, validation = cut_validation([utterances[index] for index in rest], by)
+        test = tuple(utterances[index] for index in tested)
+        folds.append(Fold(f"fold{at}", train, validation, test))
+    return Division(tuple(folds), _promises(_kept_whole(column), ("id", by)))
+
+
+def _hold_out(asked: Asked) -> Division:
+    column, equals, value = asked.argument.partition("=")
+    _check_column(asked, column)
+    if not equals:
+        raise UsageError(
+            f"protocol '{asked.protocol}' does not say which {column} is the test: write "
+            f"hold-out:{column}=VALUE"
+        )
+    _require(asked, column)
+    held = _value_meant(value, column, {str(value_of(one, column)) for one in asked.utterances})
+    by = _validated_by(column)
+    (fold,) = _each_tested(asked, column, [held], by)
+    return Division((fold,), _promises(_kept_whole(column), ("id", by)))
+
+
+def _by_file(asked: Asked) -> Division:
+    return divide_by_file(Path(asked.argument).expanduser(), asked.utterances, asked.corpus)
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "official": Protocol(_official),
+    "leave-one-session-out": Protocol(_leave_one_session_out),
+    "leave-one-speaker-out": Protocol(_leave_one_speaker_out),
+    "speaker-folds": Protocol(_speaker_folds),
+    "group-folds": Protocol(_group_folds, "group-folds:COLUMN:K, such as group-folds:speaker:10"),
+    "hold-out": Protocol(_hold_out, "hold-out:COLUMN=VALUE, such as hold-out:session=Ses05"),
+    "file": Protocol(_by_file, "file:PATH, such as file:folds.json"),
 }
 
 
-def _require(utterances: Sequence[Utterance], column: str, protocol: str) -> None:
-    if any(getattr(one, column) is None for one in utterances):
+def _each_tested(
+    asked: Asked, column: str, values: Iterable[str] | None = None, by: str = "dialogue"
+) -> Iterator[Fold]:
+    """Yield a fold for each value of a column, or those of ``values``, that has it as its test."""
+    if values is None:
+        values = sorted({str(value_of(one, column)) for one in asked.utterances})
+    for value in values:
+        rest = [one for one in asked.utterances if value_of(one, column) != value]
+        test = tuple(one for one in asked.utterances if value_of(one, column) == value)
+        if not rest:
+            raise PipelineError(
+                f"every utterance has the {column} '{value}', which leaves none to train on: "
+                "choose another protocol"
+            )
+        train, validation = cut_validation(rest, by)
+        yield Fold(value, train, validation, test)
+
+
+def _promises(
+    tested: tuple[str, ...], apart: tuple[str, ...], validated: tuple[str, ...] | None = None
+) -> dict[Pair, tuple[str, ...]]:
+    """Say what training and validation part, and what each of them and the test part never share.
+
+    ``validated`` is for the validation and the test part, where these may share more.
+    """
+    return dict(zip(PAIRS, (apart, tested, validated or tested), strict=True))
+
+
+def _kept_whole(column: str) -> tuple[str, ...]:
+    """Say what a test part never shares where it is whole values of a column.
+
+    Speakers talk to each other, so no division by speaker keeps a dialogue whole.
+    """
+    return ("id", "dialogue", "session") if column == "session" else ("id", column)
+
+
+def _validated_by(column: str) -> str:
+    """Say what a validation part is cut by: the column kept apart, if it is not above dialogues."""
+    return column if column in ("speaker", "text") else "dialogue"
+
+
+def _check_column(asked: Asked, column: str) -> None:
+    if column in ("label", "turn", "audio", "split"):
         raise UsageError(
-            f"protocol '{protocol}' divides by {column}, which this corpus does not give: "
-            f"choose another of {', '.join(sorted(PROTOCOLS))}"
+            f"protocol '{asked.protocol}': a corpus cannot be divided by {column}: choose "
+            f"{', '.join(_COLUMNS)}"
         )
+    if column not in _COLUMNS:
+        raise unknown("column to divide by", column, _COLUMNS)
 
 
-def _cut(
-    utterances: Sequence[Utterance], by: str = "dialogue"
-) -> tuple[tuple[Utterance, ...], tuple[Utterance, ...]]:
-    """Cut a validation part from a training part by whole dialogues, or whole speakers."""
-    groups: list[Any] = [
-        one.id if getattr(one, by) is None else getattr(one, by) for one in utterances
+def _value_meant(given: str, column: str, values: set[str]) -> str:
+    """Find a value by its name, or by its number where one alone ends in it: 5 is Ses05."""
+    name = given.strip().casefold() if column == "text" else given
+    if name in values:
+        return name
+    numbered = [
+        value
+        for value in values
+        if (digits := re.search("[0-9]+$", value)) and digits[0].lstrip("0") == name.lstrip("0")
     ]
-    if len(set(groups)) < 2:
-        raise PipelineError(f"a training part of one {by} leaves no {by} for validation")
-    splitter = GroupShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=_SPLIT_SEED)
-    train, validation = next(splitter.split(utterances, groups=groups))
-    return tuple(utterances[at] for at in train), tuple(utterances[at] for at in validation)
+    if len(numbered) == 1 and name.isdecimal():
+        return numbered[0]
+    nearest = get_close_matches(name, values, n=20, cutoff=0.0)
+    rest = f", {len(nearest)} of {len(values)}" if len(nearest) < len(values) else ""
+    raise unknown(f"{column} (of this corpus{rest})", given, nearest)
 
 
-def _check(fold: Fold, protocol: Protocol) -> None:
-    parts = {"train": fold.train, "validation": fold.validation, "test": fold.test}
-    for name, part in parts.items():
-        if not part:
-            raise PipelineError(f"the {name} part of fold '{fold.name}' is empty")
-    validated = protocol.disjoint if protocol.validated is None else protocol.validated
-    # Training and validation may share more than the training and the test part do.
-    promised = {
-        ("train", "validation"): protocol.apart,
-        ("train", "test"): protocol.disjoint,
-        ("validation", "test"): validated,
-    }
-    for (name, other), columns in promised.items():
-        for column in columns:
-            shared = {getattr(one, column) for one in parts[name]} - {None}
-            shared &= {getattr(one, column) for one in parts[other]}
-            if shared:
-                raise PipelineError(
-                    f"fold '{fold.name}' leaks: {name} and {other} share the {column} "
-                    f"'{min(shared)}'"
-                )
+def _require(asked: Asked, column: str) -> None:
+    without = [one.id for one in asked.utterances if value_of(one, column) is None]
+    if not without:
+        return
+    given = [
+        name
+        for name in ("split", *_COLUMNS)
+        if name != "id" and all(value_of(one, name) is not None for one in asked.utterances)
+    ]
+    lacking = "which this corpus does not give"
+    if len(without) < len(asked.utterances):
+        lacking += f" for {len(without)} of {len(asked.utterances)} utterances ('{without[0]}')"
+    raise UsageError(
+        f"protocol '{asked.protocol}' divides by {column}, {lacking}: choose another, by "
+        f"{' or '.join(given) or 'id'}"
+    )

@@ -3,14 +3,42 @@
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..clusters import Crew, Place
 from ..errors import UsageError, unknown
 from ..metrics import METRICS
 
+AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+SCHEDULES = ("constant", "linear", "cosine")
+CLASS_WEIGHTS = ("none", "balanced")
+FEATURES = ("auto", "memory", "stream")
+
 # What --set may change, beside head.OPTION.
-_TUNABLE = ("epochs", "patience", "batch_size", "learning_rate", "weight_decay", "monitor")
+TUNABLE = (
+    *("epochs", "patience", "batch_size", "accumulate"),
+    *("optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip"),
+    *("class_weights", "amp", "monitor", "features", "save_every"),
+)
+# No number depends on these.
+_SILENT = (
+    *("out", "runs", "features", "save_every"),
+    *("workers", "scheduler", "slurm", "wait_minutes"),
+)
+
+
+def _one(*_: object) -> int:
+    return 1
+
+
+# One training at a time in a process; how many processes, the user says.
+_CREW = Crew(workers=_one, threads=_one)
 
 
 @dataclass(frozen=True)
@@ -18,11 +46,24 @@ class TrainSettings:
     """Which head to train on what, and how.
 
     ``encoders`` names the modalities, each with the encoder whose features are meant (a name, a
-    folder, an entry's key), or ``None`` where the cache holds those of one encoder only. ``out`` is
-    the run folder; without it, a new one is made below ``runs``. ``layer``
-    is ``mix``, ``last``, a number, or ``None`` for the head's own choice; ``protocol`` and
-    ``classes`` are ``None`` for the corpus's own. Training stops when ``monitor`` on the validation
-    part has not risen for ``patience`` epochs, and the epoch with the highest is kept.
+    folder, an entry's key), or ``None`` where the cache holds those of one encoder only. ``layer``
+    is ``mix``, ``last``, a number, several numbers, or one of these for each modality
+    (``speech=0,1,2,text=last``), or ``None`` for the head's own choice; ``protocol`` and
+    ``classes`` are ``None`` for the corpus's own. ``out`` is the run folder; without it, it is one
+    below ``runs`` whose name ends with a hash of the settings.
+
+    Training: Adam or AdamW (``optimizer``) with ``learning_rate``, over ``schedule`` (constant,
+    linear or cosine to zero at the last of ``epochs``) after a linear rise in the first ``warmup``
+    of it (a share); gradients of ``accumulate`` batches of ``batch_size`` utterances are added up
+    for a step, and cut to the norm ``clip`` where it is not 0. ``class_weights`` balanced weighs a
+    class by the inverse of its frequency in the training part. ``amp`` computes in bfloat16 or
+    float16 where that is safe. It stops when ``monitor`` on the validation part (a metric, or
+    ``loss``) has not improved for ``patience`` epochs, and keeps the best epoch.
+
+    No number depends on the rest: ``features`` are kept in memory (that of the GPU), streamed from
+    the cache, or whichever fits; the state is saved every ``save_every`` seconds; several trainings
+    run side by side in ``workers`` processes (0 is this one), at a Dask ``scheduler`` or in the
+    jobs of a ``slurm`` file, as for an extraction.
     """
 
     head: str
@@ -39,10 +80,23 @@ class TrainSettings:
     epochs: int = 60
     patience: int = 10
     batch_size: int = 32
+    accumulate: int = 1
+    optimizer: str = "adamw"
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
+    schedule: str = "constant"
+    warmup: float = 0.0
+    clip: float = 0.0
+    class_weights: str = "none"
+    amp: str = "off"
     monitor: str = "weighted_f1"
     head_options: Mapping[str, Any] = field(default_factory=dict)
+    features: str = "auto"
+    save_every: float = 60.0
+    workers: int | None = None
+    scheduler: str | None = None
+    slurm: Path | None = None
+    wait_minutes: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -50,18 +104,52 @@ class TrainSettings:
         Raises:
             UsageError: a value is out of range, or unknown.
         """
-        if self.monitor not in METRICS:
-            raise unknown("metric", self.monitor, METRICS)
-        for name in ("epochs", "patience", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
+        known = {
+            "monitor": [*METRICS, "loss"],
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "class_weights": CLASS_WEIGHTS,
+            "amp": AMP,
+            "features": FEATURES,
+        }
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise unknown(name, getattr(self, name), choices)
+        for name in ("epochs", "patience", "batch_size", "accumulate", "learning_rate"):
+            if not 0 < getattr(self, name) < float("inf"):
                 raise UsageError(f"{name} is {getattr(self, name)}: give more than 0")
-        if not self.weight_decay >= 0:
-            raise UsageError(f"weight_decay is {self.weight_decay}: give 0 or more")
+        for name in ("weight_decay", "clip", "save_every"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"{name} is {getattr(self, name)}: give 0 or more")
+        if not (isfinite(self.warmup) and 0 <= self.warmup < 1):
+            raise UsageError(f"warmup is {self.warmup}: give a share of the training, 0 to below 1")
         distinct = {seed for seed in self.seeds if 0 <= seed < 2**63}
         if not self.seeds or len(distinct) < len(self.seeds):
             raise UsageError("seeds: give different numbers from 0 on, such as 0,1,2")
         if not self.encoders:
             raise UsageError("no modality is asked for: say speech, text, or both")
+        _ = self.place
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the trainings are done; in this process where nothing is said."""
+        elsewhere = self.scheduler is not None or self.slurm is not None
+        workers = self.workers if self.workers is not None or elsewhere else 0
+        return Place(_CREW, workers, self.scheduler, self.slurm, self.wait_minutes)
+
+    def as_config(self) -> dict[str, Any]:
+        """Return what the numbers depend on, as values that TOML can hold."""
+        asked = {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in _SILENT and getattr(self, one.name) is not None
+        }
+        cache = str(self.cache)
+        asked["cache"] = cache if "://" in cache else str(Path(cache).expanduser().absolute())
+        asked["seeds"] = list(self.seeds)
+        options = dict(self.head_options).items()
+        asked["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
+        return asked
 
     def with_overrides(self, assignments: Iterable[str]) -> "TrainSettings":
         """Return the settings changed by ``key=value`` texts, each checked against its type.
@@ -70,20 +158,30 @@ class TrainSettings:
             UsageError: a text is no assignment, its key is unknown, or its value of another type.
         """
         changes: dict[str, Any] = {}
-        options = dict(self.head_options)
-        types = {one.name: one.type for one in fields(self) if one.name in _TUNABLE}
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UsageError(f"'{assignment}': write --set key=value")
-            value = _parsed(text)
+            changes[key] = _parsed(text)
+        return self.changed(changes)
+
+    def changed(self, values: Mapping[str, Any]) -> "TrainSettings":
+        """Return the settings with other values, by the names that ``--set`` knows.
+
+        Raises:
+            UsageError: a name is unknown, or a value of another type.
+        """
+        changes: dict[str, Any] = {}
+        options = dict(self.head_options)
+        types = {one.name: one.type for one in fields(self) if one.name in TUNABLE}
+        for key, value in values.items():
             if key.startswith("head."):
                 options[key.removeprefix("head.")] = value
             elif key not in types:
-                raise unknown("setting", key, [*_TUNABLE, "head.OPTION"])
+                raise unknown("setting", key, [*types, "head.OPTION"])
             elif not _fits(value, types[key]):
                 wanted = getattr(types[key], "__name__", types[key])
-                raise UsageError(f"{key}={text}: a value of type {wanted} is wanted")
+                raise UsageError(f"{key}={value}: a value of type {wanted} is wanted")
             else:
                 changes[key] = value
         return replace(self, **changes, head_options=options)

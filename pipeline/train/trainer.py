@@ -1,133 +1,248 @@
 """The training loop: one head, one fold, one seed."""
 
-import copy
+import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
-from ...heads import Head
+from ...heads import Head, HeadOutput
 from ..corpora import Utterance
+from ..errors import PipelineError
 from ..metrics import scores
-from .examples import Examples
-from .protocols import Fold
-from .settings import TrainSettings
+from .batches import Batches
+from .checkpoint import Progress, State
+from .features import Batch, Features, Layers
+from .folds import Fold
+from .settings import AMP, OPTIMIZERS, TrainSettings
 
-Log = Callable[[dict[str, Any]], None]
+Save = Callable[[Progress], None]
+Restore = Callable[[State], Progress]
 
 
 @dataclass(frozen=True)
 class Trained:
     """A head as it was in its best epoch, and what it says on the test part.
 
-    ``probabilities`` is (utterances, classes) and ``predicted`` a class an utterance, both in the
-    order of the fold's test part.
+    ``probabilities`` is (utterances, classes) float64 in the order of the fold's test part.
     """
 
     weights: dict[str, Tensor]
     best_epoch: int
     validation: dict[str, float]
     probabilities: Tensor
-    predicted: list[str]
 
 
-def train(
-    build: Callable[[], Head],
-    examples: Examples,
-    fold: Fold,
-    settings: TrainSettings,
-    seed: int,
-    device: torch.device,
-    log: Log,
-) -> Trained:
-    """Train a head until the validation part says stop; score it once on the test part."""
-    torch.manual_seed(seed)
-    head = build().to(device)
-    optimizer = torch.optim.AdamW(
-        head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    order = torch.Generator().manual_seed(seed)
-    best: tuple[float, float] | None = None
-    for epoch in range(1, settings.epochs + 1):
-        started = time.monotonic()
-        terms = _epoch(head, examples, fold.train, settings, optimizer, order, device)
-        validation = _validate(head, examples, fold.validation, settings, device)
-        # Where the metric stands still, which it does on a small part, the loss decides.
-        reached = (validation[settings.monitor], -validation["loss"])
-        if best is None or reached > best:
-            best, best_epoch, kept = reached, epoch, validation
-            weights = copy.deepcopy(head.state_dict())
-        seconds = round(time.monotonic() - started, 3)
-        log({"epoch": epoch, "train": terms, "validation": validation, "seconds": seconds})
-        if epoch - best_epoch >= settings.patience:
-            break
-    head.load_state_dict(weights)
-    logits, _ = predict(head, examples, fold.test, settings.batch_size, device)
-    probabilities = logits.double().softmax(dim=1)
-    on_cpu = {name: value.cpu() for name, value in weights.items()}
-    return Trained(on_cpu, best_epoch, kept, probabilities, _classes(examples, logits))
+@dataclass(frozen=True)
+class Trainer:
+    """Trains a head until the validation part says stop; scores it once on the test part.
+
+    ``features`` gives the features of the layers that a head reads.
+    """
+
+    build: Callable[[], Head]
+    features: Callable[[Layers], Features]
+    settings: TrainSettings
+    device: torch.device
+
+    def train(
+        self,
+        fold: Fold,
+        seed: int,
+        restore: Restore = lambda state: Progress(),
+        after_epoch: Callable[[State, Progress, dict[str, Any]], None] = lambda *_: None,
+    ) -> Trained:
+        """Train on one fold with one seed.
+
+        Args:
+            fold: the parts.
+            seed: of the first weights, the dropout and the order of the batches.
+            restore: takes up a state that was saved, and says how far it is.
+            after_epoch: is told the state, how far it is, and what there is to log of the epoch.
+
+        Raises:
+            PipelineError: the loss is not finite.
+        """
+        settings = self.settings
+        torch.manual_seed(seed)
+        head = self.build().to(self.device)
+        features = self.features(head.layers)
+        if settings.class_weights == "balanced":
+            head.class_weights = _balanced(fold.train, features).to(self.device)
+        state = State(
+            head,
+            OPTIMIZERS[settings.optimizer](
+                head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            ),
+            GradScaler(self.device.type, enabled=settings.amp == "float16"),
+            torch.Generator().manual_seed(seed),
+            self.device,
+        )
+        plan = self._plan(head, features, fold.train)
+        progress = restore(state)
+        while not self._finished(progress):
+            started = time.monotonic()
+            progress.epoch += 1
+            terms = self._epoch(state, features, plan, progress.epoch)
+            logits = self.predict(head, features, fold.validation)
+            validation = _scored(logits, fold.validation, features)
+            _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
+            # Where the metric stands still, which it does on a small part, the loss decides.
+            sign = -1 if settings.monitor == "loss" else 1
+            reached = (sign * validation[settings.monitor], -validation["loss"])
+            if progress.best is None or reached > progress.best:
+                progress.best, progress.best_epoch = reached, progress.epoch
+                progress.validation, progress.weights = validation, deepcopy(head.state_dict())
+            seconds = round(time.monotonic() - started, 3)
+            after_epoch(
+                state,
+                progress,
+                {"epoch": progress.epoch, "train": terms, "validation": validation}
+                | {"seconds": seconds},
+            )
+        head.load_state_dict(progress.weights)
+        probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
+        best = {name: value.cpu() for name, value in progress.weights.items()}
+        return Trained(best, progress.best_epoch, progress.validation, probabilities)
+
+    def predict(
+        self,
+        head: Head,
+        features: Features,
+        utterances: Sequence[Utterance],
+        missing: Collection[str] = (),
+    ) -> Tensor:
+        """Return logits (utterances, classes) float32 on the CPU, in the order given.
+
+        ``missing`` are modalities that the head does not get to see.
+        """
+        head.eval()
+        row = {one.id: at for at, one in enumerate(utterances)}
+        logits = torch.empty(len(row), head.n_classes)
+        plan = self._plan(head, features, utterances)
+        with torch.inference_mode(), self._autocast():
+            order = plan.order()
+            for part, batch in zip(order, features.batches(plan, order, missing), strict=True):
+                output = _forward(head, batch, labels=None)
+                logits[[row[one.id] for one in part]] = output.logits.float().cpu()
+        return logits
+
+    def _epoch(
+        self, state: State, features: Features, plan: Batches, epoch: int
+    ) -> dict[str, float]:
+        """Train on every utterance once; return the mean of the loss and of each of its terms."""
+        head, settings = state.head.train(), self.settings
+        sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
+        count = 0
+        order = plan.order(state.order)
+        total = -(-len(order) // settings.accumulate)
+        steps = _grouped(features.batches(plan, order), settings.accumulate)
+        for step, batches in enumerate(steps):
+            factor = _rate(settings, epoch - 1 + (step + 0.5) / total)
+            for group in state.optimizer.param_groups:
+                group["lr"] = settings.learning_rate * factor
+            size = sum(map(len, batches))
+            count += size
+            turns: tuple[str | None, ...] = head.turns() or (None,)
+            for turn in turns:
+                state.optimizer.zero_grad()
+                for batch in batches:
+                    with self._autocast():
+                        output = _forward(head, batch, batch.labels, turn)
+                    assert output.loss is not None  # noqa: S101 -- labels were given
+                    share = len(batch) / size
+                    state.scaler.scale(output.loss * share).backward()  # type: ignore[no-untyped-call]
+                    for name, value in {"loss": output.loss.detach(), **output.terms}.items():
+                        sums[name] += value.float() * len(batch) / len(turns)
+                if settings.clip:
+                    state.scaler.unscale_(state.optimizer)
+                    nn.utils.clip_grad_norm_(head.parameters(), settings.clip)
+                state.scaler.step(state.optimizer)
+                state.scaler.update()
+        return {name: float(value) / count for name, value in sums.items()}
+
+    def _finished(self, progress: Progress) -> bool:
+        waited = progress.epoch - progress.best_epoch
+        return progress.epoch >= self.settings.epochs or waited >= self.settings.patience
+
+    def _plan(self, head: Head, features: Features, utterances: Sequence[Utterance]) -> Batches:
+        length = features.examples.length
+        return Batches(utterances, self.settings.batch_size, length, head.reads_dialogues)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        dtype = AMP[self.settings.amp]
+        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def predict(
-    head: Head,
-    examples: Examples,
-    utterances: Sequence[Utterance],
-    batch_size: int,
-    device: torch.device,
-) -> tuple[Tensor, float]:
-    """Return logits (utterances, classes) on the CPU, in the order given, and the mean loss."""
-    head.eval()
-    row = {one.id: at for at, one in enumerate(utterances)}
-    logits = torch.empty(len(row), len(examples.corpus.classes))
-    loss = 0.0
-    with torch.inference_mode():
-        for part in examples.in_batches(utterances, batch_size):
-            batch = examples.batch(part, head.layers, device)
-            output = head(batch.features, batch.lengths, batch.labels)
-            logits[[row[one.id] for one in part]] = output.logits.float().cpu()
-            loss += float(output.terms["cross_entropy"]) * len(part)
-    return logits, loss / len(row)
+def _forward(
+    head: Head, batch: Batch, labels: Tensor | None, turn: str | None = None
+) -> HeadOutput:
+    more: dict[str, Any] = {}
+    if batch.dialogues is not None:
+        more["dialogues"] = batch.dialogues
+    if turn is not None:
+        more["turn"] = turn
+    return head(batch.features, batch.lengths, labels, **more)
 
 
-def _epoch(
-    head: Head,
-    examples: Examples,
-    utterances: Sequence[Utterance],
-    settings: TrainSettings,
-    optimizer: torch.optim.Optimizer,
-    order: torch.Generator,
-    device: torch.device,
-) -> dict[str, float]:
-    """Train on every utterance once; return the mean of the loss and of each of its terms."""
-    head.train()
-    sums: dict[str, float] = defaultdict(float)
-    for part in examples.in_batches(utterances, settings.batch_size, order):
-        batch = examples.batch(part, head.layers, device)
-        output = head(batch.features, batch.lengths, batch.labels)
-        assert output.loss is not None  # noqa: S101 -- labels were given
-        optimizer.zero_grad()
-        output.loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        for name, value in {"loss": output.loss.detach(), **output.terms}.items():
-            sums[name] += float(value) * len(part)
-    return {name: value / len(utterances) for name, value in sums.items()}
+def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
-def _validate(
-    head: Head,
-    examples: Examples,
-    utterances: Sequence[Utterance],
-    settings: TrainSettings,
-    device: torch.device,
-) -> dict[str, float]:
-    logits, loss = predict(head, examples, utterances, settings.batch_size, device)
+def _require_finite(losses: Iterable[float], fold: str, epoch: int) -> None:
+    if not all(map(math.isfinite, losses)):
+        raise PipelineError(
+            f"the loss of fold '{fold}' was not finite in epoch {epoch}: lower learning_rate, "
+            "set clip, or switch amp off"
+        )
+
+
+def _rate(settings: TrainSettings, epochs: float) -> float:
+    """Return the factor of the learning rate after so many epochs."""
+    at = epochs / settings.epochs
+    if at < settings.warmup:
+        return at / settings.warmup
+    left = (1 - at) / (1 - settings.warmup)
+    match settings.schedule:
+        case "linear":
+            return left
+        case "cosine":
+            return (1 - math.cos(math.pi * left)) / 2
+    return 1.0
+
+
+def _balanced(utterances: Sequence[Utterance], features: Features) -> Tensor:
+    """Weigh each class by the inverse of its frequency; one that does not occur by 1."""
+    classes = features.examples.corpus.classes
     labels = [str(one.label) for one in utterances]
-    return {**scores(labels, _classes(examples, logits)), "loss": loss}
+    found = [name for name in classes if name in set(labels)]
+    weights = compute_class_weight("balanced", classes=np.array(found), y=labels)
+    known = dict(zip(found, weights.tolist(), strict=True))
+    return torch.tensor([known.get(name, 1.0) for name in classes])
 
 
-def _classes(examples: Examples, logits: Tensor) -> list[str]:
-    return [examples.corpus.classes[at] for at in logits.argmax(dim=1)]
+def _scored(
+    logits: Tensor, utterances: Sequence[Utterance], features: Features
+) -> dict[str, float]:
+    classes = features.examples.corpus.classes
+    labels = [str(one.label) for one in utterances]
+    targets = torch.tensor([classes.index(label) for label in labels])
+    predicted = [classes[at] for at in logits.argmax(dim=1)]
+    return {**scores(labels, predicted), "loss": float(F.cross_entropy(logits, targets))}

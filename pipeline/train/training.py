@@ -1,184 +1,256 @@
-"""Stage two: from features in the cache to a trained head and its scores."""
+"""Stage two: from features in the cache to trained heads and their scores."""
 
-import os
-import re
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ...heads import HEADS, Head, HeadError, build_head
-from ..device import chosen_device
-from ..errors import UsageError, unknown
-from ..metrics import METRICS, Predictions, aggregate, scores
-from ..progress import progress
-from .examples import Examples, find_examples
-from .protocols import Fold, make_folds
-from .run_folder import RunFolder
+from ...cache.leases import lease
+from ...heads import HEADS
+from ..clusters import Needs, Place, Task, check_workers, done
+from ..device import chosen_device, cores
+from ..errors import PipelineError, UsageError, unknown
+from ..metrics import Predictions, aggregate, by_class, pooled_by_class, scores
+from ..progress import progress, remark
+from .checkpoint import unpacked
+from .examples import Examples
+from .folds import Division, Fold
+from .jobs import Job, Report, build, do, examples_of
+from .leakage import Leakage, check_leakage
+from .protocols import divide
+from .run import Run
+from .run_folder import RunFolder, folds_as_json, named_by_content
 from .settings import TrainSettings
-from .trainer import Trained, train
+
+_PAUSE = 1.0  # seconds, while other processes are at work on what is left
+_PATIENCE = 3600.0  # while another process writes the scores
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run: its folder, and the content of its ``metrics.json``."""
+class Planned:
+    """A run that can begin: its folder is there, and its folds are divided."""
 
-    path: Path
-    metrics: dict[str, Any]
-    notes: tuple[str, ...]
+    settings: TrainSettings
+    protocol: str
+    examples: Examples
+    division: Division
+    excluded: Mapping[str, str]
+    leakage: Leakage
+    run: RunFolder
 
-    def __str__(self) -> str:
-        """Return the scores as a person wants to read them."""
-        metrics = self.metrics
-        several = len(metrics["folds"]) > 1
-        lines = [
-            f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}: "
-            f"{len(metrics['folds'])} x test, {metrics['test_utterances']} utterances, "
-            f"{len(metrics['classes'])} classes",
-            *(f"  note: {note}" for note in self.notes),
-            *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
-            f"  {'':14}{'WA':>14}{'UA':>14}{'weighted F1':>14}{'macro F1':>14}",
+    def remarks(self) -> list[str]:
+        """Return what is to be known of the folds before anything is trained."""
+        found = self.leakage.lines() or ["the parts share nothing that was looked at"]
+        lines = "\n".join(f"  {line}" for line in found)
+        return [
+            *(f"mser: {note}" for note in self.division.notes),
+            f"mser: leakage check of {self.protocol}, which allows what is shared here:\n{lines}",
         ]
-        for name, scored in (
-            (metrics["head"], metrics["aggregate"]),
-            ("chance", metrics["chance"]),
-        ):
-            cells = (_cell(scored[metric], several) for metric in METRICS)
-            lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
-        lines.append(
-            f"  {'mean ± std over folds and seeds, ' if several else ''}in %; "
-            "chance: always the most frequent class of the training part"
-        )
-        lines.append(f"  {self.path}")
-        return "\n".join(lines)
+
+    def jobs(self, place: Place, device: torch.device) -> list[Job]:
+        """Return the trainings, fold by fold."""
+        here = place.processes(device) if not place.remote else 1
+        threads = max(1, cores() // here) if not place.here and not place.remote else None
+        digest, settings = self.examples.digest, self.settings
+        return [
+            Job(settings, digest, self.run.path, fold.name, seed, threads, max(1, here))
+            for fold in self.division.folds
+            for seed in settings.seeds
+        ]
 
 
 def train_head(settings: TrainSettings) -> Run:
     """Train a head by a protocol on features that lie in the cache, and write the run folder.
+
+    A run that was interrupted goes on; one that is finished is only read.
 
     Raises:
         UsageError: the head, an option, the protocol or the device is not there.
         CacheError: the cache does not hold the features.
         PipelineError: a part of a fold is empty or leaks into another.
     """
+    return train_heads([settings])[0]
+
+
+def train_heads(
+    several: Sequence[TrainSettings], say: Callable[[Run], None] = lambda run: None
+) -> list[Run]:
+    """Train several heads, all their folds and seeds side by side where the first one's place is.
+
+    All are planned before the first is trained, so that what cannot be is told at once, and what
+    the parts of their folds have in common. ``say`` is told of each run that is finished.
+
+    Raises:
+        UsageError, CacheError, PipelineError: see :func:`train_head`.
+    """
+    place, device = several[0].place, chosen_device(several[0].device)
+    plans = [plan(settings) for settings in several]
+    for line in dict.fromkeys(line for one in plans for line in one.remarks()):
+        remark(line)
+    jobs = [
+        job
+        for one in plans
+        if not one.run.finished
+        for job in one.jobs(place, device)
+        if not job.done
+    ]
+    most = sum(job.settings.epochs for job in jobs)
+    what = f"training {', '.join(dict.fromkeys(one.settings.head for one in plans))}"
+    runs: dict[int, Run] = {}
+
+    def finish() -> None:
+        for at, one in enumerate(plans):
+            if at not in runs and (finished := _finished(one)):
+                runs[at] = finished
+                say(finished)
+
+    finish()
+    with progress(most, what, "epoch") as bar:
+        for _ in _reports(jobs, place, device, lambda epoch: bar.update()):
+            finish()
+    return [runs[at] for at in range(len(plans))]
+
+
+def plan(settings: TrainSettings) -> Planned:
+    """Look at everything that a run needs, and make its folder.
+
+    Raises:
+        UsageError, CacheError, PipelineError: see :func:`train_head`.
+    """
     if settings.head not in HEADS:
         raise unknown("head", settings.head, HEADS)
     device = chosen_device(settings.device)
-    examples = find_examples(settings.cache, settings.dataset, settings.encoders, settings.classes)
+    if settings.amp == "float16" and device.type == "cpu":
+        raise UsageError("amp=float16 is for a GPU: say amp=bfloat16 on a CPU")
+    examples = examples_of(settings)
     protocol = settings.protocol or examples.corpus.protocol
-    folds = make_folds(examples.utterances, protocol)
-
-    def build() -> Head:
-        return _build(settings, examples)
-
-    build()  # wrong options are refused before a folder is made
-    run = RunFolder(settings)
-    run.write_config(settings, protocol, examples)
-    run.write_folds(folds, examples.excluded)
-    run.write_environment(device)
-    trained: list[tuple[Fold, int, Trained]] = []
-    most = len(folds) * len(settings.seeds) * settings.epochs
-    with _deterministic(), progress(most, f"training {settings.head}", "epoch") as bar:
-        for fold in folds:
-            for seed in settings.seeds:
-
-                def log(values: dict[str, Any], fold: Fold = fold, seed: int = seed) -> None:
-                    run.log(fold, seed, values)
-                    bar.update()
-
-                done = train(build, examples, fold, settings, seed, device, log)
-                run.write_checkpoint(fold, seed, done)
-                trained.append((fold, seed, done))
-    metrics = _metrics(settings, protocol, examples, trained)
-    run.write_predictions(examples.corpus.classes, trained)
-    run.write_metrics(metrics)
-    return Run(run.path, metrics, examples.corpus.notes)
+    division = divide(examples.utterances, protocol, examples.corpus.utterances)
+    leakage = check_leakage(division.folds, division.promises, examples.audio_hashes)
+    build(settings, examples)  # wrong options are refused before a folder is made
+    config = settings.as_config() | {
+        "mser": version("mser"),
+        "protocol": protocol,
+        "device": device.type,
+        "digest": examples.digest,
+        "encoders": {
+            modality: {"name": entry.spec.encoder, "key": entry.spec.key}
+            for modality, entry in examples.entries.items()
+        },
+    }
+    run = RunFolder(settings.out or named_by_content(settings.runs, config))
+    excluded = {**examples.excluded, **division.left_out}
+    run.begin(config, folds_as_json(division.folds, excluded), device)
+    return Planned(settings, protocol, examples, division, excluded, leakage, run)
 
 
-def _build(settings: TrainSettings, examples: Examples) -> Head:
-    layer = settings.layer
-    number = layer is not None and re.fullmatch("-?[0-9]+", layer)
-    for name in settings.head_options:
-        if name in signature(build_head).parameters:
-            raise UsageError(
-                f"head.{name} is not an option of a head: the cache and --layer give it"
-            )
-    try:
-        return build_head(
-            settings.head,
-            {modality: entry.dim for modality, entry in examples.entries.items()},
-            len(examples.corpus.classes),
-            {modality: entry.n_layers for modality, entry in examples.entries.items()},
-            int(layer) if number and layer is not None else layer,
-            **settings.head_options,
-        )
-    except HeadError as error:
-        raise UsageError(str(error)) from error
+def _reports(
+    jobs: Sequence[Job], place: Place, device: torch.device, tick: Callable[[int], None]
+) -> Generator[Report]:
+    """Do the jobs at their place; one at which another process is comes again behind the others."""
+    if place.here:
+        waiting, refused = deque(jobs), 0
+        while waiting:
+            job = waiting.popleft()
+            report = do(job, tick)
+            if not report.busy:
+                refused = 0
+                yield report
+                continue
+            waiting.append(job)
+            refused += 1
+            if refused >= len(waiting):
+                time.sleep(_PAUSE)
+    elif jobs:
+        place.find()
+        with place.cluster(len(jobs), device) as cluster:
+            folders = {job.run for job in jobs}
+            needs = None if cluster.started_here else Needs.here(folders, device.type == "cuda")
+            if needs:
+                check_workers(cluster, needs)
+            for job, there in done(Task(do, needs), jobs, cluster):
+                if there is None:
+                    raise PipelineError(
+                        f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
+                        "(too little memory?): what was finished is kept; run the same command "
+                        "again with fewer workers"
+                    )
+                for epoch in range(job.settings.epochs):
+                    tick(epoch)
+                yield there
+
+
+def _finished(one: Planned) -> Run | None:
+    """Return the run if all its trainings are done, having written its scores."""
+    run, place = one.run, Place(one.settings.place.crew, 0)
+    jobs = one.jobs(place, torch.device("cpu"))
+    if not run.finished:
+        if not all(job.done for job in jobs):
+            return None
+        with lease(run.folder, "scores", _PATIENCE) as mine:
+            if mine and not run.finished:
+                _write_scores(one, jobs)
+    run.clean()  # what a process that was killed after the scores has left
+    return Run(run.path, run.read_json("metrics.json"), one.examples.corpus.notes)
+
+
+def _write_scores(one: Planned, jobs: Sequence[Job]) -> None:
+    of_name = {fold.name: fold for fold in one.division.folds}
+    predicted: list[tuple[Fold, int, Tensor]] = []
+    facts = []
+    for job in jobs:
+        tensors, said = unpacked(one.run.trainings, job.result)
+        predicted.append((of_name[job.fold], job.seed, tensors["probabilities"]))
+        facts.append(said)
+    classes = one.examples.corpus.classes
+    metrics = _metrics(one, predicted, facts)
+    one.run.finish([job.name for job in jobs], classes, predicted, metrics)
 
 
 def _metrics(
-    settings: TrainSettings,
-    protocol: str,
-    examples: Examples,
-    trained: list[tuple[Fold, int, Trained]],
+    one: Planned, predicted: Sequence[tuple[Fold, int, Tensor]], facts: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
+    classes = one.examples.corpus.classes
     parts, chance, folds = [], [], []
-    for fold, seed, one in trained:
+    for (fold, seed, probabilities), said in zip(predicted, facts, strict=True):
+        ids = [utterance.id for utterance in fold.test]
         labels = [str(utterance.label) for utterance in fold.test]
-        most_frequent = Counter(str(utterance.label) for utterance in fold.train).most_common(1)[0][
-            0
-        ]
-        parts.append(Predictions(fold.name, seed, labels, one.predicted))
-        chance.append(Predictions(fold.name, seed, labels, [most_frequent] * len(labels)))
+        best = [classes[at] for at in probabilities.argmax(dim=1)]
+        trained = Counter(str(utterance.label) for utterance in fold.train)
+        always = [trained.most_common(1)[0][0]] * len(labels)
+        parts.append(Predictions(fold.name, seed, labels, best, ids))
+        chance.append(Predictions(fold.name, seed, labels, always, ids))
         folds.append(
             {
                 "fold": fold.name,
                 "seed": seed,
-                **scores(labels, one.predicted),
+                **scores(labels, best),
                 "utterances": {
                     "train": len(fold.train),
                     "validation": len(fold.validation),
                     "test": len(fold.test),
                 },
-                "best_epoch": one.best_epoch,
-                "validation": one.validation,
+                **said,
+                **by_class(labels, best, classes),
             }
         )
-    tested = {utterance.id for fold, _, _ in trained for utterance in fold.test}
+    tested = {utterance.id for fold in one.division.folds for utterance in fold.test}
     return {
-        "head": settings.head,
-        "dataset": settings.dataset,
-        "protocol": protocol,
-        "classes": list(examples.corpus.classes),
-        "notes": list(examples.corpus.notes),
-        "selected_by": f"highest {settings.monitor} on the validation part",
+        "head": one.settings.head,
+        "dataset": one.settings.dataset,
+        "protocol": one.protocol,
+        "classes": list(classes),
+        "notes": list(one.examples.corpus.notes),
+        "selected_by": f"best {one.settings.monitor} on the validation part",
         "test_utterances": len(tested),
-        "excluded": dict(Counter(examples.excluded.values())),
+        "excluded": dict(Counter(one.excluded.values())),
+        "leakage": {**one.leakage.as_json(), "lines": one.leakage.lines()},
         "aggregate": aggregate(parts),
         "chance": aggregate(chance),
+        "pooled": pooled_by_class(parts, classes),
         "folds": folds,
     }
-
-
-def _cell(scored: dict[str, float | None], several: bool) -> str:
-    mean, std = scored["mean"], scored["std"]
-    if not several or std is None:
-        return f"{100 * (mean or 0):.1f}"
-    return f"{100 * (mean or 0):.1f} ± {100 * std:.1f}"
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    """Let the same run give the same bits again on the same machine."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for on a GPU
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,191 @@
+"""From utterances to padded batches: out of memory where the features fit, else from the cache."""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor
+
+from ...cache import Entry
+from ...cache.arrays import Array
+from ...cache.ragged import padded
+from ...heads import Dialogues
+from ..corpora import Utterance
+from .batches import Batches, dialogue_of
+from .examples import Examples
+
+Layers = Mapping[str, Sequence[int]]
+
+_AHEAD = 2  # batches that are read while one is computed with
+_SHARE = 0.5  # of the memory that is free
+_CHUNK = 64  # utterances copied at once
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,)."""
+
+    features: dict[str, Tensor]
+    lengths: dict[str, Tensor]
+    labels: Tensor
+    dialogues: Dialogues | None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Reader(Protocol):
+    """Where the hidden states of a modality come from."""
+
+    def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return (batch, layers, frames, dim) on the device, padded with zeros, and the lengths."""
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """The features of a modality as they lie in the cache; only ``layers`` are read."""
+
+    entry: Entry
+    layers: Sequence[int]
+    device: torch.device
+
+    def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See :class:`Reader`."""
+        states, lengths = padded(self.entry.read(ids, self.layers))
+        if self.device.type == "cuda":
+            return states.pin_memory().to(self.device, non_blocking=True), lengths
+        return states, lengths
+
+
+class Loaded:
+    """The features of a modality in memory: all utterances end to end, then a frame of zeros."""
+
+    def __init__(
+        self, entry: Entry, layers: Sequence[int], ids: Sequence[str], device: torch.device
+    ) -> None:
+        self.lengths = {id: entry.length(id) for id in ids}
+        self.starts, frames = {}, 0
+        for id, length in self.lengths.items():
+            self.starts[id] = frames
+            frames += length
+        dtype = getattr(torch, entry.spec.dtype)
+        self.states = torch.zeros(len(layers), frames + 1, entry.dim, dtype=dtype, device=device)
+        for start in range(0, len(ids), _CHUNK):
+            some = ids[start : start + _CHUNK]
+            for id, array in zip(some, entry.read(some, layers), strict=True):
+                at = self.starts[id]
+                copy = torch.tensor(array)  # a copy: the map may not be written, as torch warns
+                self.states[:, at : at + len(copy[0])] = copy.to(device)
+
+    def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """See :class:`Reader`."""
+        lengths = torch.tensor([self.lengths[id] for id in ids])
+        starts = torch.tensor([self.starts[id] for id in ids])
+        frame = torch.arange(int(lengths.max()))
+        zeros = self.states.shape[1] - 1
+        rows = torch.where(frame < lengths[:, None], starts[:, None] + frame, zeros)
+        found = self.states.index_select(1, rows.flatten().to(self.states.device))
+        layers, dim = len(self.states), self.states.shape[2]
+        return found.view(layers, len(ids), -1, dim).transpose(0, 1), lengths
+
+
+class Features:
+    """The hidden states that a head reads, of all utterances that can be trained on.
+
+    Args:
+        examples: the utterances and their entries.
+        layers: modality → the positions that the head reads.
+        device: where batches are wanted.
+        keep: ``memory``, ``stream``, or ``auto``: stream what is mapped into memory anyhow, which
+            all processes share; else memory where half of what is free is enough.
+        processes: that many share the memory.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        layers: Layers,
+        device: torch.device,
+        keep: str = "auto",
+        processes: int = 1,
+    ) -> None:
+        self.examples, self.device = examples, device
+        ids = [one.id for one in examples.utterances]
+        need = sum(_bytes(examples.entries[m], layers[m], ids) for m in layers)
+        mapped = device.type == "cpu" and all(
+            _is_mapped(entry[ids[0]]) for entry in examples.entries.values()
+        )
+        fits = need <= _SHARE * _free(device) / processes
+        self.in_memory = keep == "memory" or (keep == "auto" and fits and not mapped)
+        self.readers: dict[str, Reader] = {
+            m: Loaded(entry, layers[m], ids, device)
+            if self.in_memory
+            else Streamed(entry, layers[m], device)
+            for m, entry in examples.entries.items()
+        }
+
+    def batches(
+        self, plan: Batches, order: Iterable[Sequence[Utterance]], missing: Collection[str] = ()
+    ) -> Iterator[Batch]:
+        """Yield the batches of a plan in an order of its own; without the modalities ``missing``.
+
+        What is streamed is read ahead on another thread.
+        """
+        if self.in_memory:
+            for part in order:
+                yield self._batch(part, plan, missing)
+            return
+        waiting: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            for part in order:
+                waiting.append(pool.submit(self._batch, part, plan, missing))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            for batch in waiting:
+                yield batch.result()
+
+    def _batch(self, part: Sequence[Utterance], plan: Batches, missing: Collection[str]) -> Batch:
+        ids = [one.id for one in part]
+        features, lengths = {}, {}
+        for m, reader in self.readers.items():
+            features[m], lengths[m] = reader.padded(ids)
+            if m in missing:
+                features[m], lengths[m] = features[m][:, :, :1], torch.zeros_like(lengths[m])
+        classes = self.examples.corpus.classes
+        labels = torch.tensor([classes.index(str(one.label)) for one in part])
+        return Batch(features, lengths, labels.to(self.device), _dialogues(part, plan))
+
+
+def _dialogues(part: Sequence[Utterance], plan: Batches) -> Dialogues | None:
+    if plan.dialogue_sizes is None:
+        return None
+    names = [dialogue_of(one) for one in part]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return Dialogues(
+        torch.tensor([numbers[name] for name in names]),
+        torch.tensor([plan.dialogue_sizes[name] for name in names]),
+    )
+
+
+def _bytes(entry: Entry, layers: Sequence[int], ids: Sequence[str]) -> int:
+    frames = sum(map(entry.length, ids))
+    return (
+        frames * len(layers) * entry.dim * torch.finfo(getattr(torch, entry.spec.dtype)).bits // 8
+    )
+
+
+def _is_mapped(array: Array | None) -> bool:
+    while isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+        array = array.base
+    return isinstance(array, np.memmap)
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)

@@ -1,0 +1,66 @@
+"""A finished run, as a person wants to read it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..metrics import METRICS
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its folder, and the content of its ``metrics.json``."""
+
+    path: Path
+    metrics: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return the scores."""
+        metrics = self.metrics
+        several = len(metrics["folds"]) > 1
+        lines = [
+            f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}: "
+            f"{len(metrics['folds'])} x test, {metrics['test_utterances']} utterances, "
+            f"{len(metrics['classes'])} classes",
+            *(f"  note: {note}" for note in self.notes),
+            *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
+        ]
+        rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
+        return "\n".join([*lines, *table(rows, several), f"  {self.path}"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the folder and the scores as JSON values."""
+        return {"run": str(self.path), **self.metrics}
+
+
+def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
+    """Return the lines of a table of aggregated scores, perhaps of ``several`` trainings each."""
+    lines = [f"  {'':14}{'WA':>14}{'UA':>14}{'weighted F1':>14}{'macro F1':>14}"]
+    for name, scored in rows.items():
+        cells = (_cell(scored[metric], several) for metric in METRICS)
+        lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
+        if all(scored[metric]["pooled_ci95"] for metric in METRICS) and name != "chance":
+            intervals = (_interval(scored[metric]["pooled_ci95"]) for metric in METRICS)
+            lines.append(f"  {'  95 %':14}{''.join(f'{cell:>14}' for cell in intervals)}")
+    lines.append(
+        f"  {'mean ± std over folds and seeds, ' if several else ''}in %; "
+        "chance: always the most frequent class of the training part"
+    )
+    lines.append(
+        "  95 %: bootstrap interval over test utterances, folds pooled; it holds no variance of "
+        "training"
+    )
+    return lines
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return " – ".join(f"{100 * bound:.1f}" for bound in bounds)
+
+
+def _cell(scored: dict[str, float | None], several: bool) -> str:
+    mean, std = scored["mean"], scored["std"]
+    if not several or std is None:
+        return f"{100 * (mean or 0):.1f}"
+    return f"{100 * (mean or 0):.1f} ± {100 * std:.1f}"
