@@ -41,10 +41,22 @@ def is_one_sentence(err: str) -> bool:
     return len(lines) == 1 and lines[0].startswith("mser: ") and "Traceback" not in err
 
 
+def is_leakage_check(err: str) -> bool:
+    """Say whether standard error holds what the folds share, and nothing else."""
+    first, *lines = err.splitlines()
+    said = all(line.startswith("  ") and " share " in line for line in lines)
+    return first.startswith("mser: leakage check of ") and lines != [] and said
+
+
 # What it says of itself ---------------------------------------------------------------------------
 
+COMMANDS = (
+    *("demo", "extract", "doctor"),
+    *("train-head", "evaluate", "compare", "ablate", "predict", "report"),
+)
 
-@pytest.mark.parametrize("command", ["demo", "extract", "train-head"])
+
+@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_shows_an_example(call: Call, command: str, option: str) -> None:
     code, out, err = call(command, option)
@@ -56,12 +68,12 @@ def test_help_shows_an_example(call: Call, command: str, option: str) -> None:
 def test_help_of_the_console_script_names_every_command(mser: Mser) -> None:
     done = mser("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for command in ("demo", "extract", "train-head"):
+    for command in COMMANDS:
         assert command in done.stdout
 
 
 def test_examples_in_the_help_are_of_options_that_there_are(call: Call) -> None:
-    for command in ("demo", "extract", "train-head"):
+    for command in COMMANDS:
         _, out, _ = call(command, "--help")
         help_text, example = " ".join(out.split()).split("Example: mser ")
         options = [word for word in example.split() if word.startswith("--")]
@@ -136,7 +148,9 @@ def test_train_head_prints_valid_json_and_nothing_else(
     call: Call, filled_cache: Path, tmp_path: Path
 ) -> None:
     code, out, err = call(*train_options(filled_cache), "--set", "epochs=1", "--json")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert is_leakage_check(err), err
+    assert "train and validation share 8 speakers" in err
     result = json.loads(out)
     (run,) = (tmp_path / "runs").iterdir()
     assert result.pop("run") == str(Path("runs", run.name))
@@ -162,7 +176,8 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
     key = FeatureCache(filled_cache).open("synthetic", modality="speech").spec.key
     for speech in (encoders["speech"], "small-wav2vec2", key):
         code, _, err = call(*options, "--speech-encoder", speech)
-        assert (code, err) == (0, "")
+        assert code == 0
+        assert is_leakage_check(err), err
 
 
 # When it goes wrong -------------------------------------------------------------------------------

@@ -47,9 +47,14 @@ def test_a_wheel_puts_only_the_package_into_site_packages(wheel: zipfile.ZipFile
     assert metadata.endswith(".dist-info")
 
 
-def test_the_wheel_holds_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
-    modules = {path for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    wanted = {f"mser/{path.relative_to(ROOT).as_posix()}" for path in modules}
+def test_the_wheel_holds_every_module_and_preset_and_nothing_else(wheel: zipfile.ZipFile) -> None:
+    files = {path for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    files.add(ROOT / "pipeline" / "report.html")
+    for kind in ("presets", "ablations"):
+        found = set((ROOT / "pipeline" / kind).glob("*.toml"))
+        assert found
+        files |= found
+    wanted = {f"mser/{path.relative_to(ROOT).as_posix()}" for path in files}
     wanted |= {"mser/__init__.py", "mser/cli.py", "mser/py.typed"}
     assert {name for name in wheel.namelist() if name.startswith("mser/")} == wanted
 

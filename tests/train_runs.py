@@ -14,6 +14,7 @@ from mser.cache import EntrySpec, FeatureCache, Features, Quarantined
 from mser.pipeline.corpora import Corpus, Utterance
 from mser.pipeline.corpora.manifest import to_table
 from mser.pipeline.train import Run, TrainSettings
+from mser.tests.test_heads_contract import SMALL as SMALL_HEADS
 
 BOTH: dict[str, str | None] = {"speech": None, "text": None}
 CLASSES = ("angry", "happy", "neutral", "sad")
@@ -84,10 +85,53 @@ def made_cache(
     return root
 
 
+def made_both(
+    root: Path,
+    utterances: Sequence[Utterance],
+    *,
+    tells: Mapping[str, Sequence[int]] | None = None,
+    protocol: str = "official",
+) -> Path:
+    """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
+
+    ``tells`` gives for each modality what its features tell of each class: by default, which one
+    it is; ``(0, 0, 1, 1)`` tells the first two from the last two, and no more.
+    """
+    cache = FeatureCache(root)
+    noise = np.random.default_rng(0)
+    corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
+    manifest = to_table(corpus, root, {one.id: "hash" for one in utterances}, {})
+    for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
+        spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
+        of_class = (tells or {}).get(modality, range(4))
+        features = []
+        for one in utterances:
+            length = int(noise.integers(1, 9))
+            states = noise.normal(size=(layers, length, width)).astype("float32")
+            states[:, :, of_class[CLASSES.index(str(one.label))]] += 4
+            features.append(Features(one.id, "hash", states))
+        writer = cache.writer(spec, {})
+        writer.write_shard(0, features)
+        writer.publish(cache.write_manifest("made-up", manifest))
+    return root
+
+
 def made(cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
     """Settings of a short run on a cache that was made by hand."""
     settings = TrainSettings("linear", "made-up", cache, {"speech": None}, out=out, device="cpu")
     return replace(settings, **changes).with_overrides(["epochs=4", *more])
+
+
+def tiny(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
+    """Settings of a short run of any head on both modalities of a cache that was made by hand.
+
+    The options are those with which all heads are tested; ``layer`` is no option of a training.
+    """
+    settings = TrainSettings(head, "made-up", cache, BOTH, out=out, device="cpu")
+    options = [f"head.{k}={v}" for k, v in SMALL_HEADS[head].items() if k != "layer"]
+    return replace(settings, **changes).with_overrides(
+        ["epochs=3", "batch_size=8", *options, *more]
+    )
 
 
 # What a run wrote ---------------------------------------------------------------------------------
@@ -101,6 +145,18 @@ def rows(run: Run) -> list[dict[str, str]]:
 def log(run: Run) -> list[dict[str, Any]]:
     lines = (run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def timeless(run: Run) -> list[dict[str, Any]]:
+    """The lines of the log without the seconds that an epoch took."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in log(run)]
+
+
+def results(run: Run) -> dict[str, bytes]:
+    """The bytes of what a run found, by the name of the file."""
+    files = [run.path / "predictions.csv", run.path / "metrics.json"]
+    files += (run.path / "checkpoints").iterdir()
+    return {file.name: file.read_bytes() for file in files}
 
 
 def read_json(path: Path) -> Any:
