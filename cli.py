@@ -182,20 +182,15 @@ def extract(
     say(summary, as_json)
 
 
-@app.command(epilog="Example: mser compare runs/meld-linear runs/meld-hbf --metric weighted_f1")
-def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as the baseline.")],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to hold against it.")],
-    metric: Annotated[
-        str | None, typer.Option(help="wa, ua, weighted_f1 or macro_f1; by default all of them.")
-    ] = None,
-    resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.")] = 2000,
-    as_json: Json = False,
-) -> None:
-    """Say how far two runs on the same test utterances differ, and how sure that is."""
-    from .pipeline.compare import compare  # noqa: PLC0415 -- imports scikit-learn
+@app.command(epilog="Example: mser doctor --cache /cluster/mser")
+def doctor(cache: Cache, as_json: Json = False) -> None:
+    """Say what this machine has: packages, devices, FFmpeg, the hub, the cache, SLURM."""
+    from .pipeline.doctor import doctor  # noqa: PLC0415 -- imports what it looks at
 
-    say(compare(first, second, metric, resamples=resamples), as_json)
+    found = doctor(cache, (SPEECH_ENCODER, TEXT_ENCODER))
+    say(found, as_json)
+    if found.broken:
+        raise typer.Exit(1)
 
 
 def main() -> None:

@@ -107,6 +107,38 @@ def train_head(
     say(train_head(settings.with_overrides(set_ or [])), as_json)
 
 
+@app.command(epilog="Example: mser evaluate runs/meld-hbf-1f3c22aa --missing speech")
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    missing: Annotated[
+        str, typer.Option(help="Modalities that the head does not get to see, such as speech.")
+    ] = "",
+    cache: OptionalCache = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score the heads of a run on their test parts again, perhaps with a modality missing."""
+    from .train import evaluate  # noqa: PLC0415
+
+    say(evaluate(run, split(missing), cache, device), as_json)
+
+
+@app.command(epilog="Example: mser compare runs/meld-linear runs/meld-hbf --metric weighted_f1")
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as the baseline.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to hold against it.")],
+    metric: Annotated[
+        str | None, typer.Option(help="wa, ua, weighted_f1 or macro_f1; by default all of them.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Draws of the bootstrap.")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Say how far two runs on the same test utterances differ, and how sure that is."""
+    from .compare import compare  # noqa: PLC0415 -- imports scikit-learn
+
+    say(compare(first, second, metric, resamples=resamples), as_json)
+
+
 @app.command(epilog="Example: mser ablate --preset mgcma-table2 --out table2 --workers 4")
 def ablate(
     preset: Annotated[
@@ -154,20 +186,36 @@ def ablate(
     say(table, as_json)
 
 
-@app.command(epilog="Example: mser evaluate runs/meld-hbf-1f3c22aa --missing speech")
-def evaluate(
+@app.command(epilog="Example: mser predict runs/meld-hbf-1f3c22aa --audio clip.mp4 --text 'Oh no.'")
+def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
-    missing: Annotated[
-        str, typer.Option(help="Modalities that the head does not get to see, such as speech.")
-    ] = "",
+    audio: Annotated[Path | None, typer.Option(help="A clip, in any format.")] = None,
+    text: Annotated[str | None, typer.Option(help="What is said in it.")] = None,
+    speech_encoder: Annotated[
+        str | None, typer.Option(help="Where the run's encoder is now, if not where it was.")
+    ] = None,
+    text_encoder: TextEncoder = None,
     cache: OptionalCache = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score the heads of a run on their test parts again, perhaps with a modality missing."""
-    from .train import evaluate  # noqa: PLC0415
+    """Classify a clip, a text or both with all checkpoints of a run, through its own encoders."""
+    from .predict import predict  # noqa: PLC0415
 
-    say(evaluate(run, split(missing), cache, device), as_json)
+    encoders = {"speech": speech_encoder, "text": text_encoder}
+    say(predict(run, audio, text, encoders=encoders, cache=cache, device=device), as_json)
+
+
+@app.command(epilog="Example: mser report runs/meld-linear runs/meld-hbf --out report.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
+    out: Annotated[Path, typer.Option(help="Where to write the page.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page on one or several runs: scores, confusions, curves, comparisons."""
+    from .report import report  # noqa: PLC0415
+
+    say(report(runs, out), as_json)
 
 
 def _given(

@@ -61,7 +61,7 @@ def evaluate(
     """
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
-    settings = _settings(config, cache, device)
+    settings = settings_of_run(config, cache, device)
     for one in missing:
         if one not in settings.encoders:
             raise unknown("modality of this run", one, settings.encoders)
@@ -78,7 +78,7 @@ def evaluate(
     for fold in folder.folds(examples):
         for seed in settings.seeds:
             name = Job(settings, examples.digest, run, fold.name, seed).name
-            _load(head, folder.checkpoints.at / f"{name}.safetensors")
+            load_weights(head, folder.checkpoints.at / f"{name}.safetensors")
             logits = trainer.predict(head, features, fold.test, missing)
             labels = [str(one.label) for one in fold.test]
             predicted = [classes[at] for at in logits.argmax(dim=1)]
@@ -100,7 +100,12 @@ def evaluate(
     return Evaluation(run / f"{name}.json", facts)
 
 
-def _load(head: Head, path: Path) -> None:
+def load_weights(head: Head, path: Path) -> None:
+    """Give a head the weights of a checkpoint.
+
+    Raises:
+        PipelineError: the file is damaged or not there, or is that of another head.
+    """
     try:
         head.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -109,7 +114,7 @@ def _load(head: Head, path: Path) -> None:
         ) from error
 
 
-def _settings(config: dict[str, Any], cache: str | None, device: str) -> TrainSettings:
+def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> TrainSettings:
     """Return the settings that a run was made with, but for where it is computed."""
     made = {"mser", "digest", "encoders", "cache", "device", "head_options"}
     values = {key: value for key, value in config.items() if key not in made}

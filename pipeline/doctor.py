@@ -1,0 +1,326 @@
+"""What this machine has, and what it lacks for the work to begin.
+
+Nothing here may end in a traceback: what cannot be looked at is itself a finding. So every package
+is imported where it is looked at, and never at the top.
+"""
+
+import io
+import os
+import platform
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from math import pi
+from pathlib import Path
+from typing import Any
+
+_NEEDED = ("torch", "torchaudio", "transformers", "av", "zarr", "h5py")
+_HUB_SECONDS = 4.0
+_TONE = 0.5  # seconds of sound that go into AAC and out again
+_LITTLE = 5e9  # bytes: all layers of MELD take about nine times as much
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is not as it should be, and what to do; ``broken`` says that nothing works without."""
+
+    sentence: str
+    broken: bool = False
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found: ``facts`` by section, and the problems.
+
+    Sizes are in bytes.
+    """
+
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def broken(self) -> bool:
+        """Whether something is broken that is needed for any work."""
+        return any(problem.broken for problem in self.problems)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {**self.facts, "problems": [asdict(one) for one in self.problems]}
+
+    def __str__(self) -> str:
+        """Return a line a fact, and then a line a problem."""
+        lines = []
+        for section, facts in self.facts.items():
+            lines += [
+                section,
+                *(f"  {name:32}{_said(name, value)}" for name, value in facts.items()),
+            ]
+        if not self.problems:
+            return "\n".join([*lines, "no problem was found"])
+        lines += [
+            f"{'BROKEN' if one.broken else 'problem'}: {one.sentence}" for one in self.problems
+        ]
+        return "\n".join(lines)
+
+
+def doctor(cache: str, encoders: tuple[str, ...] = ()) -> Diagnosis:
+    """Look at this machine: packages, cores, devices, FFmpeg, the hub, the cache, SLURM.
+
+    Args:
+        cache: folder or URL of the cache.
+        encoders: hub names whose files are to be looked for on this machine.
+    """
+    found = Diagnosis()
+    looks: dict[str, Callable[[list[Problem]], dict[str, Any]]] = {
+        "packages": _packages,
+        "machine": _machine,
+        "devices": _devices,
+        "FFmpeg": _ffmpeg,
+        "hub": lambda problems: _hub(problems, encoders),
+        "cache": lambda problems: _cache(problems, cache),
+        "clusters": _clusters,
+    }
+    for section, look in looks.items():
+        try:
+            found.facts[section] = look(found.problems)
+        except Exception as error:  # whatever it is, it is to be told and not to end the rest
+            found.facts[section] = {"looked at": False}
+            sentence = f"{section} cannot be looked at, correct what is said here and try again: "
+            found.problems.append(Problem(sentence + _one_line(error), broken=section == "cache"))
+    return found
+
+
+def _packages(problems: list[Problem]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"python": platform.python_version(), "mser": _version("mser")}
+    for name in _NEEDED:
+        facts[name] = _version(name)
+        try:
+            import_module(name)
+        except Exception as error:  # such as a shared library that does not fit
+            facts[name] = f"{facts[name]}, cannot be imported"
+            sentence = f"{name} cannot be imported ({_one_line(error)}): install mser again"
+            problems.append(Problem(sentence, broken=True))
+    return facts
+
+
+def _machine(problems: list[Problem]) -> dict[str, Any]:
+    import psutil  # noqa: PLC0415
+
+    from .device import cores  # noqa: PLC0415
+
+    memory = psutil.virtual_memory()
+    return {
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cores": cores(),
+        "cores of the machine": os.cpu_count(),
+        "memory": memory.total,
+        "free memory": memory.available,
+    }
+
+
+def _devices(problems: list[Problem]) -> dict[str, Any]:
+    import torch  # noqa: PLC0415
+
+    facts: dict[str, Any] = {"CUDA of torch": torch.version.cuda or "none"}
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(number)
+            name = torch.cuda.get_device_name(number)
+            facts[f"cuda:{number}"] = {"name": name, "memory": total, "free memory": free}
+        return facts
+    facts["GPU"] = "none: everything runs on the CPU, extraction slowly"
+    if shutil.which("nvidia-smi"):
+        problems.append(
+            Problem(
+                "there is an NVIDIA driver, but PyTorch finds no GPU: install the torch and "
+                "torchaudio that are built for its CUDA (see pytorch.org), or check nvidia-smi"
+            )
+        )
+    return facts
+
+
+def _ffmpeg(problems: list[Problem]) -> dict[str, Any]:
+    import av  # noqa: PLC0415
+
+    facts: dict[str, Any] = {"FFmpeg": av.ffmpeg_version_info}
+    for name, numbers in av.library_versions.items():
+        if name in ("libavcodec", "libavformat", "libswresample"):
+            facts[name] = ".".join(map(str, numbers))
+    try:
+        facts["decodes AAC"] = _hears_aac()
+    except Exception as error:  # whatever FFmpeg says
+        facts["decodes AAC"] = False
+        sentence = f"FFmpeg cannot decode AAC in MP4, as MELD has it ({_one_line(error)})"
+        problems.append(
+            Problem(f"{sentence}: install PyAV's own wheel with 'pip install av'", True)
+        )
+    return facts
+
+
+def _hears_aac() -> bool:
+    """Write a tone as AAC in MP4, and decode it as the extraction decodes clips."""
+    import av  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+
+    from .extract.audio import decode  # noqa: PLC0415
+
+    rate, file = 48_000, io.BytesIO()
+    tone = 0.5 * np.sin(2 * pi * 440 * np.arange(int(_TONE * rate)) / rate)
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=rate, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone[None].astype("float32"), "fltp", "mono")
+        frame.sample_rate = rate
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            container.mux(packet)
+    wave = decode(file.getvalue())
+    loudness = float(np.sqrt(np.mean(wave**2)))
+    if not 0.2 < loudness < 0.5:  # a sine of amplitude 0.5 has 0.35
+        raise ValueError(f"a tone of loudness 0.35 comes out with {loudness:.2f}")
+    return True
+
+
+def _hub(problems: list[Problem], encoders: tuple[str, ...]) -> dict[str, Any]:
+    from huggingface_hub import constants, try_to_load_from_cache  # noqa: PLC0415
+
+    offline = bool(constants.HF_HUB_OFFLINE)
+    reached, why = (None, "") if offline else _reached(str(constants.ENDPOINT))
+    here = {name: isinstance(try_to_load_from_cache(name, "config.json"), str) for name in encoders}
+    absent = [name for name, there in here.items() if not there]
+    if absent and not reached:
+        reason = "HF_HUB_OFFLINE is set" if offline else f"it cannot be reached ({why})"
+        problems.append(
+            Problem(
+                f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not on this machine "
+                f"and the Hugging Face hub is out of use, since {reason}: give local folders with "
+                "--speech-encoder and --text-encoder, or run 'hf download NAME' where there is "
+                "access and share its HF_HOME"
+            )
+        )
+    return {
+        "address": str(constants.ENDPOINT),
+        "offline mode": offline,
+        "reached": "not tried" if reached is None else reached,
+        "HF_HOME": str(constants.HF_HOME),
+        **{f"has {name}": there for name, there in here.items()},
+    }
+
+
+def _reached(address: str) -> tuple[bool, str]:
+    """Ask the hub, and say why it does not answer; finding its address may take for ever."""
+    answer: list[tuple[bool, str]] = []
+
+    def ask() -> None:
+        try:
+            from huggingface_hub.utils import get_session  # type: ignore[attr-defined]  # noqa: PLC0415
+
+            status = get_session().head(address, timeout=_HUB_SECONDS).status_code
+            answer.append((status < 500, f"status {status}"))
+        except Exception as error:  # whatever the network says
+            answer.append((False, _one_line(error)))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_HUB_SECONDS + 1)
+    return answer[0] if answer else (False, f"no answer in {_HUB_SECONDS:g} s")
+
+
+def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
+    from ..cache import FeatureCache, listing  # noqa: PLC0415
+
+    store = FeatureCache(cache)
+    facts: dict[str, Any] = {"place": str(store.root)}
+    held = listing(store)
+    facts["datasets"] = sorted({one.dataset for one in held.entries})
+    facts["entries"] = len(held.entries)
+    facts["size"] = sum(one.bytes for one in held.entries)
+    problems += [
+        Problem(f"{one.dataset}/{one.entry}: {one.error}") for one in held.entries if one.error
+    ]
+    if store.root.path is None:
+        facts["can be written"] = "not tried: an object store says so when it is written to"
+        return facts
+    there = _existing(store.root.path.absolute())
+    facts["file system"] = _file_system(there)
+    facts["free"] = free = shutil.disk_usage(there).free
+    why = _unwritable(there)
+    facts["can be written"] = not why
+    if why:
+        sentence = f"{store.root} cannot be written ({why}), so that nothing can be extracted: "
+        sentence += "give another --cache, or ask for the right to write"
+        problems.append(Problem(sentence, broken=not held.entries))
+    elif free < _LITTLE:
+        sentence = f"{store.root} has {_size(free)} free, and a corpus takes far more: "
+        problems.append(Problem(sentence + "give --cache on a larger disk, or set MSER_CACHE"))
+    return facts
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that is there."""
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def _unwritable(folder: Path) -> str:
+    """Return why nothing can be written below a folder, or nothing."""
+    if not folder.is_dir():
+        return f"{folder} is a file"
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"mser")
+            file.flush()
+    except OSError as error:
+        return error.strerror or _one_line(error)
+    return ""
+
+
+def _file_system(path: Path) -> str:
+    import psutil  # noqa: PLC0415
+
+    mounts = [
+        one for one in psutil.disk_partitions(all=True) if path.is_relative_to(one.mountpoint)
+    ]
+    found = max(mounts, key=lambda one: len(one.mountpoint), default=None)
+    return f"{found.fstype} at {found.mountpoint}" if found else "unknown"
+
+
+def _clusters(problems: list[Problem]) -> dict[str, Any]:
+    sbatch, jobqueue = shutil.which("sbatch"), _version("dask-jobqueue")
+    if sbatch and jobqueue == "not installed":
+        problems.append(
+            Problem("there is SLURM, but no dask-jobqueue for --slurm: pip install 'mser[slurm]'")
+        )
+    return {"dask": _version("dask"), "dask-jobqueue": jobqueue, "sbatch": sbatch or "none"}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:200] if text else type(error).__name__
+
+
+_SIZES = ("memory", "free memory", "free", "size")
+
+
+def _said(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        rest = (f"{key} {_said(key, one)}" for key, one in value.items() if key != "name")
+        return ", ".join([str(value["name"]), *rest])
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return _size(value) if name in _SIZES else str(value)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
