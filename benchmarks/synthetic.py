@@ -66,14 +66,19 @@ def features(id: str, states: Array) -> Features:
 
 
 def make_entry(
-    root: Path, shards: Iterable[list[Features]], layers: int = LAYERS, dim: int = DIM, **how: str
+    root: Path,
+    shards: Iterable[list[Features]],
+    layers: int = LAYERS,
+    dim: int = DIM,
+    modality: str = "speech",
+    **how: str,
 ) -> Entry:
-    spec = EntrySpec(DATASET, "speech", "random", {"seed": 1}, tuple(range(layers)), dim, DTYPE)
+    spec = EntrySpec(DATASET, modality, "random", {"seed": 1}, tuple(range(layers)), dim, DTYPE)
     writer = FeatureCache(root).writer(spec, {"made by": "benchmarks/read.py"}, **how)
     for number, shard in enumerate(shards):
         writer.write_shard(number, shard)
     writer.publish("0" * 12)
-    return FeatureCache(root).open(DATASET)
+    return FeatureCache(root).open(DATASET, modality=modality)
 
 
 def tiny_shards(count: int) -> Iterator[list[Features]]:

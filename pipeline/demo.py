@@ -6,6 +6,7 @@ from pathlib import Path
 from .corpora import synthetic
 from .demo_encoders import save_speech_encoder, save_text_encoder
 from .extract import ExtractSettings, extract
+from .report import report
 from .train import Run, TrainSettings, train_head
 
 # Small enough for a laptop: the encoders are 64 wide, and so is hbf.
@@ -57,10 +58,13 @@ def demo(out: Path, say: Callable[[str], None]) -> list[Run]:
         ).with_overrides(assignments)
         runs.append(train_head(settings))
         say(str(runs[-1]))
+    say("4. mser report: both runs on one page")
+    page = report([run.path for run in runs], out / "report.html")
     say(_MEANING)
     say(
         "Where things are\n"
         f"  corpus    {corpus}\n  encoders  {encoders}\n  cache     {cache}\n"
         + "\n".join(f"  run       {run.path}" for run in runs)
+        + f"\n  report    {page.path}"
     )
     return runs

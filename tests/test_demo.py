@@ -39,6 +39,8 @@ def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_pat
     places = re.findall(r"^  (?:corpus|encoders|cache|run) +(\S+)$", said[-1], re.MULTILINE)
     assert len(places) == 3 + len(runs)
     assert all(Path(place).is_dir() for place in places)
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert all(run.path.name in page for run in runs)
 
     before = shards(tmp_path / "demo" / "cache")
     written = {run.path: (run.path / "metrics.json").stat().st_mtime_ns for run in runs}
