@@ -43,6 +43,7 @@ from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.examples import Examples
 from mser.pipeline.train.features import Features
 from mser.pipeline.train.presets import preset, read, settings_of
+from mser.pipeline.train.reproducible import reproducible
 
 MODALITIES: dict[str, str | None] = {"speech": None, "text": None}
 LAYERS = 13
@@ -251,22 +252,21 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="few utterances: a minute or so")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     options = parser.parse_args()
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as in a training
-    torch.use_deterministic_algorithms(True)
     device = chosen_device(options.device)
     sizes = SMALL if options.small else ON_GPU if device.type == "cuda" else ON_CPU
     rounds = 2 if options.small else options.rounds
     results: Result = {"machine": machine(device)}
     if not options.json:
         print(", ".join(f"{name} {value}" for name, value in results["machine"].items()))
-    for section in (cache, loop, mgcma):
-        name = section.__name__
-        if options.only not in (None, name):
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            results[name] = section(Path(folder), sizes, rounds, device)
-        for title, rows in {} if options.json else results[name].items():
-            print(f"\n**{name}: {title}** (synthetic)\n\n{table(rows)}", flush=True)
+    with reproducible():
+        for section in (cache, loop, mgcma):
+            name = section.__name__
+            if options.only not in (None, name):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                results[name] = section(Path(folder), sizes, rounds, device)
+            for title, rows in {} if options.json else results[name].items():
+                print(f"\n**{name}: {title}** (synthetic)\n\n{table(rows)}", flush=True)
     if options.json:
         print(json.dumps(results, indent=2))
 

@@ -63,7 +63,7 @@ class Training:
         trainer = Trainer(
             lambda: self.state.head, lambda layers: features, self.settings, self.device
         )
-        return trainer._epoch(self.state, features, self.plan(utterances), 1)["loss"]
+        return trainer.epoch(self.state, features, self.plan(utterances), 1)["loss"]
 
     def epoch_by_hand(self, batches: Sequence[Batch]) -> float:
         """The same steps in a bare loop over batches that are there: the least it can take."""

@@ -145,7 +145,7 @@ class Head(nn.Module):
             inside = bool(((length >= 0) & (length <= size)).all())
             require(inside, f"lengths of {name} must be in 0 .. {size}, not {length.tolist()}")
             masks[name] = length_mask(length.to(x.device), size)
-            clean[name] = torch.where(masks[name][:, None, :, None], x, 0.0).to(dtype)
+            clean[name] = _without_padding(x.to(dtype, copy=True), masks[name], length)
         longest = torch.stack([length.cpu() for length in lengths.values()]).amax(dim=0)
         empty = (longest == 0).nonzero().flatten().tolist()
         require(not empty, f"utterances {empty} of the batch have no modality at all")
@@ -171,3 +171,12 @@ class Head(nn.Module):
     def _require_modalities(self, what: str, given: Mapping[str, object]) -> None:
         names, wanted = ", ".join(given) or "no modality", ", ".join(self.dims)
         require(set(given) == set(self.dims), f"{what} must name {wanted}, but it names {names}")
+
+
+def _without_padding(x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
+    """Zero the padding of (B, L, T, D) in place."""
+    if x.is_cuda:
+        return x.masked_fill_(~mask[:, None, :, None], 0.0)
+    for at, length in enumerate(lengths.tolist()):
+        x[at, :, length:] = 0.0  # a processor need not look at what is no padding
+    return x

@@ -58,6 +58,13 @@ Workers = Annotated[
 Scheduler = Annotated[
     str | None, typer.Option(help="Train at a running Dask scheduler, such as tcp://node1:8786.")
 ]
+WaitMinutes = Annotated[
+    float | None,
+    typer.Option(
+        help="How long --scheduler (1) or --slurm (10) may be without any worker.",
+        show_default=False,
+    ),
+]
 Slurm = Annotated[
     Path | None, typer.Option(help="Train in SLURM jobs, as a TOML file describes them.")
 ]
@@ -88,14 +95,15 @@ def train_head(
     workers: Workers = None,
     scheduler: Scheduler = None,
     slurm: Slurm = None,
+    wait_minutes: WaitMinutes = None,
     as_json: Json = False,
 ) -> None:
     """Train a head on cached features by a protocol, and write a run folder."""
-    from .train import preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds
+    from .train import combined, preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds
 
     given = _given(head, dataset, modalities, layer, protocol, classes, seeds)
     settings = settings_of(
-        (preset_of(preset) if preset else {}) | given,
+        combined(preset_of(preset) if preset else {}, given),
         cache=cache,
         encoders={"speech": speech_encoder, "text": text_encoder},
         out=out,
@@ -103,6 +111,7 @@ def train_head(
         workers=workers,
         scheduler=scheduler,
         slurm=slurm,
+        wait_minutes=wait_minutes,
     )
     say(train_head(settings.with_overrides(set_ or [])), as_json)
 
@@ -165,6 +174,7 @@ def ablate(
     workers: Workers = None,
     scheduler: Scheduler = None,
     slurm: Slurm = None,
+    wait_minutes: WaitMinutes = None,
     as_json: Json = False,
 ) -> None:
     """Train the systems of a paper's table, and write the table; interrupted, it goes on."""
@@ -182,6 +192,7 @@ def ablate(
         workers=workers,
         scheduler=scheduler,
         slurm=slurm,
+        wait_minutes=wait_minutes,
     )
     say(table, as_json)
 

@@ -2,8 +2,8 @@
 
 from .ablation import Ablation, ablate
 from .evaluation import Evaluation, evaluate
+from .presets import combined, settings_of
 from .presets import preset as preset_of
-from .presets import settings_of
 from .run import Run
 from .settings import TrainSettings
 from .training import train_head, train_heads
@@ -14,6 +14,7 @@ __all__ = [
     "Run",
     "TrainSettings",
     "ablate",
+    "combined",
     "evaluate",
     "preset_of",
     "settings_of",

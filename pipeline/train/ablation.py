@@ -18,15 +18,15 @@ from ..device import chosen_device
 from ..errors import UsageError, unknown
 from ..metrics import METRICS
 from .evaluation import evaluate
-from .presets import CHOICES, MODALITIES, check_choices, preset, read, settings_of
+from .presets import CHOICES, MODALITIES, check_choices, combined, preset, read, settings_of
 from .run import Run
 from .run_folder import RunFolder
 from .settings import TrainSettings
 from .training import train_heads
 
 # Key → what it holds; the first ones must be there.
-_KEYS = {"title": str, "source": str, "preset": str, "systems": list}
-_MORE_KEYS = {"metrics": list, "missing": list}
+_KEYS = {"title": str, "preset": str, "systems": list}
+_MORE_KEYS = {"source": str, "metrics": list, "missing": list}
 _SYSTEM = {"name": str}
 _MORE_SYSTEM = {"paper": dict, "preset": str, "set": dict, **dict.fromkeys(CHOICES, object)}
 _TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
@@ -163,7 +163,8 @@ def ablate(
     def done(run: Run) -> None:
         finished[run.path] = run
         written()
-        say(str(run))
+        name = next(system.name for system in systems if system.settings.out == run.path)
+        say(f"{name}: {run}")
 
     folder.make()
     train_heads([system.settings for system in systems], done)
@@ -188,7 +189,8 @@ def _systems(
             # The options of one head are not those of another.
             values = {key: one for key, one in values.items() if not key.startswith("head.")}
         values |= {key: said[key] for key in CHOICES if key in said}
-        values |= {key: one for key, one in given.items() if key not in said} | said.get("set", {})
+        values = combined(values, {key: one for key, one in given.items() if key not in said})
+        values |= said.get("set", {})
         slug = re.sub("[^a-z0-9]+", "-", said["name"].lower()).strip("-")
         settings = settings_of(values, out=out / slug, **others).with_overrides(assignments)
         systems.append(System(said["name"], settings, said.get("paper", {})))
@@ -219,10 +221,11 @@ def _facts(
     )
     seeds = ", ".join(map(str, settings.seeds))
     changed = f"; changed: {', '.join(assignments)}" if assignments else ""
+    paper = [f"Paper: {content['source']}."] if "source" in content else []
     return [
-        f"Paper: {content['source']}.",
+        *paper,
         f"Ours: {settings.dataset}, mean ± std in % over folds and seeds ({seeds}); frozen "
-        f"encoders; presets of mser{changed}.",
+        f"encoders{changed}.",
         f"{datetime.now(UTC).date()}, mser {version('mser')}, torch {torch.__version__}, "
         f"{machine}.",
     ]

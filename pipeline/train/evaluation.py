@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..errors import PipelineError, UsageError, unknown
 from ..metrics import Predictions, aggregate
 from .jobs import Job, build, examples_of, trainer_of
 from .presets import settings_of
+from .reproducible import reproducible
 from .run import table
 from .run_folder import RunFolder
 from .settings import TrainSettings
@@ -75,8 +77,8 @@ def evaluate(
     head = build(settings, examples).to(trainer.device)
     features = trainer.features(head.layers)
     classes = examples.corpus.classes
-    for fold in folder.folds(examples):
-        for seed in settings.seeds:
+    with reproducible():
+        for fold, seed in product(folder.folds(examples), settings.seeds):
             name = Job(settings, examples.digest, run, fold.name, seed).name
             load_weights(head, folder.checkpoints.at / f"{name}.safetensors")
             logits = trainer.predict(head, features, fold.test, missing)

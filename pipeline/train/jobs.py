@@ -2,10 +2,8 @@
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
@@ -24,6 +22,7 @@ from .checkpoint import Progress, State, packed
 from .examples import Examples, find_examples
 from .features import Features
 from .layers import parsed_layers
+from .reproducible import reproducible
 from .run_folder import RunFolder
 from .settings import TrainSettings
 from .trainer import Trainer
@@ -91,7 +90,7 @@ def do(job: Job, tick: Tick = lambda epoch: None) -> Report:
                 if not mine:
                     return Report(job, busy=True)
                 if not job.done:
-                    with _reproducible(job.threads):
+                    with reproducible(job.threads):
                         _train(job, run, tick)
         except CacheError:
             if not run.finished:  # by another process, which has deleted the folder meanwhile
@@ -200,17 +199,3 @@ def _features(
         _kept.clear()  # before the new ones are read: both may not fit
         _kept[key] = Features(examples, dict(layers), device, keep, processes)
     return _kept[key]
-
-
-@contextmanager
-def _reproducible(threads: int | None) -> Iterator[None]:
-    """Let the same run give the same bits again on the same machine."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for on a GPU
-    before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    torch.use_deterministic_algorithms(True)
-    torch.set_num_threads(threads or before[1])
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.set_num_threads(before[1])

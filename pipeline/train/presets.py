@@ -56,7 +56,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
     elif name in names(kind):
         source = _ours(kind) / f"{name}.toml"
     else:
-        raise unknown(f"preset (or give the path of a .toml file: {own}.toml)", name, names(kind))
+        raise unknown("preset (a file of your own ends in .toml)", name, names(kind))
     try:
         return tomllib.loads(source.read_text(encoding="utf-8"))
     except OSError as error:
@@ -80,6 +80,17 @@ def check_choices(said: Mapping[str, Any], where: str) -> None:
             fits = isinstance(value, list) and all(type(one) is kind for one in value)
         if not fits:
             raise UsageError(f"{where}: {key} = {value!r}: write {form}")
+
+
+def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a preset's values with what the user gives in their place.
+
+    Another dataset has classes and a protocol of its own, so that those of the preset do not count.
+    """
+    kept = dict(values)
+    if given.get("dataset", kept.get("dataset")) != kept.get("dataset"):
+        kept = {key: one for key, one in kept.items() if key not in ("classes", "protocol")}
+    return {**kept, **given}
 
 
 def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:

@@ -41,6 +41,9 @@ def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in METRICS)
         lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
+        if several and name != "chance":
+            pooled = (f"{100 * scored[metric]['pooled']:.1f}" for metric in METRICS)
+            lines.append(f"  {'  pooled':14}{''.join(f'{cell:>14}' for cell in pooled)}")
         if all(scored[metric]["pooled_ci95"] for metric in METRICS) and name != "chance":
             intervals = (_interval(scored[metric]["pooled_ci95"]) for metric in METRICS)
             lines.append(f"  {'  95 %':14}{''.join(f'{cell:>14}' for cell in intervals)}")
@@ -49,8 +52,8 @@ def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
         "chance: always the most frequent class of the training part"
     )
     lines.append(
-        "  95 %: bootstrap interval over test utterances, folds pooled; it holds no variance of "
-        "training"
+        "  pooled: all folds scored together; 95 %: its bootstrap interval over test utterances, "
+        "without the variance of training"
     )
     return lines
 

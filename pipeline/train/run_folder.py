@@ -50,7 +50,9 @@ class RunFolder:
         """Whether its scores are there."""
         return (self.path / "metrics.json").exists()
 
-    def begin(self, config: Mapping[str, Any], folds: str, device: torch.device) -> None:
+    def begin(
+        self, config: Mapping[str, Any], folds: str, device: torch.device, threads: int | None
+    ) -> None:
         """Make the folder, or go on in one that was made for the same; a finished one stays as is.
 
         Raises:
@@ -70,7 +72,7 @@ class RunFolder:
         for folder in (self.checkpoints, self.trainings):
             folder.make()
         self._write("folds.json", folds)
-        self._write_json("environment.json", _environment(device))
+        self._write_json("environment.json", _environment(device, threads))
 
     def config(self) -> dict[str, Any]:
         """Return what the run was asked.
@@ -189,7 +191,7 @@ def folds_as_json(folds: Sequence[Fold], excluded: Mapping[str, str]) -> str:
     return json.dumps({"folds": parts, "excluded": dict(excluded)}, indent=2) + "\n"
 
 
-def _environment(device: torch.device) -> dict[str, Any]:
+def _environment(device: torch.device, threads: int | None) -> dict[str, Any]:
     """Return what the numbers may depend on besides the settings."""
     return {
         "command": shlex.join(sys.argv),
@@ -200,7 +202,7 @@ def _environment(device: torch.device) -> dict[str, Any]:
         "packages": {name: version(name) for name in _PACKAGES},
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(),
+        "threads": threads,
     }
 
 

@@ -93,7 +93,7 @@ class Trainer:
         while not self._finished(progress):
             started = time.monotonic()
             progress.epoch += 1
-            terms = self._epoch(state, features, plan, progress.epoch)
+            terms = self.epoch(state, features, plan, progress.epoch)
             logits = self.predict(head, features, fold.validation)
             validation = _scored(logits, fold.validation, features)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
@@ -137,7 +137,7 @@ class Trainer:
                 logits[[row[one.id] for one in part]] = output.logits.float().cpu()
         return logits
 
-    def _epoch(
+    def epoch(
         self, state: State, features: Features, plan: Batches, epoch: int
     ) -> dict[str, float]:
         """Train on every utterance once; return the mean of the loss and of each of its terms."""

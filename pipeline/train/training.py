@@ -54,11 +54,10 @@ class Planned:
 
     def jobs(self, place: Place, device: torch.device) -> list[Job]:
         """Return the trainings, fold by fold."""
-        here = place.processes(device) if not place.remote else 1
-        threads = max(1, cores() // here) if not place.here and not place.remote else None
-        digest, settings = self.examples.digest, self.settings
+        processes = 1 if place.remote else max(1, place.processes(device))
+        digest, settings, threads = self.examples.digest, self.settings, _threads(place, device)
         return [
-            Job(settings, digest, self.run.path, fold.name, seed, threads, max(1, here))
+            Job(settings, digest, self.run.path, fold.name, seed, threads, processes)
             for fold in self.division.folds
             for seed in settings.seeds
         ]
@@ -90,15 +89,10 @@ def train_heads(
     """
     place, device = several[0].place, chosen_device(several[0].device)
     plans = [plan(settings) for settings in several]
-    for line in dict.fromkeys(line for one in plans for line in one.remarks()):
+    unfinished = [one for one in plans if not one.run.finished]
+    for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
         remark(line)
-    jobs = [
-        job
-        for one in plans
-        if not one.run.finished
-        for job in one.jobs(place, device)
-        if not job.done
-    ]
+    jobs = [job for one in unfinished for job in one.jobs(place, device) if not job.done]
     most = sum(job.settings.epochs for job in jobs)
     what = f"training {', '.join(dict.fromkeys(one.settings.head for one in plans))}"
     runs: dict[int, Run] = {}
@@ -144,8 +138,16 @@ def plan(settings: TrainSettings) -> Planned:
     }
     run = RunFolder(settings.out or named_by_content(settings.runs, config))
     excluded = {**examples.excluded, **division.left_out}
-    run.begin(config, folds_as_json(division.folds, excluded), device)
+    threads = _threads(settings.place, device)
+    run.begin(config, folds_as_json(division.folds, excluded), device, threads)
     return Planned(settings, protocol, examples, division, excluded, leakage, run)
+
+
+def _threads(place: Place, device: torch.device) -> int | None:
+    """Return the threads of a training: the processes here share the cores, others have theirs."""
+    if place.remote:
+        return None
+    return torch.get_num_threads() if place.here else max(1, cores() // place.processes(device))
 
 
 def _reports(
