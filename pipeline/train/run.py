@@ -20,10 +20,11 @@ class Run:
         """Return the scores."""
         metrics = self.metrics
         several = len(metrics["folds"]) > 1
+        folds, seeds = (len({one[key] for one in metrics["folds"]}) for key in ("fold", "seed"))
         lines = [
             f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}: "
-            f"{len(metrics['folds'])} x test, {metrics['test_utterances']} utterances, "
-            f"{len(metrics['classes'])} classes",
+            f"{_counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
+            f"{metrics['test_utterances']} test utterances, {len(metrics['classes'])} classes",
             *(f"  note: {note}" for note in self.notes),
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
         ]
@@ -56,6 +57,10 @@ def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
         "without the variance of training"
     )
     return lines
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _interval(bounds: Sequence[float]) -> str:
