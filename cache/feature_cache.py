@@ -160,7 +160,9 @@ class FeatureCache:
         """Return the manifest that was kept under the digest ``name``."""
         folder, file = self.root / checked_name(dataset), _manifest(name)
         try:
-            return pq.read_table(pa.BufferReader(folder.read(file)), use_threads=False)
+            # On this thread alone: Arrow's own may still be at it when Python ends, and abort it.
+            content = pq.ParquetFile(pa.BufferReader(folder.read(file)), pre_buffer=False)
+            return content.read(use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise CacheError(
                 f"{folder}/{file} cannot be read ({error}): run 'mser extract' again to write it "

@@ -92,7 +92,9 @@ def read_parquet(path: Path) -> Rows:
             columns = _checked(path, names, "it may have the columns")
             used = [name for name, column in zip(names, columns, strict=True) if column in COLUMNS]
             unread = dict.fromkeys(column for column in columns if column not in COLUMNS)
-            rows = (row for batch in table.iter_batches(columns=used) for row in batch.to_pylist())
+            # On this thread alone: Arrow's own may still be at it when Python ends, and abort it.
+            batches = table.iter_batches(columns=used, use_threads=False)
+            rows = (row for batch in batches for row in batch.to_pylist())
             for number, row in enumerate(rows, 1):
                 cells = {name.strip().lower(): value for name, value in row.items()}
                 yield f"row {number}", {**unread, **cells}

@@ -194,7 +194,8 @@ def _json_lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 def _parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        yield from pq.read_table(path).to_pylist()
+        # On this thread alone: Arrow's own may still be at it when Python ends, and abort it.
+        yield from pq.ParquetFile(path, pre_buffer=False).read(use_threads=False).to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, "Parquet", error) from error
 
