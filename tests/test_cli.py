@@ -174,10 +174,11 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
 ) -> None:
     options = [*train_options(filled_cache), "--set", "epochs=1", "--json"]
     key = FeatureCache(filled_cache).open("synthetic", modality="speech").spec.key
-    for speech in (encoders["speech"], "small-wav2vec2", key):
-        code, _, err = call(*options, "--speech-encoder", speech)
-        assert code == 0
-        assert is_leakage_check(err), err
+    code, out, err = call(*options, "--speech-encoder", encoders["speech"])
+    assert code == 0
+    assert is_leakage_check(err), err
+    for speech in ("small-wav2vec2", key):  # the same run, which is finished and only read
+        assert call(*options, "--speech-encoder", speech) == (0, out, "")
 
 
 # When it goes wrong -------------------------------------------------------------------------------
