@@ -53,8 +53,9 @@ def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
         "chance: always the most frequent class of the training part"
     )
     lines.append(
-        "  pooled: all folds scored together; 95 %: its bootstrap interval over test utterances, "
-        "without the variance of training"
+        f"  {'pooled: all folds scored together; ' if several else ''}95 %: "
+        f"{'its ' if several else ''}bootstrap interval over test utterances, without the variance "
+        "of training"
     )
     return lines
 
