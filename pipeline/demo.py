@@ -5,9 +5,10 @@ from pathlib import Path
 
 from .corpora import synthetic
 from .demo_encoders import save_speech_encoder, save_text_encoder
+from .device import cores
 from .extract import ExtractSettings, extract
 from .report import report
-from .train import Run, TrainSettings, train_head
+from .train import Run, TrainSettings, train_heads
 
 # Small enough for a laptop: the encoders are 64 wide, and so is hbf.
 HEADS = {
@@ -47,17 +48,19 @@ def demo(out: Path, say: Callable[[str], None]) -> list[Run]:
     )
     say(str(summary))
     say("3. mser train-head: each head on the cached features, leaving one session out at a time")
-    runs = []
-    for head, assignments in HEADS.items():
-        settings = TrainSettings(
+    processes = min(4, cores())
+    settings = [
+        TrainSettings(
             head=head,
             dataset="synthetic",
             cache=cache,
             encoders={"speech": None, "text": None},
             runs=out / "runs",
+            workers=processes if processes > 1 else 0,
         ).with_overrides(assignments)
-        runs.append(train_head(settings))
-        say(str(runs[-1]))
+        for head, assignments in HEADS.items()
+    ]
+    runs = train_heads(settings, lambda run: say(str(run)))
     say("4. mser report: both runs on one page")
     page = report([run.path for run in runs], out / "report.html")
     say(_MEANING)

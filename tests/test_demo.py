@@ -22,6 +22,7 @@ def small(monkeypatch):
     small = SimpleNamespace(load=lambda root, **_: load(root), SENTENCE_WORDS=words)
     monkeypatch.setattr(module, "synthetic", small)
     monkeypatch.setattr(module, "HEADS", {head: ["epochs=1"] for head in module.HEADS})
+    monkeypatch.setattr(module, "cores", lambda: 1)
     monkeypatch.setattr(module, "ExtractSettings", partial(ExtractSettings, workers=0))
 
 
