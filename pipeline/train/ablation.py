@@ -217,7 +217,7 @@ def _facts(
     machine = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
-        else f"{platform.machine()}, {torch.get_num_threads()} threads"
+        else f"{platform.machine()}, {torch.get_num_threads()} thread(s) of torch"
     )
     seeds = ", ".join(map(str, settings.seeds))
     changed = f"; changed: {', '.join(assignments)}" if assignments else ""
