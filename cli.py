@@ -73,11 +73,12 @@ def _all_commands(
 @app.command(epilog="Example: mser demo --out mser-demo")
 def demo(
     out: Annotated[Path, typer.Option(help="Where to put everything.")] = Path("mser-demo"),
+    utterances: Annotated[int, typer.Option(help="Size of the synthetic corpus.")] = 320,
 ) -> None:
     """Run the main job end to end on a small synthetic corpus, offline."""
     from .pipeline.demo import demo  # noqa: PLC0415 -- imports torch, which takes seconds
 
-    demo(out, typer.echo)
+    demo(out, typer.echo, utterances)
 
 
 @app.command(

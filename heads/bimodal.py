@@ -8,8 +8,9 @@ INTERPRETATION.
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .transformer import attend
 
 
 class BimodalAttention(nn.Module):
@@ -56,12 +57,12 @@ class BimodalAttention(nn.Module):
         qkv = {m: self.projections[m](z).chunk(3, dim=2) for m, z in x.items()}
         h = {}
         for m, (query, key, value) in qkv.items():
-            intra = attend(query, key, value, masks[m])
+            intra = _attend(query, key, value, masks[m])
             h[m] = intra
             for n, (_, other_key, other_value) in qkv.items():
                 if n == m:
                     continue
-                inter = attend(query, other_key, other_value, masks[n])
+                inter = _attend(query, other_key, other_value, masks[n])
                 sign = torch.tanh(self.signs[m](torch.cat([intra, inter], dim=2)))
                 h[m] = h[m] + sign * inter
         return h
@@ -86,24 +87,7 @@ class DynamicGate(nn.Module):
         return gated
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-    """softmax(Q Kᵀ / √d) V over the valid keys.
-
-    Args:
-        query: (G, Q, d) floating.
-        key: (G, N, d) floating, finite in the padding too.
-        value: (G, N, d) floating, finite in the padding too.
-        mask: (G, N) bool, True where a key is valid.
-
-    Returns:
-        (G, Q, d); zeros where no key is valid.
-    """
-    some = mask.any(dim=1)[:, None, None]
-    attended = F.scaled_dot_product_attention(
-        query.unsqueeze(1),
-        key.unsqueeze(1),
-        value.unsqueeze(1),
-        # A softmax over nothing is NaN: such rows see their padding, and are then dropped.
-        attn_mask=(mask.unsqueeze(1) | ~some).unsqueeze(1),
-    )
-    return torch.where(some, attended.squeeze(1), 0.0)
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """Attention with one head, (G, N, d) each; zeros where no key is valid."""
+    heard = attend(query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1), mask).squeeze(1)
+    return torch.where(mask.any(dim=1)[:, None, None], heard, 0.0)

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from .bottleneck import BottleneckBlock
-from .errors import require
+from .classifier import classifier
+from .errors import require_dropout, require_sizes
 from .head import Head, HeadOutput
 from .layer_mix import Layers
-from .own_classifiers import classifier
 from .pooling import masked_mean
 from .stem import Projections
 
@@ -60,10 +60,8 @@ class BottleneckFusion(Head):
         dropout: float = 0.1,
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
-        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
-        sizes = {"width": width, "n_bottlenecks": n_bottlenecks, "n_blocks": n_blocks}
-        for name, size in sizes.items():
-            require(size >= 1, f"{name} must be at least 1, not {size}")
+        require_dropout(dropout)
+        require_sizes(width=width, n_bottlenecks=n_bottlenecks, n_blocks=n_blocks)
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
         self.layers = self.projections.positions
         self.bottlenecks = nn.Parameter(0.02 * torch.randn(n_bottlenecks, width))
@@ -86,7 +84,4 @@ class BottleneckFusion(Head):
             tokens, bottlenecks = block(tokens, masks, bottlenecks)
         pooled = [masked_mean(tokens[m], masks[m]) for m in self.dims]
         logits: Tensor = self.classifier(torch.cat([*pooled, bottlenecks.mean(dim=1)], dim=1))
-        if labels is None:
-            return HeadOutput(logits, None, {})
-        self.require_labels(labels, len(logits))
-        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
+        return self.classified(logits, labels)

@@ -39,7 +39,6 @@ Loss [interpretation]
 
 from collections.abc import Mapping
 from itertools import combinations
-from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +47,7 @@ from .bimodal import BimodalAttention, DynamicGate
 from .context import AudioContextNetwork, by_dialogue, by_utterance
 from .contrastive import info_nce, relation_distance
 from .dialogues import Dialogues
-from .errors import require
+from .errors import require, require_dropout, require_positive, require_weights
 from .head import Head, HeadOutput
 from .layer_mix import Layer, Layers
 from .pooling import AttentionPooling
@@ -108,15 +107,14 @@ class HBAF(Head):
         super().__init__(dims, n_classes, n_layers)
         even = width >= 2 and width % 2 == 0
         require(even, f"width must be even and at least 2, not {width}")
-        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
-        require(0 < temperature < inf, f"temperature must be positive, not {temperature}")
+        require_dropout(dropout)
+        require_positive(temperature=temperature)
         self.weights = {
             "uni_modal": uni_modal_weight,
             "absolute": absolute_weight,
             "relative": relative_weight,
         }
-        for name, weight in self.weights.items():
-            require(0 <= weight < inf, f"the weight of {name} must not be negative, not {weight}")
+        require_weights(self.weights)
         self.temperature = temperature
         default: dict[str, Layer] = dict.fromkeys(self.dims, "last")
         if SPEECH in self.dims:

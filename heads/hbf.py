@@ -55,7 +55,6 @@ Missing modalities [interpretation]
 """
 
 from collections.abc import Mapping
-from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +62,20 @@ from torch import Tensor, nn
 from .alternation import TurnOrder, agreement
 from .bottleneck import BottleneckBlock
 from .calibration import inter_modal, intra_modal
+from .classifier import classifier
 from .constraint import Constraint
-from .errors import require, unknown
+from .errors import (
+    require,
+    require_dropout,
+    require_positive,
+    require_sizes,
+    require_weights,
+    unknown,
+)
 from .head import Head, HeadOutput
 from .layer_mix import Layers
 from .modality_masking import ModalityMasking
-from .own_classifiers import OwnClassifiers, classifier, uni_modal
+from .own_classifiers import OwnClassifiers, uni_modal
 from .pooling import masked_mean
 from .stem import StageStems
 
@@ -143,19 +150,16 @@ class HBF(Head):
         require(layer is None, "hbf reads several layers: use its option depths, not layer")
         in_range = len(depths) > 0 and all(0 <= depth <= 1 for depth in depths)
         require(in_range, f"depths must be one or more numbers in [0, 1], not {depths}")
-        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
-        require(0 < temperature < inf, f"temperature must be positive, not {temperature}")
-        sizes = {"width": width, "n_bottlenecks": n_bottlenecks, "projection": projection}
-        for name, size in sizes.items():
-            require(size >= 1, f"{name} must be at least 1, not {size}")
+        require_dropout(dropout)
+        require_positive(temperature=temperature)
+        require_sizes(width=width, n_bottlenecks=n_bottlenecks, projection=projection)
         self.weights = {
             "uni_modal": own_weight,
             "agreement": agreement,
             "intra_modal": intra_weight,
             "inter_modal": inter_weight,
         }
-        for name, weight in self.weights.items():
-            require(0 <= weight < inf, f"the weight of {name} must not be negative, not {weight}")
+        require_weights(self.weights)
         self.constraint = Constraint(mrc, beta)
         contrasts = (intra_weight and dropout) or (inter_weight and len(self.dims) > 1)
         unfed = mrc == "scale" and beta == 0 and not contrasts

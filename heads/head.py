@@ -151,6 +151,13 @@ class Head(nn.Module):
         require(not empty, f"utterances {empty} of the batch have no modality at all")
         return clean, masks
 
+    def classified(self, logits: Tensor, labels: Tensor | None) -> HeadOutput:
+        """Return what a head returns whose loss is the cross-entropy alone."""
+        if labels is None:
+            return HeadOutput(logits, None, {})
+        self.require_labels(labels, len(logits))
+        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
+
     def output(
         self, logits: Tensor, terms: Mapping[str, Tensor], weights: Mapping[str, float]
     ) -> HeadOutput:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from .errors import require
+from .errors import require_dropout
 from .head import Head, HeadOutput
 from .layer_mix import LayerMixes, Layers
 from .pooling import masked_mean
@@ -39,7 +39,7 @@ class LinearProbe(Head):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
-        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
+        require_dropout(dropout)
         self.mixes = LayerMixes(self.n_layers, layer)
         self.layers = self.mixes.positions
         self.dropout = nn.Dropout(dropout)
@@ -55,7 +55,4 @@ class LinearProbe(Head):
         hidden, masks = self.inputs(features, lengths)
         pooled = [masked_mean(x, masks[name]) for name, x in self.mixes(hidden).items()]
         logits: Tensor = self.classifier(self.dropout(torch.cat(pooled, dim=1)))
-        if labels is None:
-            return HeadOutput(logits, None, {})
-        self.require_labels(labels, len(logits))
-        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
+        return self.classified(logits, labels)

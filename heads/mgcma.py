@@ -18,14 +18,21 @@ is a reproduction of the paper's.
 """
 
 from collections.abc import Mapping
-from math import inf
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .alignment import Alignment, DistributionAlignment, InstanceAlignment, TokenAlignment
-from .errors import require, unknown
+from .classifier import classifier
+from .errors import (
+    require,
+    require_dropout,
+    require_positive,
+    require_sizes,
+    require_weights,
+    unknown,
+)
 from .head import Head, HeadOutput
 from .layer_mix import Layers
 from .pooling import masked_mean
@@ -82,14 +89,11 @@ class AlignmentHead(Head):
         distance_scale: float = 0.005,
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
-        for name, size in {"width": width, "n_blocks": n_blocks}.items():
-            require(size >= 1, f"{name} must be at least 1, not {size}")
-        for name, value in {"temperature": temperature, "distance_scale": distance_scale}.items():
-            require(0 < value < inf, f"{name} must be positive, not {value}")
-        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
+        require_sizes(width=width, n_blocks=n_blocks)
+        require_positive(temperature=temperature, distance_scale=distance_scale)
+        require_dropout(dropout)
         self.weights = {"distribution": distribution_weight, "instance": instance_weight}
-        for name, weight in self.weights.items():
-            require(0 <= weight < inf, f"the weight of {name} must not be negative, not {weight}")
+        require_weights(self.weights)
 
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
         self.layers = self.projections.positions
@@ -109,10 +113,7 @@ class AlignmentHead(Head):
         order = (self.granularity,) if modules is None else tuple(modules)
         require(len(set(order)) == len(order), f"modules must be different, not {order}")
         self.alignments = nn.ModuleDict({name: build(name) for name in order})
-        pooled_width = len(self.dims) * width
-        self.classifier = nn.Sequential(
-            nn.LayerNorm(pooled_width), nn.Linear(pooled_width, n_classes)
-        )
+        self.classifier = classifier(len(self.dims) * width, n_classes)
 
     def forward(
         self,

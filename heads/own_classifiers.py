@@ -5,10 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-
-def classifier(width: int, n_classes: int) -> nn.Module:
-    """LayerNorm → Linear, (B, W) → (B, C): none is surer because its input is longer."""
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n_classes))
+from .classifier import classifier
 
 
 class OwnClassifiers(nn.ModuleDict):

@@ -31,8 +31,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .classifier import classifier
 from .emotion_queries import EmotionQueries
-from .errors import require
+from .errors import require, require_dropout, require_sizes
 from .head import Head, HeadOutput
 from .layer_mix import Layers
 from .modality_masking import ModalityMasking
@@ -102,10 +103,8 @@ class QueryHead(Head):
         masking: float = 0.4,
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
-        require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
-        sizes = {"width": width, "n_queries": n_queries, "n_decoder_layers": n_decoder_layers}
-        for name, size in sizes.items():
-            require(size >= 1, f"{name} must be at least 1, not {size}")
+        require_dropout(dropout)
+        require_sizes(width=width, n_queries=n_queries, n_decoder_layers=n_decoder_layers)
         message = f"n_encoder_layers must not be negative, not {n_encoder_layers}"
         require(n_encoder_layers >= 0, message)
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
@@ -120,7 +119,7 @@ class QueryHead(Head):
         self.queries = EmotionQueries(
             n_queries, width, n_attention_heads, n_decoder_layers, dropout
         )
-        self.classifier = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, n_classes))
+        self.classifier = classifier(width, n_classes)
 
     def forward(
         self,
@@ -134,10 +133,7 @@ class QueryHead(Head):
         memory = self.encode(hidden, masks)
         gathered = self.queries(memory, torch.cat([masks[m] for m in self.dims], dim=1))
         logits: Tensor = self.classifier(gathered.mean(dim=1))
-        if labels is None:
-            return HeadOutput(logits, None, {})
-        self.require_labels(labels, len(logits))
-        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
+        return self.classified(logits, labels)
 
     def encode(self, hidden: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
         """[z_1 ; z_2 ; …]: (B, Σ T_m, W) from modality → (B, L_m, T_m, D_m), not normalised."""

@@ -42,20 +42,30 @@ class Attention(nn.Module):
             (B, Q, W); zeros for an utterance without any valid row, which has nothing to say.
         """
         key, value = self.key_value(memory).chunk(2, dim=2)
-        some = mask.any(dim=1)[:, None, None]
-        attended = F.scaled_dot_product_attention(
-            self._split(self.query(x)),
-            self._split(key),
-            self._split(value),
-            # A softmax over nothing is NaN: such rows see their padding, and are then dropped.
-            attn_mask=(mask.unsqueeze(1) | ~some).unsqueeze(1),
-        )
+        attended = attend(self._split(self.query(x)), self._split(key), self._split(value), mask)
         out: Tensor = self.out(attended.transpose(1, 2).flatten(2))
-        return torch.where(some, out, 0.0)
+        return torch.where(mask.any(dim=1)[:, None, None], out, 0.0)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, W) → (B, heads, T, W / heads)."""
         return x.reshape(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    """softmax(Q Kᵀ / √d) V over the valid keys (Vaswani et al., 2017, eq. 1).
+
+    Args:
+        query: (B, H, Q, d) floating, H attention heads.
+        key: (B, H, T, d) floating, finite in the padding too.
+        value: (B, H, T, d) floating, finite in the padding too.
+        mask: (B, T) bool, True where a key is valid.
+
+    Returns:
+        (B, H, Q, d); where no key is valid, finite and without a meaning.
+    """
+    # A softmax over nothing is NaN: who has nothing to attend to sees the padding.
+    seen = mask | ~mask.any(dim=1, keepdim=True)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None, :])
 
 
 class AttentionStep(nn.Module):

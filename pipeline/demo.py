@@ -6,6 +6,7 @@ from pathlib import Path
 from .corpora import synthetic
 from .demo_encoders import save_speech_encoder, save_text_encoder
 from .device import cores
+from .errors import UsageError
 from .extract import ExtractSettings, extract
 from .report import report
 from .train import Run, TrainSettings, train_heads
@@ -25,18 +26,32 @@ What the numbers mean
   pipeline works from clip to score, and say nothing about emotion in real speech."""
 
 
-def demo(out: Path, say: Callable[[str], None]) -> list[Run]:
+def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[Run]:
     """Make a corpus and encoders below ``out``, extract, train ``HEADS``; tell with ``say``.
 
     A second time, the corpus, the encoders and the features are there already and are used again.
+
+    Raises:
+        UsageError: the corpus below ``out`` has another number of utterances, or sessions cannot
+            all have the same.
     """
+    per_session, rest = divmod(utterances, synthetic.SESSIONS)
+    if rest or per_session < 1:
+        raise UsageError(
+            f"{utterances} utterances do not make {synthetic.SESSIONS} sessions of one size: "
+            f"give a multiple of {synthetic.SESSIONS}"
+        )
     corpus, encoders, cache = out / "corpus", out / "encoders", out / "cache"
     say("1. Small encoders with random weights (seed 0); they have learnt nothing.")
     speech, text = encoders / "random-wav2vec2", encoders / "random-bert"
     if not text.exists():  # made last
         save_speech_encoder(speech)
         save_text_encoder(text, synthetic.SENTENCE_WORDS)
-    synthetic.load(corpus, utterances_per_session=80)
+    made = len(synthetic.load(corpus, utterances_per_session=per_session).utterances)
+    if made != utterances:
+        raise UsageError(
+            f"{corpus} holds {made} utterances, not {utterances}: name another folder with --out"
+        )
     say("2. mser extract: the synthetic corpus through both encoders, all layers, into the cache")
     summary = extract(
         ExtractSettings(

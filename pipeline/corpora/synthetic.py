@@ -20,7 +20,7 @@ from .utterance import Corpus, Utterance
 if TYPE_CHECKING:
     from .synthetic_voice import Speaker
 
-__all__ = ["CLASSES", "RECIPE", "SENTENCE_WORDS", "load", "make"]
+__all__ = ["CLASSES", "RECIPE", "SENTENCE_WORDS", "SESSIONS", "load", "make"]
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 """The emotions, in the corpus's order."""
@@ -28,7 +28,9 @@ CLASSES = ("angry", "happy", "neutral", "sad")
 RECIPE = 1
 """Counts up whenever the same seed would give another corpus."""
 
-_SESSIONS = 4
+SESSIONS = 4
+"""Of two speakers each."""
+
 _NOTE = (
     "synthetic voices and sentences made by mser: for demonstrations and tests, "
     "no result on them says anything about real speech"
@@ -90,7 +92,7 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
     _write(root / _README, f"{_MARK}{RECIPE}\n\nThese are {_NOTE}.\n")
 
     rows = [_COLUMNS]
-    for number in range(1, _SESSIONS + 1):
+    for number in range(1, SESSIONS + 1):
         session = f"ses{number:02d}"
         (root / "wav" / session).mkdir(parents=True, exist_ok=True)
         speakers = [_speaker(seed, number, who) for who in range(2)]
