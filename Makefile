@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
+# Where no bytecode may be written, each process that starts compiles torch again, for many seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test lint format lock clean
 
 demo: $(INSTALLED)

@@ -25,11 +25,10 @@ from scipy.stats import binomtest
 
 from .bootstrap import RESAMPLES, bootstrap, differences, interval, p_value, units
 from .errors import PipelineError, UsageError, unknown
-from .metrics import METRICS, Outcomes, by_utterance, pooled_scores
+from .metrics import METRICS, TITLES, Outcomes, by_utterance, pooled_scores
 from .predictions_file import RunPredictions, read_predictions
 
 FEWEST_RESAMPLES = 100
-_TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Comparison:
                 f"{_cell(found.difference, found.difference_ci95, '+'):>22}"
                 f"{found.p:>10.2g}"
             )
-            lines.append(f"  {_TITLES[metric]:14}{cells}")
+            lines.append(f"  {TITLES[metric]:14}{cells}")
         lines += [
             f"  in %, folds pooled, mean over seeds, [95 % interval] and p by a paired bootstrap "
             f"of utterances, {self.resamples} draws",

@@ -16,7 +16,8 @@ from sklearn.metrics import (
 
 from .bootstrap import RESAMPLES, bootstrap, interval, units
 
-METRICS = ("wa", "ua", "weighted_f1", "macro_f1")
+TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
+METRICS = tuple(TITLES)
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,10 @@ from .extract.encoders import Encoder
 from .extract.encoders.torchaudio_bundle import PREFIX
 from .train.evaluation import load_weights, settings_of_run
 from .train.examples import Examples
-from .train.jobs import Job, build
+from .train.jobs import build
 from .train.run_folder import RunFolder
-from .train.settings import AMP, TrainSettings
+from .train.settings import TrainSettings
+from .train.trainer import autocast
 
 _BAR = 30  # characters that stand for a probability of 1
 
@@ -151,8 +152,7 @@ def predict(
     head = build(settings, Examples(corpus, entries, (), {}, {})).to(chosen_device(device)).eval()
     votes = []
     for fold, seed in trainings:
-        job = Job(settings, "", run, fold, seed)
-        load_weights(head, folder.checkpoints.at / f"{job.name}.safetensors")
+        load_weights(head, folder.checkpoint(fold, seed))
         row = _probabilities(head, entries, states, settings).tolist()
         votes.append(Vote(fold, seed, dict(zip(corpus.classes, row, strict=True))))
     mean = {
@@ -279,11 +279,7 @@ def _probabilities(
         features[modality] = chosen.unsqueeze(0).to(device)
         lengths[modality] = torch.tensor([length])
     more = {"dialogues": Dialogues.alone(1)} if head.reads_dialogues else {}
-    dtype = AMP[settings.amp]
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, dtype=dtype, enabled=dtype is not None),
-    ):
+    with torch.inference_mode(), autocast(device, settings.amp):
         logits = head(features, lengths, **more).logits
     return logits[0].float().cpu().double().softmax(dim=0)
 

@@ -20,13 +20,11 @@ from ..heads import HEADS
 from .charts import Curve, interval_chart, line_chart, mean_curve
 from .compare import Comparison, compare
 from .errors import PipelineError, UsageError
-from .metrics import METRICS
+from .metrics import METRICS, TITLES
 from .predictions_file import RunPredictions, read_predictions
 from .progress import progress
 from .train.run_folder import RunFolder
 from .train.settings import TUNABLE, TrainSettings
-
-TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)

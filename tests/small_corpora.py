@@ -1,11 +1,13 @@
 """Small corpora of which only what a protocol looks at is said."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.train.folds import Fold
+from mser.pipeline.train.leakage import check_leakage
+from mser.pipeline.train.protocols import divide
 
 
 def utterance(id: str, **fields: Any) -> Utterance:
@@ -74,3 +76,10 @@ def check_each_is_tested_once(corpus: list[Utterance], folds: list[Fold]) -> Non
     assert sorted(one.id for fold in folds for one in fold.test) == everybody
     for fold in folds:
         assert sorted(one.id for part in parts(fold) for one in part) == everybody
+
+
+def make_folds(utterances: Sequence[Utterance], protocol: str) -> list[Fold]:
+    """Divide by a protocol, and check that the parts are disjoint as it promises."""
+    division = divide(utterances, protocol)
+    check_leakage(division.folds, division.promises)
+    return list(division.folds)

@@ -8,7 +8,6 @@ import pytest
 from mser.pipeline.corpora import load_corpus
 from mser.pipeline.corpora.iemocap import CLASS_SETS, CLASSES, PUBLISHED, load
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.train.protocols import make_folds
 from mser.tests import iemocap_tree
 from mser.tests.extract_runs import reasons, run
 from mser.tests.iemocap_tree import (
@@ -25,6 +24,7 @@ from mser.tests.iemocap_tree import (
     save,
     transcript,
 )
+from mser.tests.small_corpora import make_folds
 
 iemocap_original = iemocap_tree.iemocap_original
 iemocap = iemocap_tree.iemocap

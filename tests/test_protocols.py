@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.train.protocols import divide, make_folds
+from mser.pipeline.train.protocols import divide
 from mser.tests.small_corpora import (
     actors,
     changed,
@@ -16,6 +16,7 @@ from mser.tests.small_corpora import (
     column,
     dialogues,
     ids,
+    make_folds,
     official,
     parts,
     sessions,

@@ -8,13 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.train.protocols import make_folds
 from mser.tests.small_corpora import (
     actors,
     changed,
     check_each_is_tested_once,
     column,
     ids,
+    make_folds,
     parts,
     sessions,
     utterance,

@@ -14,9 +14,19 @@ from hypothesis import strategies as st
 
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError
+from mser.pipeline.train.folds import Division, Fold
 from mser.pipeline.train.leakage import check_leakage
-from mser.pipeline.train.protocols import Division, Fold, divide, make_folds
-from mser.tests.small_corpora import actors, changed, column, dialogues, ids, parts, sessions
+from mser.pipeline.train.protocols import divide
+from mser.tests.small_corpora import (
+    actors,
+    changed,
+    column,
+    dialogues,
+    ids,
+    make_folds,
+    parts,
+    sessions,
+)
 
 PARTS = ("train", "validation", "test")
 

@@ -23,8 +23,8 @@ from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.features import Features
 from mser.pipeline.train.jobs import examples_of, trainer_of
-from mser.pipeline.train.protocols import make_folds
 from mser.pipeline.train.trainer import Trained
+from mser.tests.small_corpora import make_folds
 from mser.tests.train_runs import CLASSES, log, made_both, official, results, timeless, tiny
 
 TRAIN = 28  # utterances of the training part

@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from mser.heads import HEADS
-from mser.pipeline.clusters import Place
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, train_head, training
 from mser.pipeline.train.jobs import Job, Report, Tick, do
@@ -43,7 +42,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def jobs_of(settings: TrainSettings) -> list[Job]:
-    return training.plan(settings).jobs(Place(settings.place.crew, 0), torch.device("cpu"))
+    return training.plan(settings).jobs()
 
 
 def interrupted(job: Job, epoch: int) -> None:

@@ -16,7 +16,7 @@ import torch
 from ...cache.local_folder import LocalFolder
 from ..device import chosen_device
 from ..errors import UsageError, unknown
-from ..metrics import METRICS
+from ..metrics import METRICS, TITLES
 from .evaluation import evaluate
 from .presets import CHOICES, MODALITIES, check_choices, combined, preset, read, settings_of
 from .run import Run
@@ -29,7 +29,6 @@ _KEYS = {"title": str, "preset": str, "systems": list}
 _MORE_KEYS = {"source": str, "metrics": list, "missing": list}
 _SYSTEM = {"name": str}
 _MORE_SYSTEM = {"paper": dict, "preset": str, "set": dict, **dict.fromkeys(CHOICES, object)}
-_TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Ablation:
         papers = [m for m in self.metrics if any(m in row.system.paper for row in self.rows)]
         head = ["system"]
         for metric in self.metrics:
-            head += [_TITLES[metric], f"{_TITLES[metric]}, paper"][: 1 + (metric in papers)]
+            head += [TITLES[metric], f"{TITLES[metric]}, paper"][: 1 + (metric in papers)]
         lines = [f"# {self.title}", "", *(f"- {fact}" for fact in self.facts), ""]
         lines += [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
         for row in self.rows:

@@ -12,13 +12,14 @@ from safetensors.torch import load_file
 
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
-from ..metrics import Predictions, aggregate
-from .jobs import Job, build, examples_of, trainer_of
+from ..metrics import aggregate
+from .jobs import build, examples_of, trainer_of
 from .presets import settings_of
 from .reproducible import reproducible
 from .run import table
 from .run_folder import RunFolder
 from .settings import TrainSettings
+from .trainer import predictions
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,9 @@ def evaluate(
     classes = examples.corpus.classes
     with reproducible():
         for fold, seed in product(folder.folds(examples), settings.seeds):
-            name = Job(settings, examples.digest, run, fold.name, seed).name
-            load_weights(head, folder.checkpoints.at / f"{name}.safetensors")
+            load_weights(head, folder.checkpoint(fold.name, seed))
             logits = trainer.predict(head, features, fold.test, missing)
-            labels = [str(one.label) for one in fold.test]
-            predicted = [classes[at] for at in logits.argmax(dim=1)]
-            ids = [one.id for one in fold.test]
-            parts.append(Predictions(fold.name, seed, labels, predicted, ids))
+            parts.append(predictions(fold, seed, logits, classes))
     name = "-".join(["without", *missing]) if missing else "again"
     facts = {
         "head": metrics["head"],

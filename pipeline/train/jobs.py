@@ -9,7 +9,6 @@ from inspect import signature
 from pathlib import Path
 from threading import Lock
 from typing import Any
-from urllib.parse import quote
 
 import torch
 
@@ -23,7 +22,7 @@ from .examples import Examples, find_examples
 from .features import Features
 from .layers import parsed_layers
 from .reproducible import reproducible
-from .run_folder import RunFolder
+from .run_folder import RunFolder, training_name
 from .settings import TrainSettings
 from .trainer import Trainer
 
@@ -49,7 +48,7 @@ class Job:
     @property
     def name(self) -> str:
         """The name of its files."""
-        return f"{quote(self.fold, safe='')}-seed{self.seed}"  # a session may be called a/b
+        return training_name(self.fold, self.seed)
 
     @property
     def done(self) -> bool:

@@ -17,10 +17,9 @@ from sklearn.model_selection import GroupKFold
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
 from .folds import PAIRS, PARTS, Division, Fold, Pair, cut_validation, value_of
-from .leakage import check_leakage
 from .split_matching import divide_by_file
 
-__all__ = ["PROTOCOLS", "Division", "Fold", "Protocol", "divide", "make_folds"]
+__all__ = ["PROTOCOLS", "Protocol", "divide"]
 
 SPEAKER_FOLDS = 5
 # What a corpus can be divided by: not the label, since every part needs all of them.
@@ -78,18 +77,6 @@ def divide(
                     f"the {part} part of fold '{fold.name}' is empty: choose another protocol"
                 )
     return division
-
-
-def make_folds(utterances: Sequence[Utterance], protocol: str) -> list[Fold]:
-    """Divide ``utterances`` by a protocol, and check that its parts are disjoint as it promises.
-
-    Raises:
-        UsageError: there is no such protocol, or the corpus lacks what it divides by.
-        PipelineError: a part is empty, or two parts share what they must not.
-    """
-    division = divide(utterances, protocol)
-    check_leakage(division.folds, division.promises)
-    return list(division.folds)
 
 
 def _official(asked: Asked) -> Division:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..metrics import METRICS
+from ..metrics import METRICS, TITLES
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
 
 def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
     """Return the lines of a table of aggregated scores, perhaps of ``several`` trainings each."""
-    lines = [f"  {'':14}{'WA':>14}{'UA':>14}{'weighted F1':>14}{'macro F1':>14}"]
+    lines = [f"  {'':14}" + "".join(f"{TITLES[metric]:>14}" for metric in METRICS)]
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in METRICS)
         lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import tomli_w
 import torch
@@ -44,6 +45,10 @@ class RunFolder:
         self.folder = LocalFolder(path)
         self.trainings = LocalFolder(path / "trainings")
         self.checkpoints = LocalFolder(path / "checkpoints")
+
+    def checkpoint(self, fold: str, seed: int) -> Path:
+        """Return the file of the best epoch's weights of a training."""
+        return self.checkpoints.at / f"{training_name(fold, seed)}.safetensors"
 
     @property
     def finished(self) -> bool:
@@ -170,6 +175,11 @@ class RunFolder:
 
     def _write_json(self, name: str, value: Any) -> None:
         self._write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def training_name(fold: str, seed: int) -> str:
+    """Return the name of the files of a training."""
+    return f"{quote(fold, safe='')}-seed{seed}"  # a session may be called a/b
 
 
 def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:

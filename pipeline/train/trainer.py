@@ -19,7 +19,7 @@ from torch.amp.grad_scaler import GradScaler
 from ...heads import Head, HeadOutput
 from ..corpora import Utterance
 from ..errors import PipelineError
-from ..metrics import scores
+from ..metrics import Predictions, scores
 from .batches import Batches
 from .checkpoint import Progress, State
 from .features import Batch, Features, Layers
@@ -130,7 +130,7 @@ class Trainer:
         row = {one.id: at for at, one in enumerate(utterances)}
         logits = torch.empty(len(row), head.n_classes)
         plan = self._plan(head, features, utterances)
-        with torch.inference_mode(), self._autocast():
+        with torch.inference_mode(), autocast(self.device, self.settings.amp):
             order = plan.order()
             for part, batch in zip(order, features.batches(plan, order, missing), strict=True):
                 output = _forward(head, batch, labels=None)
@@ -157,7 +157,7 @@ class Trainer:
             for turn in turns:
                 state.optimizer.zero_grad()
                 for batch in batches:
-                    with self._autocast():
+                    with autocast(self.device, self.settings.amp):
                         output = _forward(head, batch, batch.labels, turn)
                     assert output.loss is not None  # noqa: S101 -- labels were given
                     share = len(batch) / size
@@ -179,9 +179,21 @@ class Trainer:
         length = features.examples.length
         return Batches(utterances, self.settings.batch_size, length, head.reads_dialogues)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = AMP[self.settings.amp]
-        return torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None)
+
+def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
+    """Return the context in which a head computes with the mixed precision of that name."""
+    dtype = AMP[amp]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def predictions(fold: Fold, seed: int, scored: Tensor, classes: Sequence[str]) -> Predictions:
+    """Return what a head says on the test part of a fold.
+
+    ``scored`` is (utterances, classes), logits or probabilities in the order of the part.
+    """
+    labels = [str(one.label) for one in fold.test]
+    best = [classes[at] for at in scored.argmax(dim=1)]
+    return Predictions(fold.name, seed, labels, best, [one.id for one in fold.test])
 
 
 def _forward(

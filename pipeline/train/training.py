@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -15,7 +15,7 @@ from ...heads import HEADS
 from ..clusters import Needs, Place, Task, check_workers, done
 from ..device import chosen_device, cores
 from ..errors import PipelineError, UsageError, unknown
-from ..metrics import Predictions, aggregate, by_class, pooled_by_class, scores
+from ..metrics import aggregate, by_class, pooled_by_class, scores
 from ..progress import progress, remark
 from .checkpoint import unpacked
 from .examples import Examples
@@ -26,6 +26,7 @@ from .protocols import divide
 from .run import Run
 from .run_folder import RunFolder, folds_as_json, named_by_content
 from .settings import TrainSettings
+from .trainer import predictions
 
 _PAUSE = 1.0  # seconds, while other processes are at work on what is left
 _PATIENCE = 3600.0  # while another process writes the scores
@@ -52,10 +53,9 @@ class Planned:
             f"mser: leakage check of {self.protocol}, which allows what is shared here:\n{lines}",
         ]
 
-    def jobs(self, place: Place, device: torch.device) -> list[Job]:
-        """Return the trainings, fold by fold."""
-        processes = 1 if place.remote else max(1, place.processes(device))
-        digest, settings, threads = self.examples.digest, self.settings, _threads(place, device)
+    def jobs(self, threads: int | None = None, processes: int = 1) -> list[Job]:
+        """Return the trainings, fold by fold; see :class:`Job`."""
+        digest, settings = self.examples.digest, self.settings
         return [
             Job(settings, digest, self.run.path, fold.name, seed, threads, processes)
             for fold in self.division.folds
@@ -92,7 +92,8 @@ def train_heads(
     unfinished = [one for one in plans if not one.run.finished]
     for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
         remark(line)
-    jobs = [job for one in unfinished for job in one.jobs(place, device) if not job.done]
+    threads, processes = _threads(place, device), _processes(place, device)
+    jobs = [job for one in unfinished for job in one.jobs(threads, processes) if not job.done]
     most = sum(job.settings.epochs for job in jobs)
     what = f"training {', '.join(dict.fromkeys(one.settings.head for one in plans))}"
     runs: dict[int, Run] = {}
@@ -143,6 +144,11 @@ def plan(settings: TrainSettings) -> Planned:
     return Planned(settings, protocol, examples, division, excluded, leakage, run)
 
 
+def _processes(place: Place, device: torch.device) -> int:
+    """Return how many trainings share the memory of this machine."""
+    return 1 if place.remote else max(1, place.processes(device))
+
+
 def _threads(place: Place, device: torch.device) -> int | None:
     """Return the threads of a training: the processes here share the cores, others have theirs."""
     if place.remote:
@@ -188,8 +194,7 @@ def _reports(
 
 def _finished(one: Planned) -> Run | None:
     """Return the run if all its trainings are done, having written its scores."""
-    run, place = one.run, Place(one.settings.place.crew, 0)
-    jobs = one.jobs(place, torch.device("cpu"))
+    run, jobs = one.run, one.jobs()
     if not run.finished:
         if not all(job.done for job in jobs):
             return None
@@ -219,25 +224,23 @@ def _metrics(
     classes = one.examples.corpus.classes
     parts, chance, folds = [], [], []
     for (fold, seed, probabilities), said in zip(predicted, facts, strict=True):
-        ids = [utterance.id for utterance in fold.test]
-        labels = [str(utterance.label) for utterance in fold.test]
-        best = [classes[at] for at in probabilities.argmax(dim=1)]
+        part = predictions(fold, seed, probabilities, classes)
         trained = Counter(str(utterance.label) for utterance in fold.train)
-        always = [trained.most_common(1)[0][0]] * len(labels)
-        parts.append(Predictions(fold.name, seed, labels, best, ids))
-        chance.append(Predictions(fold.name, seed, labels, always, ids))
+        always = [trained.most_common(1)[0][0]] * len(part.labels)
+        parts.append(part)
+        chance.append(replace(part, predicted=always))
         folds.append(
             {
                 "fold": fold.name,
                 "seed": seed,
-                **scores(labels, best),
+                **scores(part.labels, part.predicted),
                 "utterances": {
                     "train": len(fold.train),
                     "validation": len(fold.validation),
                     "test": len(fold.test),
                 },
                 **said,
-                **by_class(labels, best, classes),
+                **by_class(part.labels, part.predicted, classes),
             }
         )
     tested = {utterance.id for fold in one.division.folds for utterance in fold.test}
