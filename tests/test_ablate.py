@@ -26,6 +26,7 @@ paper = { wa = 71.5, macro_f1 = 70 }
 [[systems]]
 name = "linear, one layer"
 paper = { wa = 60 }
+against = ["linear, all"]
 layer = "last"
 set = { "head.dropout" = 0.5, epochs = 2 }
 
@@ -109,15 +110,16 @@ def test_interrupted_an_ablation_goes_on_and_makes_the_table(
     table = (out / "table.md").read_text()
     assert table.startswith("# Without the text\n")
     assert "Paper: a paper that nobody has written." in table
-    assert "| system | WA | WA, paper | macro F1 | macro F1, paper |" in table
+    head = "| system | WA | WA, paper | macro F1 | macro F1, paper | gain in WA [95 %] |"
+    assert head in table
     wa, f1 = (metrics("linear-all")[one] for one in ("wa", "macro_f1"))
     assert (
         f"| linear, all | {100 * wa['mean']:.2f} ± {100 * wa['std']:.2f} | 71.50 "
-        f"| {100 * f1['mean']:.2f} ± {100 * f1['std']:.2f} | 70.00 |"
+        f"| {100 * f1['mean']:.2f} ± {100 * f1['std']:.2f} | 70.00 |  |"
     ) in table
     without = json.loads((out / "query" / "without-text.json").read_text())["aggregate"]["wa"]
     assert f"| query, without text | {100 * without['mean']:.2f} ± " in table
-    assert "| speech alone, without text | – |  | – |  |" in table
+    assert "| speech alone, without text | – |  | – |  |  |" in table
     found = rows(out / "table.csv")
     assert len(found) == 4 * 2 * 2
     for row in found:
@@ -148,6 +150,45 @@ def test_interrupted_an_ablation_goes_on_and_makes_the_table(
     assert trained.total() == 16
 
 
+GAIN = """
+title = "Against the better of two"
+preset = "own-preset.toml"
+metrics = ["ua"]
+
+[[systems]]
+name = "both"
+against = ["text", "speech"]
+
+[[systems]]
+name = "text"
+modalities = ["text"]
+
+[[systems]]
+name = "speech"
+modalities = ["speech"]
+"""
+
+
+def test_a_system_is_held_against_the_better_of_two_others(
+    call: Call, typed: list[object], tmp_path: Path
+) -> None:
+    (tmp_path / "own.toml").write_text(GAIN)
+    assert call(*typed)[0] == 0
+    out = tmp_path / "ablations" / "own"
+    best = max(("text", "speech"), key=lambda one: metrics(one)["ua"]["mean"])
+    _, said, _ = call("compare", out / best, out / "both", "--metric", "ua", "--json")
+    expected = json.loads(said)["metrics"]["ua"]
+    (row,) = [row for row in rows(out / "table.csv") if row["gain"]]
+    assert (row["system"], row["against"]) == ("both", best)
+    assert float(row["gain"]) == expected["difference"]
+    low, high = (float(row[f"gain_ci95_{end}"]) for end in ("low", "high"))
+    assert [low, high] == expected["difference_ci95"]
+    table = (out / "table.md").read_text()
+    gain = f"{100 * expected['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {best}"
+    assert "| system | UA | gain in UA [95 %] |" in table
+    assert table.count(f" | {gain} |") == 1
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
@@ -163,6 +204,10 @@ def test_interrupted_an_ablation_goes_on_and_makes_the_table(
         (('["text"]', '"text"'), "missing = 'text': write a list"),
         (("epochs = 2", "epoch = 2"), "did you mean 'epochs'"),
         (('head = "query"', 'head = "queri"'), "did you mean 'query'"),
+        (
+            ('["linear, all"]', '["linear, al"]'),
+            "unknown system in against of 'linear, one layer'",
+        ),
         (("head.width", "head.widht"), "did you mean 'width'"),
         (('layer = "last"', "layer = 3"), "system 2: layer = 3: write a text"),
         (("own-preset.toml", "gone.toml"), "preset gone.toml: No such file"),

@@ -18,6 +18,7 @@ from ..device import chosen_device
 from ..errors import UsageError, unknown
 from ..metrics import METRICS, TITLES
 from .evaluation import evaluate
+from .gain import Gain, gain
 from .presets import CHOICES, MODALITIES, check_choices, combined, preset, read, settings_of
 from .run import Run
 from .run_folder import RunFolder
@@ -28,25 +29,39 @@ from .training import train_heads
 _KEYS = {"title": str, "preset": str, "systems": list}
 _MORE_KEYS = {"source": str, "metrics": list, "missing": list}
 _SYSTEM = {"name": str}
-_MORE_SYSTEM = {"paper": dict, "preset": str, "set": dict, **dict.fromkeys(CHOICES, object)}
+_MORE_SYSTEM = {
+    "against": list,
+    "paper": dict,
+    "preset": str,
+    "set": dict,
+    **dict.fromkeys(CHOICES, object),
+}
 
 
 @dataclass(frozen=True)
 class System:
-    """One row: what it is called, its settings, and what the paper says, in %, by metric."""
+    """One row: what it is called, its settings, and what the paper says, in %, by metric.
+
+    ``against`` are the names of the systems of which it is held against the best.
+    """
 
     name: str
     settings: TrainSettings
     paper: Mapping[str, float]
+    against: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Row:
-    """A system's scores, by metric, perhaps with a modality missing; ``None`` until it is done."""
+    """A system's scores, by metric, perhaps with a modality missing; ``None`` until it is done.
+
+    ``gain`` is in the table's first metric, once those that it is held against are done too.
+    """
 
     system: System
     missing: str | None
     aggregate: Mapping[str, Any] | None
+    gain: Gain | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,9 @@ class Ablation:
         head = ["system"]
         for metric in self.metrics:
             head += [TITLES[metric], f"{TITLES[metric]}, paper"][: 1 + (metric in papers)]
+        gains = any(row.system.against for row in self.rows)
+        if gains:
+            head.append(f"gain in {TITLES[self.metrics[0]]} [95 %]")
         lines = [f"# {self.title}", "", *(f"- {fact}" for fact in self.facts), ""]
         lines += [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
         for row in self.rows:
@@ -78,6 +96,8 @@ class Ablation:
                 if metric in papers:
                     said = None if row.missing else row.system.paper.get(metric)
                     cells.append("" if said is None else f"{said:.2f}")
+            if gains:
+                cells.append(str(row.gain or ""))
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join([*lines, ""])
 
@@ -86,16 +106,18 @@ class Ablation:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         names = ("mean", "std", "pooled", "pooled_std")
-        writer.writerow(
-            ["system", "missing", "metric", *names, "ci95_low", "ci95_high", "paper_percent"]
-        )
+        bounds = ("ci95_low", "ci95_high")
+        gains = ("against", "gain", "gain_ci95_low", "gain_ci95_high")
+        writer.writerow(["system", "missing", "metric", *names, *bounds, "paper_percent", *gains])
         for row in self.rows:
             for metric in self.metrics:
                 scored = (row.aggregate or {}).get(metric, {})
                 low, high = scored.get("pooled_ci95") or (None, None)
                 paper = None if row.missing else row.system.paper.get(metric)
                 known = [scored.get(one) for one in names]
-                writer.writerow([row.system.name, row.missing, metric, *known, low, high, paper])
+                gain = row.gain.cells() if row.gain and metric == self.metrics[0] else [None] * 4
+                cells = [row.system.name, row.missing, metric, *known, low, high, paper]
+                writer.writerow([*cells, *gain])
         return text.getvalue()
 
     def as_json(self) -> dict[str, Any]:
@@ -106,6 +128,7 @@ class Ablation:
                 "missing": row.missing,
                 "paper_percent": {} if row.missing else dict(row.system.paper),
                 "aggregate": row.aggregate,
+                "gain": row.gain.as_json() if row.gain else None,
             }
             for row in self.rows
         ]
@@ -146,11 +169,22 @@ def ablate(
     facts, folder = _facts(content, systems[0].settings, assignments), LocalFolder(out)
     finished: dict[Path, Run] = {}
 
+    gains: dict[str, Gain | None] = {}
+
+    def gained(system: System) -> Gain | None:
+        runs = {one.name: finished.get(one.settings.out or out) for one in systems}
+        run, others = runs[system.name], {name: runs[name] for name in system.against}
+        done = {name: other for name, other in others.items() if other}
+        if system.name not in gains and run and done and len(done) == len(others):
+            gains[system.name] = gain(run, done, metrics[0])
+        return gains.get(system.name)
+
     def written() -> Ablation:
         rows = []
         for system in systems:
             run = finished.get(system.settings.out or out)
-            rows.append(Row(system, None, run.metrics["aggregate"] if run else None))
+            scored = run.metrics["aggregate"] if run else None
+            rows.append(Row(system, None, scored, gained(system)))
             for missing in content.get("missing", []):
                 rows.append(Row(system, missing, _without(run, missing, system.settings)))
         notes = next((run.notes for run in finished.values()), ())
@@ -192,11 +226,15 @@ def _systems(
         values |= said.get("set", {})
         slug = re.sub("[^a-z0-9]+", "-", said["name"].lower()).strip("-")
         settings = settings_of(values, out=out / slug, **others).with_overrides(assignments)
-        systems.append(System(said["name"], settings, said.get("paper", {})))
+        against = tuple(said.get("against", ()))
+        systems.append(System(said["name"], settings, said.get("paper", {}), against))
     if not systems:
         raise UsageError("the ablation has no systems: give each as [[systems]] with a name")
     if len({system.settings.out for system in systems}) < len(systems):
         raise UsageError("two systems have the same name: give each its own")
+    for system in systems:
+        known = [one.name for one in systems if one.name != system.name]
+        _require_known("system", system.against, known, f"against of '{system.name}'")
     return systems
 
 
