@@ -4,17 +4,24 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.bench-installed
 
 # Where no bytecode may be written, each process that starts compiles torch again, for many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test bench lint format lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/mser demo --out mser-demo
 
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2
+
+# The small form of each, beside the peers, and a page of what they found; under ten minutes.
+bench: $(BENCH_INSTALLED)
+	for name in read extract exactness train scale start; do \
+		$(BIN)/python benchmarks/$$name.py --small --out bench || exit; done
+	$(BIN)/python benchmarks/page.py --results bench --page bench/benchmarks.md
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -34,10 +41,18 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
+# Packages that are built from source find their tools in the lock: nothing else is fetched.
+$(BENCH_INSTALLED): $(INSTALLED) benchmarks/requirements.lock
+	$(PIP) --no-compile --no-build-isolation --require-hashes -r benchmarks/requirements.lock
+	touch $@
+
 # Versions for every platform and Python from 3.11 on; uv stands in the dev extra.
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --upgrade --no-header -o requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev --extra bench --universal \
+		--python-version 3.11 --generate-hashes --no-header -c requirements.lock \
+		-o benchmarks/requirements.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,31 +1,26 @@
-"""Ways to run the same encoders over the same utterances; each is timed in a process of its own.
+"""Forward passes of a toolkit over the utterances of a corpus, in a process that stays.
 
-All but ours get their waves decoded and their models loaded and warm, keep nothing and write
-nothing, so they are faster here than in anybody's use.
+The waves are decoded and the encoders loaded and warm, nothing is kept and nothing written, so that
+a toolkit is faster here than in anybody's use.
 """
 
-import shutil
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 from transformers.utils import logging
 
-from mser.pipeline.clusters import local_cluster, visible_gpus
+from mser.benchmarks.frame_errors import States, frame_errors
+from mser.benchmarks.peers_extract import RATE, TOOLKITS
 from mser.pipeline.corpora.manifest_file import read_manifest
-from mser.pipeline.device import cores
-from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import BadClipError, decode, read_clip
-from mser.pipeline.extract.crew import default_workers, threads_of
 
-RATE = 16_000
+Inputs = dict[str, dict[str, Any]]  # modality → id → wave or text
+Take = Callable[[str, Sequence[str], Sequence[torch.Tensor]], None]
 
 
 @dataclass(frozen=True)
@@ -33,112 +28,101 @@ class Job:
     """Which manifest's utterances are encoded, by which encoders, where."""
 
     manifest: Path
-    speech: Path
-    text: Path
+    encoders: Mapping[str, Path]  # by modality
     device: str
+    work: Path  # a folder for what is written, such as the right hidden states
+
+    def right(self, modality: str, id: str) -> Path:
+        """The file of what transformers gives for the utterance alone."""
+        return self.work / "right" / modality / f"{id}.npy"
 
 
-def in_processes(function: Any, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-    """Call a function with each of the arguments, all at once, each in a fresh process."""
-    with ProcessPoolExecutor(len(arguments), get_context("spawn")) as pool:
-        return [one.result() for one in [pool.submit(function, *each) for each in arguments]]
+@dataclass(frozen=True)
+class Order:
+    """In which batches the utterances are encoded, and which share of them by this process."""
+
+    size: int = 1
+    by_length: bool = False  # the longest first; else in the corpus's order
+    part: int = 0
+    parts: int = 1
+
+    def batches(self, inputs: Mapping[str, Any]) -> list[list[str]]:
+        ids = list(inputs)
+        if self.by_length:
+            ids.sort(key=lambda id: len(inputs[id]), reverse=True)
+        mine = ids[self.part :: self.parts]
+        return [mine[start : start + self.size] for start in range(0, len(mine), self.size)]
 
 
-def utterances(job: Job) -> tuple[list[np.ndarray[Any, Any]], list[str]]:
+def utterances(manifest: Path) -> Inputs:
     """The waves that can be decoded, and the texts."""
-    waves, texts = [], []
-    for one in read_manifest(job.manifest, "measured").utterances:
+    found: Inputs = {"speech": {}, "text": {}}
+    for one in read_manifest(manifest, "measured").utterances:
         if one.text:
-            texts.append(one.text)
+            found["text"][one.id] = one.text
         try:
             assert one.audio
-            waves.append(decode(read_clip(one.audio)))
+            found["speech"][one.id] = decode(read_clip(one.audio))
         except BadClipError:
             continue
-    return waves, texts
+    return found
 
 
-def one_at_a_time(job: Job, threads: int, part: int, parts: int) -> dict[str, float]:
-    """Bare forward passes in transformers, of every ``parts``-th utterance, the longest first."""
-    waves, texts = utterances(job)
-    return _timed(
-        job, threads, [[w] for w in waves[part::parts]], [[t] for t in texts[part::parts]]
-    )
+class Passes:
+    """The encoders of one toolkit, and the utterances."""
 
+    def __init__(self, job: Job, toolkit: str) -> None:
+        self.job = job
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        ways = {name: way for name, way in TOOLKITS[toolkit].items() if name in job.encoders}
+        self.encode = {name: way(job.encoders[name], job.device) for name, way in ways.items()}
+        self.inputs = utterances(job.manifest)
+        for modality, encode in self.encode.items():  # what cannot run is to fail here, not later
+            encode(list(self.inputs[modality].values())[:2])
 
-def padded(job: Job, threads: int, size: int) -> dict[str, float]:
-    """Bare forward passes of batches in the corpus's order, padded, with their masks."""
-    waves, texts = utterances(job)
-    return _timed(job, threads, list(_batches(waves, size)), list(_batches(texts, size)))
-
-
-def ours(job: Job, work: Path) -> dict[str, float]:
-    """From files to committed shards, by workers that have loaded the encoders already."""
-    device = torch.device(job.device)
-    gpus = visible_gpus() if device.type == "cuda" else []
-    workers = default_workers(device)
-    threads = threads_of(device, max(1, cores() // workers))
-    with local_cluster(workers, threads, gpus) as cluster:
-        address = cluster.client.scheduler.address
-        _extract(job, work / "warm-up", scheduler=address, limit=8)
-        started = time.perf_counter()
-        _extract(job, work / "cache", scheduler=address)
-        return {"seconds": time.perf_counter() - started}
-
-
-def as_typed(job: Job, work: Path) -> dict[str, float]:
-    """The same with the start of the workers, and the loading of the encoders there."""
-    started = time.perf_counter()
-    _extract(job, work / "cache-as-typed")
-    return {"seconds": time.perf_counter() - started}
-
-
-def _extract(job: Job, cache: Path, **changes: Any) -> None:
-    encoders = {"speech": str(job.speech), "text": str(job.text)}
-    settings = ExtractSettings(
-        "manifest",
-        None,
-        cache,
-        encoders,
-        manifest=job.manifest,
-        name="measured",
-        device=job.device,
-    )
-    summary = extract(replace(settings, **changes))
-    assert all(one.new for one in summary.modalities)
-    shutil.rmtree(cache)
-
-
-def _timed(job: Job, threads: int, waves: list[Any], texts: list[Any]) -> dict[str, float]:
-    torch.set_num_threads(threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    extractor = AutoFeatureExtractor.from_pretrained(job.speech)
-    tokenizer = AutoTokenizer.from_pretrained(job.text)
-    speech, text = (
-        AutoModel.from_pretrained(folder, dtype=torch.float32).eval().to(job.device)
-        for folder in (job.speech, job.text)
-    )
-
-    def forward(model: Any, inputs: Any) -> None:
-        with torch.inference_mode():
-            model(**inputs.to(job.device), output_hidden_states=True)
-
-    def all_passes(waves: list[Any], texts: list[Any]) -> None:
-        for batch in waves:
-            pads = {"padding": True, "return_attention_mask": True} if len(batch) > 1 else {}
-            forward(speech, extractor(batch, sampling_rate=RATE, return_tensors="pt", **pads))
-        for batch in texts:
-            forward(text, tokenizer(batch, return_tensors="pt", padding=len(batch) > 1))
-        if job.device == "cuda":
+    def run(self, modalities: Sequence[str], order: Order, take: Take | None = None) -> None:
+        """Encode all; hand the hidden states to ``take``, or drop them."""
+        for modality in modalities:
+            inputs = self.inputs[modality]
+            for ids in order.batches(inputs):
+                states = self.encode[modality]([inputs[id] for id in ids])
+                if take:
+                    take(modality, ids, states)
+        if self.job.device == "cuda":
             torch.cuda.synchronize()
 
-    all_passes(waves[:2], texts[:2])
-    started = time.perf_counter()
-    all_passes(waves, texts)
-    return {"seconds": time.perf_counter() - started}
+    def seconds(self, modalities: Sequence[str], order: Order, threads: int) -> float:
+        torch.set_num_threads(threads)
+        started = time.perf_counter()
+        self.run(modalities, order)
+        return time.perf_counter() - started
 
+    def errors(self, modalities: Sequence[str], order: Order, threads: int) -> dict[str, States]:
+        """The error of every frame of every layer of every utterance, by modality."""
+        torch.set_num_threads(threads)
+        found: dict[str, list[States]] = {modality: [] for modality in modalities}
 
-def _batches(values: list[Any], size: int) -> Iterator[list[Any]]:
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
+        def compare(modality: str, ids: Sequence[str], states: Sequence[torch.Tensor]) -> None:
+            # One layer after another: s3prl and transformers give a tuple, SpeechBrain a tensor.
+            layers = torch.stack([layer.cpu() for layer in states], dim=1).numpy()
+            for id, one in zip(ids, layers, strict=True):
+                found[modality].append(frame_errors(one, np.load(self.job.right(modality, id))))
+
+        self.run(modalities, order, compare)
+        return {modality: np.concatenate(errors) for modality, errors in found.items()}
+
+    def save_reference(self) -> dict[str, float]:
+        """Write what transformers gives for each utterance alone; return how much there is."""
+        torch.backends.cudnn.allow_tf32 = False  # float32, on a GPU as well
+
+        def save(modality: str, ids: Sequence[str], states: Sequence[torch.Tensor]) -> None:
+            (id,) = ids
+            path = self.job.right(modality, id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, torch.cat(list(states)).cpu().numpy())
+
+        self.run(list(self.job.encoders), Order(), save)
+        torch.backends.cudnn.allow_tf32 = True  # as it is by default
+        waves = self.inputs["speech"].values()
+        return {"utterances": len(waves), "seconds": sum(map(len, waves)) / RATE}

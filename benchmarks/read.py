@@ -1,38 +1,48 @@
 """How fast features are read from a cache, and in how much memory, beside other ways to read them.
 
 All data are **synthetic**: random float16 numbers in the shape of wav2vec2-base (13 layers, 768
-wide, 50 frames a second), in utterances as long as MELD's. They lie in the page cache, so the disk
-is not measured. Speeds differ from machine to machine; what holds are the ratios within one run.
+wide, 50 frames a second), in utterances as long as MELD's. The peers are lhotse's feature storage,
+Hugging Face datasets, safetensors, h5py, zarr-python, and files of NumPy and PyTorch; the limit is
+a memory map of the raw bytes. All must give the same bits before anything is timed. Speeds differ
+from machine to machine; what holds are the ratios within one run.
 
-* ``reading``: one layer, and all layers, of random utterances. Whoever reads, the features end as
-  one copy in private memory: a view is copied into a buffer, what is a fresh copy stays as it is.
-  The memory map is the most there can be: the very files of the Zarr entry, mapped once, with all
-  offsets in Python lists, nothing looked up by id and nothing checked.
-* ``compression``: sizes and speeds of compressed entries. Random numbers hardly shrink.
-* ``memory``: what a fresh process takes to read equally many utterances of ever larger stores.
-* ``million``, with ``--million`` and then alone: an entry of a million tiny utterances.
+* ``batches``: batches of 32 random utterances: one layer, all layers, and their weighted sum.
+* ``epoch``: the whole store once, shuffled, in batches of 32.
+* ``cold``: batches of which nothing is in the page cache.
+* ``compression``: sizes and speeds of compressed entries of mser.
+* ``memory``: what a fresh process takes to read many utterances.
 
-Run it with ``python benchmarks/read.py`` or ``python -m mser.benchmarks.read``.
+Run it with ``python benchmarks/read.py`` or ``python -m mser.benchmarks.read``; it needs Linux.
 """
 
-import argparse
-import json
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from itertools import cycle
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import NamedTuple
 
-import h5py
 import numpy as np
-import zarr
+import torch
 
-from mser.benchmarks.contenders import Read, chunked_copy, entry_read, npy_files, slicing
-from mser.benchmarks.processes import Result, memory, million, quartiles
+from mser.benchmarks.contenders import MEMORY_MAP, OURS, Contender, Way, entry_way
+from mser.benchmarks.peers_read import PACKAGES, contenders
+from mser.benchmarks.read_cold import NotColdError, cold
+from mser.benchmarks.read_memory import memory, memory_by_size
+from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios
+from mser.benchmarks.speeds import (
+    BATCH,
+    Read,
+    Sums,
+    agree,
+    copies,
+    keep_freed_memory,
+    one_layer,
+    speed_rows,
+    speeds,
+    turns,
+)
 from mser.benchmarks.synthetic import (
-    DTYPE,
     FRAME_BYTES,
     LAYERS,
     Utterances,
@@ -41,173 +51,174 @@ from mser.benchmarks.synthetic import (
     make_entry,
 )
 
-BATCH = 32
-WARM_UP = 3.0  # seconds, at most
-MEMORY_MAP, ZARR_PYTHON = "memory map", "zarr-python, the same shards"
+SECTIONS = ("batches", "epoch", "cold", "compression", "memory")
+NONE = "zarr, none"
 
-Request = tuple[list[int], slice, int]  # what is read, as by a Read, and how many bytes that are
+WAYS = """The files lie in the page cache. Each way ends with one copy of what was asked for in
+private memory: a view is copied into a buffer, which is timed; what is a copy already is not copied
+again. The C library keeps freed memory for the next copy (as in a training of mser's), without
+which the ways that make copies would be slower. The memory map is the very files of mser's Zarr
+entry, with all offsets in Python lists: nothing is looked up by id, nothing checked. zarr-python
+decodes a whole layer of a shard of ours for each utterance, since the shard is laid out to be
+mapped, so it has chunks of its own too (256 frames of one layer, the size that suits it best). h5py
+and zarr-python, lhotse's NumpyHdf5, datasets and safetensors with a file a shard keep their files
+open; a file an utterance is opened each time. lhotse's writers here are its lossless ones, which
+keep float16 (its default, lilcom, is lossy): its reader is asked for a range of the first axis,
+which for HDF5 reads one layer alone and for NumPy's files reads them all. datasets reads Arrow
+files that it maps, by lists of rows and as NumPy's float16, for which it has to be asked (its
+default is float32): one column of (frames, layers, dim) is read whole to give a layer; of a column
+a layer, all layers have to be stacked."""
 
+SUM = """Each way reads all layers as above, but a view is not copied before: PyTorch turns it into
+float32 in a buffer and sums the layers with weights, on one thread of a CPU or on the GPU, which is
+the same work for all and part of the time. GB/s are of the float16 features."""
 
-def draw_requests(made: Utterances, one_layer: bool, seed: int) -> list[Request]:
-    """Batches of random utterances: of each batch all layers, or one layer that is drawn for it."""
-    rng = np.random.default_rng(seed)
-    requests = []
-    for _ in range(200):
-        batch, layer = rng.integers(len(made.ids), size=BATCH).tolist(), int(rng.integers(LAYERS))
-        layers, count = (slice(layer, layer + 1), 1) if one_layer else (slice(None), LAYERS)
-        frames = sum(made.frames[at] for at in batch)
-        requests.append((batch, layers, frames * count * FRAME_BYTES))
-    return requests
+EPOCH = """Every utterance of the store once, in a new order each round, the same for all ways; a
+short epoch is repeated within the round, as it is. The one layer is another one each round.
+*mser's* is the time of mser, Zarr, 32 at once."""
 
-
-def speed(read: Read, requests: list[Request], seconds: float) -> tuple[float, float]:
-    """Gigabytes a second of what was asked for, and microseconds an utterance."""
-    total = utterances = 0
-    spent, begin = 0.0, time.perf_counter()
-    for batch, layers, count in cycle(requests):
-        read(batch, layers)
-        total, utterances = total + count, utterances + len(batch)
-        spent = time.perf_counter() - begin
-        if spent > seconds:
-            break
-    return total / spent / 1e9, spent / utterances * 1e6
+COMPRESSED = """Random numbers hardly shrink, so these sizes say nothing about real features; the
+speeds are those of decoding. mser, 32 utterances at once."""
 
 
-def compare(
-    contenders: dict[str, Read],
-    against: Sequence[str],
-    made: Utterances,
-    one_layer: bool,
-    seconds: float,
-    rounds: int,
-) -> Result:
-    """All contenders in turn, in another order each round: medians, and ratios within a round.
+class Sizes(NamedTuple):
+    """How large a store is; for how long a way is measured in a round; and what else is read."""
 
-    Rounds are short and many, so that a machine that is busy for a while favours nobody.
-    """
-    batch, layers, _ = draw_requests(made, one_layer, seed=0)[0]
-    right = contenders[against[0]](batch, layers).tobytes()
-    for name, read in contenders.items():
-        assert read(batch, layers).tobytes() == right, name
-        begin = time.perf_counter()
-        for at in range(len(made.ids)):  # once through, so that all pages are there and mapped
-            if time.perf_counter() - begin < WARM_UP:
-                read([at], slice(None))
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for number in range(rounds):
-        requests = draw_requests(made, one_layer, number)
-        for at in np.random.default_rng(number).permutation(len(contenders)):
-            name = list(contenders)[at]
-            found[name].append(speed(contenders[name], requests, seconds))
-    result: Result = {}
-    for name, measured in found.items():
-        gigabytes, microseconds = (median(column) for column in zip(*measured, strict=True))
-        result[name] = {"GB/s": gigabytes, "µs an utterance": microseconds}
-        for other in against:
-            pairs = zip(measured, found[other], strict=True)
-            ratios = [one / its for (one, _), (its, _) in pairs]
-            result[name][f"× {other}"] = quartiles(ratios)
-    return result
+    gigabytes: float
+    seconds: float
+    cold_batches: int
+    cold_rounds: int  # at most
+    utterances: int  # read by a process of which the memory is looked at
 
 
-def reading(folder: Path, gigabytes: float, seconds: float, rounds: int) -> Result:
-    made = draw_utterances(gigabytes)
-    stores = {
-        store: make_entry(folder / store, draw_shards(made), store=store)
-        for store in ("zarr", "hdf5")
-    }
-    for at, one in enumerate(one for shard in draw_shards(made) for one in shard):
-        np.save(folder / f"{at}.npy", one.hidden_states)
-    paths = {store: sorted((folder / store).glob("*/*/shards/*")) for store in stores}
-    hdf5s = [h5py.File(path, "r", locking=False)["hidden_states"] for path in paths["hdf5"]]
-    zarrs: list[Any] = [zarr.open_group(path, mode="r")["hidden_states"] for path in paths["zarr"]]
-    maps = [
-        np.asarray(np.memmap(path / "hidden_states/c/0/0/0", DTYPE, "r", shape=array.shape))
-        for path, array in zip(paths["zarr"], zarrs, strict=True)
-    ]
-    chunked = [chunked_copy(folder / f"{at}.zarr", states) for at, states in enumerate(maps)]
-    contenders = {
-        MEMORY_MAP: slicing(maps, made, fresh=False),
-        "mser, Zarr, one at a time": entry_read(stores["zarr"], made, batched=False),
-        "mser, Zarr, 32 at once": entry_read(stores["zarr"], made),
-        "mser, HDF5, one at a time": entry_read(stores["hdf5"], made, batched=False),
-        "mser, HDF5, 32 at once": entry_read(stores["hdf5"], made),
-        "h5py, the same shards": slicing(hdf5s, made, fresh=True),
-        ZARR_PYTHON: slicing(zarrs, made, fresh=True),
-        "zarr-python, chunks of its own": slicing(chunked, made, fresh=True),
-        "a .npy each, np.load": npy_files(folder, made, mapped=False),
-        "a .npy each, mapped": npy_files(folder, made, mapped=True),
-    }
-    against = (MEMORY_MAP, ZARR_PYTHON)
-    return {
-        "one layer": compare(contenders, against, made, True, seconds, rounds),
-        "all layers": compare(contenders, against, made, False, seconds, rounds),
-    }
+FULL, SMALL = Sizes(0.8, 0.1, 4, 5, 5000), Sizes(0.08, 0.01, 1, 2, 200)
+FEW = (OURS, "datasets, a column a layer", "lhotse, NumpyHdf5")  # in the small form
 
 
-def compression(folder: Path, gigabytes: float, seconds: float, rounds: int) -> Result:
-    made = draw_utterances(gigabytes)
+def write_stores(folder: Path, entrants: Mapping[str, Contender], made: Utterances) -> None:
+    for store, write in {one.store: one.write for one in entrants.values()}.items():
+        (folder / store).mkdir()
+        write(folder / store, made)
+
+
+def batches(ways: Mapping[str, Way], made: Utterances, size: Sizes, asked: Asked) -> list[Table]:
+    plot = Plot(f"× {MEMORY_MAP}", log=True)
+    sums = Sums(made, asked.device)
+    copied: dict[str, Read] = {name: copies(way, made) for name, way in ways.items()}
+    summed: dict[str, Read] = {name: sums.of(way) for name, way in ways.items()}
+    tables = []
+    for title, reads, single, note in (
+        ("one layer", copied, True, WAYS),
+        ("all layers", copied, False, WAYS),
+        ("weighted sum of all layers", summed, False, SUM),
+    ):
+        asked.say(f"batches: {title}")
+        found = speeds(reads, made, single, size.seconds, asked.rounds)
+        rows = speed_rows(found, MEMORY_MAP, OURS)
+        tables.append(Table(f"batches: {title} (synthetic)", rows, _line(note), plot))
+    return tables
+
+
+def epoch(ways: Mapping[str, Way], made: Utterances, size: Sizes, asked: Asked) -> list[Table]:
+    tables = []
+    reads = {name: copies(way, made) for name, way in ways.items()}
+    for title, single in (("one layer", True), ("all layers", False)):
+        asked.say(f"epoch: {title}")
+        took: dict[str, list[float]] = {name: [] for name in ways}
+        for number, name in turns([*ways], asked.rounds):
+            order = np.random.default_rng(number).permutation(len(made.ids)).tolist()
+            layers = one_layer(number % LAYERS) if single else slice(None)
+            took[name].append(_seconds(reads[name], order, layers, size.seconds))
+        rows: Rows = {
+            name: {
+                "seconds": quartiles(its),
+                f"× {MEMORY_MAP}'s": ratios(its, took[MEMORY_MAP]),
+                "× mser's": ratios(its, took[OURS]),
+            }
+            for name, its in took.items()
+        }
+        plot = Plot("× mser's", log=True)
+        tables.append(Table(f"epoch: {title} (synthetic)", rows, _line(EPOCH), plot))
+    return tables
+
+
+def _seconds(read: Read, order: list[int], layers: slice, least: float) -> float:
+    """How long an epoch takes: the mean of as many as fill some time, one at least."""
+    requests = [(order[start : start + BATCH], layers) for start in range(0, len(order), BATCH)]
+    read(*requests[0])  # its files were used last before all the others'
+    count, begin = 0, time.perf_counter()
+    while True:
+        for batch in requests:
+            read(*batch)
+        count, spent = count + 1, time.perf_counter() - begin
+        if spent > least:
+            return spent / count
+
+
+def compression(folder: Path, size: Sizes, asked: Asked) -> list[Table]:
+    made = draw_utterances(size.gigabytes / 4)
     raw = sum(made.frames) * LAYERS * FRAME_BYTES
-    contenders, sizes = {}, {}
+    ways, sizes = {}, {}
     for store in ("zarr", "hdf5"):
         for how in ("none", "zstd", "blosc"):
             name = f"{store}, {how}"
             entry = make_entry(folder / name, draw_shards(made), store=store, compression=how)
-            contenders[name] = entry_read(entry, made)
-            sizes[name] = {"size × the raw bytes": entry.folder.size("shards") / raw}
-    against = ("zarr, none",)
-    return {
-        "size": sizes,
-        "one layer": compare(contenders, against, made, True, seconds, rounds),
-        "all layers": compare(contenders, against, made, False, seconds, rounds),
-    }
+            ways[name] = entry_way(entry, made, fresh=how != "none")
+            sizes[name] = entry.folder.size("shards") / raw
+    agree(ways, made)
+    reads = {name: copies(way, made) for name, way in ways.items()}
+    tables = []
+    for title, single in (("one layer", True), ("all layers", False)):
+        rows = speed_rows(speeds(reads, made, single, size.seconds, asked.rounds), NONE)
+        for name, row in rows.items():
+            row["size × the raw bytes"] = sizes[name]
+        plot = Plot(f"× {NONE}", log=True)
+        tables.append(Table(f"compression: {title} (synthetic)", rows, _line(COMPRESSED), plot))
+    return tables
 
 
-def table(rows: dict[str, Result]) -> str:
-    """As Markdown; of three numbers the first is a median, the others are its quartiles."""
+def measure(asked: Asked) -> Found:
+    size = SMALL if asked.small else FULL
+    made = draw_utterances(size.gigabytes)
+    entrants, missing = contenders()
+    tables: list[Table] = []
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as place:
+        folder = Path(place)
+        if asked.only != "compression":
+            asked.say(f"writing the stores, {size.gigabytes} GB each")
+            write_stores(folder, entrants, made)
+        if asked.wants("cold"):  # first: what this process has mapped would stay in the page cache
+            asked.say("cold")
+            rounds = max(2, min(asked.rounds, size.cold_rounds))
+            try:
+                tables += cold(folder, entrants, size.gigabytes, size.cold_batches, rounds)
+            except NotColdError as error:
+                missing["cold"] = str(error)
+        if asked.wants("batches") or asked.wants("epoch"):
+            asked.say("comparing what the ways give")
+            ways = {name: one.open(folder / one.store, made) for name, one in entrants.items()}
+            agree(ways, made)
+            tables += batches(ways, made, size, asked) if asked.wants("batches") else []
+            tables += epoch(ways, made, size, asked) if asked.wants("epoch") else []
+        if asked.wants("compression"):
+            asked.say("compression")
+            tables += compression(folder, size, asked)
+        if asked.wants("memory"):
+            asked.say("memory")
+            few = {name: one for name, one in entrants.items() if name in FEW}
+            chosen = few if asked.small else entrants
+            tables.append(memory(folder, chosen, size.gigabytes, size.utterances))
+            tables.append(memory_by_size(folder, size.gigabytes, size.utterances))
+    settings = {"GB a store": size.gigabytes, "utterances in it": len(made.ids)}
+    return Found(tables, settings, missing, (*PACKAGES, "safetensors"))
 
-    def number(value: float) -> str:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
 
-    def cell(value: Any) -> str:
-        if isinstance(value, list):
-            return f"{number(value[0])} ({number(value[1])}–{number(value[2])})"
-        return number(value) if isinstance(value, float) else str(value)
-
-    names = list(next(iter(rows.values())))
-    lines = [["", *names], ["---"] + ["---:"] * len(names)]
-    lines += [[row, *(cell(values[name]) for name in names)] for row, values in rows.items()]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--gigabytes", type=float, default=1.2, help="size of a store")
-    parser.add_argument("--seconds", type=float, default=0.1, help="for one measurement")
-    parser.add_argument("--rounds", type=int, default=25, help="measurements of each contender")
-    parser.add_argument("--folder", type=Path, help="where to write, else the temporary folder")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.add_argument(
-        "--million", type=int, nargs="?", const=1_000_000, metavar="N", help="this section alone"
-    )
-    options = parser.parse_args()
-    effort = {"seconds": options.seconds, "rounds": options.rounds}
-    sections: dict[str, Callable[[Path], Result]] = {
-        "reading": lambda at: reading(at, options.gigabytes, **effort),
-        "compression": lambda at: compression(at, options.gigabytes / 6, **effort),
-        "memory": lambda at: memory(at, options.gigabytes),
-    }
-    if options.million:
-        sections = {"million": lambda at: million(at, options.million)}
-    results: Result = {}
-    for name, section in sections.items():
-        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            results[name] = section(Path(folder))
-        for title, rows in {} if options.json else results[name].items():
-            print(f"\n**{name}: {title}** (synthetic)\n\n{table(rows)}", flush=True)
-    if options.json:
-        print(json.dumps(results, indent=2))
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)  # the weighted sum's, for all ways
+    warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+    main("read", __doc__.partition("\n")[0], measure, rounds=(9, 2), sections=SECTIONS)

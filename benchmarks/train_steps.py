@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
-from transformers import BertConfig, BertModel, Wav2Vec2Config, Wav2Vec2Model
 
 from mser.heads import Head
 from mser.pipeline.corpora import Utterance
@@ -98,6 +97,14 @@ class InTheLoop(Features):
     """
 
     def __init__(self, examples: Examples, layers: Layers, device: torch.device) -> None:
+        # Seconds to import, and of no use to who only trains.
+        from transformers import (  # noqa: PLC0415
+            BertConfig,
+            BertModel,
+            Wav2Vec2Config,
+            Wav2Vec2Model,
+        )
+
         self.examples, self.device, self.layers = examples, device, layers
         torch.manual_seed(SEED)
         self.speech = Wav2Vec2Model(Wav2Vec2Config()).eval().to(device)

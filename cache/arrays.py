@@ -7,6 +7,7 @@ what is missing for zeros, and would have a file open that does not survive a fo
 """
 
 import math
+import mmap
 import operator
 import resource
 from abc import ABC, abstractmethod
@@ -52,19 +53,41 @@ class StoredArray(ABC):
 
 
 class MappedArray(StoredArray):
-    """In a local file: what is not asked for is never touched, and a slice copies nothing."""
+    """In a local file: what is not asked for is never touched, and a slice copies nothing.
 
-    def __init__(self, mapped: Array) -> None:
-        self._mapped = mapped
+    Frames that are read for the first time are announced to the kernel, which then fetches them all
+    while the caller goes on: page by page, as they are touched, a cold disk takes twice as long and
+    reads more than was asked for. Announced again, warm ones would cost more than they do.
+    """
+
+    def __init__(self, mapped: "np.memmap[Any, Any]") -> None:
+        # A plain array: each slice of a memmap costs three times as much.
+        self._mapped = mapped.view(np.ndarray)
+        self._map: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
+        self._first = mapped.offset % mmap.ALLOCATIONGRANULARITY  # byte of the map
+        self._announced: set[int] = set()
         layers, frames, dim = mapped.shape
         self.shape = layers, frames, dim
         self.dtype = mapped.dtype
 
     def read(self, layers: Layers, start: int, stop: int) -> Array:
+        if start not in self._announced:
+            self._announce(layers, start, stop)
         found = self._mapped[layers, start:stop]
         if isinstance(layers, list):  # a copy; a view is read-only, as the map is
             found.flags.writeable = False
         return found
+
+    def _announce(self, layers: Layers, start: int, stop: int) -> None:
+        self._announced.add(start)
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
+        count, frames, dim = self.shape
+        frame = dim * self.dtype.itemsize
+        for layer in np.arange(count)[layers].tolist():
+            begin = self._first + (layer * frames + start) * frame
+            page = begin - begin % mmap.PAGESIZE
+            self._map.madvise(mmap.MADV_WILLNEED, page, begin - page + (stop - start) * frame)
 
 
 @dataclass(frozen=True)
@@ -89,8 +112,7 @@ class Layout:
             folder.path / self.file, self.dtype, mode="r", offset=self.offset, shape=self.shape
         )
         _maps.add(mapped._mmap)  # type: ignore[attr-defined]
-        # A plain array: each slice of a memmap costs three times as much.
-        return MappedArray(mapped.view(np.ndarray))
+        return MappedArray(mapped)
 
 
 class RangedArray(StoredArray):

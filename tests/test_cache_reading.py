@@ -1,8 +1,11 @@
 """What is written comes back, bit by bit, in this process and in others."""
 
+import mmap
 import multiprocessing
+import os
 import pickle
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mser.benchmarks.read_cold import NotColdError, drop, resident
 from mser.cache import CacheError, FeatureCache
-from mser.tests.cache_entries import DIM, LAYERS, ODD_IDS, Array, array, fill, same_bits
+from mser.tests.cache_entries import DIM, LAYERS, ODD_IDS, Array, array, fill, path_of, same_bits
 
 # What comes back ----------------------------------------------------------------------------------
 
@@ -131,3 +135,31 @@ def test_workers_of_a_torch_data_loader_read_an_entry(tmp_path: Path) -> None:
     )
     for id, found in zip(ids, loader, strict=True):
         assert same_bits(found, arrays[id])
+
+
+# From a cold disk ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="Linux")
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_what_is_read_is_fetched_before_it_is_touched_and_nothing_else(store: str) -> None:
+    frames, layer = 200_000, 1  # 1.6 MB a layer
+    one, other = (array(0, frames) for _ in range(2))
+    with tempfile.TemporaryDirectory() as root:  # tmp_path may lie in memory
+        writer = fill(root, [{"one": one, "other": other}], store=store)
+        shards = path_of(writer) / "shards"
+        entry = FeatureCache(root).open("made-up")
+        entry.read(["other"], [2])  # opens the shard
+        os.sync()
+        try:
+            drop(shards)
+        except NotColdError as error:
+            pytest.skip(str(error))
+        (states,) = entry.read(["one"], [layer])
+        files = [file for file in shards.rglob("*") if file.is_file()]
+        wanted = states.nbytes / sum(file.stat().st_size for file in files)
+        until = time.monotonic() + 30
+        while resident(files) < wanted and time.monotonic() < until:
+            time.sleep(0.01)
+        assert wanted <= resident(files) < 1.1 * wanted
+        assert same_bits(states, one[[layer]])

@@ -88,7 +88,7 @@ def train_heads(
         UsageError, CacheError, PipelineError: see :func:`train_head`.
     """
     place, device = several[0].place, chosen_device(several[0].device)
-    plans = [plan(settings) for settings in several]
+    plans = _plans(several)
     unfinished = [one for one in plans if not one.run.finished]
     for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
         remark(line)
@@ -111,8 +111,22 @@ def train_heads(
     return [runs[at] for at in range(len(plans))]
 
 
-def plan(settings: TrainSettings) -> Planned:
+def _plans(several: Sequence[TrainSettings]) -> list[Planned]:
+    """Plan all, and read a corpus once for those that use the same features of it."""
+    found: dict[Any, Examples] = {}
+    plans = []
+    for settings in several:
+        encoders = tuple(settings.encoders.items())
+        key = (settings.cache, settings.dataset, encoders, settings.classes)
+        plans.append(plan(settings, found.get(key)))
+        found[key] = plans[-1].examples
+    return plans
+
+
+def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
     """Look at everything that a run needs, and make its folder.
+
+    ``examples`` are its examples, where they have been found before.
 
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
@@ -122,7 +136,7 @@ def plan(settings: TrainSettings) -> Planned:
     device = chosen_device(settings.device)
     if settings.amp == "float16" and device.type == "cpu":
         raise UsageError("amp=float16 is for a GPU: say amp=bfloat16 on a CPU")
-    examples = examples_of(settings)
+    examples = examples or examples_of(settings)
     protocol = settings.protocol or examples.corpus.protocol
     division = divide(examples.utterances, protocol, examples.corpus.utterances)
     leakage = check_leakage(division.folds, division.promises, examples.audio_hashes)

@@ -1,0 +1,81 @@
+"""Tables of a benchmark as pictures: bars for ways to do a thing, lines for how a thing grows."""
+
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
+
+from mser.benchmarks.results import Plot, Rows, Table, Value
+
+matplotlib.rcParams["svg.hashsalt"] = "mser"  # the same table gives the same file
+_OURS, _OTHERS = "#b2452f", "#7d8ca3"
+_SUBS = (1, 2, 5)  # of each power of ten
+_WIDTH, _ROW, _HEIGHT = 7.5, 0.32, 3.6  # inches
+
+
+def draw(table: Table, path: Path) -> None:
+    """Write a table that has a plot as SVG."""
+    assert table.plot
+    figure = Figure(figsize=(_WIDTH, _HEIGHT if table.plot.x else 1 + _ROW * len(table.rows)))
+    axes = figure.add_subplot()
+    (_lines if table.plot.x else _bars)(axes, table.rows, table.plot)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_axisbelow(True)
+    axes.grid(True, color="#e4e4e4", linewidth=0.6, axis="both" if table.plot.x else "x")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, bbox_inches="tight", metadata={"Date": None}, facecolor="white")
+
+
+def _bars(axes: Axes, rows: Rows, plot: Plot) -> None:
+    """The first row on top; the quartiles as a thin line; a value that is a text is left out."""
+    values = {name: row[plot.column] for name, row in rows.items()}
+    shown = {
+        name: value if isinstance(value, list) else [value] * 3
+        for name, value in values.items()
+        if not isinstance(value, str)
+    }
+    middles = [middle for middle, _, _ in shown.values()]
+    beside = [
+        [middle - low for middle, low, _ in shown.values()],
+        [high - middle for middle, _, high in shown.values()],
+    ]
+    colours = [_OURS if name.startswith("mser") else _OTHERS for name in shown]
+    style = {"ecolor": "#333333", "elinewidth": 1}
+    bars = axes.barh(list(shown), middles, color=colours, xerr=beside, error_kw=style)
+    axes.bar_label(bars, [f"{one:.3g}" for one in middles], padding=6, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(plot.column)
+    axes.margins(x=0.12)
+    if plot.log:
+        axes.set_xscale("log")
+
+
+def _lines(axes: Axes, rows: Rows, plot: Plot) -> None:
+    assert plot.x
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for row in rows.values():
+        name = str(row[plot.by]) if plot.by else ""
+        lines.setdefault(name, []).append((_middle(row[plot.x]), _middle(row[plot.column])))
+    for name, points in lines.items():
+        axes.plot(*zip(*sorted(points), strict=True), marker="o", label=name)
+    if plot.by:
+        axes.legend(frameon=False)
+    if plot.log:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        xs = sorted({x for points in lines.values() for x, _ in points})
+        for axis, ticks in ((axes.xaxis, FixedLocator(xs)), (axes.yaxis, LogLocator(subs=_SUBS))):
+            axis.set_major_locator(ticks)
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_locator(NullLocator())
+    else:
+        axes.set_ylim(bottom=0)
+    axes.set_xlabel(plot.x)
+    axes.set_ylabel(plot.column)
+
+
+def _middle(value: Value) -> float:
+    assert not isinstance(value, str)
+    return value[0] if isinstance(value, list) else value
