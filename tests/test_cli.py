@@ -356,6 +356,8 @@ def interrupted(
 ) -> tuple[int, str, str]:
     """Extract, and press Ctrl-C once the first shard is there."""
     options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
+    # What a shell runs in the background ignores Ctrl-C, and so would all that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [str(Path(sys.executable).parent / "mser"), *map(str, options)],
         env={**os.environ, **CALM},
@@ -364,6 +366,7 @@ def interrupted(
         text=True,
         start_new_session=True,
     )
+    signal.signal(signal.SIGINT, before)
     while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to every process
