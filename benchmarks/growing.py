@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,9 @@ def features_of(entries: Sequence[Entry], ids: Sequence[str]) -> str:
 
 def largest_error(entries: Sequence[Entry], ids: Sequence[str], known: Path) -> float:
     """The largest error of a frame, by what the file holds; where there is none it is written."""
-    found = {f"{one.spec.modality} {at}": one[id] for one in entries for at, id in enumerate(ids)}
+    found: dict[str, Any] = {
+        f"{one.spec.modality} {at}": one[id] for one in entries for at, id in enumerate(ids)
+    }
     if not known.exists():
         np.savez(known, **found)
     with np.load(known) as right:

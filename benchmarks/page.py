@@ -1,6 +1,6 @@
 """The page of all benchmarks, written from their JSON: no number on it is typed by hand.
 
-``page.md.jinja`` has the text; ``results/`` what was measured last on a quiet machine.
+``page.md.jinja`` has the text; ``measured/`` what was measured last on a quiet machine.
 
 Run it with ``python benchmarks/page.py``: it writes ``docs/benchmarks.md`` and its pictures.
 """
@@ -70,7 +70,9 @@ def load(folder: Path) -> dict[str, Results]:
 def main() -> None:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--results", type=Path, default=HERE / "results", help="folder of the JSON")
+    parser.add_argument(
+        "--results", type=Path, default=HERE / "measured", help="folder of the JSON"
+    )
     parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
     options = parser.parse_args()
     # The page itself needs nothing but the JSON; the pictures want a library more.

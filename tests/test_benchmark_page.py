@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mser.benchmarks import results as module
 from mser.benchmarks.page import BENCHMARKS, HERE, load, page
 from mser.benchmarks.plots import draw
 from mser.benchmarks.results import Asked, Found, Plot, Results, Table, main, ratios
+from mser.pipeline.device import cores
 
 BARS = Table(
     "reading (synthetic)",
@@ -111,7 +111,7 @@ def test_a_script_prints_what_it_writes(
     assert written.settings == {"rounds": 2, "utterances": 3}
     assert written.versions["pytest"] == pytest.__version__
     assert "no-such-package" not in written.versions
-    assert written.machine["cores"] == module.cores()
+    assert written.machine["cores"] == cores()
 
 
 def test_ratios_are_those_of_the_same_round() -> None:
@@ -120,7 +120,7 @@ def test_ratios_are_those_of_the_same_round() -> None:
 
 def test_the_page_in_the_documentation_is_that_of_the_results() -> None:
     docs = HERE.parent / "docs"
-    made = page(load(HERE / "results"), "benchmarks")
+    made = page(load(HERE / "measured"), "benchmarks")
     assert (docs / "benchmarks.md").read_text("utf-8") == made.text
     kept = {f"benchmarks/{path.name}" for path in (docs / "benchmarks").glob("*.svg")}
     assert kept == set(made.pictures)
