@@ -77,6 +77,8 @@ def test_a_note_of_several_tables_stands_under_the_first(found: Results) -> None
 def test_the_page_says_that_it_is_of_the_small_form_or_of_a_gpu(found: Results) -> None:
     small = page({"read": replace(found, small=True)}, "pictures").text
     assert "This page is of the small form" in small
+    assert "What was aimed at" not in small  # its shapes are toys, and no aim is for them
+    assert "What was aimed at" in page({"read": found}, "pictures").text
     assert "**The small form**" in small.split("## Reading")[1]
     gpu = replace(found, machine={"GPU": "a large one"})
     assert "No GPU was at hand" not in page({"read": gpu}, "pictures").text
