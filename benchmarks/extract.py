@@ -3,11 +3,10 @@
 The encoders are wav2vec2-base and BERT-base with **random** weights (12 layers, 768 wide), the
 corpus is **synthetic**, with lengths as in MELD. All 13 layers of every utterance are made. What a
 way gives is compared with a direct float32 pass of transformers over each utterance alone before
-anything is timed: a fast wrong feature is no feature.
+anything is timed: a fast wrong feature is no feature. Memory is a matter of ``scale.py``.
 
 * ``speech``: the speech encoder, by mser, transformers, s3prl and SpeechBrain;
-* ``both``: speech and text, by mser and transformers, as the toolkits have no loop for texts;
-* ``memory``: the peak of a process that extracts a corpus, and one that is ten times as long.
+* ``both``: speech and text, by mser and transformers, as the toolkits have no loop for texts.
 
 On a CPU there are two processes a core, each with both encoders: 1 to 3 GB each at the base size.
 
@@ -19,17 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mser.benchmarks.corpus import make_corpus
 from mser.benchmarks.frame_errors import States, median_and_largest
 from mser.benchmarks.passes import Job
-from mser.benchmarks.processes import in_fresh_process, memory_now
-from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios
+from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
 from mser.benchmarks.ways import ALONE, FLOAT32, KEPT, ONE, OURS, TYPED, Ways, ways
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
-from mser.pipeline.extract import ExtractSettings, extract
 
 BASE: dict[str, Any] = {
     "hidden_size": 768,
@@ -93,11 +88,9 @@ def compare(found: Ways, section: str, asked: Asked) -> Table:
         must = name == FLOAT32 or (name in (ALONE, KEPT, ONE) and asked.device.type == "cpu")
         assert worst < EXACT or not must, name
     seconds: dict[str, list[float]] = {name: [] for name in chosen}
-    for number in range(asked.rounds):
-        for at in np.random.default_rng(number).permutation(len(chosen)):
-            name = list(chosen)[at]
-            seconds[name].append(chosen[name].seconds(modalities))
-            asked.say(f"{section}: round {number + 1}: {name}: {seconds[name][-1]:.1f} s")
+    for number, name in turns([*chosen], asked.rounds):
+        seconds[name].append(chosen[name].seconds(modalities))
+        asked.say(f"{section}: round {number + 1}: {name}: {seconds[name][-1]:.1f} s")
     if TYPED in chosen:
         errors[TYPED] = chosen[TYPED].errors(modalities)
     rows: Rows = {
@@ -128,33 +121,6 @@ def _beyond(
     return {"seconds beyond the bare passes": quartiles([one - bare for one, bare in pairs])}
 
 
-def peak(root: Path, encoder: Path, cache: Path) -> dict[str, float]:
-    """The most private memory of a process that extracts a corpus in shards of 2 MiB."""
-    extract(
-        ExtractSettings(
-            "synthetic", root, cache, {"speech": str(encoder)}, workers=0, shard_mib=2.0
-        )
-    )
-    return {"peak MB": memory_now()["peak of both MB"]}
-
-
-def memory(work: Path, small: bool) -> Table:
-    encoder = save_speech_encoder(work / "small")
-    rows: Rows = {}
-    for size in (6, 60) if small else (24, 240):
-        root = work / f"corpus-{size}"
-        synthetic.make(root, utterances_per_session=size)
-        found = in_fresh_process(peak, root, encoder, work / f"cache-{size}")
-        rows[f"{synthetic.SESSIONS * size} utterances"] = {**found}
-    return Table(
-        "Memory of an extraction: synthetic corpus, small random encoder",
-        rows,
-        "The most memory (VmHWM) of a process that extracts speech by itself in shards of 2 MiB, "
-        "on the CPU: most of it is PyTorch's and transformers' own.",
-        Plot("peak MB"),
-    )
-
-
 def measure(asked: Asked) -> Found:
     tables, missing = [], {}
     settings: dict[str, Any] = {}
@@ -174,8 +140,6 @@ def measure(asked: Asked) -> Found:
                 "weights": "random",
                 "precision": "float32",
             }
-        if asked.wants("memory"):
-            tables.append(memory(work, asked.small))
     return Found(tables, settings, missing, ("s3prl", "speechbrain", "torchaudio"))
 
 
@@ -190,4 +154,4 @@ def _job(work: Path, asked: Asked) -> Job:
 
 
 if __name__ == "__main__":
-    main("extract", "How fast a corpus is extracted.", measure, (3, 2), [*SECTIONS, "memory"])
+    main("extract", "How fast a corpus is extracted.", measure, (3, 2), [*SECTIONS])

@@ -29,18 +29,16 @@ from mser.benchmarks.contenders import MEMORY_MAP, OURS, Contender, Way, entry_w
 from mser.benchmarks.peers_read import PACKAGES, contenders
 from mser.benchmarks.read_cold import NotColdError, cold
 from mser.benchmarks.read_memory import memory, memory_by_size
-from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios
+from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
 from mser.benchmarks.speeds import (
     BATCH,
     Read,
     Sums,
     agree,
     copies,
-    keep_freed_memory,
     one_layer,
     speed_rows,
     speeds,
-    turns,
 )
 from mser.benchmarks.synthetic import (
     FRAME_BYTES,
@@ -50,6 +48,7 @@ from mser.benchmarks.synthetic import (
     draw_utterances,
     make_entry,
 )
+from mser.pipeline.train.reproducible import keep_freed_memory
 
 SECTIONS = ("batches", "epoch", "cold", "compression", "memory")
 NONE = "zarr, none"
@@ -182,7 +181,7 @@ def measure(asked: Asked) -> Found:
     made = draw_utterances(size.gigabytes)
     entrants, missing = contenders()
     tables: list[Table] = []
-    keep_freed_memory()
+    keep_freed_memory()  # else ways that make copies would be several times slower
     with tempfile.TemporaryDirectory(dir=asked.folder) as place:
         folder = Path(place)
         if asked.only != "compression":

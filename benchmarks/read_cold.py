@@ -14,9 +14,10 @@ import numpy as np
 
 from mser.benchmarks.contenders import MEMORY_MAP, OURS, Contender
 from mser.benchmarks.peers_read import PACKAGES, contenders
-from mser.benchmarks.results import Plot, Rows, Table, ratios
-from mser.benchmarks.speeds import MULTIPLE, copies, draw_requests, keep_freed_memory, turns
+from mser.benchmarks.results import Plot, Rows, Table, ratios, turns
+from mser.benchmarks.speeds import MULTIPLE, copies, draw_requests
 from mser.benchmarks.synthetic import draw_utterances
+from mser.pipeline.train.reproducible import keep_freed_memory
 
 LEAST = 0.01  # of the pages of a store may stay
 

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import quantiles
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import psutil
 import torch
 
@@ -19,6 +20,7 @@ from mser.pipeline.device import chosen_device, cores
 
 Value = float | str | list[float]  # a list holds a median, and the first and the third quartile
 Rows = dict[str, dict[str, Value]]
+Name = TypeVar("Name")
 
 _PACKAGES = ("mser", "torch", "transformers", "numpy", "zarr", "h5py", "pyarrow", "dask")
 
@@ -214,6 +216,15 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def turns(names: Sequence[Name], rounds: int) -> list[tuple[int, Name]]:
+    """Each round all names, each time in another order."""
+    return [
+        (number, names[at])
+        for number in range(rounds)
+        for at in np.random.default_rng(number).permutation(len(names))
+    ]
 
 
 def quartiles(values: Sequence[float]) -> list[float]:

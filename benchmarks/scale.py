@@ -36,6 +36,7 @@ from mser.benchmarks.results import (
     main,
     quartiles,
     ratios,
+    turns,
 )
 from mser.benchmarks.synthetic import make_entry, tiny_shards
 from mser.benchmarks.train_data import MELD, make_examples
@@ -108,10 +109,9 @@ def in_turn(
 ) -> Measured:
     """What ``run`` finds of each size in each round; in each round in another order."""
     found: Measured = {size: [] for size in sizes}
-    for number in range(rounds):
-        asked.say(f"{what}: round {number + 1} of {rounds}")
-        for at in np.random.default_rng(number).permutation(len(sizes)):
-            found[sizes[at]].append(run(sizes[at], number))
+    for number, size in turns(sizes, rounds):
+        asked.say(f"{what}: round {number + 1} of {rounds}: {size}")
+        found[size].append(run(size, number))
     return found
 
 

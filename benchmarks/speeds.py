@@ -1,6 +1,5 @@
 """How fast ways to read are, taken in turn, and how their speeds become the rows of a table."""
 
-import ctypes
 import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
@@ -10,27 +9,15 @@ import numpy as np
 import torch
 
 from mser.benchmarks.contenders import Way, is_one
-from mser.benchmarks.results import Rows, ratios
+from mser.benchmarks.results import Rows, ratios, turns
 from mser.benchmarks.synthetic import DIM, DTYPE, FRAME_BYTES, LAYERS, Array, Utterances
 
 BATCH = 32
 MULTIPLE = "speed of mser, as a multiple"
 
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # of glibc's mallopt
-
 Read = Callable[[list[int], slice], None]  # positions of utterances, and which layers of each
 Request = tuple[list[int], slice, int]  # what is read, and how many bytes that are
 Speed = tuple[float, float]  # gigabytes a second of what was asked for; microseconds an utterance
-
-
-def keep_freed_memory() -> None:
-    """Let glibc use freed memory for the next copy, else the kernel has to clear it each time.
-
-    The ways that make copies would be several times slower, and those that map would not.
-    """
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_MMAP_MAX, 0)
-    libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def copies(way: Way, made: Utterances) -> Read:
@@ -127,15 +114,6 @@ def speed(read: Read, requests: Sequence[Request], seconds: float) -> Speed:
         if spent > seconds:
             break
     return total / spent / 1e9, spent / utterances * 1e6
-
-
-def turns(names: Sequence[str], rounds: int) -> list[tuple[int, str]]:
-    """Each round all names, each time in another order."""
-    return [
-        (number, names[at])
-        for number in range(rounds)
-        for at in np.random.default_rng(number).permutation(len(names))
-    ]
 
 
 def speeds(

@@ -9,9 +9,7 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-
-from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios
+from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
 
 MSER = "from mser.cli import main; main()"
 PYTHON, HELP = "Python alone", "mser --help"
@@ -44,10 +42,8 @@ def measure(asked: Asked) -> Found:
     for command in COMMANDS.values():
         seconds(command)  # which fills the page cache
     took: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for number in range(asked.rounds):
-        for at in np.random.default_rng(number).permutation(len(COMMANDS)):
-            name = list(COMMANDS)[at]
-            took[name].append(seconds(COMMANDS[name]))
+    for _, name in turns([*COMMANDS], asked.rounds):
+        took[name].append(seconds(COMMANDS[name]))
     rows: Rows = {
         name: {"seconds": quartiles(values), f"× {HELP}": ratios(values, took[HELP])}
         for name, values in took.items()

@@ -24,7 +24,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from mser.benchmarks.results import (
@@ -37,6 +36,7 @@ from mser.benchmarks.results import (
     main,
     quartiles,
     ratios,
+    turns,
 )
 from mser.benchmarks.train_data import IEMOCAP, MELD, make_examples
 from mser.benchmarks.train_steps import InTheLoop, Training
@@ -119,10 +119,8 @@ def compare(
     first = next(iter(losses.values()))
     assert not same or all(abs(one - first) < 1e-3 * abs(first) for one in losses.values()), losses
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
-    for number in range(rounds):
-        for at in np.random.default_rng(number).permutation(len(epochs)):
-            name = list(epochs)[at]
-            seconds[name].append(timed(epochs[name], device))
+    for _, name in turns([*epochs], rounds):
+        seconds[name].append(timed(epochs[name], device))
     return seconds
 
 

@@ -87,9 +87,9 @@ class Comparison:
         ]
         for metric, found in self.metrics.items():
             cells = (
-                f"{_cell(found.first, found.first_ci95):>20}"
-                f"{_cell(found.second, found.second_ci95):>20}"
-                f"{_cell(found.difference, found.difference_ci95, '+'):>22}"
+                f"{with_interval(found.first, found.first_ci95):>20}"
+                f"{with_interval(found.second, found.second_ci95):>20}"
+                f"{with_interval(found.difference, found.difference_ci95, '+'):>22}"
                 f"{found.p:>10.2g}"
             )
             lines.append(f"  {TITLES[metric]:14}{cells}")
@@ -229,6 +229,7 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def _cell(value: float, ci95: Sequence[float], sign: str = "") -> str:
+def with_interval(value: float, ci95: Sequence[float], sign: str = "") -> str:
+    """Return a value in [0, 1] and its interval in %; ``sign`` "+" shows that of positive ones."""
     low, high = ci95
     return f"{100 * value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"

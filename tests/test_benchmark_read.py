@@ -14,7 +14,7 @@ from mser.benchmarks import peers_read
 from mser.benchmarks.contenders import CONTENDERS, MEMORY_MAP, OURS, Way
 from mser.benchmarks.read import Sizes, batches, epoch
 from mser.benchmarks.read_cold import NotColdError, drop, resident
-from mser.benchmarks.results import Asked
+from mser.benchmarks.results import Asked, turns
 from mser.benchmarks.speeds import (
     BATCH,
     Sums,
@@ -24,7 +24,6 @@ from mser.benchmarks.speeds import (
     draw_requests,
     one_layer,
     speeds,
-    turns,
 )
 from mser.benchmarks.synthetic import LAYERS, Array, draw_shards, draw_utterances
 

@@ -167,22 +167,21 @@ def ablate(
     _require_known("metric", metrics, METRICS, name)
     _require_known("modality", content.get("missing", []), MODALITIES, name)
     facts, folder = _facts(content, systems[0].settings, assignments), LocalFolder(out)
-    finished: dict[Path, Run] = {}
-
+    name_of = {system.settings.out: system.name for system in systems}
+    finished: dict[str, Run] = {}
     gains: dict[str, Gain | None] = {}
 
     def gained(system: System) -> Gain | None:
-        runs = {one.name: finished.get(one.settings.out or out) for one in systems}
-        run, others = runs[system.name], {name: runs[name] for name in system.against}
-        done = {name: other for name, other in others.items() if other}
-        if system.name not in gains and run and done and len(done) == len(others):
-            gains[system.name] = gain(run, done, metrics[0])
+        there = {system.name, *system.against} <= set(finished)
+        if there and system.against and system.name not in gains:
+            others = {name: finished[name] for name in system.against}
+            gains[system.name] = gain(finished[system.name], others, metrics[0])
         return gains.get(system.name)
 
     def written() -> Ablation:
         rows = []
         for system in systems:
-            run = finished.get(system.settings.out or out)
+            run = finished.get(system.name)
             scored = run.metrics["aggregate"] if run else None
             rows.append(Row(system, None, scored, gained(system)))
             for missing in content.get("missing", []):
@@ -194,9 +193,9 @@ def ablate(
         return table
 
     def done(run: Run) -> None:
-        finished[run.path] = run
+        name = name_of[run.path]
+        finished[name] = run
         written()
-        name = next(system.name for system in systems if system.settings.out == run.path)
         say(f"{name}: {run}")
 
     folder.make()

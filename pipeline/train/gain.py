@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..compare import Difference, compare
+from ..compare import Difference, compare, with_interval
 from ..errors import PipelineError
 from .run import Run
 
@@ -18,9 +18,8 @@ class Gain:
 
     def __str__(self) -> str:
         """Return the difference in %, with its interval, and over whom."""
-        low, high = self.difference.difference_ci95
-        value = 100 * self.difference.difference
-        return f"{value:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {self.against}"
+        _, value, *bounds = self.cells()
+        return f"{with_interval(value, bounds, '+')} over {self.against}"
 
     def cells(self) -> list[Any]:
         """Return over whom, the difference and its bounds, in [0, 1]."""

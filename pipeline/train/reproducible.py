@@ -20,7 +20,7 @@ def reproducible(threads: int | None = None) -> Iterator[None]:
     ``threads`` are those of PyTorch on a CPU; ``None`` leaves them as they are.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for on a GPU
-    _keep_freed_memory()
+    keep_freed_memory()
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     deterministic: Any = torch.utils.deterministic  # typed nowhere
     filled = deterministic.fill_uninitialized_memory
@@ -37,7 +37,7 @@ def reproducible(threads: int | None = None) -> Iterator[None]:
         torch.set_num_threads(before[1])
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let the C library keep the memory of one batch for the next.
 
     glibc gives large pieces back at once, and the kernel clears them anew for each batch, which can
