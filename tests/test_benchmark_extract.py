@@ -1,6 +1,7 @@
 """What the benchmark of the extraction compares is the same work, and its errors are errors."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -86,10 +87,12 @@ def test_what_mser_stores_is_right(job: Job, tmp_path: Path, dtype: str, most: f
 
 @pytest.mark.parametrize("toolkit", ["s3prl", "SpeechBrain"])
 def test_a_toolkit_alone_gives_what_transformers_does(job: Job, toolkit: str) -> None:
-    pytest.importorskip(toolkit.lower())
-    passes = Passes(job, toolkit)
-    assert largest(passes.errors(("speech",), Order(), 1)) < 1e-4
-    assert largest(passes.errors(("speech",), Order(4), 1)) > 0.01
+    if not find_spec(toolkit.lower()):
+        pytest.skip(f"{toolkit} is not installed")
+    # Not in this process: SpeechBrain's lazy modules load when Hypothesis looks at them, for long.
+    with Held(Passes, job, toolkit) as passes:
+        assert largest(passes.begin("errors", ("speech",), Order(), 1).result()) < 1e-4
+        assert largest(passes.begin("errors", ("speech",), Order(4), 1).result()) > 0.01
 
 
 def test_an_error_is_relative_to_the_frame_and_leaves_padding_aside() -> None:
