@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .cache import CacheError, Entry, FeatureCache
-    from .cache.ragged import UtteranceDataset, pad
+    from .cache.torch_dataset import UtteranceDataset, pad
     from .heads import build_head
     from .pipeline.extract import extract, load_encoder
     from .pipeline.train import train_head

@@ -9,10 +9,8 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .pipeline.cache_commands import app as cache_app
-from .pipeline.errors import PipelineError, UsageError
-from .pipeline.head_commands import app as head_app
-from .pipeline.options import (
+from .pipeline.commands.cache import app as cache_app
+from .pipeline.commands.options import (
     Cache,
     Compression,
     Device,
@@ -22,6 +20,8 @@ from .pipeline.options import (
     say,
     split,
 )
+from .pipeline.commands.train import app as head_app
+from .pipeline.errors import PipelineError, UsageError
 
 SPEECH_ENCODER = "facebook/wav2vec2-base"
 TEXT_ENCODER = "bert-base-uncased"

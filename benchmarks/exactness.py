@@ -20,9 +20,9 @@ from transformers.utils import logging
 from mser.benchmarks.extract import BASE
 from mser.benchmarks.frame_errors import States, frame_errors, median_and_largest
 from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main
+from mser.pipeline.encoders.windows import stacked
 from mser.pipeline.extract import load_encoder
-from mser.pipeline.extract.encoders.windows import stacked
-from mser.tests.small_models import SPEECH, TEXT, WORDS, noise, save_speech, save_text
+from mser.tests.support.small_models import SPEECH, TEXT, WORDS, noise, save_speech, save_text
 
 WAVES = {"conv_dim": (512,) * 7, "num_conv_pos_embedding_groups": 16}
 DISTILBERT = {"dim": 768, "n_layers": 12, "n_heads": 12, "hidden_dim": 3072}

@@ -24,7 +24,7 @@ from mser.benchmarks.passes import Job
 from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
 from mser.benchmarks.ways import ALONE, FLOAT32, KEPT, ONE, OURS, TYPED, Ways, ways
 from mser.pipeline.corpora import synthetic
-from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
+from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 
 BASE: dict[str, Any] = {
     "hidden_size": 768,

@@ -16,8 +16,8 @@ import torch
 from mser.benchmarks.frame_errors import States, frame_errors
 from mser.benchmarks.passes import Job
 from mser.cache import FeatureCache
-from mser.pipeline.clusters import local_cluster, visible_gpus
-from mser.pipeline.device import cores
+from mser.pipeline.compute import local_cluster, visible_gpus
+from mser.pipeline.compute.device import cores
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.crew import default_workers, threads_of
 

@@ -16,14 +16,14 @@ from mser.benchmarks.frame_errors import frame_errors
 from mser.benchmarks.processes import Result, most_private
 from mser.benchmarks.train_steps import Training
 from mser.cache import Entry, FeatureCache
-from mser.pipeline.clusters import local_cluster, visible_gpus
-from mser.pipeline.device import chosen_device, cores
+from mser.pipeline.compute import local_cluster, visible_gpus
+from mser.pipeline.compute.device import chosen_device, cores
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.crew import threads_of
 from mser.pipeline.train import TrainSettings
+from mser.pipeline.train.determinism import reproducible
 from mser.pipeline.train.examples import Examples
 from mser.pipeline.train.features import Features
-from mser.pipeline.train.reproducible import reproducible
 
 WARM_UP = 8  # utterances
 

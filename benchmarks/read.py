@@ -30,16 +30,7 @@ from mser.benchmarks.peers_read import PACKAGES, contenders
 from mser.benchmarks.read_cold import NotColdError, cold
 from mser.benchmarks.read_memory import memory, memory_by_size
 from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
-from mser.benchmarks.speeds import (
-    BATCH,
-    Read,
-    Sums,
-    agree,
-    copies,
-    one_layer,
-    speed_rows,
-    speeds,
-)
+from mser.benchmarks.speeds import BATCH, Read, Sums, agree, copies, one_layer, speed_rows, speeds
 from mser.benchmarks.synthetic import (
     FRAME_BYTES,
     LAYERS,
@@ -48,7 +39,7 @@ from mser.benchmarks.synthetic import (
     draw_utterances,
     make_entry,
 )
-from mser.pipeline.train.reproducible import keep_freed_memory
+from mser.pipeline.train.determinism import keep_freed_memory
 
 SECTIONS = ("batches", "epoch", "cold", "compression", "memory")
 NONE = "zarr, none"

@@ -17,7 +17,7 @@ from mser.benchmarks.peers_read import PACKAGES, contenders
 from mser.benchmarks.results import Plot, Rows, Table, ratios, turns
 from mser.benchmarks.speeds import MULTIPLE, copies, draw_requests
 from mser.benchmarks.synthetic import draw_utterances
-from mser.pipeline.train.reproducible import keep_freed_memory
+from mser.pipeline.train.determinism import keep_freed_memory
 
 LEAST = 0.01  # of the pages of a store may stay
 

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 
-from mser.pipeline.device import chosen_device, cores
+from mser.pipeline.compute.device import chosen_device, cores
 
 Value = float | str | list[float]  # a list holds a median, and the first and the third quartile
 Rows = dict[str, dict[str, Value]]

@@ -41,7 +41,7 @@ from mser.benchmarks.results import (
 from mser.benchmarks.synthetic import make_entry, tiny_shards
 from mser.benchmarks.train_data import MELD, make_examples
 from mser.pipeline.corpora import synthetic
-from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
+from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings
 from mser.pipeline.train import TrainSettings
 

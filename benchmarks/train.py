@@ -41,10 +41,10 @@ from mser.benchmarks.results import (
 from mser.benchmarks.train_data import IEMOCAP, MELD, make_examples
 from mser.benchmarks.train_steps import InTheLoop, Training
 from mser.pipeline.train import TrainSettings
+from mser.pipeline.train.determinism import reproducible
 from mser.pipeline.train.examples import Examples
 from mser.pipeline.train.features import Features
 from mser.pipeline.train.presets import preset, read, settings_of
-from mser.pipeline.train.reproducible import reproducible
 
 MODALITIES: dict[str, str | None] = {"speech": None, "text": None}
 LAYERS = 13

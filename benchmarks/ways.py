@@ -11,8 +11,8 @@ from mser.benchmarks.extractions import Extraction, as_typed, stored_errors
 from mser.benchmarks.frame_errors import States
 from mser.benchmarks.held import Held
 from mser.benchmarks.passes import Job, Order, Passes
-from mser.pipeline.clusters.cluster import KEEP_MEMORY
-from mser.pipeline.device import cores
+from mser.pipeline.compute.dask_cluster import KEEP_MEMORY
+from mser.pipeline.compute.device import cores
 
 OURS, FLOAT32, TYPED = "mser", "mser, float32 on the disk", "mser, as typed"
 ALONE = "transformers, one at a time, a process a core"

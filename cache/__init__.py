@@ -3,16 +3,16 @@
 It knows arrays, ids and bytes. It has never heard of a model, a corpus, Dask or a head.
 """
 
-from .convert import convert
 from .entry import Entry
 from .errors import CacheError
 from .feature_cache import FeatureCache
-from .gc import collect
 from .identity import EntrySpec, digest
-from .listing import info, listing
+from .maintenance.convert import convert
+from .maintenance.gc import collect
+from .maintenance.listing import info, listing
+from .maintenance.verify import verify, verify_all
 from .quarantine import Quarantined
 from .shard import COMPRESSIONS, FORMATS, Features
-from .verify import verify, verify_all
 from .writer import EntryWriter
 
 __all__ = [

@@ -8,15 +8,15 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
-from .arrays import Array, Layers, StoredArray, most_maps
 from .errors import CacheError, MissingShardError
-from .folder import Folder
+from .formats.arrays import Array, Layers, StoredArray, most_maps
 from .identity import FORMAT, EntrySpec
 from .index import FILE as INDEX
 from .index import Ids, Index, Row
+from .provenance import read_runs
 from .quarantine import Quarantined, read_quarantine
-from .runs import read_runs
 from .shard import DAMAGE, open_shard
+from .storage.folder import Folder
 
 _TRIES = 5  # a writer would have to publish this often between our two reads
 _ROWS = 65_536  # found once, kept; the rest is found again by bisection

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from .entry import Entry
 from .errors import CacheError
-from .folder import Folder
 from .identity import EntrySpec, can_be_name, checked_name, differences, digest, name_of_encoder
-from .local_folder import LocalFolder
-from .remote_folder import RemoteFolder
 from .shard import check_form
+from .storage.folder import Folder
+from .storage.local import LocalFolder
+from .storage.remote import RemoteFolder
 from .writer import EntryWriter
 
 

@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .errors import CacheError
-from .folder import Folder
 from .identity import KEY_LENGTH
 from .shard import SCHEMA, checked_rows
+from .storage.folder import Folder
 
 FILE = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 

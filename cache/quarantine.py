@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .errors import CacheError
-from .folder import Folder
+from .storage.folder import Folder
 
 _FILE = "quarantine.jsonl"
 

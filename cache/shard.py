@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from . import hdf5_format, zarr_format
-from .arrays import Array, StoredArray
 from .errors import CacheError, MissingShardError
-from .folder import Folder
+from .formats import hdf5 as hdf5_format
+from .formats import zarr as zarr_format
+from .formats.arrays import Array, StoredArray
 from .identity import EntrySpec
+from .storage.folder import Folder
 
 FORMATS: dict[str, ModuleType] = {"zarr": zarr_format, "hdf5": hdf5_format}
 COMPRESSIONS = ("none", "zstd", "blosc")

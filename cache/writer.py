@@ -9,12 +9,10 @@ from typing import Any
 
 from .entry import read_record
 from .errors import CacheError
-from .folder import Folder
 from .identity import FORMAT, EntrySpec
 from .index import Index
-from .leases import lease
+from .provenance import write_run
 from .quarantine import Quarantined, read_quarantine, write_quarantine
-from .runs import write_run
 from .shard import (
     COMPRESSIONS,
     NAME,
@@ -27,6 +25,8 @@ from .shard import (
     store_of,
     write_shard,
 )
+from .storage.folder import Folder
+from .storage.leases import lease
 
 _PATIENCE = 10.0  # seconds
 

@@ -1,70 +1,87 @@
-"""Fusion through a few bottleneck tokens, the only way from one modality to another."""
+"""``bottleneck``: bottleneck fusion alone, without a hierarchy and without losses of a modality.
 
-from collections.abc import Iterable, Mapping
+After MBT (Nagrani et al., NeurIPS 2021), whose blocks come after those of two trained encoders;
+here frozen encoders take their place. What stands around the blocks is an INTERPRETATION:
+
+    z_m^0 = dropout(Linear(LayerNorm(mix(x_m)))), see ``Projections``; b^0 learned;
+    ({z_m^k}, b^k) = BottleneckBlock^k({z_m^{k-1}}, b^{k-1}), k = 1 .. K;
+    logits = Linear(LayerNorm([mean_t z_m^K for each m ; mean of the tokens of b^K])).
+
+It is to ``hbf`` what shows the worth of the hierarchy: the same blocks, but all of them on one
+sequence a modality, whose tokens go from block to block.
+"""
+
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .transformer import PreNormBlock
+from .errors import require_dropout, require_sizes
+from .head import Head, HeadOutput
+from .modules.bottleneck_block import BottleneckBlock
+from .modules.classifier import classifier
+from .modules.layer_mix import Layers
+from .modules.pooling import masked_mean
+from .modules.projection import Projections
 
 
-class BottleneckBlock(nn.Module):
-    """One layer of bottleneck fusion (MBT: Nagrani et al., NeurIPS 2021).
+class BottleneckFusion(Head):
+    """``bottleneck``; the module's docstring has the equations and says what is interpretation.
 
-    For each modality m, with its own weights, [z_m' ; b_m'] = Block_m([z_m ; b]); then b' is the
-    mean of b_m' over the modalities that an utterance has. Tokens of different modalities never
-    attend to each other: what one modality says to another is in the bottlenecks that both leave
-    for the next layer.
+    The loss is the cross-entropy; its one term is ``cross_entropy``. An utterance that lacks a
+    modality has a zero vector for its pooled tokens, and its bottlenecks come from the others.
 
     Args:
-        modalities: their names.
+        dims: modality → width D_m; one modality or more.
+        n_classes: C.
+        n_layers: modality → number of cached layers; 1 each if None.
+        layer: see :class:`LayerMixes`; None mixes all layers.
         width: W, of tokens and bottlenecks.
-        n_heads: attention heads; must divide W.
-        dropout: see :class:`PreNormBlock`.
+        n_attention_heads: must divide W.
+        n_bottlenecks: N, bottleneck tokens.
+        n_blocks: K, at least 1; 1 lets modalities meet in the pooled bottlenecks only.
+        dropout: after the projections and in the blocks, in [0, 1).
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: a layer that is not there, or an option out of its range; see also :class:`Head`.
     """
 
-    def __init__(self, modalities: Iterable[str], width: int, n_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleDict({m: PreNormBlock(width, n_heads, dropout) for m in modalities})
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        n_classes: int,
+        n_layers: Mapping[str, int] | None = None,
+        layer: Layers | None = None,
+        *,
+        width: int = 256,
+        n_attention_heads: int = 4,
+        n_bottlenecks: int = 4,
+        n_blocks: int = 3,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__(dims, n_classes, n_layers)
+        require_dropout(dropout)
+        require_sizes(width=width, n_bottlenecks=n_bottlenecks, n_blocks=n_blocks)
+        self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
+        self.layers = self.projections.positions
+        self.bottlenecks = nn.Parameter(0.02 * torch.randn(n_bottlenecks, width))
+        self.blocks = nn.ModuleList(
+            BottleneckBlock(self.dims, width, n_attention_heads, dropout) for _ in range(n_blocks)
+        )
+        self.classifier = classifier((len(self.dims) + 1) * width, n_classes)
 
     def forward(
         self,
-        tokens: Mapping[str, Tensor],
-        masks: Mapping[str, Tensor],
-        bottlenecks: Tensor,
-        update_tokens: bool = True,
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Update the bottlenecks, and the tokens unless nobody reads them.
-
-        Args:
-            tokens: modality → (B, T_m, W) floating z_m, finite in the padding too.
-            masks: modality → (B, T_m) bool, True where a token is valid.
-            bottlenecks: (B, N, W) floating b.
-            update_tokens: False to compute only b', the same b' at a fraction of the work: N
-                queries for each modality and not T_m + N.
-
-        Returns:
-            modality → (B, T_m, W) z_m' (without ``update_tokens`` an empty dict), and (B, N, W) b'.
-        """
-        n = bottlenecks.shape[1]
-        new_tokens, total = {}, torch.zeros_like(bottlenecks)
-        for m, z in tokens.items():
-            rows = torch.cat([z, bottlenecks], dim=1)
-            valid = F.pad(masks[m], (0, n), value=True)  # bottlenecks are never padding
-            if update_tokens:
-                updated = self.blocks[m](rows, valid)
-                new_tokens[m] = updated[:, :-n]
-            else:
-                updated = self.blocks[m](bottlenecks, valid, memory=rows)
-            total = total + torch.where(_some(masks[m]), updated[:, -n:], 0.0)
-        present = torch.stack([_some(masks[m]) for m in tokens]).sum(dim=0)
-        return new_tokens, total / present
-
-
-def _some(mask: Tensor) -> Tensor:
-    """(B, T) → (B, 1, 1) bool, whether the utterance has the modality."""
-    return mask.any(dim=1)[:, None, None]
+        features: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+    ) -> HeadOutput:
+        """Classify a batch; see :meth:`Head.forward` for shapes and errors."""
+        hidden, masks = self.inputs(features, lengths)
+        tokens = self.projections(hidden)
+        bottlenecks = self.bottlenecks.expand(len(next(iter(masks.values()))), -1, -1)
+        for block in self.blocks:
+            tokens, bottlenecks = block(tokens, masks, bottlenecks)
+        pooled = [masked_mean(tokens[m], masks[m]) for m in self.dims]
+        logits: Tensor = self.classifier(torch.cat([*pooled, bottlenecks.mean(dim=1)], dim=1))
+        return self.classified(logits, labels)

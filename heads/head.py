@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import require
-from .masks import length_mask
+from .modules.masks import length_mask
 
 
 class HeadOutput(NamedTuple):

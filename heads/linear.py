@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from .errors import require_dropout
 from .head import Head, HeadOutput
-from .layer_mix import LayerMixes, Layers
-from .pooling import masked_mean
+from .modules.layer_mix import LayerMixes, Layers
+from .modules.pooling import masked_mean
 
 
 class LinearProbe(Head):

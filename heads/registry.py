@@ -3,16 +3,16 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .bottleneck_fusion import BottleneckFusion
+from .bottleneck import BottleneckFusion
 from .errors import unknown
-from .hbaf import HBAF
-from .hbf import HBF
+from .hbaf.head import HBAF
+from .hbf.head import HBF
 from .head import Head
-from .layer_mix import Layers
 from .linear import LinearProbe
-from .mgcma import MGCMA, DistributionHead, InstanceHead, TokenHead
+from .mgcma.head import MGCMA, DistributionHead, InstanceHead, TokenHead
+from .modules.layer_mix import Layers
 from .options import check_options
-from .query import QueryHead
+from .query.head import QueryHead
 
 HEADS: dict[str, type[Head]] = {
     "bottleneck": BottleneckFusion,

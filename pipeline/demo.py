@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from .compute.device import cores
 from .corpora import synthetic
-from .demo_encoders import save_speech_encoder, save_text_encoder
-from .device import cores
+from .encoders.random_encoders import save_speech_encoder, save_text_encoder
 from .errors import UsageError
 from .extract import ExtractSettings, extract
-from .report import report
+from .runs.report import report
 from .train import Run, TrainSettings, train_heads
 
 # Small enough for a laptop: the encoders are 64 wide, and so is hbf.

@@ -110,7 +110,7 @@ def _packages(problems: list[Problem]) -> dict[str, Any]:
 def _machine(problems: list[Problem]) -> dict[str, Any]:
     import psutil  # noqa: PLC0415
 
-    from .device import cores  # noqa: PLC0415
+    from .compute.device import cores  # noqa: PLC0415
 
     memory = psutil.virtual_memory()
     return {

@@ -21,9 +21,9 @@ import pytest
 
 from mser import cli
 from mser.pipeline.corpora import synthetic
-from mser.pipeline.demo_encoders import save_speech_encoder, save_text_encoder
+from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings, Summary, extract
-from mser.tests import meld_tree
+from mser.tests.support import meld_tree
 
 Mser = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import PipelineError
-from ..git_lfs import is_pointer
+from .git_lfs import is_pointer
 from .utterance import Corpus, Published, Utterance
 
 EMOTIONS = {

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import PipelineError
-from ..walking import folders_below
+from .directory_walk import folders_below
 from .utterance import Corpus, Published, Utterance
 
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from ..corpora.directory_walk import folders_below
 from ..errors import PipelineError, UsageError
-from ..walking import folders_below
 from .arrays import Array, UnusableError, map_npy, open_npz
 
 INDEX = "ids.csv"

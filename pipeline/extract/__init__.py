@@ -1,7 +1,7 @@
 """Stage one: corpora, audio and text, frozen encoders, shards, on Dask."""
 
-from .encoders import load_encoder
-from .extraction import extract
+from ..encoders import load_encoder
+from .runner import extract
 from .settings import ExtractSettings
 from .summary import Summary
 

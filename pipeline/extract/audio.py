@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torchaudio.functional import resample
 
-from ..git_lfs import POINTER
-from .encoders.speech import SAMPLE_RATE, Wave
+from ..corpora.git_lfs import POINTER
+from ..encoders.speech import SAMPLE_RATE, Wave
 
 SILENCE = 1e-4  # peak amplitude (-80 dBFS) under which a clip holds no voice
 LOUDEST = 2.0**31  # that of 32-bit integers written as floats; squares of far more overflow

@@ -2,9 +2,9 @@
 
 import torch
 
-from ..clusters import Crew, visible_gpus
-from ..device import cores
-from .encoders import CONCURRENT
+from ..compute import Crew, visible_gpus
+from ..compute.device import cores
+from ..encoders import CONCURRENT
 
 # More would wait for each other in Python. Where two passes cannot run at once, each has a process.
 _CORES_A_WORKER = 4 if CONCURRENT else 1

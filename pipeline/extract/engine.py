@@ -10,11 +10,11 @@ from queue import SimpleQueue
 
 import torch
 
-from ..clusters import Cluster, Needs, Place, Task, check_workers, done
-from ..device import cores
+from ..compute import Cluster, Needs, Place, Task, check_workers, done
+from ..compute.device import cores
 from .crew import threads_of
-from .plan import ShardJob
-from .work import ShardReport, crashed
+from .sharding import ShardJob
+from .worker import ShardReport, crashed
 
 Work = Callable[[ShardJob], ShardReport]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ...cache import COMPRESSIONS, FORMATS
-from ..clusters import Place
+from ..compute import Place
 from ..errors import UsageError, unknown
 from .crew import CREW
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...cache import Quarantined
 from ..corpora import Corpus, Utterance
-from .findings import Findings
+from .corpus_report import Findings
 
 _EXAMPLES = 10  # of what was left out for one reason
 

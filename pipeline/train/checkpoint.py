@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from ...cache.local_folder import LocalFolder
+from ...cache.storage.local import LocalFolder
 from ...heads import Head
 from ..errors import PipelineError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from ...cache import Entry, FeatureCache
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
-from ..encoder_files import find_encoder
+from ..encoders.checkpoint_files import find_encoder
 from ..errors import PipelineError, unknown
 
 

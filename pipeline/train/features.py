@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ...cache import Entry
-from ...cache.arrays import Array
-from ...cache.ragged import padded
+from ...cache.formats.arrays import Array
+from ...cache.torch_dataset import padded
 from ...heads import Dialogues
 from ..corpora import Utterance
 from .batches import Batches, dialogue_of

@@ -13,15 +13,15 @@ from typing import Any
 import torch
 
 from ...cache import CacheError
-from ...cache.leases import lease
+from ...cache.storage.leases import lease
 from ...heads import Head, HeadError, build_head
-from ..device import chosen_device
+from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
 from .checkpoint import Progress, State, packed
+from .determinism import reproducible
 from .examples import Examples, find_examples
 from .features import Features
 from .layers import parsed_layers
-from .reproducible import reproducible
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings
 from .trainer import Trainer

@@ -2,7 +2,7 @@
 
 import re
 
-from ...heads.layer_mix import Layer, Layers
+from ...heads.modules.layer_mix import Layer, Layers
 
 
 def parsed_layers(text: str | None) -> Layers | None:

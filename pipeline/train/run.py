@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..metrics import METRICS, TITLES
+from ..evaluation.metrics import METRICS, TITLES
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ import tomli_w
 import torch
 from torch import Tensor
 
-from ...cache.folder import TEMPORARY
-from ...cache.leases import held
-from ...cache.local_folder import LocalFolder
+from ...cache.storage.folder import TEMPORARY
+from ...cache.storage.leases import held
+from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
+from ..protocols.folds import PARTS, Fold
 from .examples import Examples
-from .folds import PARTS, Fold
 
 _ABANDONED = 60.0  # seconds: a temporary file that is older is of a process that was killed
 _PACKAGES = ("mser", "torch", "numpy", "scikit-learn", "safetensors")

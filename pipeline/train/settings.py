@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..clusters import Crew, Place
+from ..compute import Crew, Place
 from ..errors import UsageError, unknown
-from ..metrics import METRICS
+from ..evaluation.metrics import METRICS
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}

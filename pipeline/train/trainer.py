@@ -19,11 +19,11 @@ from torch.amp.grad_scaler import GradScaler
 from ...heads import Head, HeadOutput
 from ..corpora import Utterance
 from ..errors import PipelineError
-from ..metrics import Predictions, scores
+from ..evaluation.metrics import Predictions, scores
+from ..protocols.folds import Fold
 from .batches import Batches
 from .checkpoint import Progress, State
 from .features import Batch, Features, Layers
-from .folds import Fold
 from .settings import AMP, OPTIMIZERS, TrainSettings
 
 Save = Callable[[Progress], None]

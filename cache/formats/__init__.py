@@ -1,0 +1,1 @@
+"""Store formats: how the features of a shard lie in a file or folder."""

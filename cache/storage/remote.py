@@ -1,0 +1,240 @@
+"""A folder on an object store, through fsspec: s3://, gs://, abfs:// and their kin.
+
+An object appears whole or not at all, and there is no rename. So what has several files is brought
+there with the files on its top level last, and counts from then on.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import fsspec
+
+from ..errors import CacheError
+from .folder import Folder, Upload, told
+
+_told = partial(told, errors=Exception)  # a server's client has errors of its own
+# What S3 and its kin answer, beside what fsspec knows, when a file is there or just being made.
+_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
+_BLOCK = 2**18  # fetched at once of a file that is read here and there
+
+
+class _FileSystem:
+    """A connection for each process: none of them survives a fork."""
+
+    def __init__(self, url: str, options: Mapping[str, Any]) -> None:
+        self.url, self.options = url, dict(options)
+        self._process, self._opened = -1, None
+
+    def __reduce__(self) -> tuple[type["_FileSystem"], tuple[str, Mapping[str, Any]]]:
+        return _FileSystem, (self.url, self.options)
+
+    def get(self) -> Any:
+        if self._process != os.getpid():
+            # What a listing said a second ago may not be so any more: others write, too.
+            with _told("open", self.url, missing_is_news=True):
+                self._opened, _ = fsspec.core.url_to_fs(
+                    self.url, **{"use_listings_cache": False, **self.options}
+                )
+            self._process = os.getpid()
+        return self._opened
+
+
+class RemoteFolder(Folder):
+    """A folder at an fsspec URL."""
+
+    def __init__(
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        file_system: _FileSystem | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._file_system = file_system or _FileSystem(self.url, options or {})
+
+    def __str__(self) -> str:
+        return self.url
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemoteFolder) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    @property
+    def name(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def path(self) -> None:
+        return None
+
+    def __truediv__(self, name: str) -> "RemoteFolder":
+        return RemoteFolder(f"{self.url}/{name}", file_system=self._file_system)
+
+    def make(self) -> None:
+        pass  # a folder is where something lies in it
+
+    def names(self) -> list[str]:
+        found = self._listed(partial(self._fs.ls, detail=False))
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in found if self._in(path))
+
+    def committed(self) -> list[str]:
+        found = self._listed(self._fs.find)
+        parts = [path[len(self._key()) + 1 :].split("/") for path in found]
+        return sorted({path[0] for path in parts if len(path) <= 2})
+
+    def size(self, name: str = "") -> int:
+        with _told("look at", self._url(name)):
+            found = self._fs.info(self._key(name))
+            if found["type"] == "file":
+                return int(found["size"])
+            inside = self._fs.find(self._key(name), detail=True).values()
+            return sum(int(one["size"]) for one in inside)
+
+    def age(self, name: str) -> float:
+        with _told("look at", self._url(name)):
+            files = self._fs.find(self._key(name))
+            if not files:
+                raise FileNotFoundError(self._url(name))
+            newest = max(self._fs.modified(file).timestamp() for file in files)
+            return time.time() - float(newest)
+
+    def read(self, name: str) -> bytes:
+        with _told("read", self._url(name)):
+            content: bytes = self._fs.cat_file(self._key(name))
+            return content
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        starts = [start for start, _ in ranges]
+        stops = [stop for _, stop in ranges]
+        with _told("read", self._url(name)):
+            found: list[Any] = self._fs.cat_ranges(
+                [self._key(name)] * len(ranges), starts, stops, on_error="return"
+            )
+            for content, start, stop in zip(found, starts, stops, strict=True):
+                if isinstance(content, BaseException):
+                    raise content
+                if len(content) != stop - start:
+                    raise EOFError(f"it ends before byte {stop}")
+            return found
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        blocks = {"block_size": _BLOCK, "cache_type": "blockcache"}
+        with _told("read", self._url(name)), self._fs.open(self._key(name), "rb", **blocks) as file:
+            yield file
+
+    @contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="mser-", ignore_cleanup_errors=True) as folder:
+            copy = Path(folder) / "copy"
+            with _told("read", f"{self._url(name)} into {folder}"):
+                self._fs.get(self._key(name), str(copy), recursive=True)
+            yield copy
+
+    def write(self, name: str, content: bytes) -> None:
+        with _told("write", self._url(name), missing_is_news=True):
+            self._fs.pipe_file(self._key(name), content)
+
+    def create(self, name: str, content: bytes) -> bool:
+        with _told("write", self._url(name), missing_is_news=True):
+            try:
+                self._fs.pipe_file(self._key(name), content, mode="create")
+            except OSError as error:
+                if not (isinstance(error, FileExistsError) or _code(error) in _TAKEN):
+                    raise
+                # It is ours if the store took it and its answer was lost, so that we asked again.
+                with suppress(FileNotFoundError):
+                    return self.read(name) == content
+                return False
+            return True
+
+    def remove(self, name: str) -> None:
+        # The top level first, so that what is left of a deletion that ends early does not count.
+        with _told("delete", self._url(name)), suppress(FileNotFoundError):
+            for file in sorted(self._fs.find(self._key(name)), key=lambda file: file.count("/")):
+                self._fs.rm_file(file)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix="mser-"))
+        try:
+            with told("write below", folder, missing_is_news=True):
+                yield folder / "built"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, built: Path, name: str) -> None:
+        files = [file for file in (built, *built.rglob("*")) if file.is_file()]
+        deepest_first = sorted(files, key=lambda file: -len(file.parts))
+        with _told("write", self._url(name), missing_is_news=True):
+            for file in deepest_first:
+                inside = file.relative_to(built).parts
+                self._fs.put_file(str(file), self._key("/".join((name, *inside))))
+
+    def free(self) -> int | None:
+        return None
+
+    def uploads(self) -> list[Upload]:
+        if not hasattr(self._fs, "call_s3"):
+            return []  # other stores forget them by themselves
+        bucket, key, _ = self._fs.split_path(self._key())
+        prefix = f"{key}/" if key else ""
+        # Not everybody may look at them, and not every store can show them.
+        with _told("list", self), suppress(OSError):
+            asked = {"Bucket": bucket, "Prefix": prefix}
+            found = self._fs.call_s3("list_multipart_uploads", **asked).get("Uploads", [])
+            return [self._upload(bucket, prefix, one) for one in found]
+        return []
+
+    def _upload(self, bucket: str, prefix: str, found: Mapping[str, Any]) -> Upload:
+        asked = {"Bucket": bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
+        parts = self._fs.call_s3("list_parts", **asked).get("Parts", [])
+        return Upload(
+            name=found["Key"].removeprefix(prefix),
+            id=found["UploadId"],
+            age=time.time() - found["Initiated"].timestamp(),
+            bytes=sum(part["Size"] for part in parts),
+        )
+
+    def abort(self, upload: Upload) -> None:
+        bucket, key, _ = self._fs.split_path(self._key(upload.name))
+        with _told("delete", self._url(upload.name)), suppress(FileNotFoundError):
+            self._fs.abort_mpu(bucket, key, upload.id)
+
+    @property
+    def _fs(self) -> Any:
+        return self._file_system.get()
+
+    def _url(self, name: str = "") -> str:
+        return f"{self.url}/{name}" if name else self.url
+
+    def _key(self, name: str = "") -> str:
+        key: str = self._fs._strip_protocol(self._url(name))
+        return key
+
+    def _in(self, path: str) -> bool:
+        return path.rstrip("/") != self._key()
+
+    def _listed(self, how: Callable[[str], list[str]]) -> list[str]:
+        """Return paths in it; there may be none, but not where the bucket is not there."""
+        with _told("list", self):
+            try:
+                return how(self._key())
+            except FileNotFoundError as error:
+                if _code(error) == "NoSuchBucket":
+                    raise CacheError(f"cannot list {self}: {error}") from error
+                return []
+
+
+def _code(error: OSError) -> str:
+    """Return what S3 calls an error."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return str(response.get("Error", {}).get("Code", ""))

@@ -1,0 +1,1 @@
+"""HBAF: heterogeneous bimodal attention fusion."""

@@ -1,0 +1,224 @@
+"""``hbaf``: heterogeneous bimodal attention fusion of the utterances of a dialogue.
+
+After arXiv 2503.06405 (Speech Communication, 2025), of which we have the abstract. From it: emotion
+recognition in conversations, from audio and text; contextual content enters the low-level audio
+representation, to bridge its gap to high-level text; dynamic bimodal attention and a dynamic gate
+filter wrong cross-modal relations, and use intra- and inter-modal interactions with residuals;
+inter-modal contrastive learning of absolute and relative interactions. Every equation is an
+INTERPRETATION, part by part below, and no result of this head reproduces the paper's.
+
+Notation: utterance i of a dialogue, modality m, x_m,i (width W) its uni-modal representation.
+
+Granularity [interpretation]
+    Fusion works on the sequence of the utterances of a dialogue: the audio context network gives
+    one vector an utterance, and it is utterances that are compared and classified in the paper.
+    So one utterance attends to the turns before and after it, of its own and of the other modality.
+    A dialogue of one utterance, such as every utterance where no dialogues are given, can attend to
+    itself alone; λ and the gate still weigh one modality against the other.
+
+Uni-modal representation [interpretation]
+    speech: x_i = AudioContextNetwork(Projection(frames)), a recurrent network over the frames, then
+    one over the utterances of the dialogue. Any other modality: x_m,i =
+    AttentionPooling(Projection_m(tokens)). The network belongs to the modality called ``speech``;
+    where there is none, no modality has it. By default speech reads the first four cached layers,
+    mixed, and every other modality its last: the gap between low and high levels, made literal.
+
+Fusion [interpretation]
+    h = BimodalAttention(x), o_m = DynamicGate(x_m, h_m), see there.
+
+Output [interpretation]
+    [o_m for each m] → dropout → Linear; o_m = 0 where the utterance lacks m.
+
+Loss [interpretation]
+    cross_entropy + β · uni_modal + λ_abs · absolute + λ_rel · relative. ``uni_modal`` is the sum
+    over m (L_a + L_t) of the cross-entropy of Linear_m(x_m), over the utterances that have m.
+    ``absolute`` is symmetric InfoNCE on (x_m, x_n), which says which text belongs to which audio;
+    ``relative`` is ``relation_distance``; both are means over the pairs m < n, over the utterances
+    of the batch that have both. They stand on x and not on o, as what prepares the fusion.
+"""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from ..dialogues import Dialogues
+from ..errors import require, require_dropout, require_positive, require_weights
+from ..head import Head, HeadOutput
+from ..modules.contrastive import info_nce, relation_distance
+from ..modules.layer_mix import Layer, Layers
+from ..modules.pooling import AttentionPooling
+from ..modules.projection import Projections
+from .audio_context import AudioContextNetwork, by_dialogue, by_utterance
+from .bimodal_attention import BimodalAttention, DynamicGate
+
+SPEECH = "speech"
+"""The modality that has the audio context network."""
+
+LOW_LAYERS = 4
+"""How many layers from the bottom of the cache speech reads by default."""
+
+
+class HBAF(Head):
+    """``hbaf``; the module's docstring has the equations and says what is interpretation.
+
+    The names of the terms are ``cross_entropy``, ``uni_modal``, ``absolute`` and ``relative``. A
+    term of weight 0 is not computed and has no name in the output; nor have the last two where
+    there is one modality.
+
+    Args:
+        dims: modality → width D_m; one modality or more.
+        n_classes: C.
+        n_layers: modality → number of cached layers; 1 each if None.
+        layer: see :class:`LayerMixes`; None mixes the first four cached layers of ``speech`` and
+            reads the last one of every other modality.
+        width: W, of the representations; even.
+        dropout: in projections and before the classifiers, in [0, 1).
+        context: False to do without the audio context network: speech is pooled like the others.
+        fusion: False to do without bimodal attention and gate: the classifier reads the x_m.
+        uni_modal_weight: β; 0 switches the uni-modal classifiers off.
+        absolute_weight: λ_abs; 0 switches the term off.
+        relative_weight: λ_rel; 0 switches the term off.
+        temperature: τ > 0 of the absolute term.
+
+    Raises:
+        HeadError: a layer that is not there, or an option out of its range; see also :class:`Head`.
+    """
+
+    reads_dialogues = True
+
+    def __init__(
+        self,
+        dims: Mapping[str, int],
+        n_classes: int,
+        n_layers: Mapping[str, int] | None = None,
+        layer: Layers | None = None,
+        *,
+        width: int = 256,
+        dropout: float = 0.3,
+        context: bool = True,
+        fusion: bool = True,
+        uni_modal_weight: float = 0.5,
+        absolute_weight: float = 0.1,
+        relative_weight: float = 0.1,
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__(dims, n_classes, n_layers)
+        even = width >= 2 and width % 2 == 0
+        require(even, f"width must be even and at least 2, not {width}")
+        require_dropout(dropout)
+        require_positive(temperature=temperature)
+        self.weights = {
+            "uni_modal": uni_modal_weight,
+            "absolute": absolute_weight,
+            "relative": relative_weight,
+        }
+        require_weights(self.weights)
+        self.temperature = temperature
+        default: dict[str, Layer] = dict.fromkeys(self.dims, "last")
+        if SPEECH in self.dims:
+            default[SPEECH] = tuple(range(min(LOW_LAYERS, self.n_layers[SPEECH])))
+        self.projections = Projections(self.dims, self.n_layers, width, dropout, layer, default)
+        self.layers = self.projections.positions
+
+        in_context = context and SPEECH in self.dims
+        self.context = AudioContextNetwork(width) if in_context else None
+        pooled = [m for m in self.dims if not (in_context and m == SPEECH)]
+        self.poolings = nn.ModuleDict({m: AttentionPooling(width) for m in pooled})
+        self.attention = BimodalAttention(self.dims, width) if fusion else None
+        gated = self.dims if fusion else ()
+        self.gates = nn.ModuleDict({m: DynamicGate(width) for m in gated})
+        self.dropout = nn.Dropout(dropout)
+        voting = self.dims if uni_modal_weight else ()
+        self.votes = nn.ModuleDict({m: nn.Linear(width, n_classes) for m in voting})
+        self.classifier = nn.Linear(len(self.dims) * width, n_classes)
+
+    def forward(
+        self,
+        features: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        dialogues: Dialogues | None = None,
+    ) -> HeadOutput:
+        """Classify a batch of whole dialogues; see :meth:`Head.forward` for shapes.
+
+        Args:
+            features: see :meth:`Head.forward`.
+            lengths: see :meth:`Head.forward`.
+            labels: see :meth:`Head.forward`.
+            dialogues: which utterances are of one dialogue; None where each is one of its own.
+
+        Raises:
+            HeadError: a dialogue that is cut or scattered; and see :meth:`Head.forward`.
+        """
+        hidden, masks = self.inputs(features, lengths)
+        n_batch = len(next(iter(masks.values())))
+        dialogues = Dialogues.alone(n_batch) if dialogues is None else dialogues
+        given = len(dialogues.number)
+        require(given == n_batch, f"dialogues must be of {n_batch} utterances, not of {given}")
+        sizes = dialogues.lengths().cpu()
+
+        x = self.represent(hidden, masks, lengths, sizes)
+        present = {m: mask.any(dim=1) for m, mask in masks.items()}
+        fused = self.fuse(x, present, sizes)
+        heard = [torch.where(present[m].unsqueeze(1), fused[m], 0.0) for m in self.dims]
+        logits: Tensor = self.classifier(self.dropout(torch.cat(heard, dim=1)))
+        if labels is None:
+            return HeadOutput(logits, None, {})
+        self.require_labels(labels, n_batch)
+        terms = {"cross_entropy": self.cross_entropy(logits, labels)}
+        if self.weights["uni_modal"]:
+            terms["uni_modal"] = self._uni_modal(x, present, labels)
+        return self.output(logits, terms | self._inter_modal(x, present), self.weights)
+
+    def represent(
+        self,
+        hidden: Mapping[str, Tensor],
+        masks: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        sizes: Tensor,
+    ) -> dict[str, Tensor]:
+        """x_m: modality → (B, W), from modality → (B, L_m, T_m, D_m) and (G,) dialogue sizes."""
+        tokens = self.projections(hidden)
+        x = {m: pooling(tokens[m], masks[m]) for m, pooling in self.poolings.items()}
+        if self.context is not None:
+            x[SPEECH] = self.context(tokens[SPEECH], masks[SPEECH], lengths[SPEECH], sizes)
+        return {m: x[m] for m in self.dims}
+
+    def fuse(
+        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor], sizes: Tensor
+    ) -> dict[str, Tensor]:
+        """o_m: modality → (B, W), from x_m and modality → (B,) bool; x_m without fusion."""
+        if self.attention is None:
+            return dict(x)
+        turns = sizes.tolist()
+        sequences = {m: by_dialogue(z, turns) for m, z in x.items()}
+        heard = self.attention(sequences, {m: by_dialogue(p, turns) for m, p in present.items()})
+        return {
+            m: by_utterance(gate(sequences[m], heard[m]), turns) for m, gate in self.gates.items()
+        }
+
+    def _uni_modal(
+        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor], labels: Tensor
+    ) -> Tensor:
+        losses = []
+        for m, vote in self.votes.items():
+            logits = vote(self.dropout(x[m][present[m]]))
+            # The mean over no utterance is NaN; the sum is a zero with a gradient.
+            some = len(logits) > 0
+            losses.append(self.cross_entropy(logits, labels[present[m]]) if some else logits.sum())
+        return torch.stack(losses).sum()
+
+    def _inter_modal(
+        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        pairs = [(x[m], x[n], present[m] & present[n]) for m, n in combinations(self.dims, 2)]
+        terms = {}
+        if self.weights["absolute"] and pairs:
+            losses = [info_nce(a, b, self.temperature, both) for a, b, both in pairs]
+            terms["absolute"] = torch.stack(losses).mean()
+        if self.weights["relative"] and pairs:
+            losses = [relation_distance(a, b, both) for a, b, both in pairs]
+            terms["relative"] = torch.stack(losses).mean()
+        return terms

@@ -1,0 +1,1 @@
+"""HBF: modality constraint with hierarchical bottleneck feature fusion."""

@@ -1,0 +1,1 @@
+"""MGCMA: multi-granularity cross-modal alignment."""

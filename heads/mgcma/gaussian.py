@@ -1,0 +1,158 @@
+"""Utterances as Gaussians, and the loss that brings two modalities' Gaussians together.
+
+The distribution-based alignment of MGCMA (arXiv 2412.20821, ICASSP 2025), eqs. 1–8. The paper
+leaves activations and normalisations out of its diagram of the constructor; they are here those of
+MAP, which it builds on (Ji et al., CVPR 2023) [interpretation].
+
+    Constructor (eqs. 1–3), for each position of one modality's sequence x:
+        x' = LN(GELU(FC(x)));  A = the concatenated heads of self-attention on x'
+        μ = x + Linear(first half of A);       μ = μ + MLP(LN(μ))
+        log σ = Linear(second half of A);  log σ = log σ + MLP(LN(log σ))
+    Utterance [interpretation; MAP takes its class token, and speech has none]:
+        μ_i = mean_t μ_it,  σ_i = mean_t exp(log σ_it), over the valid positions
+    W(N₁, N₂) = ‖μ₁ - μ₂‖² + ‖σ₁ - σ₂‖²   (eq. 4), the squared 2-Wasserstein distance of Gaussians
+        with diagonal covariances
+    Sim = -p·W + q                        (eq. 5)
+    L_DA = symmetric InfoNCE of Sim / τ   (eqs. 6–8)
+
+p is 0.005 at the width 768, and q is 4, as in MAP; both are fixed here [interpretation]. Squared
+distances grow with the width, so p is divided by it. q is the same for all pairs, so that the
+softmax cancels it: it is kept for the similarity to be the paper's, and only p / τ matters.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import require
+from ..modules.attention import Attention, FeedForwardStep
+from ..modules.contrastive import matching_loss
+from ..modules.pooling import masked_mean
+
+SHIFT = 4.0
+"""q of eq. 5."""
+
+
+class Gaussian(NamedTuple):
+    """B Gaussians with diagonal covariances.
+
+    Attributes:
+        mean: (B, W) floating μ.
+        deviation: (B, W) floating σ > 0, the standard deviations.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+
+class GaussianConstructor(nn.Module):
+    """From a sequence to a sequence of Gaussians (MGCMA eqs. 1–3; details as in MAP).
+
+    Args:
+        width: W, an even number.
+        n_heads: attention heads; must divide W.
+        dropout: of the two branches and their feed-forward steps, in [0, 1).
+
+    Raises:
+        HeadError: an odd width, or one that ``n_heads`` does not divide.
+    """
+
+    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+        super().__init__()
+        message = f"width {width} cannot be halved between the two branches: give an even width"
+        require(width % 2 == 0, message)
+        self.embed = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.attention = Attention(width, n_heads, project=False)
+        self.mean = nn.Linear(width // 2, width)
+        self.log_deviation = nn.Linear(width // 2, width)
+        self.dropout = nn.Dropout(dropout)
+        self.mean_step = FeedForwardStep(width, dropout)
+        self.log_deviation_step = FeedForwardStep(width, dropout)
+
+    def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Construct a Gaussian at every position.
+
+        Args:
+            x: (B, T, W) floating, finite in the padding too.
+            mask: (B, T) bool, True where a position is valid.
+
+        Returns:
+            μ and log σ, each (B, T, W); in the padding, finite values without a meaning.
+        """
+        embedded = self.embed(x)
+        first, second = self.attention(embedded, embedded, mask).chunk(2, dim=2)
+        mean: Tensor = self.mean_step(x + self.dropout(self.mean(first)))
+        log_deviation: Tensor = self.log_deviation_step(self.dropout(self.log_deviation(second)))
+        return mean, log_deviation
+
+
+def utterance_gaussian(mean: Tensor, log_deviation: Tensor, mask: Tensor) -> Gaussian:
+    """Average the Gaussians of an utterance's positions to the utterance's [interpretation].
+
+    Args:
+        mean: (B, T, W) floating μ.
+        log_deviation: (B, T, W) floating log σ.
+        mask: (B, T) bool, True where a position is valid.
+
+    Returns:
+        The Gaussians of the B utterances, float32 at least; zeros where no position is valid.
+    """
+    with torch.autocast(mean.device.type, enabled=False):
+        deviation = _wide(log_deviation).exp()
+        return Gaussian(masked_mean(_wide(mean), mask), masked_mean(deviation, mask))
+
+
+def wasserstein2(first: Gaussian, second: Gaussian) -> Tensor:
+    """Squared 2-Wasserstein distances of all pairs (MGCMA eq. 4).
+
+    W_ij = ‖μ_i - μ_j‖² + ‖σ_i - σ_j‖², summed from the differences themselves: expanding the
+    squares would subtract numbers that are nearly equal where two Gaussians nearly are. There is
+    no square root, so that the gradient is finite (and 0) where they are the same.
+
+    Args:
+        first: A Gaussians of width W.
+        second: B Gaussians of width W.
+
+    Returns:
+        (A, B) ≥ 0, float32 at least; the work takes A · B · 2W numbers of memory.
+    """
+    with torch.autocast(first.mean.device.type, enabled=False):
+        a, b = _wide(torch.cat(first, dim=1)), _wide(torch.cat(second, dim=1))
+        return (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(dim=2)
+
+
+def similarity(distance: Tensor, p: float, q: float = SHIFT) -> Tensor:
+    """Sim = -p·W + q for distances of any shape (MGCMA eq. 5); p > 0."""
+    return q - p * distance
+
+
+def distribution_loss(
+    first: Gaussian,
+    second: Gaussian,
+    temperature: float,
+    p: float,
+    present: Tensor | None = None,
+) -> Tensor:
+    """L_DA, the symmetric InfoNCE with Sim / τ between two modalities (MGCMA eqs. 6–8).
+
+    The mean over i of -½ log softmax_j(Sim_ij / τ)[i] - ½ log softmax_j(Sim_ji / τ)[i].
+
+    Args:
+        first: B Gaussians, the utterances in one modality.
+        second: B Gaussians, the same utterances in the other.
+        temperature: τ > 0.
+        p: of eq. 5, positive.
+        present: (B,) bool, the utterances that have both modalities; None for all.
+
+    Returns:
+        Scalar, ≥ 0, float32 at least; 0 for fewer than two utterances.
+    """
+    with torch.autocast(first.mean.device.type, enabled=False):
+        logits = similarity(wasserstein2(first, second), p) / temperature
+        return matching_loss(logits, present)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """``x`` in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

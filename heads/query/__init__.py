@@ -1,0 +1,1 @@
+"""Emotion queries: learned tokens that gather emotion information by cross-attention."""

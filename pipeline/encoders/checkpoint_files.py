@@ -1,0 +1,123 @@
+"""The files of a frozen encoder: a local folder, or a snapshot from the Hugging Face hub."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UsageError
+
+_SETTINGS = ("*.json", "*.txt", "*.model")
+# In the order in which transformers looks for them.
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+# They say where a file came from, and change no number.
+_NOT_IDENTITY = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """Where an encoder's files lie. ``name`` is its hub name, or the name of its folder."""
+
+    name: str
+    folder: Path
+
+    def weights_hash(self) -> str:
+        """Hash the files that hold the weights (SHA-256, 16 hexadecimal digits)."""
+        return _hash_files(_first_weights(self.folder))
+
+    def config_hash(self) -> str:
+        """Hash the configuration, less what does not change a number."""
+        config = json.loads((self.folder / "config.json").read_bytes())
+        kept = {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+    def preprocessing_hash(self) -> str:
+        """Hash the settings of the tokenizer or the feature extractor."""
+        return _hash_files(
+            path
+            for pattern in _SETTINGS
+            for path in sorted(self.folder.glob(pattern))
+            if path.name != "config.json" and not path.name.endswith(".index.json")
+        )
+
+
+def find_encoder(name: str) -> EncoderFiles:
+    """Find an encoder's files: ``name`` is a local folder, or a name on the Hugging Face hub.
+
+    Files that are not on this machine yet are downloaded; of the weights, only the one form that
+    will be loaded.
+
+    Raises:
+        UsageError: the folder holds no encoder, the hub has none of the name, or the hub is out of
+            reach.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        missing = "config.json" if not (folder / "config.json").exists() else "weights"
+        if missing == "config.json" or not _has_weights(folder):
+            raise UsageError(
+                f"'{name}' is no encoder: the folder holds no {missing}; give a folder written by "
+                "save_pretrained, or a name on the Hugging Face hub"
+            )
+        return EncoderFiles(folder.resolve().name, folder.resolve())
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise UsageError(f"'{name}' is no encoder: there is no such folder")
+    return EncoderFiles(name, _download(name))
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 -- slow to import, often unneeded
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+    from huggingface_hub.utils import logging  # noqa: PLC0415
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
+
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a pattern that fits no file is no reason to warn
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(_SETTINGS)))
+        for pattern in _WEIGHTS:
+            folder = Path(snapshot_download(name, allow_patterns=[pattern]))
+            if _has_weights(folder):
+                return folder
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UsageError(
+            f"'{name}' is neither a folder here nor a model on the Hugging Face hub"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise _out_of_reach(name) from error
+    if not (folder / "config.json").exists():
+        raise _out_of_reach(name)
+    raise UsageError(f"'{name}' on the Hugging Face hub has no weights that PyTorch can load")
+
+
+def _out_of_reach(name: str) -> UsageError:
+    return UsageError(
+        f"'{name}' is not on this machine and the Hugging Face hub cannot be reached: give a "
+        f"local folder, or run 'hf download {name}' on a machine with access and share its HF_HOME"
+    )
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def _first_weights(folder: Path) -> list[Path]:
+    for pattern in _WEIGHTS:
+        if files := sorted(folder.glob(pattern)):
+            return files
+    raise UsageError(f"{folder} holds no weights")
+
+
+def _hash_files(paths: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            total.update(f"{path.name}:{hashlib.file_digest(file, 'sha256').hexdigest()};".encode())
+    return total.hexdigest()[:16]

@@ -1,0 +1,100 @@
+"""BERT-like encoders: a text in, a vector for each token out, special tokens included."""
+
+import threading
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..errors import PipelineError
+from .encoder import Encoder, EncoderSettings
+from .windows import Window
+
+OVERLAP_TOKENS = 64
+# These count positions from the padding's id on, so the first ones are never used.
+_POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+
+
+class TextEncoder(Encoder[str]):
+    """An encoder of texts. The frames of an utterance are its tokens, ``[CLS] … [SEP]``.
+
+    A text longer than the model takes goes through in windows that overlap by ``OVERLAP_TOKENS``
+    and are cut in the middle of the overlap; each window has its own special tokens, of which the
+    first window's first and the last window's last are kept. So the tokens kept are those of the
+    whole text.
+    """
+
+    modality = "text"
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        super().__init__(settings)
+        self.padding = int(self.config.pad_token_id or 0)
+        # What a tokenizer is to cut off is kept in it, and two threads must not set it at once.
+        self._tokenizing = threading.Lock()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's own tokenizer.
+
+        Raises:
+            PipelineError: it needs a package that is not there, or is no fast one.
+        """
+        from transformers import AutoTokenizer  # noqa: PLC0415 -- seconds to import
+
+        folder = self.settings.files.folder
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except (ImportError, ValueError, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise PipelineError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
+        if not tokenizer.is_fast:
+            raise PipelineError(
+                f"the tokenizer in {folder} is no fast one: save it with a tokenizer.json"
+            )
+        return tokenizer
+
+    @cached_property
+    def max_tokens(self) -> int:
+        """How many tokens the model takes at once, special tokens included."""
+        positions = self.config.max_position_embeddings
+        if self.config.model_type in _POSITIONS_FROM_PADDING:
+            positions -= self.padding + 1
+        return int(min(self.tokenizer.model_max_length, positions))
+
+    def input_identity(self) -> dict[str, Any]:
+        """Return the windows."""
+        return {"window_tokens": [self.max_tokens, OVERLAP_TOKENS]}
+
+    def frames(self, one: str) -> int:
+        """Return how many tokens a text has, special tokens included."""
+        return sum(len(range(*w.kept.indices(w.positions))) for w in self.prepare(one))
+
+    def prepare(self, one: str) -> list[Window]:
+        """Tokenize a text, and cut it if it is long."""
+        overlap = min(OVERLAP_TOKENS, self.max_tokens // 4)
+        with self._tokenizing:
+            encoded = self.tokenizer(
+                one,
+                truncation=True,
+                max_length=self.max_tokens,
+                stride=overlap,
+                return_overflowing_tokens=True,
+                return_special_tokens_mask=True,
+            )
+        windows = []
+        last = len(encoded["input_ids"]) - 1
+        for number, ids in enumerate(encoded["input_ids"]):
+            special = np.array(encoded["special_tokens_mask"][number], dtype=bool)
+            before, after = _outer(special)
+            start = 0 if number == 0 else before + overlap // 2
+            stop = len(ids) if number == last else len(ids) - after - (overlap - overlap // 2)
+            windows.append(Window(np.array(ids, dtype=np.int64), len(ids), slice(start, stop)))
+        return windows
+
+
+def _outer(special: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, int]:
+    """Count the special tokens before and after the text, which may have no token of its own."""
+    content = np.flatnonzero(~special)
+    if not len(content):
+        return len(special), 0
+    return int(content[0]), len(special) - 1 - int(content[-1])

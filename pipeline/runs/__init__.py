@@ -1,0 +1,6 @@
+"""What is done with finished runs."""
+
+from .ablation import Ablation, ablate
+from .evaluate import Evaluation, evaluate
+
+__all__ = ["Ablation", "Evaluation", "ablate", "evaluate"]

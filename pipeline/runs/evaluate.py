@@ -1,0 +1,127 @@
+"""A finished run on its test parts again: with other features, or with a modality missing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ...heads import Head
+from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.metrics import aggregate
+from ..train.determinism import reproducible
+from ..train.jobs import build, examples_of, trainer_of
+from ..train.presets import settings_of
+from ..train.run import table
+from ..train.run_folder import RunFolder
+from ..train.settings import TrainSettings
+from ..train.trainer import predictions
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a run's heads say on their test parts; ``facts`` is what its file holds."""
+
+    path: Path
+    facts: dict[str, Any]
+
+    def __str__(self) -> str:
+        """Return the scores beside those of the run itself."""
+        facts = self.facts
+        rows = {
+            "as trained": facts["as_trained"],
+            facts["name"]: facts["aggregate"],
+            "chance": facts["chance"],
+        }
+        lines = [f"{facts['head']} on {facts['dataset']}, {facts['name']}"]
+        lines += [f"  note: {note}" for note in facts["notes"]]
+        return "\n".join([*lines, *table(rows, facts["trainings"] > 1), f"  {self.path}"])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return self.facts
+
+
+def evaluate(
+    run: Path, missing: Sequence[str] = (), cache: str | None = None, device: str = "auto"
+) -> Evaluation:
+    """Score the heads of a run on their own test parts, and keep the result in its folder.
+
+    Args:
+        run: the folder of a finished run.
+        missing: modalities that the heads do not get to see: their length is 0.
+        cache: where the features are, if not where they were.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: it is no finished run, lacks such a modality, or would be left without any.
+        PipelineError: a checkpoint is damaged.
+        CacheError: the cache does not hold the features.
+    """
+    folder = RunFolder(run)
+    config, metrics = folder.config(), folder.read_json("metrics.json")
+    settings = settings_of_run(config, cache, device)
+    for one in missing:
+        if one not in settings.encoders:
+            raise unknown("modality of this run", one, settings.encoders)
+    if set(missing) == set(settings.encoders):
+        raise UsageError(f"{run} has no modality but {', '.join(missing)}: nothing would be left")
+    examples = examples_of(settings)
+    notes = list(metrics["notes"])
+    if examples.digest != config["digest"]:
+        notes.append("the features are not those that it was trained on")
+    trainer, parts = trainer_of(settings, examples), []
+    head = build(settings, examples).to(trainer.device)
+    features = trainer.features(head.layers)
+    classes = examples.corpus.classes
+    with reproducible():
+        for fold, seed in product(folder.folds(examples), settings.seeds):
+            load_weights(head, folder.checkpoint(fold.name, seed))
+            logits = trainer.predict(head, features, fold.test, missing)
+            parts.append(predictions(fold, seed, logits, classes))
+    name = "-".join(["without", *missing]) if missing else "again"
+    facts = {
+        "head": metrics["head"],
+        "dataset": metrics["dataset"],
+        "name": name.replace("-", " ", 1).replace("-", " and "),
+        "missing": list(missing),
+        "notes": notes,
+        "trainings": len(parts),
+        "aggregate": aggregate(parts),
+        "as_trained": metrics["aggregate"],
+        "chance": metrics["chance"],
+    }
+    folder.folder.write(f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())
+    return Evaluation(run / f"{name}.json", facts)
+
+
+def load_weights(head: Head, path: Path) -> None:
+    """Give a head the weights of a checkpoint.
+
+    Raises:
+        PipelineError: the file is damaged or not there, or is that of another head.
+    """
+    try:
+        head.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise PipelineError(
+            f"{path} is damaged or not there: train the run again, with another --out"
+        ) from error
+
+
+def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> TrainSettings:
+    """Return the settings that a run was made with, but for where it is computed."""
+    made = {"mser", "digest", "encoders", "cache", "device", "head_options"}
+    values = {key: value for key, value in config.items() if key not in made}
+    options = {f"head.{key}": value for key, value in config["head_options"].items()}
+    encoders = {modality: said["key"] for modality, said in config["encoders"].items()}
+    return settings_of(
+        {**values, **options, "modalities": list(encoders)},
+        cache=cache or config["cache"],
+        encoders=encoders,
+        device=device,
+    )

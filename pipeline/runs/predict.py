@@ -1,0 +1,298 @@
+"""What the heads of a finished run say of a clip, of a text, or of both.
+
+A clip goes the way of the extraction: the same decoding, encoder, precision, layers, windows and
+rounding as the cached features on which the run was trained. Each checkpoint, of every fold and
+seed, then gives class probabilities, and their mean is the prediction. The mean over checkpoints is
+a choice of ours: no score in ``metrics.json`` is that of such an ensemble.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...cache import Entry, FeatureCache
+from ...cache.identity import differences
+from ...heads import Dialogues, Head
+from ...heads.modules.modality_masking import ModalityMasking
+from ..compute.device import chosen_device
+from ..corpora import Corpus
+from ..encoders import Encoder
+from ..encoders.torchaudio_bundle import PREFIX
+from ..errors import PipelineError, UsageError
+from ..extract import load_encoder
+from ..extract.audio import BadClipError, decode, read_clip
+from ..train.examples import Examples
+from ..train.jobs import build
+from ..train.run_folder import RunFolder
+from ..train.settings import TrainSettings
+from ..train.trainer import autocast
+from .evaluate import load_weights, settings_of_run
+
+_BAR = 30  # characters that stand for a probability of 1
+
+
+@dataclass(frozen=True)
+class Vote:
+    """What one checkpoint says: class → probability."""
+
+    fold: str
+    seed: int
+    probabilities: dict[str, float]
+
+    @property
+    def winner(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run says: class → mean probability over its checkpoints, and what each of them says.
+
+    ``modalities`` are those that the heads got to see.
+    """
+
+    run: Path
+    head: str
+    dataset: str
+    modalities: tuple[str, ...]
+    probabilities: dict[str, float]
+    votes: tuple[Vote, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def winner(self) -> str:
+        """The most probable class."""
+        return max(self.probabilities, key=self.probabilities.__getitem__)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "run": str(self.run),
+            "head": self.head,
+            "dataset": self.dataset,
+            "modalities": list(self.modalities),
+            "predicted": self.winner,
+            "probabilities": self.probabilities,
+            "notes": list(self.notes),
+            "checkpoints": [
+                {"fold": one.fold, "seed": one.seed, "probabilities": one.probabilities}
+                for one in self.votes
+            ],
+        }
+
+    def __str__(self) -> str:
+        """Return the classes, the most probable first."""
+        agree = Counter(vote.winner for vote in self.votes)[self.winner]
+        width = max(map(len, self.probabilities))
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return "\n".join(
+            [
+                f"{self.winner}: {self.head} trained on {self.dataset}, from "
+                f"{' and '.join(self.modalities)}",
+                *(f"  note: {note}" for note in self.notes),
+                *(
+                    f"  {name:{width}}{100 * p:7.1f} %  {'#' * round(_BAR * p)}".rstrip()
+                    for name, p in ranked
+                ),
+                f"  mean over {len(self.votes)} checkpoints, of which {agree} say {self.winner}",
+            ]
+        )
+
+
+def predict(
+    run: Path,
+    audio: Path | None = None,
+    text: str | None = None,
+    *,
+    encoders: Mapping[str, str | None] | None = None,
+    cache: str | None = None,
+    device: str = "auto",
+) -> Prediction:
+    """Classify one utterance with every checkpoint of a run; a modality not given is missing.
+
+    Args:
+        run: the folder of a finished run.
+        audio: the clip, in any format that an extraction reads.
+        text: what is said in it.
+        encoders: modality → name or folder of its encoder, where it is not to be found as the
+            cache remembers it.
+        cache: where the features of the run are, if not where they were: they say how they were
+            made.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: it is no finished run; neither clip nor text is given, or one that the run has
+            no use for; an encoder is not there, or not the one that the run was trained on.
+        PipelineError: the clip or the text cannot be used, or a checkpoint is damaged.
+        CacheError: the cache does not hold the run's features any more.
+    """
+    folder = RunFolder(run)
+    classes, trainings, known = _found(folder)
+    settings = settings_of_run(folder.config(), cache, device)
+    given: dict[str, Any] = {"speech": audio, "text": text}
+    given = {modality: raw for modality, raw in given.items() if raw is not None}
+    _check_given(run, given, settings)
+    features = FeatureCache(settings.cache)
+    entries = {
+        modality: features.open(settings.dataset, key, modality=modality)
+        for modality, key in settings.encoders.items()
+    }
+    states = {
+        modality: _encoded(modality, raw, entries[modality], (encoders or {}).get(modality), device)
+        for modality, raw in given.items()
+    }
+    corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
+    head = build(settings, Examples(corpus, entries, (), {}, {})).to(chosen_device(device)).eval()
+    votes = []
+    for fold, seed in trainings:
+        load_weights(head, folder.checkpoint(fold, seed))
+        row = _probabilities(head, entries, states, settings).tolist()
+        votes.append(Vote(fold, seed, dict(zip(corpus.classes, row, strict=True))))
+    mean = {
+        name: float(np.mean([vote.probabilities[name] for vote in votes]))
+        for name in corpus.classes
+    }
+    notes = (*known, *_notes(head, settings, given))
+    return Prediction(
+        run, settings.head, settings.dataset, tuple(states), mean, tuple(votes), notes
+    )
+
+
+def _found(
+    folder: RunFolder,
+) -> tuple[tuple[str, ...], list[tuple[str, int]], list[str]]:
+    """Return the classes of a finished run, the fold and seed of its trainings, and its notes."""
+    metrics = folder.read_json("metrics.json")
+    try:
+        trainings = [(str(one["fold"]), int(one["seed"])) for one in metrics["folds"]]
+        return tuple(metrics["classes"]), trainings, list(metrics["notes"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PipelineError(
+            f"{folder.path / 'metrics.json'} is not as a run wrote it ({error!r}): train again "
+            "into another folder"
+        ) from error
+
+
+def _check_given(run: Path, given: Mapping[str, Any], settings: TrainSettings) -> None:
+    options = {"speech": "--audio", "text": "--text"}
+    if not given:
+        raise UsageError("there is nothing to predict from: give --audio, --text, or both")
+    for modality in given:
+        if modality not in settings.encoders:
+            raise UsageError(f"{run} was trained without {modality}: leave out {options[modality]}")
+
+
+def _encoded(
+    modality: str, raw: Any, entry: Entry, name: str | None, device: str
+) -> np.ndarray[Any, Any]:
+    """Return the hidden states (layers, frames, dim) as an extraction would store them."""
+    encoder = _encoder_of(entry, name, device)
+    what = f"'{raw}'" if modality == "speech" else "the text"
+    if modality == "speech":
+        raw = _decoded(raw)
+    elif not raw.strip():
+        raise UsageError("the text is empty: give words, or leave out --text")
+    if not encoder.frames(raw):
+        raise PipelineError(f"{what} is too short for one frame: give a longer clip")
+    (states,) = encoder.encode([raw], entry.spec.dtype)
+    if not np.isfinite(states).all():
+        raise PipelineError(
+            f"{what} gets features that are no {entry.spec.dtype} numbers: an extraction would "
+            "leave it out too"
+        )
+    return states
+
+
+def _decoded(path: Path) -> Any:
+    try:
+        return decode(read_clip(path))
+    except BadClipError as error:
+        kind = UsageError if error.reason == "absent" else PipelineError
+        raise kind(f"'{path}' cannot be used ({error}): give another clip") from error
+
+
+def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
+    """Load the encoder with which an entry was filled, with the settings of then."""
+    spec = entry.spec
+    option = f"--{spec.modality}-encoder"
+    if spec.identity.get("source") == "imported":
+        raise UsageError(
+            f"the {spec.modality} features of {spec.dataset} were imported, so that mser cannot "
+            "make more of them: extract them with mser and train again, to predict from new clips"
+        )
+    windows = spec.identity.get("window_seconds")
+    try:
+        encoder = load_encoder(
+            name or _source(entry),
+            device=device,
+            precision=spec.identity["precision"],
+            layers=",".join(map(str, spec.layers)),
+            modality=spec.modality,
+            **({"max_seconds": windows[0]} if windows else {}),
+        )
+    except UsageError as error:
+        if name is not None:
+            raise
+        raise UsageError(f"{error} (or say where it is now with {option})") from error
+    if wrong := differences(spec.identity, encoder.identity):
+        raise UsageError(
+            f"'{encoder.settings.files.folder}' is not the {spec.modality} encoder that the run "
+            f"was trained on ({'; '.join(wrong)}): give '{spec.encoder}' as it was then with "
+            f"{option}"
+        )
+    return encoder
+
+
+def _source(entry: Entry) -> str:
+    """Return where the encoder is: the folder that was used last, if it is there, or its name."""
+    if not entry.spec.encoder.startswith(PREFIX):
+        for made in reversed(entry.provenance):
+            folder = made.get("encoder_source")
+            if isinstance(folder, str) and Path(folder).is_dir():
+                return folder
+    return entry.spec.encoder
+
+
+def _probabilities(
+    head: Head,
+    entries: Mapping[str, Entry],
+    states: Mapping[str, np.ndarray[Any, Any]],
+    settings: TrainSettings,
+) -> Tensor:
+    """Return (classes,) float64 on the CPU; ``states`` are those of the modalities given."""
+    device = next(head.parameters()).device
+    features, lengths = {}, {}
+    for modality, entry in entries.items():
+        layers = list(head.layers[modality])
+        length = states[modality].shape[1] if modality in states else 0
+        if length:
+            chosen = torch.from_numpy(states[modality][layers])
+        else:  # a frame of padding, as in a batch
+            chosen = torch.zeros(len(layers), 1, entry.dim)
+        features[modality] = chosen.unsqueeze(0).to(device)
+        lengths[modality] = torch.tensor([length])
+    more = {"dialogues": Dialogues.alone(1)} if head.reads_dialogues else {}
+    with torch.inference_mode(), autocast(device, settings.amp):
+        logits = head(features, lengths, **more).logits
+    return logits[0].float().cpu().double().softmax(dim=0)
+
+
+def _notes(head: Head, settings: TrainSettings, given: Mapping[str, Any]) -> list[str]:
+    notes = []
+    missing = [modality for modality in settings.encoders if modality not in given]
+    masked = any(isinstance(one, ModalityMasking) and one.rate > 0 for one in head.modules())
+    if missing and not masked:
+        notes.append(
+            f"in its training no utterance was without {' or '.join(missing)}, so that it had no "
+            "reason to learn to do without"
+        )
+    if head.reads_dialogues:
+        notes.append("the head reads whole dialogues; this utterance counts as one of its own")
+    return notes

@@ -1,0 +1,260 @@
+"""One page on finished runs, for a person: ``report.html`` beside this file, filled in.
+
+The page is one file that needs no network and no script. What is compared, how, and what an
+interval holds is said in :mod:`.compare` and :mod:`.metrics`; here nothing is scored again.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from importlib.resources import files
+from inspect import signature
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+
+from ...heads import HEADS
+from ..errors import PipelineError, UsageError
+from ..evaluation.compare import Comparison, compare
+from ..evaluation.metrics import METRICS, TITLES
+from ..evaluation.predictions import RunPredictions, read_predictions
+from ..progress import progress
+from ..train.run_folder import RunFolder
+from ..train.settings import TUNABLE, TrainSettings
+from .charts import Curve, interval_chart, line_chart, mean_curve
+
+
+@dataclass(frozen=True)
+class Report:
+    """The page that was written, and the runs that are on it."""
+
+    path: Path
+    runs: tuple[Path, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the paths as JSON values."""
+        return {"report": str(self.path), "runs": [str(run) for run in self.runs]}
+
+    def __str__(self) -> str:
+        """Return where the page is."""
+        count = len(self.runs)
+        return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
+
+
+def report(runs: Sequence[Path], out: Path) -> Report:
+    """Write a page on one or several finished runs; a run given twice is on it once.
+
+    Args:
+        runs: run folders.
+        out: the file to write; one that is there is replaced.
+
+    Raises:
+        UsageError: no run is given, one is not finished, or ``out`` is a folder.
+        PipelineError: a file of a run is damaged.
+    """
+    distinct = list({run.resolve(): run for run in runs}.values())
+    if not distinct:
+        raise UsageError("no run is given: name one or more folders of finished runs")
+    if out.is_dir():
+        raise UsageError(f"'{out}' is a folder: give the name of a file, such as report.html")
+    names = _names(distinct)
+    shown = [_shown(run, name) for run, name in zip(distinct, names, strict=True)]
+    page = _template().render(
+        runs=shown,
+        groups=_groups(distinct, shown),
+        metrics=TITLES,
+        version=version("mser"),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page, encoding="utf-8")
+    return Report(out, tuple(distinct))
+
+
+def _template() -> Any:
+    made = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"percent": _percent, "interval": _interval}
+    package = __package__ or ""
+    return made.from_string(files(package).joinpath("report.html").read_text(encoding="utf-8"))
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Return the folders' own names, or their paths where two are called alike."""
+    short = [run.resolve().name for run in runs]
+    return short if len(set(short)) == len(short) else [str(run) for run in runs]
+
+
+def _shown(run: Path, name: str) -> dict[str, Any]:
+    """Return what the page says of a run."""
+    folder = RunFolder(run)
+    config, metrics = folder.config(), folder.read_json("metrics.json")
+    environment = folder.read_json("environment.json")
+    try:
+        log = [json.loads(one) for one in _lines(run / "log.jsonl")]
+        return {
+            "name": name,
+            "path": str(run),
+            "metrics": metrics,
+            "chance": metrics["chance"],
+            "facts": _facts(config, metrics, environment),
+            "settings": list(_settings(config)),
+            "several": len(metrics["folds"]) > 1,
+            "confusion": _confusion(metrics),
+            **_curves(config, metrics, log),
+        }
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise PipelineError(
+            f"'{run}' is not as a run was written ({error!r}): train again into another folder"
+        ) from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []  # the page says that there are no curves
+
+
+def _facts(
+    config: Mapping[str, Any], metrics: Mapping[str, Any], environment: Mapping[str, Any]
+) -> dict[str, str]:
+    folds = {one["fold"] for one in metrics["folds"]}
+    seeds = sorted({one["seed"] for one in metrics["folds"]})
+    packages = environment["packages"].items()
+    return {
+        "head": metrics["head"],
+        "dataset": metrics["dataset"],
+        "classes": ", ".join(metrics["classes"]),
+        "protocol": metrics["protocol"],
+        "trainings": f"{_count(len(folds), 'fold')} x {_count(len(seeds), 'seed')} "
+        f"({', '.join(map(str, seeds))})",
+        "test utterances": str(metrics["test_utterances"]),
+        **{
+            f"{modality} encoder": f"{one['name']} (key {one['key']})"
+            for modality, one in config["encoders"].items()
+        },
+        "epoch chosen by": metrics["selected_by"],
+        "date": environment["date"],
+        "machine": f"{environment['host']}, {environment['platform']}, "
+        f"{environment['gpu'] or environment['device']}, "
+        f"{_count(environment['threads'], 'thread')}",
+        "packages": ", ".join(
+            [f"Python {environment['python']}", *(f"{k} {v}" for k, v in packages)]
+        ),
+        "command": environment["command"],
+        "cache": config["cache"],
+    }
+
+
+def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
+    """Yield the name, value and default of each setting that is not at its default."""
+    defaults = {one.name: one.default for one in fields(TrainSettings)}
+    for name in ("layer", "classes", *TUNABLE):
+        if name in config and config[name] != defaults[name]:
+            yield name, config[name], defaults[name]
+    head = HEADS.get(config["head"])
+    known = signature(head).parameters if head else {}
+    for name, value in config["head_options"].items():
+        default = known[name].default if name in known else None
+        default = list(default) if isinstance(default, tuple) else default
+        if value != default:
+            yield f"head.{name}", value, default
+
+
+def _confusion(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a row for each label: its cells hold a count and its share of the row."""
+    rows = []
+    for name, counts in zip(metrics["classes"], metrics["pooled"]["confusion"], strict=True):
+        total = sum(counts)
+        cells = [{"count": n, "share": n / total if total else 0.0} for n in counts]
+        rows.append({"label": name, "cells": cells, "support": total})
+    return rows
+
+
+def _curves(
+    config: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the charts of the loss and of what chose the epoch, by epoch."""
+    monitor = config["monitor"]
+    shown = "weighted_f1" if monitor == "loss" else monitor
+    trainings: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    for line in log:
+        trainings.setdefault((line["fold"], line["seed"]), []).append(line)
+    train = [[(x["epoch"], x["train"]["loss"]) for x in one] for one in trainings.values()]
+    loss, score = (
+        [[(x["epoch"], x["validation"][name]) for x in one] for one in trainings.values()]
+        for name in ("loss", shown)
+    )
+    dots = [(one["best_epoch"], one["validation"][shown]) for one in metrics["folds"]]
+    kinds = _curves_of(train, "train") + _curves_of(loss, "validation")
+    return {
+        "monitor": TITLES[shown],
+        "loss_chart": line_chart(kinds) if log else None,
+        "score_chart": line_chart(_curves_of(score, "validation"), dots, True) if log else None,
+    }
+
+
+def _curves_of(found: Sequence[Sequence[tuple[float, float]]], kind: str) -> list[Curve]:
+    thin = [Curve(one, f"{kind} thin") for one in found]
+    return [*thin, Curve(mean_curve(found), f"{kind} mean")]
+
+
+def _groups(runs: Sequence[Path], shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what is to be compared: the runs that test the same utterances, two or more."""
+    if len(runs) < 2:
+        return []
+    alike: dict[Any, list[int]] = {}
+    for at, run in enumerate(runs):
+        alike.setdefault(_tested(read_predictions(run)), []).append(at)
+    groups = [members for members in alike.values() if len(members) > 1]
+    pairs = sum(len(list(combinations(members, 2))) for members in groups)
+    with progress(pairs, "comparing runs", "pair") as bar:
+        return [_group(runs, shown, members, bar.update) for members in groups]
+
+
+def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
+    """Return the ids of all test utterances with their labels."""
+    return frozenset(pair for part in run.parts for pair in zip(part.ids, part.labels, strict=True))
+
+
+def _group(
+    runs: Sequence[Path], shown: Sequence[Mapping[str, Any]], members: Sequence[int], tick: Any
+) -> dict[str, Any]:
+    pairs: list[tuple[str, str, Comparison]] = []
+    refused = []
+    for one, other in combinations(members, 2):
+        try:
+            found = compare(runs[one], runs[other])
+            pairs.append((shown[one]["name"], shown[other]["name"], found))
+        except PipelineError as error:  # its folds cannot be pooled
+            refused.append(str(error))
+        tick()
+    scored = [(shown[at]["name"], shown[at]["metrics"]["aggregate"]) for at in members]
+    return {
+        "utterances": shown[members[0]]["metrics"]["test_utterances"],
+        "dataset": shown[members[0]]["metrics"]["dataset"],
+        "pairs": pairs,
+        "refused": list(dict.fromkeys(refused)),
+        "charts": {
+            TITLES[metric]: interval_chart(
+                (name, of[metric]["pooled"], of[metric]["pooled_ci95"]) for name, of in scored
+            )
+            for metric in METRICS
+        },
+    }
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{100 * value:{sign}.1f}"
+
+
+def _interval(bounds: Sequence[float] | None, sign: str = "") -> str:
+    return "–" if bounds is None else f"{bounds[0] * 100:{sign}.1f} … {bounds[1] * 100:{sign}.1f}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

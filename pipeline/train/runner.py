@@ -1,0 +1,275 @@
+"""Stage two: from features in the cache to trained heads and their scores."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...cache.storage.leases import lease
+from ...heads import HEADS
+from ..compute import Needs, Place, Task, check_workers, done
+from ..compute.device import chosen_device, cores
+from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
+from ..progress import progress, remark
+from ..protocols.folds import Division, Fold
+from ..protocols.leakage import Leakage, check_leakage
+from ..protocols.protocols import divide
+from .checkpoint import unpacked
+from .examples import Examples
+from .jobs import Job, Report, build, do, examples_of
+from .run import Run
+from .run_folder import RunFolder, folds_as_json, named_by_content
+from .settings import TrainSettings
+from .trainer import predictions
+
+_PAUSE = 1.0  # seconds, while other processes are at work on what is left
+_PATIENCE = 3600.0  # while another process writes the scores
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that can begin: its folder is there, and its folds are divided."""
+
+    settings: TrainSettings
+    protocol: str
+    examples: Examples
+    division: Division
+    excluded: Mapping[str, str]
+    leakage: Leakage
+    run: RunFolder
+
+    def remarks(self) -> list[str]:
+        """Return what is to be known of the folds before anything is trained."""
+        found = self.leakage.lines() or ["the parts share nothing that was looked at"]
+        lines = "\n".join(f"  {line}" for line in found)
+        return [
+            *(f"mser: {note}" for note in self.division.notes),
+            f"mser: leakage check of {self.protocol}, which allows what is shared here:\n{lines}",
+        ]
+
+    def jobs(self, threads: int | None = None, processes: int = 1) -> list[Job]:
+        """Return the trainings, fold by fold; see :class:`Job`."""
+        digest, settings = self.examples.digest, self.settings
+        return [
+            Job(settings, digest, self.run.path, fold.name, seed, threads, processes)
+            for fold in self.division.folds
+            for seed in settings.seeds
+        ]
+
+
+def train_head(settings: TrainSettings) -> Run:
+    """Train a head by a protocol on features that lie in the cache, and write the run folder.
+
+    A run that was interrupted goes on; one that is finished is only read.
+
+    Raises:
+        UsageError: the head, an option, the protocol or the device is not there.
+        CacheError: the cache does not hold the features.
+        PipelineError: a part of a fold is empty or leaks into another.
+    """
+    return train_heads([settings])[0]
+
+
+def train_heads(
+    several: Sequence[TrainSettings], say: Callable[[Run], None] = lambda run: None
+) -> list[Run]:
+    """Train several heads, all their folds and seeds side by side where the first one's place is.
+
+    All are planned before the first is trained, so that what cannot be is told at once, and what
+    the parts of their folds have in common. ``say`` is told of each run that is finished.
+
+    Raises:
+        UsageError, CacheError, PipelineError: see :func:`train_head`.
+    """
+    place, device = several[0].place, chosen_device(several[0].device)
+    plans = _plans(several)
+    unfinished = [one for one in plans if not one.run.finished]
+    for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
+        remark(line)
+    threads, processes = _threads(place, device), _processes(place, device)
+    jobs = [job for one in unfinished for job in one.jobs(threads, processes) if not job.done]
+    most = sum(job.settings.epochs for job in jobs)
+    what = f"training {', '.join(dict.fromkeys(one.settings.head for one in plans))}"
+    runs: dict[int, Run] = {}
+
+    def finish() -> None:
+        for at, one in enumerate(plans):
+            if at not in runs and (finished := _finished(one)):
+                runs[at] = finished
+                say(finished)
+
+    finish()
+    with progress(most, what, "epoch") as bar:
+        for _ in _reports(jobs, place, device, lambda epoch: bar.update()):
+            finish()
+    return [runs[at] for at in range(len(plans))]
+
+
+def _plans(several: Sequence[TrainSettings]) -> list[Planned]:
+    """Plan all, and read a corpus once for those that use the same features of it."""
+    found: dict[Any, Examples] = {}
+    plans = []
+    for settings in several:
+        encoders = tuple(settings.encoders.items())
+        key = (settings.cache, settings.dataset, encoders, settings.classes)
+        plans.append(plan(settings, found.get(key)))
+        found[key] = plans[-1].examples
+    return plans
+
+
+def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
+    """Look at everything that a run needs, and make its folder.
+
+    ``examples`` are its examples, where they have been found before.
+
+    Raises:
+        UsageError, CacheError, PipelineError: see :func:`train_head`.
+    """
+    if settings.head not in HEADS:
+        raise unknown("head", settings.head, HEADS)
+    device = chosen_device(settings.device)
+    if settings.amp == "float16" and device.type == "cpu":
+        raise UsageError("amp=float16 is for a GPU: say amp=bfloat16 on a CPU")
+    examples = examples or examples_of(settings)
+    protocol = settings.protocol or examples.corpus.protocol
+    division = divide(examples.utterances, protocol, examples.corpus.utterances)
+    leakage = check_leakage(division.folds, division.promises, examples.audio_hashes)
+    build(settings, examples)  # wrong options are refused before a folder is made
+    config = settings.as_config() | {
+        "mser": version("mser"),
+        "protocol": protocol,
+        "device": device.type,
+        "digest": examples.digest,
+        "encoders": {
+            modality: {"name": entry.spec.encoder, "key": entry.spec.key}
+            for modality, entry in examples.entries.items()
+        },
+    }
+    run = RunFolder(settings.out or named_by_content(settings.runs, config))
+    excluded = {**examples.excluded, **division.left_out}
+    threads = _threads(settings.place, device)
+    run.begin(config, folds_as_json(division.folds, excluded), device, threads)
+    return Planned(settings, protocol, examples, division, excluded, leakage, run)
+
+
+def _processes(place: Place, device: torch.device) -> int:
+    """Return how many trainings share the memory of this machine."""
+    return 1 if place.remote else max(1, place.processes(device))
+
+
+def _threads(place: Place, device: torch.device) -> int | None:
+    """Return the threads of a training: the processes here share the cores, others have theirs."""
+    if place.remote:
+        return None
+    return torch.get_num_threads() if place.here else max(1, cores() // place.processes(device))
+
+
+def _reports(
+    jobs: Sequence[Job], place: Place, device: torch.device, tick: Callable[[int], None]
+) -> Generator[Report]:
+    """Do the jobs at their place; one at which another process is comes again behind the others."""
+    if place.here:
+        waiting, refused = deque(jobs), 0
+        while waiting:
+            job = waiting.popleft()
+            report = do(job, tick)
+            if not report.busy:
+                refused = 0
+                yield report
+                continue
+            waiting.append(job)
+            refused += 1
+            if refused >= len(waiting):
+                time.sleep(_PAUSE)
+    elif jobs:
+        place.find()
+        with place.cluster(len(jobs), device) as cluster:
+            folders = {job.run for job in jobs}
+            needs = None if cluster.started_here else Needs.here(folders, device.type == "cuda")
+            if needs:
+                check_workers(cluster, needs)
+            for job, there in done(Task(do, needs), jobs, cluster):
+                if there is None:
+                    raise PipelineError(
+                        f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
+                        "(too little memory?): what was finished is kept; run the same command "
+                        "again with fewer workers"
+                    )
+                for epoch in range(job.settings.epochs):
+                    tick(epoch)
+                yield there
+
+
+def _finished(one: Planned) -> Run | None:
+    """Return the run if all its trainings are done, having written its scores."""
+    run, jobs = one.run, one.jobs()
+    if not run.finished:
+        if not all(job.done for job in jobs):
+            return None
+        with lease(run.folder, "scores", _PATIENCE) as mine:
+            if mine and not run.finished:
+                _write_scores(one, jobs)
+    run.clean()  # what a process that was killed after the scores has left
+    return Run(run.path, run.read_json("metrics.json"), one.examples.corpus.notes)
+
+
+def _write_scores(one: Planned, jobs: Sequence[Job]) -> None:
+    of_name = {fold.name: fold for fold in one.division.folds}
+    predicted: list[tuple[Fold, int, Tensor]] = []
+    facts = []
+    for job in jobs:
+        tensors, said = unpacked(one.run.trainings, job.result)
+        predicted.append((of_name[job.fold], job.seed, tensors["probabilities"]))
+        facts.append(said)
+    classes = one.examples.corpus.classes
+    metrics = _metrics(one, predicted, facts)
+    one.run.finish([job.name for job in jobs], classes, predicted, metrics)
+
+
+def _metrics(
+    one: Planned, predicted: Sequence[tuple[Fold, int, Tensor]], facts: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    classes = one.examples.corpus.classes
+    parts, chance, folds = [], [], []
+    for (fold, seed, probabilities), said in zip(predicted, facts, strict=True):
+        part = predictions(fold, seed, probabilities, classes)
+        trained = Counter(str(utterance.label) for utterance in fold.train)
+        always = [trained.most_common(1)[0][0]] * len(part.labels)
+        parts.append(part)
+        chance.append(replace(part, predicted=always))
+        folds.append(
+            {
+                "fold": fold.name,
+                "seed": seed,
+                **scores(part.labels, part.predicted),
+                "utterances": {
+                    "train": len(fold.train),
+                    "validation": len(fold.validation),
+                    "test": len(fold.test),
+                },
+                **said,
+                **by_class(part.labels, part.predicted, classes),
+            }
+        )
+    tested = {utterance.id for fold in one.division.folds for utterance in fold.test}
+    return {
+        "head": one.settings.head,
+        "dataset": one.settings.dataset,
+        "protocol": one.protocol,
+        "classes": list(classes),
+        "notes": list(one.examples.corpus.notes),
+        "selected_by": f"best {one.settings.monitor} on the validation part",
+        "test_utterances": len(tested),
+        "excluded": dict(Counter(one.excluded.values())),
+        "leakage": {**one.leakage.as_json(), "lines": one.leakage.lines()},
+        "aggregate": aggregate(parts),
+        "chance": aggregate(chance),
+        "pooled": pooled_by_class(parts, classes),
+        "folds": folds,
+    }

@@ -1,0 +1,288 @@
+"""Zarr and HDF5, uncompressed and compressed: the same numbers, read in any way by anybody."""
+
+import pickle
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from mser.cache import COMPRESSIONS, FORMATS, Entry, EntryWriter, FeatureCache, Features, verify
+from mser.cache.shard import checksum
+from mser.tests.support import cache_entries
+from mser.tests.support.cache_entries import (
+    DIM,
+    FORMS,
+    LAYERS,
+    ODD_IDS,
+    Array,
+    array,
+    fill,
+    path_of,
+    same_bits,
+    spec,
+)
+
+hasty = cache_entries.hasty
+
+
+def shard_of(entry: Entry | EntryWriter, number: int = 0) -> Path:
+    (found,) = path_of(entry).glob(f"shards/{number:05}-*")
+    return found
+
+
+# What comes back ----------------------------------------------------------------------------------
+
+ODD_BITS = {  # NaN with a payload, NaN that signals, minus NaN, minus zero, infinity, the smallest
+    "float16": [0x7E2A, 0x7D01, 0xFE00, 0x8000, 0x7C00, 0x0001],
+    "float32": [0x7FC0002A, 0x7F800001, 0xFFC00000, 0x80000000, 0x7F800000, 0x00000001],
+}
+
+
+@st.composite
+def ragged(draw: st.DrawFn) -> tuple[str, list[tuple[str, str, dict[str, Array]]]]:
+    """A dtype and shards, each in a form of its own, of ragged arrays with any bits in them."""
+    dtype = draw(st.sampled_from(sorted(ODD_BITS)))
+    unsigned = f"uint{8 * np.dtype(dtype).itemsize}"
+    any_text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+    ids = draw(st.lists(st.sampled_from(ODD_IDS) | any_text, min_size=1, max_size=6, unique=True))
+    elements = st.integers(0, np.iinfo(unsigned).max) | st.sampled_from(ODD_BITS[dtype])
+    shards: list[tuple[str, str, dict[str, Array]]] = []
+    for id in ids:
+        if not shards or draw(st.booleans()):
+            shards.append((*draw(st.sampled_from(FORMS)), {}))
+        # Compressed chunks are of 256 frames.
+        frames = draw(st.integers(1, 5) | st.sampled_from([255, 256, 257, 600]))
+        states = draw(hnp.arrays(unsigned, (LAYERS, frames, DIM), elements=elements))
+        if draw(st.booleans()):
+            states[draw(st.integers(0, LAYERS - 1))] = 0
+        shards[-1][2][id] = states.view(dtype)
+    return dtype, shards
+
+
+@settings(max_examples=40, deadline=None)
+@given(ragged(), st.lists(st.integers(-LAYERS, LAYERS - 1), min_size=1, max_size=4))
+def test_what_is_written_comes_back_bit_by_bit(
+    written: tuple[str, list[tuple[str, str, dict[str, Array]]]], layers: list[int]
+) -> None:
+    dtype, shards = written
+    arrays = {id: states for *_, shard in shards for id, states in shard.items()}
+    with tempfile.TemporaryDirectory() as root:
+        cache = FeatureCache(root)
+        for number, (store, compression, shard) in enumerate(shards):
+            writer = cache.writer(spec(dtype=dtype), {}, store, compression)
+            writer.write_shard(number, [Features(id, f"of {id}", a) for id, a in shard.items()])
+        writer.publish("0" * 12)
+        entry = cache.open("made-up")
+        assert list(entry.ids) == sorted(arrays)
+        for id, states in arrays.items():
+            assert same_bits(entry[id], states)
+            assert entry.checksum(id) == checksum(states)
+            assert entry.content_hash(id) == f"of {id}"
+        some = entry.read(arrays, layers)
+        assert all(same_bits(a, b[layers]) for a, b in zip(some, arrays.values(), strict=True))
+        result = verify(writer.folder)
+        assert (result.damage, result.shards, result.utterances) == ([], len(shards), len(arrays))
+
+
+@pytest.mark.parametrize("dtype", sorted(ODD_BITS))
+def test_a_checksum_is_that_of_the_numbers_and_not_of_the_form(tmp_path: Path, dtype: str) -> None:
+    bits = np.resize(ODD_BITS[dtype], LAYERS * 300 * DIM).astype(f"uint{dtype.lstrip('float')}")
+    states = bits.reshape(LAYERS, 300, DIM).view(dtype)
+    states[1] = 0
+    found = set()
+    for store, compression in FORMS:
+        root = tmp_path / f"{store}-{compression}"
+        before, after = {"before": array(1, 7).astype(dtype)}, {"after": array(2).astype(dtype)}
+        fill(root, [{**before, "x": states, **after}], True, store, compression, dtype=dtype)
+        entry = FeatureCache(root).open("made-up")
+        assert same_bits(entry["x"], states)
+        found.add(entry.checksum("x"))
+    assert found == {checksum(states), checksum(np.asfortranarray(states))}
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(("store", "compression"), FORMS)
+def test_an_utterance_is_read_only(tmp_path: Path, store: str, compression: str) -> None:
+    fill(tmp_path, [{"a": array(1), "b": array(2, 3)}], True, store, compression)
+    entry = FeatureCache(tmp_path).open("made-up")
+    for found in (entry["b"], *entry.read(["b"], [0]), *entry.read(["b"], [2, 0])):
+        with pytest.raises(ValueError, match="read-only"):
+            found[:] = 7
+    assert same_bits(entry["b"], array(2, 3))
+
+
+# What lies on the disk ----------------------------------------------------------------------------
+
+ALONE = {
+    "zarr": """
+import sys
+import zarr
+
+group = zarr.open_group(sys.argv[1], mode="r")
+rows, states = group.attrs, group["hidden_states"]
+""",
+    "hdf5": """
+import json, sys
+import h5py
+
+file = h5py.File(sys.argv[1])
+rows, states = json.loads(file["utterances"][()]), file["hidden_states"]
+""",
+}
+PRINTED = """
+at = rows["ids"].index(sys.argv[2])
+start, length = rows["offsets"][at], rows["lengths"][at]
+assert "mser" not in sys.modules
+print(states[:, start : start + length].tobytes().hex())
+"""
+
+
+@pytest.mark.parametrize(("store", "compression"), FORMS)
+def test_the_format_s_own_library_reads_an_utterance(
+    tmp_path: Path, store: str, compression: str
+) -> None:
+    arrays = {"a": array(1, 3), "ü\n": array(2, 300), "c": array(3, 4)}
+    writer = fill(tmp_path, [arrays], True, store, compression)
+    plugin = "import hdf5plugin" if store == "hdf5" and compression != "none" else ""
+    printed = subprocess.run(
+        [sys.executable, "-c", plugin + ALONE[store] + PRINTED, str(shard_of(writer)), "ü\n"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert printed.strip() == arrays["ü\n"].tobytes().hex()
+
+
+@pytest.mark.parametrize(("store", "compression"), FORMS)
+def test_each_layer_is_a_chunk_of_its_own(tmp_path: Path, store: str, compression: str) -> None:
+    writer = fill(tmp_path, [{"a": array(1, 300), "b": array(2, 1)}], True, store, compression)
+    shard = shard_of(writer)
+    frames = 301 if compression == "none" else 256  # what is decoded to read one frame
+    if store == "zarr":
+        stored: Any = zarr.open_group(shard, mode="r")["hidden_states"]
+        assert stored.chunks == (1, frames, DIM)
+        assert [file.name for file in (shard / "hidden_states" / "c").rglob("*") if file.is_file()]
+        return
+    with h5py.File(shard) as file:
+        stored = file["hidden_states"]
+        assert [dim.label for dim in stored.dims] == ["layer", "frame", "feature"]
+        if compression == "none":
+            assert stored.chunks is None
+            assert stored.id.get_offset() is not None, "one piece, layer after layer"
+            return
+        assert stored.chunks == (1, frames, DIM)
+        (used,) = stored._filters
+        filters = {"zstd": hdf5plugin.Zstd.filter_id, "blosc": hdf5plugin.Blosc.filter_id}
+        assert used == str(filters[compression])
+
+
+@pytest.mark.parametrize("compression", ["zstd", "blosc"])
+@pytest.mark.parametrize("store", FORMATS)
+def test_compression_makes_it_smaller(tmp_path: Path, store: str, compression: str) -> None:
+    zeros = {"a": np.zeros((LAYERS, 20000, DIM), "float16")}
+    size = [
+        fill(tmp_path / how, [zeros], True, store, how).folder.size()
+        for how in ("none", compression)
+    ]
+    assert size[1] < size[0] / 10
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_an_hdf5_cache_is_json_parquet_and_hdf5_and_unpickles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    fill(tmp_path, [{"a": array(1)}], True, "hdf5", compression)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".json", ".parquet", ".h5"}
+
+    def refuse(*_: object, **__: object) -> Any:
+        raise AssertionError("something is unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    assert same_bits(FeatureCache(tmp_path).open("made-up")["a"], array(1))
+    assert verify(FeatureCache(tmp_path).open("made-up").folder).damage == []
+
+
+# Uncompressed: mapped -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", FORMATS)
+def test_uncompressed_features_are_mapped(tmp_path: Path, store: str) -> None:
+    fill(tmp_path, [{"a": array(1, 3), "b": array(2, 5)}], store=store)
+    entry = FeatureCache(tmp_path).open("made-up")
+    one, other = entry["b"], entry["b"]
+    assert not one.flags.owndata
+    assert np.shares_memory(one, other)
+    assert np.shares_memory(one, entry.read(["b"], [1])[0])
+    assert not np.shares_memory(one, entry["a"])
+    assert same_bits(one, array(2, 5))
+    # What is mapped is the file itself.
+    maps = Path("/proc/self/maps")
+    if maps.exists():
+        assert str(shard_of(entry)) in maps.read_text()
+
+
+def bytes_touched(path: Path) -> int:
+    """How much of a file this process has in its memory."""
+    touched, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.partition(" ")[0]:
+            ours = line.endswith(str(path))
+        elif ours and line.startswith("Rss:"):
+            touched += 1024 * int(line.split()[1])
+    return touched
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell")
+@pytest.mark.parametrize("store", FORMATS)
+def test_reading_one_layer_touches_no_other(tmp_path: Path, store: str) -> None:
+    layers, dim = 13, 64
+    states = np.zeros((layers, 24576, dim), "float16")
+    states += np.arange(layers, dtype="float16")[:, None, None]
+    writer = fill(tmp_path, [{"a": states}], store=store, layers=tuple(range(layers)), dim=dim)
+    shard = shard_of(writer)
+    data = shard if store == "hdf5" else shard / "hidden_states/c/0/0/0"
+    (found,) = FeatureCache(tmp_path).open("made-up").read(["a"], [6])
+    around = 2 * 2**21  # a page may be of 2 MiB
+    assert bytes_touched(data) <= around
+    assert (found == 6).all()
+    assert found.nbytes <= bytes_touched(data) <= found.nbytes + around < states.nbytes / 5
+
+
+MANY = """
+import json, resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+from mser.cache import FeatureCache
+
+entry = FeatureCache(sys.argv[1]).open("made-up")
+for round in range(2):  # now and then, as a training does
+    for id in entry.ids:
+        assert entry[id][0, 0, 0] == int(id)
+held = entry.read(entry.ids)  # views of all shards at once
+assert [states[0, 0, 0] for states in held] == [int(id) for id in entry.ids]
+print(len(held))
+"""
+
+
+@pytest.mark.parametrize(("store", "compression"), [*FORMS[::3], ("zarr", "zstd")])
+def test_an_entry_may_have_more_shards_than_a_process_may_have_files(
+    tmp_path: Path, store: str, compression: str
+) -> None:
+    count = 600 if compression == "none" else 260
+    fill(tmp_path, [{f"{n:03}": array(n)} for n in range(count)], True, store, compression)
+    command = [sys.executable, "-c", MANY, str(tmp_path)]
+    read = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (read.returncode, read.stdout.strip()) == (0, str(count)), read.stderr

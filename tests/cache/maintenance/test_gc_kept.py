@@ -1,0 +1,271 @@
+"""What somebody may still need is left alone, and who reads goes on reading."""
+
+from pathlib import Path
+
+import pytest
+
+from mser.cache import CacheError, Entry, FeatureCache, Features, collect, convert
+from mser.cache.storage.local import LocalFolder
+from mser.tests.support import cache_entries
+from mser.tests.support.cache_entries import FOUR, Array, array, fill, path_of, same_bits
+from mser.tests.support.garbage_caches import (
+    ARRAYS,
+    SHARDS,
+    age,
+    content,
+    found,
+    gc,
+    lease_of,
+    leave_alone,
+    make,
+    name,
+    orphan_index,
+    orphan_manifest,
+    superseded_shard,
+)
+
+hasty = cache_entries.hasty
+
+# What is none -------------------------------------------------------------------------------------
+
+
+def test_a_whole_cache_holds_no_garbage(tmp_path: Path) -> None:
+    assert str(leave_alone(tmp_path, make(tmp_path))) == f"{tmp_path}: nothing to delete"
+    assert gc(tmp_path / "none").garbage == []
+
+
+def test_leases_of_those_who_may_be_at_work(tmp_path: Path) -> None:
+    writer = make(tmp_path)
+    lease_of(writer)
+    leave_alone(tmp_path, writer)
+    lease_of(writer, host="elsewhere", process=1)
+    leave_alone(tmp_path, writer)
+
+
+@pytest.mark.parametrize("store", ["zarr", "hdf5"])
+def test_shards_that_are_not_published_yet(tmp_path: Path, store: str) -> None:
+    """A running writer's: new utterances, and changed ones, alone or with unchanged ones."""
+    writer = make(tmp_path, store)
+    writer.write_shard(5, [Features("new", "hash", array(1))])
+    writer.write_shard(6, [Features("0a", "changed", array(2))])
+    writer.write_shard(7, [Features("0b", "hash of 0b", array(1)), Features("n", "h", array(3))])
+    leave_alone(tmp_path, writer)
+    writer.publish(name(tmp_path, [*ARRAYS, "new", "n"]))
+    entry = Entry(writer.folder)
+    assert same_bits(entry["new"], array(1))
+    assert same_bits(entry["0a"], array(2))
+
+
+def test_an_entry_that_was_never_published(tmp_path: Path) -> None:
+    """A first extraction may take days, and an import writes its manifest first."""
+    fill(tmp_path, SHARDS, publish=False)
+    name(tmp_path, ARRAYS)
+    leave_alone(tmp_path)
+    make(tmp_path / "published")
+    fill(tmp_path / "published", SHARDS, publish=False, encoder="new", identity={"weights": "new"})
+    name(tmp_path / "published", ["of the new one"])
+    leave_alone(tmp_path / "published")
+
+
+def test_what_people_leave_in_a_cache(tmp_path: Path) -> None:
+    writer = make(tmp_path)
+    for folder in (tmp_path, path_of(writer).parent, path_of(writer), path_of(writer) / "shards"):
+        for file in ("notes.txt", "corpus-notes.txt", "index-old.parquet", ".DS_Store", "tmp-1"):
+            (folder / file).write_text("mine")
+        (folder / "experiment").mkdir()
+        (folder / "experiment" / "notes.txt").write_text("mine")
+        (folder / ".snapshot").mkdir()
+        (folder / ".snapshot" / "notes.txt").write_text("mine")
+    leave_alone(tmp_path, writer)
+
+
+@pytest.mark.parametrize("file", ["entry.json", "index-*.parquet"])
+def test_of_a_damaged_entry_nothing_is_deleted(tmp_path: Path, file: str) -> None:
+    """Neither its shards nor its manifest; of others, what is garbage."""
+    root = tmp_path / "cache"
+    writer = fill(root, SHARDS, publish=False)
+    manifest = name(root, ARRAYS)
+    writer.publish(manifest)
+    superseded_shard(writer)
+    beside = fill(root, SHARDS[:1], publish=False, encoder="beside", identity={})
+    beside.publish(name(root, ["of beside"]))
+    orphan_index(beside)
+    orphan_manifest(beside)
+    (damaged,) = path_of(writer).glob(file)
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    age(root)
+    before = content(root)
+    result = gc(root, yes=True)
+    others = {"an index that was replaced", "no longer in the corpus"}
+    if file != "entry.json":  # of which manifest it is is known
+        others.add("a manifest that was replaced")
+    assert {reason for _, reason in found(result)} == others
+    assert [damaged.name in said and "\n" not in said for said in result.unread] == [True]
+    assert f"left alone: {result.unread[0]}" in str(result)
+    ours = {p: c for p, c in before.items() if path_of(writer) in p.parents}
+    ours |= {p: c for p, c in before.items() if p.name == f"corpus-{manifest}.parquet"}
+    assert ours.items() <= content(root).items()
+
+
+def test_a_shard_that_cannot_be_read_just_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is whole, and the only copy of what a running writer has made."""
+    writer = make(tmp_path)
+    shard = writer.write_shard(5, [Features("new", "hash", array(1))])
+
+    def failing(self: LocalFolder, name: str, *_: object) -> bytes:
+        if shard in name:
+            raise CacheError(f"cannot read {self}/{name}: Stale file handle")
+        return (self.at / name).read_bytes()
+
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalFolder, "read", failing)
+        leave_alone(tmp_path, writer)
+    writer.publish()
+    assert same_bits(Entry(writer.folder)["new"], array(1))
+
+
+# What is no longer in the corpus ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("store", "compression"), FOUR)
+def test_utterances_that_left_the_corpus(tmp_path: Path, store: str, compression: str) -> None:
+    writer = make(tmp_path, store, compression)
+    gone = {"0b", *SHARDS[1]}
+    kept = {id: states for id, states in ARRAYS.items() if id not in gone}
+    before, opened, unread = (Entry(writer.folder) for _ in range(3))
+    assert opened["2a"].size
+    assert opened["0a"].size
+    writer.publish(name(tmp_path, kept))
+    (tmp_path / "made-up" / f"corpus-{before.manifest}.parquet").touch()
+    first, second, third = writer.shards()
+    age(tmp_path)
+    shards = path_of(writer) / "shards"
+    expected = [
+        (f"{shards}/{first}: 1 of 3 utterances", "no longer in the corpus"),
+        (f"{shards}/{second}: 3 of 3 utterances", "no longer in the corpus"),
+    ]
+    files = content(tmp_path)
+    assert found(gc(tmp_path)) == expected
+    assert content(tmp_path) == files
+    assert found(gc(tmp_path, yes=True)) == expected
+
+    entry = Entry(writer.folder)
+    assert list(entry.ids) == sorted(kept)
+    assert writer.committed() == {id: f"hash of {id}" for id in kept}
+    for id, states in kept.items():
+        for one in (entry, opened, unread):
+            assert same_bits(one[id], states)
+        assert entry.checksum(id) == before.checksum(id)
+        assert entry.content_hash(id) == before.content_hash(id)
+    assert entry.provenance == before.provenance
+    now = set(writer.shards())
+    assert third in now
+    assert not {first, second} & now
+    assert all(writer.like(shard) == writer for shard in now)
+    age(tmp_path)
+    assert gc(tmp_path).garbage == []
+    # The other entry holds nothing that is gone from its own manifest.
+    assert set(FeatureCache(tmp_path).open("made-up", "beside").ids) == SHARDS[0].keys()
+
+
+def test_nothing_leaves_the_corpus_while_somebody_is_at_work(tmp_path: Path) -> None:
+    """Their manifest may be still to come; a shard that is young may be of it."""
+    writer = make(tmp_path)
+    writer.publish(name(tmp_path, ["0a"]))
+    age(tmp_path)
+    with writer.lease("shard-0"):
+        assert found(gc(tmp_path)) == []
+    shard = path_of(writer) / "shards" / writer.shards()[1] / "zarr.json"
+    shard.touch()
+    assert [what.partition("/shards/")[2][:5] for what, _ in found(gc(tmp_path))] == [
+        "00000",
+        "00002",
+    ]
+
+
+@pytest.mark.parametrize("manifest", ["lost", "damaged", "none"])
+def test_without_a_manifest_nothing_has_left_the_corpus(tmp_path: Path, manifest: str) -> None:
+    writer = fill(tmp_path, SHARDS, publish=False)
+    writer.publish("" if manifest == "none" else name(tmp_path, ["0a"]))
+    for file in tmp_path.glob("made-up/corpus-*"):
+        file.unlink() if manifest == "lost" else file.write_bytes(b"no")
+    leave_alone(tmp_path, writer)
+
+
+@pytest.mark.parametrize(("store", "compression"), FOUR)
+def test_what_is_damaged_is_never_written_again_as_if_it_were_whole(
+    tmp_path: Path, store: str, compression: str
+) -> None:
+    writer = make(tmp_path, store, compression)
+    writer.publish(name(tmp_path, ARRAYS.keys() - {"1a"}))
+    shard = path_of(writer) / "shards" / writer.shards()[1]
+    file = shard if shard.is_file() else shard / "hidden_states/c/0/0/0"
+    damage(file, SHARDS[1]["1c"])
+    age(tmp_path)
+    before = content(tmp_path)
+    with pytest.raises(CacheError) as raised:
+        gc(tmp_path, yes=True)
+    assert shard.name in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert content(tmp_path) == before
+
+
+def damage(file: Path, states: Array) -> None:
+    """Change one number, wherever it can be found, or else any byte of the file's middle."""
+    data = bytearray(file.read_bytes())
+    wanted = states[-1].tobytes()
+    at = data.find(wanted)
+    for position in [at + 2] if at > 0 else range(len(data) // 4, len(data) // 2):
+        data[position] ^= 1
+    file.write_bytes(data)
+
+
+# Old readers --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read_before", [True, False])
+@pytest.mark.parametrize(("store", "compression"), FOUR)
+@pytest.mark.parametrize("to", ["zarr", "hdf5"])
+def test_who_opened_before_reads_on(
+    tmp_path: Path, store: str, compression: str, to: str, read_before: bool
+) -> None:
+    writer = make(tmp_path, store, compression)
+    reader = Entry(writer.folder)
+    assert len(reader) == len(ARRAYS)
+    if read_before:
+        assert all(same_bits(reader[id], states) for id, states in ARRAYS.items())
+    convert(Entry(writer.folder), to, "none" if compression != "none" else "zstd")
+    collect(FeatureCache(tmp_path), yes=True, young=0)
+    assert len(writer.shards()) == len(SHARDS)
+    for id, states in ARRAYS.items():
+        assert same_bits(reader[id], states)
+        assert all(same_bits(a, states[[0, 2]]) for a in reader.read([id], [0, 2]))
+
+
+def test_who_opened_before_is_told_what_is_no_longer_there(tmp_path: Path) -> None:
+    writer = make(tmp_path, "zarr", "zstd")
+    reader = Entry(writer.folder)
+    assert same_bits(reader["0a"], ARRAYS["0a"])
+    assert same_bits(reader["0b"], ARRAYS["0b"])
+    writer.publish(name(tmp_path, ARRAYS.keys() - {"0a"}))
+    collect(FeatureCache(tmp_path), yes=True, young=0)
+    with pytest.raises(CacheError) as raised:
+        reader["0a"]
+    assert "\n" not in str(raised.value)
+    assert same_bits(reader["0b"], ARRAYS["0b"])
+
+
+def test_only_the_places_of_the_cache_are_looked_into(tmp_path: Path) -> None:
+    """A symbolic link may lead anywhere."""
+    writer = make(tmp_path / "cache")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / ".tmp-not-ours").write_text("precious")
+    (tmp_path / "cache" / ".tmp-link").symlink_to(outside)
+    age(tmp_path)
+    collect(FeatureCache(tmp_path / "cache"), yes=True)
+    assert (outside / ".tmp-not-ours").read_text() == "precious"
+    assert not (tmp_path / "cache" / ".tmp-link").is_symlink()
+    assert Entry(writer.folder).ids

@@ -1,0 +1,324 @@
+"""Leases: one holder at a time, and the work of a dead one is taken over."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from mser.cache.storage import leases
+from mser.cache.storage.leases import DEAD_AFTER, HEARTBEAT, Lease, held, lease
+from mser.cache.storage.local import LocalFolder
+from mser.tests.support import cache_processes
+from mser.tests.support.cache_processes import PATIENCE, Start, exit_code, state, wait_for
+
+start = cache_processes.start
+FILE = "job.0000.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> LocalFolder:
+    """An empty one."""
+    place = LocalFolder(tmp_path / "leases")
+    place.make()
+    return place
+
+
+def put(folder: LocalFolder, ago: float = 0.0, name: str = FILE, **changes: str | int) -> None:
+    """Write the lease of a process on another host whose heart beat some seconds ago."""
+    beat = time.time() - ago
+    one = replace(Lease("another", os.getpid(), beat, beat), **changes)  # type: ignore[arg-type]
+    (folder.at / name).write_text(json.dumps(asdict(one)))
+
+
+def take(folder: LocalFolder, work: str = "job", patience: float = 0.0) -> bool:
+    with lease(folder, work, patience) as mine:
+        return mine
+
+
+def only(folder: LocalFolder) -> Lease:
+    """The one lease that is there."""
+    (one,) = held(folder).values()
+    assert one is not None
+    return one
+
+
+# Taken and given back -----------------------------------------------------------------------------
+
+
+def test_one_holds_a_lease_and_leaves_nothing_behind(folder: LocalFolder) -> None:
+    with lease(folder, "job") as mine:
+        assert mine
+        assert only(folder).alive
+        assert only(folder).process == os.getpid()
+        assert not take(folder)
+        assert not take(folder, patience=0.05)
+        assert take(folder, "job-2")
+        assert take(folder, "jo")
+        assert list(held(folder)) == [FILE]
+    assert os.listdir(folder.at) == []
+    assert take(folder)
+
+
+def test_a_lease_is_given_back_when_the_work_fails(folder: LocalFolder) -> None:
+    with suppress(KeyboardInterrupt), lease(folder, "job") as mine:
+        assert mine
+        raise KeyboardInterrupt
+    assert os.listdir(folder.at) == []
+
+
+def test_whoever_does_not_get_a_lease_takes_nothing_away(folder: LocalFolder) -> None:
+    with lease(folder, "job"):
+        with suppress(KeyboardInterrupt), lease(folder, "job") as mine:
+            assert not mine
+            raise KeyboardInterrupt
+        assert list(held(folder)) == [FILE]
+
+
+def test_the_patient_get_a_lease_once_it_is_given_back(folder: LocalFolder) -> None:
+    got: list[bool] = []
+    waiting = threading.Thread(target=lambda: got.append(take(folder, patience=PATIENCE)))
+    with lease(folder, "job"):
+        waiting.start()
+        time.sleep(0.05)
+        assert got == []
+    waiting.join(PATIENCE)
+    assert got == [True]
+
+
+def test_of_many_threads_one_holds_a_lease_at_a_time(folder: LocalFolder) -> None:
+    inside: list[int] = []
+    seen: list[list[int]] = []
+
+    def work(who: int) -> None:
+        for _ in range(5):
+            with lease(folder, "job", PATIENCE) as mine:
+                assert mine
+                inside.append(who)
+                time.sleep(0.001)
+                seen.append(list(inside))
+                inside.remove(who)
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in range(5)]
+    for one in threads:
+        one.start()
+    for one in threads:
+        one.join(PATIENCE)
+    assert sorted(seen) == sorted([[who] for who in range(5)] * 5)
+    assert os.listdir(folder.at) == []
+
+
+# Hearts -------------------------------------------------------------------------------------------
+
+
+def test_the_heart_of_a_holder_beats(folder: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
+    with lease(folder, "job"):
+        first = only(folder)
+        wait_for(lambda: only(folder).beat > first.beat)
+        assert replace(only(folder), beat=first.beat) == first
+    assert os.listdir(folder.at) == []
+
+
+@pytest.mark.parametrize("ahead", [-60, 0, 60])
+def test_a_holder_elsewhere_is_respected_until_its_heart_stops(
+    folder: LocalFolder, ahead: float
+) -> None:
+    """Its clock may be a minute ahead or behind."""
+    for ago in (0, 2 * HEARTBEAT):
+        put(folder, ago - ahead)
+        assert not take(folder)
+        assert list(held(folder)) == [FILE]
+    put(folder, DEAD_AFTER + 61 - ahead)
+    assert take(folder)
+    assert os.listdir(folder.at) == []
+
+
+def test_a_clock_that_is_years_ahead_holds_nothing_for_years(folder: LocalFolder) -> None:
+    put(folder, -1e9)
+    assert take(folder)
+
+
+def test_a_holder_that_ended_on_this_host_holds_nothing(folder: LocalFolder) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        wait_for(lambda: state(process.pid) == "Z")
+        # It has ended, and its parent has not asked how: some containers never do.
+        put(folder, host=leases._host(), process=process.pid)
+        assert take(folder)
+    put(folder, host=leases._host(), process=process.pid)
+    assert take(folder)
+
+
+def test_a_number_says_nothing_of_a_process_in_another_container(folder: LocalFolder) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    put(folder, host=f"{platform.node()} pid:[1]", process=process.pid)
+    assert not take(folder)
+
+
+def test_a_holder_that_stood_still_leaves_its_lease_to_its_heir(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
+    with lease(folder, "job"):
+        first = only(folder)
+        wait_for(lambda: only(folder).beat > first.beat)
+        (folder.at / "heir").write_text(json.dumps(asdict(replace(first, host="heir"))))
+        (folder.at / "heir").replace(folder.at / FILE)
+        time.sleep(0.1)
+        assert only(folder).host == "heir"
+    assert only(folder).host == "heir"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b'{"host": "another", "pro',
+        b"\xff\x00",
+        b"null",
+        b"[1, 2]",
+        100_000 * b"[",
+        b"{}",
+        b'{"host": "another", "process": "x", "since": 0, "beat": 0}',
+        b'{"host": "another", "process": 1, "since": 0, "beat": []}',
+        b'{"host": "another", "process": 1, "since": 0, "beat": NaN}',
+        b'{"host": "another", "process": 1e999, "since": 0, "beat": 1e999}',
+    ],
+)
+def test_a_lease_that_cannot_be_read_is_taken_over(folder: LocalFolder, content: bytes) -> None:
+    (folder.at / FILE).write_bytes(content)
+    assert take(folder)
+    assert os.listdir(folder.at) == []
+
+
+def test_a_process_number_that_cannot_be_is_nobody(folder: LocalFolder) -> None:
+    put(folder, host=leases._host(), process=10**30)
+    assert take(folder)
+
+
+def test_what_is_no_lease_is_left_alone(folder: LocalFolder) -> None:
+    for name in (".tmp-12-job.0000.json", "notes.txt", "job.json"):
+        (folder.at / name).write_text("{")
+    before = os.listdir(folder.at)
+    assert held(folder) == {}
+    assert take(folder)
+    assert os.listdir(folder.at) == before
+
+
+# One overtakes another between two of its steps ---------------------------------------------------
+
+
+def before(monkeypatch: pytest.MonkeyPatch, operation: str, then: Callable[[], object]) -> None:
+    """Call ``then`` before the next ``operation`` in a folder."""
+    original = getattr(LocalFolder, operation)
+
+    def interrupted(self: LocalFolder, *arguments: object) -> object:
+        monkeypatch.setattr(LocalFolder, operation, original)
+        then()
+        return original(self, *arguments)
+
+    monkeypatch.setattr(LocalFolder, operation, interrupted)
+
+
+def test_a_lease_that_is_given_back_and_taken_is_not_taken_over(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = lease(folder, "job"), lease(folder, "job")
+    assert one.__enter__()
+
+    def given_back() -> None:
+        one.__exit__(None, None, None)
+        before(monkeypatch, "create", lambda: got.append(other.__enter__()))
+
+    got: list[bool] = []
+    before(monkeypatch, "read", given_back)
+    assert not take(folder)
+    assert got == [True]
+    assert only(folder).alive
+    other.__exit__(None, None, None)
+    assert os.listdir(folder.at) == []
+
+
+def test_a_lease_that_was_taken_over_and_taken_again_is_not_taken_over_twice(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(folder, 2 * DEAD_AFTER)
+    other = lease(folder, "job")
+    got: list[bool] = []
+
+    def overtake() -> None:
+        got.extend([take(folder), other.__enter__()])
+
+    before(monkeypatch, "create", overtake)
+    assert not take(folder)
+    assert got == [True, True]
+    assert only(folder).alive
+    other.__exit__(None, None, None)
+    assert os.listdir(folder.at) == []
+
+
+# In several processes -----------------------------------------------------------------------------
+
+
+def test_of_many_processes_one_holds_a_lease_at_a_time(
+    folder: LocalFolder, tmp_path: Path, start: Start
+) -> None:
+    log = tmp_path / "log"
+    running = [start(cache_processes.take_turns, folder.at, log, who, 15) for who in "abcdef"]
+    assert [exit_code(one) for one in running] == [0] * 6
+    notes = log.read_text().split()
+    assert sorted(notes) == sorted(f"{sign}{who}" for sign in "+-" for who in "abcdef" * 15)
+    for taken, given in zip(notes[::2], notes[1::2], strict=True):
+        assert (taken[0], given) == ("+", f"-{taken[1:]}")
+    assert os.listdir(folder.at) == []
+
+
+def test_the_lease_of_a_killed_holder_is_taken_over_at_once(
+    folder: LocalFolder, start: Start
+) -> None:
+    holder = start(cache_processes.hold, folder.at, "job")
+    wait_for(lambda: held(folder))
+    assert not take(folder)
+    os.kill(only(folder).process, signal.SIGKILL)
+    assert exit_code(holder) == -signal.SIGKILL
+    assert only(folder).process == holder.pid
+    assert take(folder)
+    assert os.listdir(folder.at) == []
+
+
+def test_a_holder_that_is_stopped_for_a_while_is_respected(
+    folder: LocalFolder, start: Start
+) -> None:
+    holder = start(cache_processes.hold, folder.at, "job")
+    wait_for(lambda: held(folder))
+    cache_processes.stop(holder)
+    assert not take(folder)
+    assert not take(folder, patience=0.1)
+
+
+def test_of_many_that_want_the_lease_of_a_dead_one_gets_it(
+    folder: LocalFolder, tmp_path: Path, start: Start
+) -> None:
+    answers, count, rounds = tmp_path / "answers", 4, 10
+    answers.mkdir()
+    for number in range(rounds):
+        put(folder, 2 * DEAD_AFTER, f"job-{number}.0000.json")
+    running = [
+        start(cache_processes.take_over, folder.at, answers, who, count, rounds)
+        for who in range(count)
+    ]
+    assert [exit_code(one) for one in running] == [0] * count
+    for number in range(rounds):
+        assert len(list(answers.glob(f"got-{number}-*"))) == 1
+        assert len(list(answers.glob(f"not-{number}-*"))) == count - 1
+    assert os.listdir(folder.at) == []

@@ -1,0 +1,257 @@
+"""The pages of the heads and of training say what the code does."""
+
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mser.heads import HEADS, Head, build_head
+from mser.pipeline.commands.train import app
+from mser.pipeline.runs import Ablation, ablate
+from mser.pipeline.train import TrainSettings
+from mser.pipeline.train.presets import names, preset, read, settings_of
+from mser.pipeline.train.settings import TUNABLE
+from mser.tests.docs.test_examples import examples, run
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+HEAD_PAGES = sorted((DOCS / "heads").glob("*.md"))
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *sorted(DOCS.glob("**/*.md")),
+]
+
+every_head = pytest.mark.parametrize("name", sorted(HEADS))
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def option_tables() -> Iterator[tuple[Path, list[str], str]]:
+    """Each page's option tables: the page, the heads that its heading names, the table."""
+    for page in HEAD_PAGES:
+        for heading, body in re.findall(
+            r"^## Options of (.+)\n((?:(?!## ).*\n)*)", text_of(page), re.MULTILINE
+        ):
+            yield page, re.findall(r"`(\S+?)`", heading), body
+
+
+def rows(table: str) -> list[tuple[str, str]]:
+    """The first two cells of each row that begins with something in backticks."""
+    return re.findall(r"^\| (`\w+`.*?) \| `(.+?)` \|", table, re.MULTILINE)
+
+
+def value(written: str) -> Any:
+    """A default as the docs write it, in TOML but for fractions."""
+    plain = re.sub(r"(\d+)/(\d+)", lambda m: repr(int(m[1]) / int(m[2])), written)
+    return tomllib.loads(f"value = {plain}")["value"]
+
+
+def page_of(name: str) -> tuple[Path, str]:
+    found = [(page, table) for page, heads, table in option_tables() if name in heads]
+    assert len(found) == 1, f"{name} needs one table of options, has {len(found)}"
+    return found[0]
+
+
+@every_head
+def test_the_page_of_a_head_has_all_its_options_with_their_defaults(name: str) -> None:
+    _, table = page_of(name)
+    said = {}
+    for cell, default in rows(table):
+        option, of = re.fullmatch(r"`(\w+)`(?: \(of `(\w+)` only\))?", cell).groups()  # type: ignore[union-attr]
+        if of in (None, name):
+            said[option] = value(default)
+    true = {
+        one.name: list(one.default) if isinstance(one.default, tuple) else one.default
+        for one in signature(HEADS[name]).parameters.values()
+        if one.kind is Parameter.KEYWORD_ONLY
+    }
+    assert said == true
+    kinds = {key: type(one) for key, one in true.items()}
+    assert {key: type(one) for key, one in said.items()} == kinds
+
+
+def test_a_default_that_is_wrong_is_noticed() -> None:
+    """The readers above read something: else the tests of the tables could not fail."""
+    assert rows("| `width` | `8` | what |\n| word | `9` | what |\n") == [("`width`", "8")]
+    assert value("[1/4, 1]") == [0.25, 1]
+    assert value('"scale"') == "scale"
+    assert all(len(rows(table)) > 0 for _, _, table in option_tables())
+
+
+@every_head
+def test_the_readme_names_the_head(name: str) -> None:
+    table = text_of(ROOT / "README.md").partition("| `--head` |")[2].partition("\n\n")[0]
+    assert f"`{name}`" in table
+
+
+@every_head
+def test_the_numbers_of_parameters_are_those_of_the_head(name: str) -> None:
+    page, _ = page_of(name)
+    counts = []
+    for modalities in (("speech", "text"), ("speech",)):
+        with torch.device("meta"):
+            head = build_head(
+                name, dict.fromkeys(modalities, 768), 4, dict.fromkeys(modalities, 13)
+            )
+        counts.append(f"{sum(one.numel() for one in head.parameters()):,}")
+    assert all(re.search(rf"(?<![\d,]){count}(?![\d,]*\d)", text_of(page)) for count in counts)
+    overview = text_of(DOCS / "heads" / "README.md")
+    assert re.search(
+        rf"^\| `{name}` \| \[\w+\]\({page.name}\) \| .* \| {' | '.join(counts)} \|$".replace(
+            f"{counts[0]} | {counts[1]}", rf"{counts[0]} \| {counts[1]}"
+        ),
+        overview,
+        re.MULTILINE,
+    )
+
+
+def test_what_the_pages_call_a_part_of_the_code_is_there() -> None:
+    """A name in the equations, or beside a file of heads/, is defined there."""
+    code = {path.name: text_of(path) for path in (ROOT / "heads").glob("*.py")}
+    everything = "\n".join(code.values())
+    name = r"`[\w.]+`"
+    for page in HEAD_PAGES:
+        for file in re.findall(r"`heads/(\w+\.py)`", text_of(page)):
+            assert file in code, f"{page.name} names heads/{file}"
+        for said, file in re.findall(rf"({name}(?:, {name})*) in `heads/(\w+\.py)`", text_of(page)):
+            for one in re.findall(r"\w+", said.replace(".", " ")):
+                defined = rf"^ *(?:class|def) {one}\b|^{one}\b"
+                assert re.search(defined, code[file], re.MULTILINE), f"{page.name}: {one} in {file}"
+        for section in re.findall(
+            r"^## Equations.*\n((?:(?!## ).*\n)*)", text_of(page), re.MULTILINE
+        ):
+            cells = [line.split(" | ")[-1] for line in section.splitlines() if line[:1] == "|"]
+            named = " ".join(re.findall(r"`(\w[\w.]*)`", " ".join(cells)))
+            for one in re.findall(r"\w+", named.replace(".", " ")):
+                defined = rf"^ *(?:class|def) {one}\b|^{one} ="
+                assert re.search(defined, everything, re.MULTILINE), f"{page.name}: {one}"
+
+
+@pytest.mark.parametrize("kind", ["presets", "ablations"])
+def test_each_preset_and_each_ablation_is_explained(kind: str) -> None:
+    training = text_of(DOCS / "training.md")
+    heads = "\n".join(map(text_of, HEAD_PAGES))
+    for name in names(kind):
+        assert re.search(rf"^\| .*`{name}`.* \|", training, re.MULTILINE), f"training.md: {name}"
+        if name != "synthetic":
+            assert re.search(rf"(?:--preset |`){name}\b", heads), f"the heads' pages: {name}"
+
+
+def test_each_setting_is_explained_with_its_default() -> None:
+    section = text_of(DOCS / "training.md").partition("## What may be set")[2].partition("\n## ")[0]
+    said = {cell.strip("`"): value(default) for cell, default in rows(section)}
+    true = {one.name: one.default for one in fields(TrainSettings) if one.name in TUNABLE}
+    assert MISSING not in true.values()
+    assert said == true
+
+
+@pytest.mark.parametrize("command", ["train-head", "evaluate", "ablate"])
+def test_each_option_of_stage_two_is_in_the_docs(command: str) -> None:
+    from typer.main import get_command  # noqa: PLC0415
+
+    everything = "\n".join(map(text_of, PAGES))
+    known = {"--json", "--out"}
+    for option in get_command(app).commands[command].params:  # type: ignore[attr-defined]
+        for name in option.opts:
+            if name.startswith("--") and name not in known:
+                assert re.search(rf"{name}\b", everything), f"{command} {name}"
+
+
+def test_the_examples_of_the_heads_run() -> None:
+    counted, used = examples("heads/README.md")
+    head: Head = run(counted)["head"]
+    assert head.dims == {"speech": 768, "text": 768}
+    output = run(used)["output"]
+    assert output.logits.shape == (2, 4)
+    assert output.logits.isfinite().all()
+
+
+def test_the_head_that_the_docs_add_keeps_what_every_head_keeps() -> None:
+    late_fusion = run(examples("extending.md")[1], __name__="docs")["LateFusion"]
+    torch.manual_seed(0)
+    layers = {"speech": 3, "text": 2}
+    head = late_fusion({"speech": 6, "text": 4}, 3, layers, width=8).eval()
+    lengths = {"speech": torch.tensor([5, 2, 0]), "text": torch.tensor([0, 3, 1])}
+    features = {m: torch.randn(3, layers[m], 7, dim) for m, dim in head.dims.items()}
+    together = head(features, lengths).logits
+    assert together.isfinite().all()
+    for at in range(3):
+        padded = {m: x[at : at + 1].clone() for m, x in features.items()}
+        for m, x in padded.items():
+            x[:, :, int(lengths[m][at]) :] = torch.nan
+        alone = head(padded, {m: one[at : at + 1] for m, one in lengths.items()}).logits
+        torch.testing.assert_close(alone[0], together[at], rtol=1e-5, atol=1e-5)
+    labels = torch.tensor([0, 1, 1])
+    plain = head(features, lengths, labels).loss
+    head.class_weights = torch.tensor([1.0, 5.0, 1.0])
+    assert head(features, lengths, labels).loss != plain
+
+
+def test_the_training_in_python_runs(
+    filled_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (code,) = examples("training.md")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(filled_cache, tmp_path / "mser-demo" / "cache")
+    trained = run(code.replace("epochs=20", "epochs=2"))["run"]
+    assert trained.path.resolve().parent == tmp_path / "runs"
+    assert json.loads((trained.path / "metrics.json").read_text())["head"] == "linear"
+
+
+def tomls() -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", text_of(DOCS / "training.md"), re.DOTALL)
+
+
+def test_the_preset_of_ones_own_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(tomls()[0])
+    encoders = {"speech": None, "text": None}
+    settings = settings_of(preset(str(path)), cache=tmp_path, encoders=encoders)
+    assert (settings.head, settings.seeds, settings.batch_size) == ("hbf", (0, 1), 16)
+    assert settings.head_options == {"width": 64, "mb": False}
+    build_head("hbf", {"speech": 8, "text": 8}, 4, **settings.head_options)
+
+
+def test_the_ablation_of_ones_own_runs(filled_cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(tomls()[1])
+    given = {"seeds": [0], "protocol": "leave-one-session-out"}
+    table: Ablation = ablate(
+        str(path),
+        given,
+        ["epochs=1"],
+        tmp_path / "out",
+        cache=filled_cache,
+        encoders={"speech": None, "text": None},
+        device="cpu",
+    )
+    assert [(row.system.name, row.missing) for row in table.rows] == [
+        (one["name"], missing)
+        for one in read(str(path), "ablations")["systems"]
+        for missing in (None, "text")
+    ]
+    assert all(row.aggregate is not None for row in table.rows)
+    assert "–" not in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text_of(page)):
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), f"{page}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", text_of(target), re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
+            assert anchor in slugs, f"{page}: {link}"

@@ -1,0 +1,250 @@
+"""``hbaf``: what holds of dialogues, absent modalities, terms of the loss, layers and options."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mser.heads import HeadError, build_head
+from mser.heads.dialogues import Dialogues
+from mser.heads.hbaf.audio_context import AudioContextNetwork
+from mser.heads.hbaf.head import HBAF
+from mser.heads.modules.contrastive import info_nce, relation_distance
+from mser.heads.modules.masks import length_mask
+
+DIMS = {"speech": 6, "text": 5, "vision": 4}
+N_CLASSES = 3
+seeds = st.integers(0, 2**31)
+
+
+def double(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def small(count: int = 2, **options: Any) -> HBAF:
+    torch.manual_seed(0)
+    dims = dict(list(DIMS.items())[:count])
+    head = build_head("hbaf", dims, N_CLASSES, **({"width": 8} | options))
+    assert isinstance(head, HBAF)
+    return head.eval()
+
+
+Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+def batch(lengths: list[tuple[int, ...]], seed: int = 0) -> Batch:
+    n = dict(zip(DIMS, torch.tensor(lengths).T.contiguous(), strict=False))
+    return {m: double(seed + i, len(lengths), 5, DIMS[m]).float() for i, m in enumerate(n)}, n
+
+
+def part(given: Batch, rows: Any) -> Batch:
+    features, lengths = given
+    return {m: x[rows] for m, x in features.items()}, {m: n[rows] for m, n in lengths.items()}
+
+
+def dialogues(*sizes: int) -> Dialogues:
+    sized = torch.tensor(sizes)
+    return Dialogues(
+        torch.arange(len(sizes)).repeat_interleave(sized), sized.repeat_interleave(sized)
+    )
+
+
+some_lengths = st.tuples(*[st.integers(0, 5)] * 3).filter(any)
+many = st.lists(st.lists(some_lengths, min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+@given(many, seeds)
+@settings(max_examples=25, deadline=None)
+def test_a_dialogue_alone_is_as_in_any_batch(rows: list[list[tuple[int, ...]]], seed: int) -> None:
+    head = small(3)
+    given = batch([row for dialogue in rows for row in dialogue], seed)
+    sizes = [len(dialogue) for dialogue in rows]
+    together = head(*given, dialogues=dialogues(*sizes)).logits
+    assert torch.isfinite(together).all()
+    start = 0
+    for size in sizes:
+        here = slice(start, start + size)
+        alone = head(*part(given, here), dialogues=dialogues(size)).logits
+        torch.testing.assert_close(alone, together[here], atol=1e-5, rtol=0)
+        start += size
+    features, lengths = given
+    for m, x in features.items():
+        x[~length_mask(lengths[m], 5)] = math.nan
+    torch.testing.assert_close(head(*given, dialogues=dialogues(*sizes)).logits, together)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_only_the_own_dialogue_matters_and_all_of_it(count: int) -> None:
+    head = small(count)
+    given = batch([(3, 2, 4)[:count]] * 5)
+    logits = head(*given, dialogues=dialogues(3, 2)).logits
+    for changed in range(5):
+        other, _ = part(given, slice(None))
+        other = {m: x.index_fill(0, torch.tensor([changed]), 0.3) for m, x in other.items()}
+        new = head(other, given[1], dialogues=dialogues(3, 2)).logits
+        moved = ((new - logits).abs().amax(dim=1) > 1e-7).tolist()
+        assert moved == [(i < 3) == (changed < 3) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("options", "order", "others"),
+    [
+        ({}, True, True),
+        ({"fusion": False}, True, True),
+        ({"context": False}, False, True),
+        ({"context": False, "fusion": False}, False, False),
+    ],
+)
+def test_what_reads_the_turns_before_and_after(
+    options: dict[str, bool], order: bool, others: bool
+) -> None:
+    head = small(**options)
+    given = batch([(3, 2), (5, 4), (1, 1), (2, 5)])
+    logits = head(*given, dialogues=dialogues(4)).logits
+    turned = torch.tensor([2, 0, 3, 1])
+    again = head(*part(given, turned), dialogues=dialogues(4)).logits
+    assert torch.allclose(again, logits[turned], atol=1e-5) is not order
+    assert torch.allclose(head(*given).logits, logits, atol=1e-5) is not others
+    each = head(*given, dialogues=Dialogues.alone(4)).logits
+    assert torch.equal(head(*given).logits, each)
+
+
+@pytest.mark.parametrize(
+    ("number", "size", "message"),
+    [
+        ([0, 0, 1], [3, 3, 1], "a dialogue of 3 utterances is cut: 2 of it are here"),
+        ([0, 1, 0], [2, 1, 2], "must stand together"),
+        ([0, 0], [2, 2], "dialogues must be of 3 utterances, not of 2"),
+        ([0.0, 0.0, 1.0], [2, 2, 1], "number of dialogues must be int64"),
+    ],
+)
+def test_dialogues_that_cannot_be(number: list[int], size: list[int], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        small()(*batch([(3, 2)] * 3), dialogues=Dialogues(torch.tensor(number), torch.tensor(size)))
+
+
+@pytest.mark.parametrize("missing", ["speech", "text"])
+@pytest.mark.parametrize("kind", ["some", "all", "a dialogue"])
+def test_what_is_absent_is_neither_read_nor_scored(missing: str, kind: str) -> None:
+    head = small().train()
+    head.dropout.p = head.projections.dropout = 0.0
+    given = batch([(3, 2)] * 5)
+    lacking = {"some": [1, 3], "all": [0, 1, 2, 3, 4], "a dialogue": [0, 1, 2]}[kind]
+    given[1][missing][lacking] = 0
+    features = {m: x.requires_grad_() for m, x in given[0].items()}
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    out = head(features, given[1], labels, dialogues(3, 2))
+    assert out.loss is not None
+    assert torch.isfinite(out.loss)
+    out.loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+    gradient = features[missing].grad
+    assert gradient is not None
+    assert not gradient[lacking].any()
+    if kind == "all":
+        assert {k: float(out.terms[k]) for k in ("absolute", "relative")} == {
+            "absolute": 0,
+            "relative": 0,
+        }
+    else:
+        assert gradient.any()
+        assert float(out.terms["absolute"]) > 0
+
+
+@pytest.mark.parametrize("options", [{}, {"fusion": False}, {"context": False}])
+def test_an_absent_modality_says_nothing_to_the_classifier(options: dict[str, bool]) -> None:
+    head = small(**options)
+    given = batch([(3, 2), (0, 4), (5, 1)])
+    before = head(*given, dialogues=dialogues(3)).logits
+    head.classifier.weight.data[:, :8] *= 2  # what it hears of speech
+    after = head(*given, dialogues=dialogues(3)).logits
+    assert (after == before).all(dim=1).tolist() == [False, True, False]
+
+
+def test_the_terms_are_their_formulas() -> None:
+    head = small(3)
+    given = batch([(3, 2, 0), (0, 4, 1), (5, 0, 2), (1, 1, 1)])
+    labels = torch.tensor([2, 0, 1, 1])
+    terms = head(*given, labels, dialogues(3, 1)).terms
+    x = head.represent(*head.inputs(*given), given[1], torch.tensor([3, 1]))
+    has = {m: [i for i in range(4) if given[1][m][i]] for m in DIMS}
+    uni_modal = 0.0
+    for m in DIMS:
+        scores = head.votes[m](x[m]).log_softmax(dim=1).detach()
+        uni_modal -= sum(float(scores[i, labels[i]]) for i in has[m]) / len(has[m])
+    assert math.isclose(float(terms["uni_modal"]), uni_modal, rel_tol=1e-5)
+    absolute = relative = 0.0
+    for m, n in [("speech", "text"), ("speech", "vision"), ("text", "vision")]:
+        both = [i for i in has[m] if i in has[n]]
+        absolute += info_nce(x[m][both], x[n][both], 0.07).item() / 3
+        relative += relation_distance(x[m][both], x[n][both]).item() / 3
+    assert math.isclose(float(terms["absolute"]), absolute, rel_tol=1e-5)
+    assert math.isclose(float(terms["relative"]), relative, rel_tol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "names"),
+    [
+        (2, {}, {"uni_modal", "absolute", "relative"}),
+        (1, {}, {"uni_modal"}),
+        (2, {"uni_modal_weight": 0}, {"absolute", "relative"}),
+        (2, {"absolute_weight": 0}, {"uni_modal", "relative"}),
+        (2, {"relative_weight": 0}, {"uni_modal", "absolute"}),
+    ],
+)
+def test_terms_are_switched_off_by_their_weight(
+    count: int, options: dict[str, Any], names: set[str]
+) -> None:
+    out = small(count, **options)(*batch([(3, 2)[:count]] * 2), torch.tensor([0, 1]))
+    assert set(out.terms) == names | {"cross_entropy"}
+
+
+def test_one_utterance_has_no_contrast() -> None:
+    terms = small(3)(*batch([(3, 2, 1)]), torch.tensor([1])).terms
+    assert math.isclose(float(terms["absolute"]), 0, abs_tol=1e-12)
+    assert math.isclose(float(terms["relative"]), 0, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dims", "n_layers", "layer", "reads"),
+    [
+        (DIMS, 13, None, {"speech": (0, 1, 2, 3), "text": (12,), "vision": (12,)}),
+        (DIMS, 3, None, {"speech": (0, 1, 2), "text": (2,), "vision": (2,)}),
+        (DIMS, 1, None, {"speech": (0,), "text": (0,), "vision": (0,)}),
+        ({"text": 5}, 13, None, {"text": (12,)}),
+        ({"speech": 6, "text": 5}, 13, {"text": 6}, {"speech": (0, 1, 2, 3), "text": (6,)}),
+        ({"speech": 6, "text": 5}, 2, "mix", {"speech": (0, 1), "text": (0, 1)}),
+    ],
+)
+def test_speech_reads_low_layers_and_the_others_the_last(
+    dims: dict[str, int], n_layers: int, layer: Any, reads: dict[str, tuple[int, ...]]
+) -> None:
+    head = build_head("hbaf", dims, N_CLASSES, dict.fromkeys(dims, n_layers), layer, width=8)
+    assert head.layers == reads
+
+
+def test_only_speech_has_the_context_network() -> None:
+    assert isinstance(small(2).context, AudioContextNetwork)
+    assert small(2, context=False).context is None
+    without = build_head("hbaf", {"text": 5, "vision": 4}, N_CLASSES, width=8)
+    assert not any(isinstance(module, nn.GRU) for module in without.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"width": 7}, "width must be even"),
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"temperature": 0.0}, "temperature must be positive"),
+        ({"uni_modal_weight": -1.0}, "the weight of uni_modal must not be negative"),
+        ({"relative_weight": math.nan}, "the weight of relative must not be negative"),
+        ({"context": 1}, "hbaf option 'context' must be of type bool"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(HeadError, match=message):
+        build_head("hbaf", DIMS, N_CLASSES, **options)

@@ -1,0 +1,374 @@
+"""The command line, as a user types it: words, exit codes, and one sentence when it goes wrong."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import mser as package
+from mser.cache import FeatureCache
+from mser.pipeline.corpora import synthetic
+from mser.pipeline.encoders.random_encoders import save_text_encoder
+from mser.tests.conftest import Call, Mser
+
+# Single-threaded, since a test shares its cores; offline, since no test asks the hub.
+CALM = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def extract_options(root: Path, cache: Path, encoders: dict[str, str]) -> list[object]:
+    return [
+        "extract",
+        *("--dataset", "synthetic", "--root", root, "--cache", cache),
+        *("--speech-encoder", encoders["speech"], "--text-encoder", encoders["text"]),
+        *("--workers", 0),
+    ]
+
+
+def train_options(cache: Path) -> list[object]:
+    return ["train-head", "--head", "linear", "--dataset", "synthetic", "--cache", cache]
+
+
+def is_one_sentence(err: str) -> bool:
+    lines = err.splitlines()
+    return len(lines) == 1 and lines[0].startswith("mser: ") and "Traceback" not in err
+
+
+def is_leakage_check(err: str) -> bool:
+    """Say whether standard error holds what the folds share, and nothing else."""
+    first, *lines = err.splitlines()
+    said = all(line.startswith("  ") and " share " in line for line in lines)
+    return first.startswith("mser: leakage check of ") and lines != [] and said
+
+
+# What it says of itself ---------------------------------------------------------------------------
+
+COMMANDS = (
+    *("demo", "extract", "doctor"),
+    *("train-head", "evaluate", "compare", "ablate", "predict", "report"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_shows_an_example(call: Call, command: str, option: str) -> None:
+    code, out, err = call(command, option)
+    assert (code, err) == (0, "")
+    assert f"Example: mser {command}" in " ".join(out.split())
+    assert "Usage:" in out
+
+
+def test_help_of_the_console_script_names_every_command(mser: Mser) -> None:
+    done = mser("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+def test_examples_in_the_help_are_of_options_that_there_are(call: Call) -> None:
+    for command in COMMANDS:
+        _, out, _ = call(command, "--help")
+        help_text, example = " ".join(out.split()).split("Example: mser ")
+        options = [word for word in example.split() if word.startswith("--")]
+        assert options
+        assert all(f"{option} " in help_text for option in options)
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == (0, f"{package.__version__}\n", "")
+
+
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
+    script = """
+import sys
+import mser, mser.cli
+heavy = {"torch", "transformers", "sklearn", "dask", "distributed", "av"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+sys.argv = ["mser", "--help"]
+try:
+    mser.cli.main()
+except SystemExit as end:
+    assert not end.code
+assert not {"torch", "transformers"} & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_public_names() -> None:
+    for name in ("FeatureCache", "load_encoder", "build_head", "extract", "train_head"):
+        assert callable(getattr(package, name))
+        assert name in package.__all__
+        assert name in dir(package)
+    assert package.FeatureCache is FeatureCache
+    assert issubclass(package.CacheError, Exception)
+    with pytest.raises(AttributeError, match="module 'mser' has no attribute 'build_heads'"):
+        _ = package.build_heads
+
+
+# The job ------------------------------------------------------------------------------------------
+
+
+def test_extract_then_train_head_as_a_user_types_them(
+    mser: Mser, call: Call, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+) -> None:
+    shutil.copytree(corpus_root, tmp_path / "corpus")
+    typed = ["extract", "--dataset", "synthetic", "--root", "corpus", "--workers", "0"]
+    for modality, folder in encoders.items():
+        typed += [f"--{modality}-encoder", folder]
+    environment = {**CALM, "MSER_CACHE": str(tmp_path / "cache")}
+    extracted = mser(*typed, **environment)
+    assert extracted.returncode == 0, extracted.stderr
+    assert "96 are in the cache: 96 new" in extracted.stdout
+
+    code, out, err = call(*typed, "--cache", tmp_path / "cache", "--json")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert [(one["present"], one["new"]) for one in summary["modalities"]] == [(96, 0), (96, 0)]
+
+    typed = ["train-head", "--head", "linear", "--dataset", "synthetic", "--seeds", "0,1"]
+    trained = mser(*typed, "--set", "epochs=2", **environment)
+    assert trained.returncode == 0, trained.stderr
+    assert "weighted F1" in trained.stdout
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "metrics.json").exists()
+    assert f"runs/{run.name}" in trained.stdout
+
+
+def test_train_head_prints_valid_json_and_nothing_else(
+    call: Call, filled_cache: Path, tmp_path: Path
+) -> None:
+    code, out, err = call(*train_options(filled_cache), "--set", "epochs=1", "--json")
+    assert code == 0
+    assert is_leakage_check(err), err
+    assert "train and validation share 8 speakers" in err
+    result = json.loads(out)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert result.pop("run") == str(Path("runs", run.name))
+    assert result == json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_a_dry_run_prints_valid_json_and_writes_nothing(
+    call: Call, corpus_root: Path, encoders: dict[str, str], tmp_path: Path
+) -> None:
+    options = extract_options(corpus_root, tmp_path / "cache", encoders)
+    code, out, err = call(*options, "--dry-run", "--limit", 5, "--json")
+    assert (code, err) == (0, "")
+    summary = json.loads(out)
+    assert summary["dry_run"]
+    assert [one["pending"] for one in summary["modalities"]] == [5, 5]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_names_the_encoder_that_filled_the_cache(
+    call: Call, filled_cache: Path, encoders: dict[str, str]
+) -> None:
+    options = [*train_options(filled_cache), "--set", "epochs=1", "--json"]
+    key = FeatureCache(filled_cache).open("synthetic", modality="speech").spec.key
+    code, out, err = call(*options, "--speech-encoder", encoders["speech"])
+    assert code == 0
+    assert is_leakage_check(err), err
+    for speech in ("small-wav2vec2", key):  # the same run, which is finished and only read
+        assert call(*options, "--speech-encoder", speech) == (0, out, "")
+
+
+# When it goes wrong -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--dataset", "syntetic"], "did you mean 'synthetic'?"),
+        (["--dataset", "meld", "--root", "none/MELD.Raw"], "none/MELD.Raw"),
+        (["--dataset", "meld"], "is not MELD"),
+        (["--root", "{root}/utterances.csv"], "utterances.csv"),
+        (["--speech-encoder", "{root}"], "is no encoder: the folder holds no config.json"),
+        (["--speech-encoder", "./none"], "'./none' is no encoder: there is no such folder"),
+        (["--text-encoder", "/none/at/all"], "'/none/at/all' is no encoder"),
+        (["--device", "gpu"], "unknown device 'gpu'"),
+        (["--precision", "float8"], "unknown precision 'float8'"),
+        (["--dtype", "float61"], "did you mean 'float16'?"),
+        (["--modalities", "speech,texts"], "did you mean 'text'?"),
+        (["--modalities", ","], "no modality is asked for"),
+        (["--layers", "0,99"], "99"),
+        (["--layers", "some"], "some"),
+        (["--workers", -1], "-1 workers"),
+        (["--limit", 0], "limit 0"),
+        (["--shard-mib", 0], "MiB"),
+        (["--cache", "{root}/utterances.csv"], "utterances.csv"),
+    ],
+)
+def test_extract_that_cannot_be_done_is_one_sentence(
+    call: Call,
+    corpus_root: Path,
+    encoders: dict[str, str],
+    tmp_path: Path,
+    options: list[object],
+    says: str,
+) -> None:
+    asked = [str(option).replace("{root}", str(corpus_root)) for option in options]
+    code, out, err = call(*extract_options(corpus_root, tmp_path / "cache", encoders), *asked)
+    assert code in (1, 2)
+    assert is_one_sentence(err), err
+    assert says in err
+    assert out == ""
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--head", "hbff"], 2, "did you mean 'hbf'?"),
+        (["--dataset", "synthetics"], 2, "did you mean 'synthetic'?"),
+        (["--dataset", "../synthetic"], 2, "../synthetic"),
+        (["--cache", "none"], 1, "run 'mser extract' first"),
+        (["--speech-encoder", "facebook/hubert"], 1, "only by 'small-wav2vec2' (key "),
+        (["--speech-encoder", "{root}"], 2, "is no encoder"),
+        (["--modalities", "video"], None, "video"),
+        (["--modalities", ""], 2, "no modality is asked for"),
+        (["--protocol", "leave-one-out"], 2, "leave-one-session-out"),
+        (["--protocol", "official"], 2, "divides by split"),
+        (["--device", "tpu"], 2, "unknown device 'tpu'"),
+        (["--layer", "99"], 2, "layer 99 is out of range"),
+        (["--layer", "middle"], 2, "unknown layer 'middle'"),
+        (["--seeds", "a,b"], 2, "seeds 'a,b': give numbers"),
+        (["--seeds", ""], 2, "seeds"),
+        (["--seeds", "1,1"], 2, "different numbers"),
+        (["--set", "epochs"], 2, "--set key=value"),
+        (["--set", "epochs=x"], 2, "type int"),
+        (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
+        (["--set", "head.droput=3"], 2, "did you mean 'dropout'?"),
+        (["--out", "{root}"], 2, "is there already"),
+        (["--out", "{root}/utterances.csv/x"], 1, "utterances.csv"),
+    ],
+)
+def test_train_head_that_cannot_be_done_is_one_sentence(
+    call: Call,
+    filled_cache: Path,
+    corpus_root: Path,
+    tmp_path: Path,
+    options: list[object],
+    code: int | None,
+    says: str,
+) -> None:
+    asked = [str(option).replace("{root}", str(corpus_root)) for option in options]
+    found, out, err = call(*train_options(filled_cache), *asked)
+    assert found == code or (code is None and found in (1, 2))
+    assert is_one_sentence(err), err
+    assert says in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_that_other_weights_of_the_same_name_filled(
+    call: Call, filled_cache: Path, tmp_path: Path
+) -> None:
+    other = save_text_encoder(
+        tmp_path / "elsewhere" / "small-bert", synthetic.SENTENCE_WORDS, seed=1
+    )
+    code, out, err = call(*train_options(filled_cache), "--text-encoder", other)
+    assert (code, out) == (1, "")
+    assert is_one_sentence(err)
+    assert "were made by another 'small-bert' than this one (weights is " in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["extract"], ["train-head", "--head"], ["trainhead"], ["extract", "--no"]]
+)
+def test_what_click_refuses_is_a_usage_error(call: Call, arguments: list[str]) -> None:
+    code, out, err = call(*arguments)
+    assert (code, out) == (2, "")
+    assert "Error: " in err
+    assert "Traceback" not in err
+
+
+def test_an_error_of_the_console_script(mser: Mser, filled_cache: Path) -> None:
+    done = mser(*train_options(filled_cache), "--layer", 99, **CALM)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert is_one_sentence(done.stderr)
+
+
+def test_debug_shows_the_traceback(mser: Mser, tmp_path: Path) -> None:
+    done = mser("--debug", *train_options(tmp_path / "none"), **CALM)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" in done.stderr
+    assert "run 'mser extract' first" in done.stderr
+
+
+@pytest.mark.parametrize("options", [["--dataset", "medl"], ["--root", "none"]])
+def test_a_wrong_corpus_is_said_before_the_hub_is_asked(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    def ask(*_: object, **__: object) -> str:
+        raise AssertionError("an encoder of hundreds of megabytes is fetched")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", ask)
+    code, _, err = call("extract", "--dataset", "meld", "--root", tmp_path, *options)
+    assert code == 2
+    assert is_one_sentence(err)
+
+
+def test_another_dask_on_the_machine_is_nothing_to_warn_of(
+    mser: Mser, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+) -> None:
+    with socket.socket() as taken:
+        with suppress(OSError):  # it is taken already
+            taken.bind(("", 8787))
+            taken.listen()
+        options = extract_options(corpus_root, tmp_path / "cache", encoders)
+        done = mser(*options, "--modalities", "text", "--limit", 2, "--workers", 1, **CALM)
+    assert done.returncode == 0
+    assert "8787" not in done.stderr
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_interrupted_extraction_says_so_in_one_sentence(
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str], workers: int
+) -> None:
+    code, out, err = interrupted(corpus_root, tmp_path / "cache", encoders, workers)
+    assert code not in (0, -signal.SIGINT)
+    assert out == ""
+    assert is_one_sentence(err), err
+    assert "interrupted" in err
+
+
+def test_an_interrupted_extraction_leaves_a_cache_that_opens(
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+) -> None:
+    code, _, _ = interrupted(corpus_root, tmp_path / "cache", encoders, workers=0)
+    assert code != 0
+    entry = FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")
+    assert 0 < len(entry) < 96
+    assert all(states.shape[0] == entry.n_layers for states in entry.read(entry.ids))
+
+
+def interrupted(
+    root: Path, cache: Path, encoders: dict[str, str], workers: int
+) -> tuple[int, str, str]:
+    """Extract, and press Ctrl-C once the first shard is there."""
+    options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
+    # What a shell runs in the background ignores Ctrl-C, and so would all that it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    running = subprocess.Popen(
+        [str(Path(sys.executable).parent / "mser"), *map(str, options)],
+        env={**os.environ, **CALM},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
+        time.sleep(0.01)
+    os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to every process
+    out, err = running.communicate(timeout=120)
+    return running.returncode, out, err

@@ -1,0 +1,98 @@
+"""A corpus of one's own through the command line, from its manifest to a trained head."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mser.pipeline.corpora import synthetic
+from mser.tests.conftest import Call
+from mser.tests.pipeline.commands.test_cli import is_leakage_check, is_one_sentence
+
+
+@pytest.fixture
+def mine(tmp_path: Path, corpus_root: Path) -> Path:
+    """A manifest with its clips beside it, in JSON Lines."""
+    folder = tmp_path / "mine"
+    (folder / "wav").mkdir(parents=True)
+    rows = []
+    for number, one in enumerate(synthetic.load(corpus_root).utterances[:36]):
+        assert one.audio is not None
+        shutil.copy(one.audio, folder / "wav" / f"{number}.wav")
+        row = {"id": f"u{number}", "audio": f"wav/{number}.wav", "text": one.text}
+        rows.append({**row, "label": one.label, "speaker": number % 6, "session": number % 3})
+    return written(folder / "mine.jsonl", rows)
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def options(manifest: Path, encoders: dict[str, str]) -> list[object]:
+    return [
+        *("extract", "--dataset", "manifest", "--manifest", manifest, "--name", "mine"),
+        *("--cache", "cache", "--workers", 0),
+        *("--speech-encoder", encoders["speech"], "--text-encoder", encoders["text"]),
+    ]
+
+
+def test_a_head_is_trained_from_the_cache_alone(
+    call: Call, mine: Path, encoders: dict[str, str]
+) -> None:
+    code, out, err = call(*options(mine, encoders))
+    assert (code, err) == (0, "")
+    assert "36 are in the cache: 36 new" in out
+    shutil.rmtree(mine.parent)
+    typed = ["train-head", "--head", "linear", "--dataset", "mine", "--cache", "cache", "--json"]
+    for protocol, folds in (([], 3), (["--protocol", "speaker-folds"], 5)):
+        code, out, err = call(*typed, *protocol, "--set", "epochs=1")
+        assert code == 0
+        assert is_leakage_check(err), err
+        assert len(json.loads(out)["folds"]) == folds
+
+
+@pytest.mark.parametrize(("kept", "modality"), [("audio", "speech"), ("text", "text")])
+def test_what_is_not_asked_for_may_be_absent(
+    call: Call, mine: Path, encoders: dict[str, str], kept: str, modality: str
+) -> None:
+    rows = [json.loads(line) for line in mine.read_text("utf-8").splitlines()[:3]]
+    written(mine, [{"id": row["id"], kept: row[kept]} for row in rows])
+    code, out, err = call(*options(mine, encoders), "--modalities", modality, "--json")
+    assert (code, err) == (0, "")
+    (one,) = json.loads(out)["modalities"]
+    assert (one["modality"], one["new"], one["quarantined"]) == (modality, 3, [])
+
+
+def test_what_is_asked_for_and_absent_is_in_quarantine(
+    call: Call, mine: Path, encoders: dict[str, str]
+) -> None:
+    written(mine, [{"id": "a", "audio": "none.wav", "text": "Hm."}, {"id": "b", "text": "No."}])
+    code, out, err = call(*options(mine, encoders), "--dry-run", "--json")
+    assert (code, err) == (0, "")
+    speech, text = json.loads(out)["modalities"]
+    assert speech["reasons"] == {"absent": 2}
+    assert text["pending"] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "says"),
+    [
+        ('{"id": "a"}\n{"id": "a"}\n', 1, "line 2: its id 'a' is that of line 1 too"),
+        ("id\na\n", 1, "line 1 is no JSON"),
+        (None, 2, "there is no manifest"),
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_one_sentence(
+    call: Call, mine: Path, encoders: dict[str, str], content: str | None, code: int, says: str
+) -> None:
+    mine.unlink()
+    if content is not None:
+        mine.write_text(content)
+    found, out, err = call(*options(mine, encoders))
+    assert (found, out) == (code, "")
+    assert is_one_sentence(err), err
+    assert says in err
+    assert "mine.jsonl" in err

@@ -1,0 +1,306 @@
+"""The clusters themselves: which address, which GPU, and what is said when there is nobody."""
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import dask
+import pytest
+import torch
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mser.cache import EntrySpec, EntryWriter
+from mser.cache.storage.local import LocalFolder
+from mser.pipeline.compute import dask_cluster as clusters
+from mser.pipeline.compute import dispatch as tasks
+from mser.pipeline.compute.backend import Place
+from mser.pipeline.compute.dask_cluster import (
+    Cluster,
+    find_scheduler,
+    local_cluster,
+    running_scheduler,
+    visible_gpus,
+)
+from mser.pipeline.compute.requirements import Task, lacking
+from mser.pipeline.encoders import EncoderSettings
+from mser.pipeline.encoders.checkpoint_files import EncoderFiles
+from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.extract import engine
+from mser.pipeline.extract.crew import CREW, default_workers, threads_of
+from mser.pipeline.extract.engine import needs_of
+from mser.pipeline.extract.sharding import Item, ShardJob
+from mser.pipeline.extract.worker import ShardReport, extract_shard
+from mser.pipeline.provenance import provenance
+from mser.tests.support.dask_processes import started
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> ShardJob:
+    """One job whose folders are there."""
+    for name in ("entry", "encoder", "clips"):
+        (tmp_path / name).mkdir()
+    encoder = EncoderSettings(EncoderFiles("small", tmp_path / "encoder"), "wav2vec2")
+    spec = EntrySpec("meld", "speech", "small", {}, layers=(0, 1), dim=8, dtype="float16")
+    writer = EntryWriter(LocalFolder(tmp_path / "entry"), spec, {})
+    item = Item("train/dia0_utt0", tmp_path / "clips" / "a.wav", "hash", 10)
+    return ShardJob(0, "lease-0", encoder, writer, (item,))
+
+
+@pytest.fixture(scope="module")
+def inside():
+    """A cluster in this process: quick, and its scheduler can be looked at."""
+    local = Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0")
+    with local as client:
+        yield Cluster(client, "the scheduler", "start one", 1.0, started_here=False)
+
+
+# Where --------------------------------------------------------------------------------------------
+
+
+def test_places_exclude_one_another(tmp_path):
+    file = tmp_path / "slurm.toml"
+    file.write_text('cores = 1\nmemory = "1 GB"')
+    for two in (
+        {"workers": 2, "scheduler": "tcp://a:1"},
+        {"workers": 0, "slurm": file},
+        {"scheduler": "tcp://a:1", "slurm": file},
+    ):
+        with pytest.raises(UsageError, match="are different places to work: give one"):
+            Place(CREW, **two)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "node1", "node1:", ":8786", "tcp://node1", "http://a b:1", "a:0", "a:65536"]
+)
+def test_what_is_no_address_is_a_usage_error(address):
+    with pytest.raises(UsageError, match="give an address such as tcp://node1:8786"):
+        Place(CREW, scheduler=address)
+
+
+@pytest.mark.parametrize("address", ["node1:8786", "tcp://10.0.0.1:1", "tls://[::1]:65535"])
+def test_addresses(address):
+    assert Place(CREW, scheduler=address).remote
+
+
+def test_waiting_is_for_others(tmp_path):
+    with pytest.raises(UsageError, match="--wait-minutes"):
+        Place(CREW, workers=2, wait_minutes=1)
+    with pytest.raises(UsageError, match="--wait-minutes"):
+        Place(CREW, scheduler="tcp://a:1", wait_minutes=-1)
+
+
+def test_several_jobs_are_in_hand_at_once():
+    assert threads_of(CPU, 4) == 4
+    assert threads_of(torch.device("cuda"), 16) == 3  # one decodes, one computes, one writes
+
+
+def test_a_worker_has_a_group_of_cores(monkeypatch):
+    for count, workers in ((1, 1), (2, 1), (4, 1), (5, 2), (16, 4)):
+        monkeypatch.setattr("mser.pipeline.extract.crew.cores", lambda n=count: n)
+        assert default_workers(CPU) == workers
+
+
+# On this machine ----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.sampled_from(["0", "1", "7", "GPU-8932f937", "MIG-0e15"]), unique=True))
+def test_gpus_are_those_that_this_process_may_use(names):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.device_count", lambda: len(names))
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        assert visible_gpus() == [str(one) for one in range(len(names))]
+        patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(names))
+        assert visible_gpus() == names
+        assert default_workers(torch.device("cuda")) == max(1, len(names))
+
+
+def test_what_cuda_ignores_is_no_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,-1,3")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    assert visible_gpus() == ["2"]
+
+
+def test_each_worker_is_a_new_process_with_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setattr(os, "only_in_this_process", True, raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asks_to_fork = {"distributed.worker.multiprocessing-method": "fork"}
+    with dask.config.set(asks_to_fork), local_cluster(3, 2, ["4", "MIG-0e15"]) as cluster:
+        gpus = cluster.client.run(os.getenv, "CUDA_VISIBLE_DEVICES")
+        assert sorted(gpus.values()) == ["4", "4", "MIG-0e15"]
+        inherited = cluster.client.run(eval, "hasattr(__import__('os'), 'only_in_this_process')")
+        assert set(inherited.values()) == {False}
+        assert cluster.threads() == 3 * 2
+    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+
+
+# At a scheduler -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says", [None, b"SSH-2.0-OpenSSH_9.6\r\n" + 100 * b"x"])
+def test_something_else_at_the_address_is_one_sentence(monkeypatch, says):
+    monkeypatch.setattr(clusters, "_CONNECT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        address = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
+        taken = []
+
+        def answer():
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(stranger.accept()[0])
+                    taken[-1].sendall(says)
+
+        if says:
+            threading.Thread(target=answer, daemon=True).start()
+        with pytest.raises(PipelineError, match=f"no Dask scheduler answers at {address}"):
+            find_scheduler(address)
+    for one in taken:
+        one.close()
+
+
+def test_nobody_at_the_address_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(clusters, "_CONNECT", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(PipelineError, match="start one with 'dask scheduler'"):
+        find_scheduler(address)
+
+
+def test_a_scheduler_without_workers_is_waited_for_and_given_up(tmp_path, capfd):
+    with started(tmp_path, workers=0) as there:
+        says = r"no worker for 1 s; what was finished is kept: start one with 'dask worker tcp:"
+        with (
+            running_scheduler(there.address, patience=1.0) as cluster,
+            pytest.raises(PipelineError, match=says),
+        ):
+            cluster.threads()
+        said = capfd.readouterr().err
+        assert said.startswith(f"mser: the scheduler at {there.address}: no worker yet, waiting")
+        assert said.count("\n") == 1
+        with running_scheduler(there.address, patience=60.0) as cluster:
+            os.killpg(there.scheduler.pid, signal.SIGKILL)
+            with pytest.raises(PipelineError, match="went away: what was finished is kept"):
+                cluster.threads()
+    assert capfd.readouterr().err == ""
+
+
+# What a worker must have --------------------------------------------------------------------------
+
+
+def test_a_worker_like_this_process_lacks_nothing(job):
+    assert lacking(needs_of([job])) is None
+
+
+def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
+    other = replace(job.items[0], source=tmp_path / "clips" / "more" / "b.wav")
+    jobs = [job, replace(job, items=(other,))]
+    needs = needs_of(jobs)
+    assert needs.folders == tuple(sorted(tmp_path / name for name in ("clips", "encoder", "entry")))
+    assert not needs.gpu
+    assert needs_of([replace(job, encoder=replace(job.encoder, device="cuda"))]).gpu
+
+
+@pytest.mark.parametrize("gone", ["clips", "encoder", "entry"])
+def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(job, inside, tmp_path, gone):
+    (tmp_path / gone).rmdir()
+    says = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: it must be shared"
+    with pytest.raises(PipelineError, match=says):
+        list(engine._on_cluster(never, [job], inside))
+
+
+def test_a_worker_with_another_version_is_named(job, inside):
+    versions = tuple((name, "0.0.1") for name, _ in needs_of([job]).versions)
+    needs = replace(needs_of([job]), versions=versions)
+    with pytest.raises(PipelineError, match=r"^worker \S+ has mser \S+, and this command 0\.0\.1"):
+        tasks.check_workers(inside, needs)
+
+
+def test_a_worker_that_comes_later_is_looked_at_too(job, inside):
+    needs = replace(needs_of([job]), folders=(Path("/not/there"),))
+    with pytest.raises(PipelineError, match="cannot see /not/there"):
+        list(tasks.done(Task(never, needs), [job], inside))
+
+
+def never(job: ShardJob) -> ShardReport:
+    raise AssertionError("it was worked on")
+
+
+# What goes through the scheduler ------------------------------------------------------------------
+
+
+def test_few_jobs_are_held_by_the_scheduler_at_a_time(job, inside):
+    jobs = [replace(job, number=number) for number in range(300)]
+    held, numbers = [], []
+    for report in engine._on_cluster(stored, jobs, inside):
+        held.append(len(inside.client.cluster.scheduler.tasks))
+        numbers.append(report.job.number)
+    assert sorted(numbers) == list(range(300))
+    assert 1 < max(held) <= 4 * inside.threads()
+
+
+def stored(job: ShardJob) -> ShardReport:
+    return ShardReport(job, ("a",))
+
+
+def test_a_job_that_another_process_is_at_comes_again(job, inside, tmp_path):
+    jobs = [replace(job, number=number) for number in range(5)]
+    task = Task(partial(busy_at_first, tmp_path), None)
+    reports = list(tasks.done(task, jobs, inside))
+    assert sorted(one.number for one, _ in reports) == list(range(5))
+
+
+def busy_at_first(folder: Path, job: ShardJob) -> ShardReport:
+    seen = folder / f"seen-{job.number}"
+    before = seen.exists()
+    seen.touch()
+    return ShardReport(job, busy=not before)
+
+
+def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
+    """Ids, paths and hashes: no features, no weights, no samples."""
+    made = provenance(("mser", "torch"), settings={}, root=str(tmp_path))
+    items = tuple(
+        Item(f"train/dia{n}_utt0", tmp_path / "clips" / f"dia{n}_utt0.mp4", f"{n:064}", 200)
+        for n in range(300)
+    )
+    large = replace(job, items=items, writer=replace(job.writer, provenance=made))
+    task = Task(extract_shard, needs_of([large]))
+    assert len(pickle.dumps((task, large))) < 200 * len(items)
+
+
+# On the command line ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (
+            ["--workers", 2, "--scheduler", "tcp://a:1"],
+            2,
+            "--workers and --scheduler are",
+        ),
+        (["--scheduler", "node1"], 2, "scheduler 'node1': give an address"),
+        (["--slurm", "none.toml"], 2, "--slurm none.toml: No such file"),
+        (["--scheduler", "tcp://127.0.0.1:1"], 1, "no Dask scheduler answers at tcp://127.0.0.1:1"),
+    ],
+)
+def test_a_place_that_is_not_there_is_one_sentence_and_makes_nothing(
+    call, corpus_root, encoders, tmp_path, options, code, says
+):
+    found, out, err = call(
+        *("extract", "--dataset", "synthetic", "--root", corpus_root, "--cache", tmp_path / "c"),
+        *("--modalities", "text", "--text-encoder", encoders["text"], *options),
+    )
+    assert (found, out) == (code, "")
+    assert err.startswith(f"mser: {says}")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "c").exists()

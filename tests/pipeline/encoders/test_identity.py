@@ -1,0 +1,62 @@
+"""An encoder is the numbers it gives, whatever its name and wherever it runs."""
+
+import json
+import pickle
+import shutil
+from typing import Any
+
+import numpy as np
+from safetensors.torch import load_file, save_file
+
+from mser.pipeline.extract import load_encoder
+from mser.tests.support import small_models
+
+folder_of = small_models.folder_of
+
+
+def test_identity_is_that_of_the_weights_and_not_of_the_name(folder_of, tmp_path):
+    original = folder_of("hubert")
+    renamed = shutil.copytree(original, tmp_path / "another-name")
+    changed = shutil.copytree(original, tmp_path / "changed" / original.name)
+    weights = load_file(changed / "model.safetensors")
+    name = next(name for name in weights if "attention" in name)
+    weights[name].view(-1)[0] += 1e-3
+    save_file(weights, changed / "model.safetensors", metadata={"format": "pt"})
+
+    encoders = [load_encoder(str(folder), device="cpu") for folder in (original, renamed, changed)]
+    one, other_name, other_weights = (encoder.identity for encoder in encoders)
+    assert [encoder.name for encoder in encoders] == ["hubert", "another-name", "hubert"]
+    assert other_name == one
+    assert other_weights != one
+    json.dumps(one)
+
+
+def test_identity_tells_what_changes_the_numbers(folder_of, tmp_path):
+    original = folder_of("hubert")
+    one = load_encoder(str(original), device="cpu").identity
+    assert load_encoder(str(original), device="auto").identity == one
+    assert load_encoder(str(original), precision="bfloat16").identity != one
+
+    changed = shutil.copytree(original, tmp_path / original.name)
+    path = changed / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "do_normalize": False}))
+    assert load_encoder(str(changed)).identity != one
+
+    recorded = shutil.copytree(original, tmp_path / "again" / original.name)
+    path = recorded / "config.json"
+    facts = {"transformers_version": "0.0.0", "_name_or_path": "/somewhere"}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+    assert load_encoder(str(recorded)).identity == one
+
+    path.write_text(json.dumps({**json.loads(path.read_text()), "layer_norm_eps": 1e-3}))
+    assert load_encoder(str(recorded)).identity != one
+
+
+def test_settings_can_be_sent_to_another_process(folder_of):
+    encoder: Any = load_encoder(str(folder_of("bert")), device="cpu", layers="0,2")
+    (before,) = encoder.encode(["the cat"])
+    content = pickle.dumps(encoder.settings)
+    assert len(content) < 2000
+    again = type(encoder)(pickle.loads(content))
+    assert pickle.loads(content) == encoder.settings
+    np.testing.assert_array_equal(again.encode(["the cat"])[0], before)

@@ -1,0 +1,108 @@
+"""What is no encoder, or cannot be used as is asked, is refused with the reason."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Wav2Vec2FeatureExtractor
+
+from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.extract import load_encoder
+from mser.tests.support import small_models
+from mser.tests.support.small_models import SPEECH, noise
+
+folder_of = small_models.folder_of
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"'.*/none' is no encoder: there is no such folder"):
+        load_encoder(str(tmp_path / "none"))
+
+
+def test_a_folder_without_configuration(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no config\.json; give a folder written by"):
+        load_encoder(str(tmp_path))
+
+
+def test_a_folder_without_weights(folder_of, tmp_path):
+    folder = shutil.copytree(folder_of("bert"), tmp_path / "bert")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="the folder holds no weights"):
+        load_encoder(str(folder))
+
+
+def test_a_configuration_that_is_cut_off(folder_of, tmp_path):
+    folder = shutil.copytree(folder_of("bert"), tmp_path / "bert")
+    content = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(content[: len(content) // 2])
+    with pytest.raises(PipelineError, match=r"config\.json"):
+        load_encoder(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("given_type", "nearest"), [("wav2vec", "wav2vec2"), ("robertaa", "roberta")]
+)
+def test_an_unknown_family_suggests_the_nearest(folder_of, tmp_path, given_type, nearest):
+    folder = shutil.copytree(folder_of("bert"), tmp_path / "bert")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": given_type}))
+    with pytest.raises(UsageError, match=f"'{given_type}': did you mean '{nearest}'") as caught:
+        load_encoder(str(folder))
+    assert "electra, hubert" in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "other"), [("bert", "speech"), ("wavlm", "text")])
+def test_an_encoder_of_the_other_modality(folder_of, kind, other):
+    with pytest.raises(UsageError, match=rf"\({kind}\): give a {other} encoder"):
+        load_encoder(str(folder_of(kind)), modality=other)
+
+
+def test_an_unknown_device(folder_of):
+    with pytest.raises(UsageError, match="unknown device 'cpuu': did you mean 'cpu'"):
+        load_encoder(str(folder_of("bert")), device="cpuu").encode(["the cat"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_where_there_is_none(folder_of):
+    with pytest.raises(UsageError, match="'cuda': this machine has no GPU"):
+        load_encoder(str(folder_of("bert")), device="cuda").encode(["the cat"])
+
+
+def test_an_unknown_precision(folder_of):
+    with pytest.raises(UsageError, match="unknown precision 'int8': float32"):
+        load_encoder(str(folder_of("bert")), precision="int8")
+
+
+@pytest.mark.parametrize("layers", ["3", "-1", "0,7"])
+def test_layers_the_encoder_does_not_have(folder_of, layers):
+    with pytest.raises(UsageError, match="this encoder has the layers 0 to 2"):
+        load_encoder(str(folder_of("bert")), layers=layers)
+
+
+@pytest.mark.parametrize("layers", ["first", "", "1;2", "1.5"])
+def test_layers_that_are_no_numbers(folder_of, layers):
+    with pytest.raises(UsageError, match="say all, last, or numbers such as"):
+        load_encoder(str(folder_of("bert")), layers=layers)
+
+
+@pytest.mark.parametrize("kind", ["wav2vec2-group", "bert"])
+def test_weights_that_lack_parameters(folder_of, tmp_path, kind):
+    folder = shutil.copytree(folder_of(kind), tmp_path / kind)
+    weights = load_file(folder / "model.safetensors")
+    lost = [name for name in weights if "layers.1.attention" in name or "layer.1.att" in name]
+    assert lost
+    for name in lost:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    one = noise(4000, 0) if kind in SPEECH else "the cat"
+    with pytest.raises(PipelineError, match=f"lack {len(lost)} parameters .*would be random"):
+        load_encoder(str(folder), device="cpu").encode([one])
+
+
+def test_an_encoder_that_wants_another_sample_rate(folder_of, tmp_path):
+    folder = shutil.copytree(folder_of("hubert"), tmp_path / "hubert")
+    Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
+    with pytest.raises(PipelineError, match="wants audio at 8000 Hz"):
+        load_encoder(str(folder))

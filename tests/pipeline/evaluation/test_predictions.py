@@ -1,0 +1,48 @@
+"""Reading what a run said of its test utterances, and refusing what no run wrote."""
+
+import pytest
+
+from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.evaluation.predictions import read_predictions
+from mser.tests.pipeline.evaluation.test_compare import CLASSES, LABELS, write_run
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "its columns are not"),
+        ("id,label,predicted,fold,seed\n", "its columns are not"),
+        ("id,label,predicted,a,p_b,fold,seed\n", "its columns are not"),
+        ("id,label,predicted,p_a,fold,seed\n", "names no utterance"),
+        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,0\nu,a\n", "row 3 has 2 of 6 columns"),
+        ("id,label,predicted,p_a,fold,seed\nu,a,b,1,f,0\n", "'b' in row 2 is none of its classes"),
+        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,x\n", "seed 'x' in row 2 is no number"),
+        ('id,label,predicted,p_a,fold,seed\n"u,a,a,1,f,0\n', "unexpected end of data"),
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path, text, why):
+    (tmp_path / "predictions.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(PipelineError) as caught:
+        read_predictions(tmp_path)
+    assert not isinstance(caught.value, UsageError)
+    assert str(tmp_path / "predictions.csv") in str(caught.value)
+    assert why in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "predictions.csv").write_bytes(b"id,label\xff\xfe\x00")
+    with pytest.raises(PipelineError, match="is not as a run wrote it"):
+        read_predictions(tmp_path)
+
+
+def test_predictions_are_read_as_they_were_written(tmp_path):
+    run = read_predictions(write_run(tmp_path / "run", dict.fromkeys((3, 1, 10, 4, 7), LABELS)))
+    assert run.classes == CLASSES
+    assert {(part.fold, part.seed) for part in run.parts} == {
+        (f"fold{fold}", seed) for fold in range(4) for seed in (3, 1, 10, 4, 7)
+    }
+    assert len(run.parts) == 20
+    for part in run.parts:
+        numbers = [int(id.rpartition("u")[2]) for id in part.ids]
+        assert [LABELS[at] for at in numbers] == list(part.labels)
+        assert len(part.predicted) == 60

@@ -1,0 +1,292 @@
+"""What cannot be imported goes to quarantine, or is refused in one sentence."""
+
+import json
+import pickle
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mser.cache import CacheError, FeatureCache
+from mser.pipeline.errors import UsageError
+from mser.pipeline.exchange import import_features
+from mser.tests.support.exchange_files import (
+    DIM,
+    IDS,
+    Array,
+    as_emotion2vec,
+    as_folder,
+    as_npz,
+    assert_same,
+    end_to_end,
+    features,
+    manifest,
+    opened,
+    settings,
+)
+from mser.tests.support.import_runs import refusal
+
+# One bad utterance --------------------------------------------------------------------------------
+
+
+def not_finite(array: Array) -> Array:
+    return np.where(np.arange(array.size).reshape(array.shape) == 3, np.nan, array)
+
+
+def infinite(array: Array) -> Array:
+    return np.where(np.arange(array.size).reshape(array.shape) == 3, -np.inf, array)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "words"),
+    [
+        (not_finite, "not-finite", "not all finite"),
+        (infinite, "not-finite", "not all finite"),
+        (lambda array: array[:, :0], "empty", "holds no frame"),
+        (lambda array: array[..., :-1], "shape", "2 layers 5 wide, where most have 2 layers 6"),
+        (lambda array: array[:1], "shape", "1 layers 6 wide, where most have 2 layers 6 wide"),
+        (lambda array: array.ravel(), "shape", "neither (frames, dim) nor (layers, frames, dim)"),
+        (lambda array: array.astype("int32"), "not-float", "it holds int32"),
+        (lambda array: array > 0, "not-float", "it holds bool"),
+        (lambda array: array.astype(object), "pickled", "it holds pickled objects, which are"),
+    ],
+)
+def test_a_bad_utterance_goes_to_quarantine(
+    tmp_path: Path, spoil: Callable[[Array], Array], reason: str, words: str
+) -> None:
+    arrays = features()
+    bad, good = IDS[0], {id: array for id, array in arrays.items() if id != IDS[0]}
+    source = as_folder(tmp_path / "features", {**arrays, bad: spoil(arrays[bad])})
+    summary = import_features(settings(tmp_path, source))
+    entry = opened(tmp_path)
+    assert_same(entry, good, "float32")
+    (one,) = summary.quarantined
+    assert (one.id, one.reason) == (bad, reason)
+    assert words in one.detail
+    assert entry.quarantine == {bad: one}
+    assert f"'{bad}' {reason}: " in str(summary)
+    assert summary.missing == []  # it is not missing, it is bad
+
+    as_folder(source, {bad: arrays[bad]})
+    summary = import_features(settings(tmp_path, source))
+    assert (summary.new, summary.present, summary.quarantined) == (1, 63, [])
+    assert_same(opened(tmp_path), arrays, "float32")
+    assert opened(tmp_path).quarantine == {}
+
+
+def with_shape(content: bytes, shape: bytes) -> bytes:
+    """Change what a file says of itself, and nothing else."""
+    return content.replace(b"(2, 2, 6), }".ljust(len(shape)), shape.ljust(12))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1],
+        lambda content: content[:40],
+        lambda content: b"",
+        lambda content: b"not NumPy's at all",
+        lambda content: with_shape(content, b"(2, -2, 6), }"),
+        lambda content: with_shape(content, b"(99999999999, 2, 6), }"),
+        lambda content: with_shape(content, b"(4294967296, 4294967296, 6), }"),
+        lambda content: with_shape(content, b"(2, 2, 6), 'and': open('x')}"),
+    ],
+)
+def test_a_damaged_file_goes_to_quarantine(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    source = as_folder(tmp_path / "features", features())
+    file = source / f"{IDS[0]}.npy"
+    damaged = damage(file.read_bytes())
+    assert damaged != file.read_bytes()
+    file.write_bytes(damaged)
+    summary = import_features(settings(tmp_path, source))
+    (one,) = summary.quarantined
+    assert (one.id, one.content_hash, one.reason) == (IDS[0], None, "unreadable")
+    assert len(opened(tmp_path).ids) == 63
+
+
+def test_numbers_too_large_for_float16(tmp_path: Path) -> None:
+    arrays = features()
+    arrays[IDS[5]][0, 0, 0] = -1e5
+    source = as_npz(tmp_path / "features.npz", arrays)
+    summary = import_features(settings(tmp_path, source, dtype="float16"))
+    (one,) = summary.quarantined
+    assert one.reason == "overflow"
+    assert one.detail == "100000 does not fit float16: import with --dtype float32"
+    summary = import_features(settings(tmp_path, source, dtype="float32"))
+    assert summary.quarantined == []
+
+
+def test_utterances_without_a_frame_between_others(tmp_path: Path) -> None:
+    arrays = features(layers=None)
+    arrays[IDS[1]] = arrays[IDS[1]][:0]
+    summary = import_features(settings(tmp_path, as_emotion2vec(tmp_path / "a.npy", arrays)))
+    assert [(one.id, one.reason) for one in summary.quarantined] == [(IDS[1], "empty")]
+    del arrays[IDS[1]]
+    assert_same(opened(tmp_path), arrays, "float32")
+
+
+# A source that is of no use -----------------------------------------------------------------------
+
+
+def spoilt_npz(tmp_path: Path, **changes: Any) -> Path:
+    feats, lengths = end_to_end(features())
+    arrays: dict[str, Any] = {"feats": feats, "lengths": np.array(lengths), "keys": np.array(IDS)}
+    arrays.update(changes)
+    path = tmp_path / "features.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"lengths": np.full(64, 3)}, "add up to 192 frames, and it holds 191"),
+        ({"lengths": np.arange(64) - 5}, "hold -5: give 0 or more"),
+        ({"lengths": np.ones(64)}, "lengths in"),
+        ({"keys": np.array(IDS[:60])}, "64 lengths and 60 keys"),
+        ({"keys": np.array([*IDS[:63], IDS[0]])}, f"1 utterances twice, such as '{IDS[0]}'"),
+        ({"keys": np.arange(64)}, "store a list of texts"),
+        ({"keys": np.array([b"\xff"] * 64)}, "not UTF-8"),
+        ({"keys": np.array([*IDS[:62], "x", "y"])}, "2 utterances that the manifest has not, such"),
+        ({"feats": None}, "holds no array 'feats'"),
+        ({"feats": np.zeros(7)}, "have the shape (7,): give (frames, dim)"),
+        ({"feats": np.zeros((191, 6), dtype="int8")}, "it holds int8 and no floating-point"),
+        ({"feats": np.full((191, 6), np.nan)}, "none of the 64 features in"),
+        ({"feats": np.array([object()] * 7)}, "array 'feats': it holds pickled objects, which are"),
+        ({"keys": np.array(list(IDS), dtype=object)}, "array 'keys': it holds pickled objects"),
+    ],
+)
+def test_an_npz_that_contradicts_itself(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    path = spoilt_npz(tmp_path, **changes)
+    sentence = refusal(settings(tmp_path, path))
+    assert words in sentence
+    assert str(path) in sentence
+    assert FeatureCache(tmp_path / "cache").entries("theirs") == []
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_damaged_npz(tmp_path: Path, packed: bool) -> None:
+    path = as_npz(tmp_path / "features.npz", features(), packed)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        at = archive.getinfo("feats.npy").header_offset
+    flipped = bytearray(whole)
+    flipped[at + 500] ^= 4
+    for content in (bytes(flipped), whole[:-10], whole[: len(whole) // 2], b""):
+        path.write_bytes(content)
+        assert "is damaged, or no .npz" in refusal(settings(tmp_path, path))
+
+
+class Malicious:
+    """What runs when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.trace,)
+
+
+def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
+    trace = tmp_path / "executed"
+    bomb = np.array([Malicious(trace)], dtype=object)
+    folder = as_folder(tmp_path / "folder", {IDS[0]: bomb, IDS[1]: bomb})
+    (folder / f"{IDS[1]}.npy").write_bytes(pickle.dumps(Malicious(trace)))
+    shutil.copy(folder / f"{IDS[0]}.npy", tmp_path / "x.npy")
+    (tmp_path / "x.lengths").write_text("1\n")
+    (tmp_path / "x.emo").write_text(f"{IDS[0]}\tsad\n")
+    np.savez(tmp_path / "x.npz", feats=bomb, lengths=[1], keys=[IDS[0]])
+    for source in (folder, tmp_path / "x.npy", tmp_path / "x.npz"):
+        sentence = refusal(settings(tmp_path, source))
+        assert "it holds pickled objects, which are refused because reading them runs" in sentence
+    assert not trace.exists()
+    with (folder / f"{IDS[1]}.npy").open("rb") as file:
+        pickle.load(file)
+    assert trace.exists()  # so it would have been seen
+
+
+def test_emotion2vec_without_what_belongs_to_it(tmp_path: Path) -> None:
+    source = as_emotion2vec(tmp_path / "train.npy", features(), emo=False)
+    lengths = tmp_path / "train.lengths"
+    assert "64 lengths and 62 utterances in the manifest" in refusal(
+        settings(tmp_path, source, manifest=manifest(tmp_path / "few.csv", IDS[:62]))
+    )
+    lengths.write_text(lengths.read_text().replace("2\n", "two\n", 1))
+    assert f"{lengths}, line 1: 'two' is no whole number" in refusal(settings(tmp_path, source))
+    lengths.unlink()
+    assert "has no train.lengths beside it" in refusal(settings(tmp_path, source))
+
+
+def test_emotion2vec_without_ids_needs_a_manifest(tmp_path: Path) -> None:
+    source = as_emotion2vec(tmp_path / "train.npy", features(), emo=False)
+    import_features(settings(tmp_path, source))
+    sentence = refusal(settings(tmp_path, source, manifest=None), UsageError)
+    assert "has no train.emo beside it" in sentence
+    assert "give --manifest" in sentence
+
+
+def test_the_folder_of_emotion2vec_files_is_not_taken_for_utterances(tmp_path: Path) -> None:
+    (tmp_path / "feats").mkdir()
+    source = as_emotion2vec(tmp_path / "feats" / "train.npy", features())
+    assert f"give the file, {source}, and not the folder" in refusal(
+        settings(tmp_path, source.parent)
+    )
+
+
+def test_a_source_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "features.pt").write_bytes(b"PK")
+    assert "there is no" in refusal(settings(tmp_path, tmp_path / "nowhere.npy"), UsageError)
+    assert "holds no .npy file" in refusal(settings(tmp_path, tmp_path / "empty"))
+    assert "no features that can be imported" in refusal(
+        settings(tmp_path, tmp_path / "features.pt")
+    )
+
+
+def test_without_a_manifest_a_new_dataset_is_refused(tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "features", features())
+    sentence = refusal(settings(tmp_path, source, manifest=None), UsageError)
+    assert "give --manifest" in sentence
+    assert "training needs labels" in sentence
+    assert not list(tmp_path.glob("cache/theirs/*"))
+
+
+def test_a_dataset_of_a_name_that_leads_elsewhere(tmp_path: Path) -> None:
+    source = as_folder(tmp_path / "features", features())
+    refusal(settings(tmp_path, source, dataset="../theirs"), CacheError)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "bfloat16"},
+        {"shard_mib": 0},
+        {"encoder": ""},
+        {"modality": "../speech"},
+        {"layers": ()},
+        {"layers": (0, 0)},
+        {"layers": (-1,)},
+    ],
+)
+def test_settings_that_cannot_be_meant(tmp_path: Path, changes: dict[str, Any]) -> None:
+    wanted = settings(tmp_path, tmp_path)
+    with pytest.raises(UsageError):
+        replace(wanted, **changes)
+
+
+def test_a_summary_as_json(tmp_path: Path) -> None:
+    arrays = {**features(), IDS[0]: np.zeros((2, 0, DIM), dtype="float32")}
+    source = as_folder(tmp_path / "features", arrays)
+    summary = import_features(settings(tmp_path, source)).as_json()
+    assert json.loads(json.dumps(summary))["new"] == 63
+    assert summary["quarantined"][0]["reason"] == "empty"
+    assert Path(summary["entry"]).is_dir()

@@ -1,0 +1,103 @@
+"""Extraction into a place that fails, as a user meets it: one sentence, and nothing is lost."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mser.cache import CacheError, EntryWriter, FeatureCache, Features
+from mser.cache.storage import leases
+from mser.pipeline.extract import ExtractSettings, extract
+from mser.tests.support.cache_entries import same_bits
+from mser.tests.support.cache_processes import MINDING, check_sentence, permissions
+
+
+def extract_by(
+    by: list[str], corpus: Path, cache: Path, encoder: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(*by, str(Path(sys.executable).parent / "mser"), "extract", "--dataset", "synthetic"),
+            *("--root", str(corpus), "--cache", str(cache), "--modalities", "speech"),
+            *("--speech-encoder", encoder, "--device", "cpu", *options),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+
+
+@permissions
+def test_an_extraction_into_a_folder_that_refuses_is_one_sentence(
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+) -> None:
+    tmp_path.chmod(0o555)
+    done = extract_by(MINDING, corpus_root, tmp_path / "cache", encoders["speech"])
+    tmp_path.chmod(0o755)
+    assert (done.returncode, done.stdout) == (1, "")
+    (said,) = done.stderr.splitlines()
+    check_sentence(said, tmp_path / "cache", "Permission denied; choose another")
+
+
+def test_an_extraction_that_fills_the_disk_is_one_sentence_and_goes_on(
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+) -> None:
+    speech = {"speech": encoders["speech"]}
+    part = ExtractSettings("synthetic", corpus_root, tmp_path, speech, workers=0, limit=4)
+    extract(part)
+    before = FeatureCache(tmp_path).open("synthetic")
+    contents = {id: before[id].copy() for id in before.ids}
+
+    full = extract_by(
+        ["prlimit", "--fsize=100000"],
+        corpus_root,
+        tmp_path,
+        encoders["speech"],
+        *("--limit", "16", "--workers", "0"),
+    )
+    assert full.returncode == 1
+    (said,) = full.stderr.splitlines()
+    check_sentence(said, tmp_path, "File too large; make room")
+    entry = FeatureCache(tmp_path).open("synthetic")
+    assert all(same_bits(entry[id], states) for id, states in contents.items())
+
+    extract(replace(part, limit=16))
+    entry = FeatureCache(tmp_path).open("synthetic")
+    assert len(entry) == 16
+    assert all(same_bits(entry[id], states) for id, states in contents.items())
+
+
+def test_a_place_that_goes_away_during_an_extraction(
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, away = tmp_path / "cache", tmp_path / "away"
+    speech = {"speech": encoders["speech"]}
+    settings = ExtractSettings(
+        "synthetic", corpus_root, root, speech, workers=0, limit=12, shard_mib=0.1
+    )
+    original = EntryWriter.write_shard
+    written: list[int] = []
+
+    def too_late(self: EntryWriter, number: int, utterances: Sequence[Features]) -> str:
+        if len(written) == 2:
+            root.rename(away)
+        written.append(number)
+        return original(self, number, utterances)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EntryWriter, "write_shard", too_late)
+        with pytest.raises(CacheError) as raised:
+            extract(settings)
+    check_sentence(str(raised.value), root, "still mounted?")
+    assert not root.exists()
+    away.rename(root)
+    # The lease that could not be given back is this process's, which would have ended by now.
+    monkeypatch.setattr(leases, "DEAD_AFTER", 0)
+    (one,) = extract(settings).modalities
+    assert one.present > 0
+    assert one.present + one.new == 12
+    assert len(FeatureCache(root).open("synthetic")) == 12

@@ -1,0 +1,58 @@
+"""Stage one end to end: what is in the cache is what the encoders give."""
+
+import numpy as np
+
+from mser.cache import FeatureCache
+from mser.pipeline.corpora import load_corpus
+from mser.pipeline.extract.audio import decode, read_clip
+from mser.tests.support.extract_runs import assert_all_direct, assert_rounded, direct, entry, run
+from mser.tests.support.meld_tree import IDS, SPEECH_IDS, TEXT_IDS, clip
+
+
+def test_every_feature_of_meld_equals_a_direct_forward_pass(meld_filled, meld_original, encoders):
+    folder, _ = meld_filled
+    assert set(entry(folder, "speech").ids) == SPEECH_IDS
+    assert set(entry(folder, "text").ids) == TEXT_IDS
+    left_out = {"speech": IDS - SPEECH_IDS, "text": IDS - TEXT_IDS}
+    corpus = load_corpus("meld", meld_original)
+    assert_all_direct(folder, corpus, encoders, "meld", left_out)
+
+
+def test_every_feature_of_the_synthetic_corpus_equals_a_direct_forward_pass(
+    filled_cache, corpus_root, encoders
+):
+    corpus = load_corpus("synthetic", corpus_root)
+    for modality in encoders:
+        stored = entry(filled_cache, modality, "synthetic")
+        assert list(stored.ids) == sorted(one.id for one in corpus.utterances)
+    assert_all_direct(filled_cache, corpus, encoders, "synthetic")
+
+
+def test_the_manifest_keeps_the_whole_corpus(meld_filled):
+    folder, _ = meld_filled
+    manifest = FeatureCache(folder).read_manifest("meld", entry(folder, "text").manifest)
+    rows = {row["id"]: row for row in manifest.to_pylist()}
+    assert set(rows) == IDS
+    assert rows["train/dia0_utt1"]["text"] == "You’ve had the time."
+    assert rows["train/dia0_utt4"]["audio"] == "train/train_splits/dia0_utt4.mp4"
+
+
+def test_float32_is_kept_in_full_beside_float16(meld, filled, encoders):
+    speech = {"speech": encoders["speech"]}
+    run(meld, filled, speech, dtype="float32")
+    half, full = sorted(FeatureCache(filled).entries("meld", "speech"), key=lambda e: e.spec.dtype)
+    assert (half.spec.dtype, full.spec.dtype) == ("float16", "float32")
+    assert set(full.ids) == SPEECH_IDS
+    for id in SPEECH_IDS:
+        expected = direct(encoders["speech"], decode(read_clip(clip(meld, id))))
+        assert full[id].dtype == np.float32
+        error = np.linalg.norm(full[id] - expected, axis=-1)
+        assert (error <= 1e-5 * np.linalg.norm(expected, axis=-1)).all()
+
+
+def test_layers_are_stored_as_chosen(meld, encoders, tmp_path):
+    run(meld, tmp_path / "cache", {"text": encoders["text"]}, layers="0,2")
+    stored = entry(tmp_path / "cache", "text")
+    assert stored.spec.layers == (0, 2)
+    expected = direct(encoders["text"], "No!")[[0, 2]]
+    assert_rounded(stored["train/dia1_utt0"], expected)

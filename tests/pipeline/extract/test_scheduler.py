@@ -1,0 +1,116 @@
+"""One corpus at a scheduler that somebody runs, whatever goes away meanwhile: the same bits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from distributed import Client
+
+from mser.cache import verify
+from mser.pipeline.corpora import synthetic
+from mser.tests.support.dask_processes import ENVIRONMENT, kill, started, wait_for
+from mser.tests.support.extract_runs import entry, shards_now
+
+UTTERANCES = 16
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("scheduled") / "corpus"
+    synthetic.make(root, utterances_per_session=UTTERANCES // 4)
+    return root
+
+
+def start(root: Path, cache: Path, encoders: dict[str, str], *options: object):
+    command = [
+        *(str(Path(sys.executable).parent / "mser"), "extract", "--dataset", "synthetic"),
+        *("--root", root, "--cache", cache, "--json", "--device", "cpu", "--shard-mib", "0.001"),
+        *("--speech-encoder", encoders["speech"], "--text-encoder", encoders["text"], *options),
+    ]
+    return subprocess.Popen(
+        list(map(str, command)),
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finished(process: subprocess.Popen[str]) -> dict[str, int]:
+    """Wait for a run; return how many utterances of each modality are new."""
+    out, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, "")
+    return {one["modality"]: one["new"] for one in json.loads(out)["modalities"]}
+
+
+def committed(cache: Path) -> list[Path]:
+    return [path for path in shards_now(cache) if not path.name.startswith(".")]
+
+
+def checksums(cache: Path, modality: str) -> dict[str, str]:
+    one = entry(cache, modality, "synthetic")
+    assert not verify(one.folder).damage
+    table = one.index.table
+    return dict(zip(table["id"].to_pylist(), table["checksum"].to_pylist(), strict=True))
+
+
+@pytest.fixture(scope="module")
+def expected(corpus, encoders, tmp_path_factory):
+    """Modality → id → checksum, of a run in one process."""
+    cache = tmp_path_factory.mktemp("alone")
+    finished(start(corpus, cache, encoders, "--workers", 0))
+    found = {modality: checksums(cache, modality) for modality in encoders}
+    assert {modality: len(one) for modality, one in found.items()} == dict.fromkeys(
+        encoders, UTTERANCES
+    )
+    assert len(set(found["speech"].values())) == UTTERANCES  # texts recur
+    return found
+
+
+def test_workers_that_die_and_leave_cost_nothing(corpus, encoders, expected, tmp_path):
+    cache = tmp_path / "cache"
+    with started(tmp_path, workers=3) as there:
+        running = start(corpus, cache, encoders, "--scheduler", there.address)
+        wait_for(lambda: committed(cache), running)
+        kill(there.workers[0])
+        with Client(there.address, set_as_default=False) as client:
+            client.retire_workers(list(client.nthreads())[:1])
+        new = finished(running)
+        # Others' scheduler and workers are left as they were, with nothing of ours on them.
+        with Client(there.address, set_as_default=False) as client:
+            assert len(client.nthreads()) >= 1
+            assert client.run_on_scheduler(_tasks) == 0
+    # What a worker had committed and could not say before it died is there without being new.
+    for modality in encoders:
+        assert UTTERANCES - 4 <= new[modality] <= UTTERANCES
+        assert checksums(cache, modality) == expected[modality]
+
+
+def _tasks(dask_scheduler) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(
+    corpus, encoders, expected, tmp_path
+):
+    cache = tmp_path / "cache"
+    with started(tmp_path, workers=1) as there:
+        running = start(corpus, cache, encoders, "--scheduler", there.address)
+        wait_for(lambda: committed(cache), running)
+        os.killpg(there.scheduler.pid, signal.SIGKILL)
+        out, err = running.communicate(timeout=120)
+    assert (running.returncode, out) == (1, "")
+    assert err == (
+        f"mser: the scheduler at {there.address} went away: what was finished is kept; start one "
+        "and run the same command again\n"
+    )
+    before = {path: path.stat().st_mtime_ns for path in committed(cache)}
+    new = finished(start(corpus, cache, encoders, "--workers", 0))
+    assert 0 < sum(new.values()) < 2 * UTTERANCES
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for modality in encoders:
+        assert checksums(cache, modality) == expected[modality]

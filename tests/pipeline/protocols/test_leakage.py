@@ -1,0 +1,201 @@
+"""The leakage check: what it finds, what it refuses, and what a person is told."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mser.pipeline.corpora import Utterance
+from mser.pipeline.errors import PipelineError
+from mser.pipeline.protocols.folds import PAIRS, PARTS, Fold
+from mser.pipeline.protocols.leakage import COLUMNS, Leakage, check_leakage
+from mser.pipeline.protocols.protocols import divide
+from mser.tests.support.small_corpora import actors, official, sessions, utterance
+
+NOTHING: dict[tuple[str, str], tuple[str, ...]] = dict.fromkeys(PAIRS, ())
+
+
+def fold(*utterances: Iterable[Utterance], name: str = "one") -> Fold:
+    train, validation, test = map(tuple, utterances)
+    return Fold(name, train, validation, test)
+
+
+def shared(leakage: Leakage) -> dict[tuple[str, str, str], tuple[int, tuple[int, int]]]:
+    return {(*one.parts, one.column): (len(one.values), one.utterances) for one in leakage.shared}
+
+
+def test_each_column_is_counted_for_each_pair_of_parts() -> None:
+    train = [
+        utterance("a", text="Yes. ", speaker="joey", dialogue="d1"),
+        utterance("b", text="No.", speaker="ross", dialogue="d1"),
+        utterance("c", text="No!", speaker="ross", dialogue="d2"),
+    ]
+    validation = [utterance("d", text="Oh.", speaker="joey", session="s1")]
+    test = [
+        utterance("e", text="yes.", speaker="ross", dialogue="d1", session="s1"),
+        utterance("f", text=" YES.", speaker="joey", dialogue="d3"),
+        utterance("g", text="Well.", speaker="joey", dialogue="d3"),
+    ]
+    hashes = {"a": "0a", "b": "0b", "f": "0b", "g": None, "d": None}
+    leakage = check_leakage([fold(train, validation, test)], NOTHING, hashes)
+    assert shared(leakage) == {
+        ("train", "validation", "speaker"): (1, (1, 1)),
+        ("train", "test", "audio"): (1, (1, 1)),
+        ("train", "test", "speaker"): (2, (3, 3)),
+        ("train", "test", "dialogue"): (1, (2, 1)),
+        ("train", "test", "text"): (1, (1, 2)),
+        ("validation", "test", "speaker"): (1, (1, 2)),
+        ("validation", "test", "session"): (1, (1, 1)),
+    }
+    assert leakage.not_given == ()
+    assert leakage.lines() == [
+        "train and validation share 1 speaker (in 1 utterance of the validation part)",
+        "train and test share 1 audio hash (in 1 utterance of the test part)",
+        "train and test share 2 speakers (in 3 utterances of the test part)",
+        "train and test share 1 dialogue (in 1 utterance of the test part)",
+        "train and test share 1 text (in 2 utterances of the test part)",
+        "validation and test share 1 speaker (in 2 utterances of the test part)",
+        "validation and test share 1 session (in 1 utterance of the test part)",
+        "1 test utterance of 1 dialogue that are divided among parts",
+    ]
+
+
+def test_what_is_unknown_or_empty_is_shared_with_nobody() -> None:
+    parts = [[utterance(id, text=" ")] for id in "abc"]
+    leakage = check_leakage([fold(*parts)], NOTHING, dict.fromkeys("abc"))
+    assert leakage.shared == ()
+    assert leakage.lines() == []
+    assert leakage.not_given == ("audio", "speaker", "dialogue", "session", "text")
+    assert leakage.as_json()["checked"] == ["id"]
+
+
+def test_folds_are_summed_up() -> None:
+    def named(name: str, *texts: str) -> Fold:
+        return fold(
+            [utterance("t", text=texts[0])],
+            [utterance("v", text="other")],
+            [utterance(f"{name}{n}", text=text) for n, text in enumerate(texts[1:])],
+            name=name,
+        )
+
+    folds = [named("x", "a", "a", "A"), named("y", "b", "b", "c"), named("z", "a", "b", "c")]
+    (line,) = check_leakage([*folds, named("w", "a", "A")], NOTHING).lines()
+    # 'a' is shared in two folds and counted once; three utterances of x and w have it, one of y b.
+    assert line == "train and test share 2 texts (in 4 utterances of the test part), 3 of 4 folds"
+
+
+def test_what_goes_into_the_metrics_is_plain_and_complete() -> None:
+    division = divide(sessions([4, 4], [5], [2, 3]), "leave-one-speaker-out")
+    found = check_leakage(division.folds, division.promises).as_json()
+    assert json.loads(json.dumps(found)) == found
+    assert found["checked"] == ["id", "speaker", "dialogue", "session"]
+    assert found["not_given"] == ["audio", "text"]
+    # The partners: one session and its dialogues in validation and test, and nothing in training.
+    assert {tuple(row["parts"]) for row in found["shared"]} == {("validation", "test")}
+    assert {row["column"] for row in found["shared"]} == {"session", "dialogue"}
+    first = next(r for r in found["shared"] if (r["fold"], r["column"]) == ("ses1_f", "dialogue"))
+    assert (first["values"], first["utterances"]) == (2, {"validation": 4, "test": 4})
+    assert found["divided_dialogues"][0] == {"fold": "ses1_f", "dialogues": 2, "test": 4}
+
+
+def test_where_dialogues_are_whole_none_is_divided() -> None:
+    division = divide(sessions([4, 4], [5, 2], [2, 3]), "leave-one-session-out")
+    leakage = check_leakage(division.folds, division.promises)
+    assert leakage.divided == ()
+    assert {one.parts for one in leakage.shared} == {("train", "validation")}
+
+
+@pytest.mark.parametrize("column", ["speaker", "dialogue", "session", "text", "audio", "id"])
+@pytest.mark.parametrize("parts", PAIRS)
+def test_what_a_protocol_promises_is_kept_or_refused(parts: tuple[str, str], column: str) -> None:
+    same = {column: "joey"} if column not in ("audio", "id") else {}
+    ids = {"train": "a", "validation": "b", "test": "c"}
+    if column == "id":
+        ids[parts[1]] = ids[parts[0]]
+    made = [
+        utterance(ids[part], text=f"I am {part}", **(same if part in parts else {}))
+        if column != "text"
+        else utterance(ids[part], text="Joey" if part in parts else "no")
+        for part in PARTS
+    ]
+    hashes = {ids[part]: "joey" if part in parts else part for part in PARTS}
+    one = fold(*([part] for part in made), name="Ses05")
+    kept = {**NOTHING, parts: tuple(name for name in COLUMNS if name != column)}
+    if column == "id":
+        kept[parts] = ("speaker",)  # one utterance has one of everything
+    given = hashes if column in ("audio", "id") else {}
+    check_leakage([one], kept, given)
+    what = "audio hash" if column == "audio" else column
+    value = ids[parts[0]] if column == "id" else "joey"
+    message = f"fold 'Ses05' leaks: {parts[0]} and {parts[1]} share the {what} '{value}'"
+    with pytest.raises(PipelineError, match=message):
+        check_leakage([one], {**NOTHING, parts: (column,)}, given)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_an_utterance_twice_in_a_part_is_refused(part: str) -> None:
+    made: dict[str, Sequence[Utterance]] = {one: [utterance(one)] for one in PARTS}
+    made[part] = [utterance("other"), utterance("x"), replace(utterance("x"), text="again")]
+    with pytest.raises(PipelineError, match=f"fold 'one' holds 'x' 2 times in its {part} part"):
+        check_leakage([fold(*(made[part] for part in PARTS))], NOTHING)
+
+
+def test_official_splits_that_share_speakers_pass_and_say_so() -> None:
+    division = divide(official(), "official")
+    lines = check_leakage(division.folds, division.promises).lines()
+    assert "train and test share 1 speaker (in 12 utterances of the test part)" in lines
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(PARTS),
+            st.sampled_from([None, "x", "y", "z"]),
+            st.sampled_from([None, "p", "q"]),
+        ),
+        max_size=30,
+    )
+)
+def test_the_counts_are_those_of_a_look_at_every_pair(rows: list[tuple[str, Any, Any]]) -> None:
+    corpus = [
+        (part, utterance(f"u{n}", speaker=speaker, dialogue=dialogue))
+        for n, (part, speaker, dialogue) in enumerate(rows)
+    ]
+    made = {name: [one for part, one in corpus if part == name] for name in PARTS}
+    leakage = check_leakage([fold(*(made[part] for part in PARTS))], NOTHING)
+    expected = {}
+    for first, second in PAIRS:
+        for column in ("speaker", "dialogue"):
+            both = [
+                (a, b)
+                for a in made[first]
+                for b in made[second]
+                if getattr(a, column) is not None and getattr(a, column) == getattr(b, column)
+            ]
+            if both:
+                expected[first, second, column] = (
+                    len({getattr(a, column) for a, _ in both}),
+                    (len({a.id for a, _ in both}), len({b.id for _, b in both})),
+                )
+    assert shared(leakage) == expected
+    divided = {
+        one.id
+        for one in made["test"]
+        if one.dialogue
+        and any(one.dialogue == o.dialogue for o in (*made["train"], *made["validation"]))
+    }
+    assert sum(one.utterances for one in leakage.divided) == len(divided)
+
+
+def test_clips_of_one_sound_under_two_names_are_found() -> None:
+    corpus = actors([3] * 10)
+    hashes: dict[str, str | None] = {one.id: one.id for one in corpus}
+    hashes["1001_0"] = hashes["1002_2"] = "the same"
+    division = divide(corpus, "speaker-folds")
+    found = check_leakage(division.folds, division.promises, hashes).shared
+    assert {value for one in found if one.column == "audio" for value in one.values} == {"the same"}

@@ -1,0 +1,234 @@
+"""An ablation: one command makes a table, and makes no part of it twice."""
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mser.pipeline.train import runner as training
+from mser.pipeline.train.jobs import Job, Report, Tick, do
+from mser.tests.conftest import Call
+
+OWN = """
+title = "Without the text"
+source = "a paper that nobody has written"
+preset = "own-preset.toml"
+metrics = ["wa", "macro_f1"]
+missing = ["text"]
+
+[[systems]]
+name = "linear, all"
+paper = { wa = 71.5, macro_f1 = 70 }
+
+[[systems]]
+name = "linear, one layer"
+paper = { wa = 60 }
+against = ["linear, all"]
+layer = "last"
+set = { "head.dropout" = 0.5, epochs = 2 }
+
+[[systems]]
+name = "query"
+head = "query"
+set = { "head.width" = 16, "head.n_attention_heads" = 2 }
+
+[[systems]]
+name = "speech alone"
+modalities = ["speech"]
+"""
+PRESET = """
+head = "linear"
+dataset = "synthetic"
+epochs = 1
+learning_rate = 0.01
+[head_options]
+dropout = 0.1
+"""
+SYSTEMS = ("linear-all", "linear-one-layer", "query", "speech-alone")
+
+
+@pytest.fixture
+def typed(tmp_path: Path, filled_cache: Path) -> list[object]:
+    """The command, typed where the files are."""
+    (tmp_path / "own.toml").write_text(OWN)
+    (tmp_path / "own-preset.toml").write_text(PRESET)
+    return ["ablate", "--preset", "own.toml", "--cache", filled_cache, "--device", "cpu"]
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
+    """How often each fold of each system was trained; after ten of them comes a Ctrl-C."""
+    counts: Counter[tuple[str, str]] = Counter()
+
+    def do_counted(job: Job, tick: Tick) -> Report:
+        if counts.total() == 10 and ctrl_c:  # in the middle of the third system
+            raise ctrl_c.pop()
+        counts[job.run.name, job.fold] += 1
+        return do(job, tick)
+
+    ctrl_c = [KeyboardInterrupt()]
+    monkeypatch.setattr(training, "do", do_counted)
+    return counts
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def metrics(system: str) -> Any:
+    return json.loads(Path("ablations", "own", system, "metrics.json").read_text())["aggregate"]
+
+
+def test_interrupted_an_ablation_goes_on_and_makes_the_table(
+    call: Call, typed: list[object], trained: Counter[tuple[str, str]], tmp_path: Path
+) -> None:
+    out = tmp_path / "ablations" / "own"
+    code, _, err = call(*typed)
+    assert code == 1
+    assert err.splitlines()[-1].startswith("mser: interrupted: what was finished is kept")
+    assert "| query | – |" in (out / "table.md").read_text()  # the table as far as it is
+    assert "| linear, all | – |" not in (out / "table.md").read_text()
+
+    code, said, err = call(*typed)
+    assert code == 0, err
+    folds = [f"ses0{n}" for n in (1, 2, 3, 4)]
+    assert trained == {(system, fold): 1 for system in SYSTEMS for fold in folds}
+    assert said.count("query on synthetic") == 1
+
+    code, said, err = call(*typed, "--json")
+    assert (code, trained.total()) == (0, 16)
+    result = json.loads(said)
+    assert [row["system"] for row in result["rows"][::2]] == [
+        *("linear, all", "linear, one layer", "query", "speech alone")
+    ]
+
+    # What the tables say is what the runs say, and the paper's figures stand beside.
+    table = (out / "table.md").read_text()
+    assert table.startswith("# Without the text\n")
+    assert "Paper: a paper that nobody has written." in table
+    head = "| system | WA | WA, paper | macro F1 | macro F1, paper | gain in WA [95 %] |"
+    assert head in table
+    wa, f1 = (metrics("linear-all")[one] for one in ("wa", "macro_f1"))
+    assert (
+        f"| linear, all | {100 * wa['mean']:.2f} ± {100 * wa['std']:.2f} | 71.50 "
+        f"| {100 * f1['mean']:.2f} ± {100 * f1['std']:.2f} | 70.00 |  |"
+    ) in table
+    without = json.loads((out / "query" / "without-text.json").read_text())["aggregate"]["wa"]
+    assert f"| query, without text | {100 * without['mean']:.2f} ± " in table
+    assert "| speech alone, without text | – |  | – |  |  |" in table
+    found = rows(out / "table.csv")
+    assert len(found) == 4 * 2 * 2
+    for row in found:
+        if row["system"] == "linear, one layer" and not row["missing"]:
+            scored = metrics("linear-one-layer")[row["metric"]]
+            for key in ("mean", "std", "pooled"):
+                assert float(row[key]) == scored[key]
+            assert [float(row["ci95_low"]), float(row["ci95_high"])] == scored["pooled_ci95"]
+            assert row["paper_percent"] == ("60" if row["metric"] == "wa" else "")
+        if row["missing"]:
+            assert row["paper_percent"] == ""
+            assert (row["mean"] == "") is (row["system"] == "speech alone")
+
+    # The presets and the systems are what was trained.
+    configs = [(out / system / "config.toml").read_text() for system in SYSTEMS]
+    assert ["dropout = 0.1" in one for one in configs] == [True, False, False, True]
+    assert "dropout = 0.5" in configs[1]
+    assert 'layer = "last"' in configs[1]
+    assert 'head = "query"' in configs[2]
+    assert "[encoders.text]" not in configs[3]
+
+    # Other settings belong in another folder.
+    before = (out / "table.md").read_bytes()
+    code, said, err = call(*typed, "--set", "learning_rate=0.02")
+    assert (code, said, err.count("\n")) == (2, "", 1)
+    assert "with learning_rate = 0.01 and not 0.02: give another folder with --out" in err
+    assert (out / "table.md").read_bytes() == before
+    assert trained.total() == 16
+
+
+GAIN = """
+title = "Against the better of two"
+preset = "own-preset.toml"
+metrics = ["ua"]
+
+[[systems]]
+name = "both"
+against = ["text", "speech"]
+
+[[systems]]
+name = "text"
+modalities = ["text"]
+
+[[systems]]
+name = "speech"
+modalities = ["speech"]
+"""
+
+
+def test_a_system_is_held_against_the_better_of_two_others(
+    call: Call, typed: list[object], tmp_path: Path
+) -> None:
+    (tmp_path / "own.toml").write_text(GAIN)
+    assert call(*typed)[0] == 0
+    out = tmp_path / "ablations" / "own"
+    best = max(("text", "speech"), key=lambda one: metrics(one)["ua"]["mean"])
+    _, said, _ = call("compare", out / best, out / "both", "--metric", "ua", "--json")
+    expected = json.loads(said)["metrics"]["ua"]
+    (row,) = [row for row in rows(out / "table.csv") if row["gain"]]
+    assert (row["system"], row["against"]) == ("both", best)
+    assert float(row["gain"]) == expected["difference"]
+    low, high = (float(row[f"gain_ci95_{end}"]) for end in ("low", "high"))
+    assert [low, high] == expected["difference_ci95"]
+    table = (out / "table.md").read_text()
+    gain = f"{100 * expected['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {best}"
+    assert "| system | UA | gain in UA [95 %] |" in table
+    assert table.count(f" | {gain} |") == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (("title =", "titel ="), "did you mean 'title'"),
+        (('title = "Without the text"', ""), "own.toml does not say its title"),
+        (('preset = "own-preset.toml"', ""), "own.toml does not say its preset"),
+        (('name = "query"', ""), "system 3 does not say its name"),
+        (('name = "query"', "name = 3"), "system 3: name = 3: write a text"),
+        (('name = "query"', 'name = "linear, all!"'), "two systems have the same name"),
+        (('"macro_f1"]', '"f1"]'), "unknown metric in own.toml 'f1'"),
+        (("wa = 60", "war = 60"), "unknown metric in system 2 'war'"),
+        (('["text"]', '["texts"]'), "unknown modality in own.toml 'texts'"),
+        (('["text"]', '"text"'), "missing = 'text': write a list"),
+        (("epochs = 2", "epoch = 2"), "did you mean 'epochs'"),
+        (('head = "query"', 'head = "queri"'), "did you mean 'query'"),
+        (
+            ('["linear, all"]', '["linear, al"]'),
+            "unknown system in against of 'linear, one layer'",
+        ),
+        (("head.width", "head.widht"), "did you mean 'width'"),
+        (('layer = "last"', "layer = 3"), "system 2: layer = 3: write a text"),
+        (("own-preset.toml", "gone.toml"), "preset gone.toml: No such file"),
+    ],
+)
+def test_an_ablation_that_cannot_be_meant_is_one_sentence(
+    call: Call, typed: list[object], tmp_path: Path, changed: tuple[str, str], says: str
+) -> None:
+    old, new = changed
+    assert OWN.count(old) == 1
+    (tmp_path / "own.toml").write_text(OWN.replace(old, new))
+    code, out, err = call(*typed)
+    assert (code, out) == (2, "")
+    assert err.startswith("mser: ")
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def test_an_ablation_without_systems(call: Call, typed: list[object], tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(OWN[: OWN.index("[[systems]]")])
+    assert "own.toml does not say its systems" in call(*typed)[2]
+    (tmp_path / "own.toml").write_text("systems = []\n" + OWN[: OWN.index("[[systems]]")])
+    code, _, err = call(*typed)
+    assert (code, "has no systems" in err) == (2, True)

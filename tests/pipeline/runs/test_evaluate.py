@@ -1,0 +1,159 @@
+"""A finished run on its test parts again, also with a modality missing."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mser.heads import HEADS
+from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.evaluation.metrics import METRICS
+from mser.pipeline.runs import evaluate
+from mser.pipeline.train import Run, train_head
+from mser.tests.conftest import Call
+from mser.tests.support.train_runs import made, made_both, made_cache, official, rows, tiny
+
+# Each modality tells a half of what there is to know: angry or happy from neutral or sad, and
+# angry or neutral from happy or sad.
+HALVES = {"speech": (0, 0, 1, 1), "text": (0, 1, 0, 1)}
+LEARNT = ("epochs=6", "learning_rate=0.01", "batch_size=16")
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of both modalities, each of which tells a half. Do not change them."""
+    corpus = official(train=96, validation=16, test=48)
+    return made_both(tmp_path_factory.mktemp("halves") / "cache", corpus, tells=HALVES)
+
+
+@pytest.fixture(scope="module", params=sorted(HEADS))
+def run(
+    request: pytest.FixtureRequest, halves: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A finished run with two seeds."""
+    out = tmp_path_factory.mktemp("evaluated") / request.param
+    return train_head(tiny(request.param, halves, out, *LEARNT, seeds=(0, 1)))
+
+
+def wa(facts: dict[str, dict[str, dict[str, float]]]) -> float:
+    return facts["aggregate"]["wa"]["mean"]
+
+
+def test_a_head_needs_both_halves_and_gets_along_with_one(run: Run) -> None:
+    again = evaluate(run.path, device="cpu")
+    assert again.facts["aggregate"] == run.metrics["aggregate"]
+    assert again.facts["as_trained"] == run.metrics["aggregate"]
+    assert wa(again.facts) > 0.7  # one half alone would give 0.5 at best
+    without = {}
+    for missing in ("speech", "text"):
+        found = evaluate(run.path, [missing], device="cpu")
+        assert found.path == run.path / f"without-{missing}.json"
+        assert json.loads(found.path.read_text()) == found.facts
+        for metric in METRICS:
+            scored = found.facts["aggregate"][metric]
+            assert all(math.isfinite(scored[one]) for one in ("mean", "std", "pooled"))
+        without[missing] = found.facts["aggregate"]
+        assert wa(found.facts) < wa(again.facts) - 0.1
+    assert without["speech"] != without["text"]
+    metrics = json.loads((run.path / "metrics.json").read_text())
+    assert metrics == run.metrics  # the run itself stays as it is
+
+
+@pytest.mark.parametrize("head", ["query", "hbf"])
+def test_trained_with_masking_a_head_knows_the_label_from_either(
+    head: str, tmp_path: Path, told_twice: Path
+) -> None:
+    asked = (*LEARNT, "head.masking=0.4")
+    done = train_head(tiny(head, told_twice, tmp_path / "run", *asked))
+    assert wa(done.metrics) > 0.9
+    for missing in ("speech", "text"):
+        assert wa(evaluate(done.path, [missing], device="cpu").facts) > 0.6  # chance is 0.25
+
+
+@pytest.fixture(scope="module")
+def told_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of both modalities, each of which tells the label. Do not change them."""
+    corpus = official(train=96, validation=16, test=48)
+    return made_both(tmp_path_factory.mktemp("twice") / "cache", corpus)
+
+
+@pytest.fixture(scope="module")
+def linear(halves: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A short run. Do not change its folder: copy it."""
+    return train_head(tiny("linear", halves, tmp_path_factory.mktemp("linear") / "run"))
+
+
+def test_through_the_command_line(call: Call, linear: Run, tmp_path: Path) -> None:
+    run = shutil.copytree(linear.path, tmp_path / "run")
+    code, out, err = call("evaluate", run, "--missing", "text", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "linear on made-up, without text" in out
+    for name in ("as trained", "without text", "chance"):
+        assert any(line.strip().startswith(name) for line in out.splitlines())
+    code, out, err = call("evaluate", run, "--json", "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["aggregate"] == linear.metrics["aggregate"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "says"),
+    [
+        ("texts", "did you mean 'text'"),
+        ("vision", "unknown modality of this run 'vision'"),
+        ("speech,text", "has no modality but speech, text: nothing would be left"),
+    ],
+)
+def test_what_cannot_be_missing_is_one_sentence(
+    call: Call, linear: Run, missing: str, says: str
+) -> None:
+    code, out, err = call("evaluate", linear.path, "--missing", missing)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+def test_the_only_modality_cannot_be_missing(tmp_path: Path) -> None:
+    done = train_head(made(made_cache(tmp_path / "cache", official()), tmp_path / "run"))
+    with pytest.raises(UsageError, match="nothing would be left"):
+        evaluate(done.path, ["speech"])
+
+
+def test_what_is_no_finished_run_is_one_sentence(linear: Run, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not the folder of a run"):
+        evaluate(tmp_path)
+    run = shutil.copytree(linear.path, tmp_path / "run")
+    (run / "metrics.json").unlink()
+    with pytest.raises(UsageError, match="is it the folder of a finished run"):
+        evaluate(run)
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"no tensors at all"])
+def test_a_damaged_checkpoint_is_one_sentence(
+    linear: Run, tmp_path: Path, damage: bytes | None
+) -> None:
+    run = shutil.copytree(linear.path, tmp_path / "run")
+    (file,) = (run / "checkpoints").iterdir()
+    file.unlink()
+    if damage is not None:
+        file.write_bytes(damage)
+    with pytest.raises(PipelineError, match="is damaged or not there") as raised:
+        evaluate(run, device="cpu")
+    assert str(file) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_the_cache_may_have_moved_or_changed(linear: Run, halves: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(linear.path, tmp_path / "run")
+    moved = shutil.copytree(halves, tmp_path / "elsewhere")
+    found = evaluate(run, cache=str(moved), device="cpu")
+    assert found.facts["aggregate"] == linear.metrics["aggregate"]
+    assert found.facts["notes"] == linear.metrics["notes"]
+    corpus = official(train=96, validation=16, test=48)
+    other = made_both(tmp_path / "other", corpus)
+    found = evaluate(run, cache=str(other), device="cpu")
+    assert "the features are not those that it was trained on" in found.facts["notes"]
+    fewer = made_both(tmp_path / "fewer", official(train=96, validation=16, test=40))
+    with pytest.raises(UsageError, match=r"cannot give 8 of its utterances .* 'test/u40'"):
+        evaluate(run, cache=str(fewer), device="cpu")
+    assert len(rows(linear)) == 48

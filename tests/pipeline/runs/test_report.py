@@ -1,0 +1,313 @@
+"""The page on finished runs: what is on it, and that it needs nothing but itself."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mser.pipeline.evaluation.compare import compare
+from mser.pipeline.runs.charts import Curve, interval_chart, line_chart, mean_curve, ticks
+from mser.pipeline.runs.report import report
+from mser.pipeline.train import train_head
+from mser.tests.conftest import Call
+from mser.tests.pipeline.commands.test_cli import is_one_sentence
+from mser.tests.support.train_runs import CLASSES, made, made_cache, official, read_json, utterance
+
+_VOID = {"meta", "br"}  # what HTML never closes
+
+
+class Page(HTMLParser):
+    """Reads a page into sections of tables, and refuses tags that are not closed in order."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.heading = ""
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text = ""
+        self.source = path.read_text(encoding="utf-8")
+        self.feed(self.source)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in _VOID or str(self.get_starttag_text()).endswith("/>"):
+            return
+        self.open.append(tag)
+        if tag in ("h1", "h2", "h3"):
+            self.heading = ""
+        if tag == "tr":
+            self.tables.setdefault(self.heading, []).append([])
+        if tag in ("td", "th"):
+            self.tables[self.heading][-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not set(self.open) & {"style", "title"}:
+            self.text += data
+        if self.open and self.open[-1] in ("h1", "h2", "h3"):
+            self.heading += data
+        if {"td", "th"} & set(self.open):
+            self.tables[self.heading][-1][-1] += data
+
+    def rows(self, heading: str) -> dict[str, list[str]]:
+        """First cell → the others, of the table below a heading."""
+        (found,) = (rows for name, rows in self.tables.items() if name.startswith(heading))
+        return {row[0]: row[1:] for row in found}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of finished runs. Do not change them: copy them."""
+    root = tmp_path_factory.mktemp("report")
+    corpus = official(test=16)
+    unknown = utterance("train/nobody", split="train", label=None)
+    cache = made_cache(root / "cache", [*corpus, unknown])
+    other = made_cache(root / "other", official(test=12))
+    return {
+        "plain": train_head(made(cache, root / "plain", "epochs=1")).path,
+        "tuned": train_head(
+            made(cache, root / "tuned", "learning_rate=0.05", "head.dropout=0.25", seeds=(0, 1))
+        ).path,
+        "elsewhere": train_head(made(other, root / "elsewhere", "epochs=1")).path,
+    }
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+# One run ------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_what_the_run_folder_says(runs: dict[str, Path], tmp_path: Path) -> None:
+    made_page = report([runs["tuned"]], tmp_path / "new folder" / "page.html")
+    page = Page(made_page.path)
+    metrics = read_json(runs["tuned"] / "metrics.json")
+    wa = metrics["aggregate"]["wa"]
+
+    scores = page.rows("Scores")
+    assert scores["mean ± std"][0] == f"{percent(wa['mean'])} ± {percent(wa['std'])}"
+    assert scores["pooled"][0].startswith(percent(wa["pooled"]))
+    assert scores["95 % interval"][0] == " … ".join(map(percent, wa["pooled_ci95"]))
+    assert scores["chance"][0] == percent(metrics["chance"]["wa"]["mean"])
+
+    of_class = page.rows("Classes")
+    for name in CLASSES:
+        known = metrics["pooled"]["per_class"][name]
+        assert of_class[name][1] == ("–" if known["recall"] is None else percent(known["recall"]))
+        assert of_class[name][3] == str(known["support"])
+
+    confusion = page.rows("Confusion matrix")
+    for name, counts in zip(CLASSES, metrics["pooled"]["confusion"], strict=True):
+        shares = [f"{percent(n / max(1, sum(counts)))} %{n}" for n in counts]
+        assert confusion[name] == shares
+
+    assert page.rows("Settings") == {
+        "setting": ["value", "default"],
+        "learning_rate": ["0.05", "0.001"],
+        "epochs": ["4", "60"],
+        "head.dropout": ["0.25", "0.0"],
+    }
+    folds = page.tables["Folds"]
+    assert [row[:2] for row in folds[1:]] == [["official", "0"], ["official", "1"]]
+    assert page.rows("Left out") == {"utterances": ["why"], "1": ["it has no label"]}
+    for fact in (metrics["protocol"], "small (key ", "1 fold x 2 seeds (0, 1)"):
+        assert fact in page.text
+
+
+def test_the_curves_are_of_every_fold_and_seed_and_their_mean(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    page = Page(report([runs["tuned"]], tmp_path / "page.html").path)
+    lines = [attributes for tag, attributes in page.tags if tag == "polyline"]
+    # Two seeds: the loss on two parts, and the monitor on one.
+    assert [line["class"] for line in lines].count("train thin") == 2
+    assert [line["class"] for line in lines].count("validation thin") == 4
+    assert [line["class"] for line in lines].count("train mean") == 1
+    assert [line["class"] for line in lines].count("validation mean") == 2
+    log = (runs["tuned"] / "log.jsonl").read_text().splitlines()
+    drawn = sum(len(str(x["points"]).split()) for x in lines if x["class"] == "train thin")
+    assert drawn == len(log)
+    assert len([tag for tag, _ in page.tags if tag == "circle"]) == 2  # the epochs kept
+
+
+def test_notes_and_leakage_are_on_it(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    metrics = read_json(run / "metrics.json")
+    metrics["notes"] = ["synthetic voices"]
+    metrics["leakage"]["lines"] = ["train and test share 3 texts"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = Page(report([run], tmp_path / "page.html").path).text
+    assert "synthetic voices" in text
+    assert "train and test share 3 texts" in text
+
+
+def test_it_needs_no_network_and_runs_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
+    page = Page(report(list(runs.values()), tmp_path / "page.html").path)
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
+    for _, attributes in page.tags:
+        assert "src" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+    assert not re.search(r"url\(|@import|https?://", page.source)
+
+
+def test_whatever_a_run_is_called_and_says_is_shown_as_text(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / '<b onclick="x">&amp; run')
+    hostile = "<script>alert(1)</script>\"'&"
+    for name in ("metrics.json", "environment.json", "config.toml", "predictions.csv"):
+        text = (run / name).read_text()
+        if name != "config.toml":
+            quoted = hostile.replace('"', '\\"') if name.endswith("json") else "<script>alert(1)"
+            text = text.replace("happy", quoted)
+        (run / name).write_text(text)
+    environment = read_json(run / "environment.json")
+    (run / "environment.json").write_text(json.dumps({**environment, "command": hostile}))
+    page = Page(report([run, runs["elsewhere"]], tmp_path / "page.html").path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert hostile in page.text
+    assert '<b onclick="x">&amp; run' in page.text
+
+
+# Several runs -------------------------------------------------------------------------------------
+
+
+def test_runs_on_the_same_utterances_are_compared(runs: dict[str, Path], tmp_path: Path) -> None:
+    page = Page(report([runs["plain"], runs["tuned"]], tmp_path / "page.html").path)
+    found = compare(runs["plain"], runs["tuned"])
+    table = page.rows("Comparison on the same 16 test utterances")
+    cell = table["tuned − plain"][0]
+    assert cell.startswith(f"{100 * found.metrics['wa'].difference:+.1f}")
+    assert f"p = {found.metrics['wa'].p:.2g}" in cell
+    overview = page.rows("mser report")
+    assert set(overview) == {"run", "plain", "tuned"}
+    charted = [attributes for _, attributes in page.tags if attributes.get("class") == "whisker"]
+    assert len(charted) == 2 * 4
+
+
+def test_runs_on_other_utterances_are_shown_and_not_compared(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    page = Page(report([runs["plain"], runs["elsewhere"]], tmp_path / "page.html").path)
+    assert set(page.rows("mser report")) == {"run", "plain", "elsewhere"}
+    assert "Comparison" not in page.text
+    three = Page(report(list(runs.values()), tmp_path / "page.html").path)
+    (heading,) = (name for name in three.tables if name.startswith("Comparison"))
+    assert len(three.tables[heading]) == 2  # the head, and one pair of the three
+
+
+def test_runs_that_are_called_alike_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        shutil.copytree(runs["plain"], tmp_path / folder / "run")
+    page = Page(report([tmp_path / "a" / "run", tmp_path / "b" / "run"], tmp_path / "x.html").path)
+    names = set(page.rows("mser report")) - {"run"}
+    assert names == {str(tmp_path / "a" / "run"), str(tmp_path / "b" / "run")}
+
+
+# On the command line ------------------------------------------------------------------------------
+
+
+def test_the_command_says_where_the_page_is(call: Call, runs: dict[str, Path]) -> None:
+    code, out, err = call("report", runs["plain"], runs["plain"], "--out", "page.html")
+    assert (code, err) == (0, "")
+    assert out == "page.html: 1 run; open it in a browser\n"
+    assert Page(Path("page.html")).tables
+    code, out, _ = call("report", runs["plain"], runs["tuned"], "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "report": "report.html",
+        "runs": [str(runs["plain"]), str(runs["tuned"])],
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "code"),
+    [
+        ("metrics.json", None, 2),
+        ("metrics.json", "{", 2),
+        ("metrics.json", "{}", 1),
+        ("metrics.json", "[]", 1),
+        ("environment.json", "{}", 1),
+        ("config.toml", "head = ", 2),
+        ("log.jsonl", "not a line\n", 1),
+        ("log.jsonl", "[1]\n", 1),
+    ],
+)
+def test_a_damaged_run_is_one_sentence_and_no_page(
+    call: Call, runs: dict[str, Path], tmp_path: Path, file: str, content: str | None, code: int
+) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    (run / file).unlink() if content is None else (run / file).write_text(content)
+    ended, out, err = call("report", run, "--out", "page.html")
+    assert (ended, out) == (code, "")
+    assert is_one_sentence(err)
+    assert not Path("page.html").exists()
+
+
+def test_a_folder_is_no_place_for_a_page(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+    code, _, err = call("report", runs["plain"], "--out", tmp_path)
+    assert code == 2
+    assert is_one_sentence(err)
+
+
+def test_a_run_without_its_log_has_no_curves(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    (run / "log.jsonl").unlink()
+    page = Page(report([run], tmp_path / "page.html").path)
+    assert "polyline" not in {tag for tag, _ in page.tags}
+    assert "holds no log.jsonl" in page.text
+
+
+# Charts -------------------------------------------------------------------------------------------
+
+
+@given(st.floats(-1e4, 1e4), st.floats(0, 1e4))
+def test_ticks_are_few_rise_evenly_and_span_the_range(low: float, span: float) -> None:
+    found = ticks(low, low + span)
+    assert found[0] <= low + 1e-6
+    assert found[-1] >= low + span - 1e-6
+    assert 2 <= len(found) <= 7
+    steps = [b - a for a, b in pairwise(found)]
+    assert all(step == pytest.approx(steps[0], rel=1e-2) and step > 0 for step in steps)
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=30))
+def test_every_point_of_a_curve_lies_in_the_frame(ys: list[float]) -> None:
+    chart = line_chart([Curve(list(enumerate(ys, 1)), "train mean")])
+    ((points, kind),) = chart.lines
+    assert kind == "train mean"
+    places = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert len(places) == len(ys)
+    for x, y in places:
+        assert chart.left - 0.1 <= x <= chart.right + 0.1
+        assert chart.top - 0.1 <= y <= chart.bottom + 0.1
+    highest = max(range(len(ys)), key=ys.__getitem__)
+    assert places[highest][1] == min(y for _, y in places)  # y grows downwards
+
+
+def test_the_mean_is_over_the_curves_that_go_so_far() -> None:
+    assert mean_curve([[(1, 2.0), (2, 4.0)], [(1, 4.0)]]) == [(1, 3.0), (2, 4.0)]
+
+
+def test_an_interval_is_drawn_from_end_to_end() -> None:
+    one, other = interval_chart([("a", 0.5, (0.25, 1.0)), ("b", 0.0, None)]).bars
+    assert one.low < one.value < one.high
+    assert (one.high - one.value) == pytest.approx(2 * (one.value - one.low), abs=0.3)
+    assert other.low == other.value == other.high < one.low
+    assert other.y > one.y

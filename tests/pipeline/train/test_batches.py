@@ -1,0 +1,164 @@
+"""Batches hold every utterance once, padded no further than they need be."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mser.cache import FeatureCache
+from mser.heads import HeadError
+from mser.pipeline.corpora import Utterance
+from mser.pipeline.train import batches as batches_module
+from mser.pipeline.train.batches import Batches
+from mser.pipeline.train.examples import Examples, find_examples
+from mser.pipeline.train.features import Features
+from mser.tests.support.train_runs import CLASSES, made_cache, official, utterance
+
+
+def lengths_of(corpus: Sequence[Utterance], seed: int = 0) -> dict[str, int]:
+    drawn = random.Random(seed)
+    return {one.id: drawn.randint(1, 12) for one in corpus}
+
+
+def batches_of(
+    examples: Examples, size: int, generator: torch.Generator | None
+) -> list[list[Utterance]]:
+    return Batches(examples.utterances, size, examples.length).order(generator)
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("size", [1, 7, 32, 1000])
+def test_batches_cover_every_utterance_once(tmp_path: Path, size: int, shuffled: bool) -> None:
+    corpus = official(train=150)
+    cache = made_cache(tmp_path, corpus, frames=lengths_of(corpus))
+    examples = find_examples(cache, "made-up", {"speech": None})
+    generator = torch.Generator().manual_seed(0) if shuffled else None
+    batches = batches_of(examples, size, generator)
+    assert sorted(one.id for batch in batches for one in batch) == sorted(o.id for o in corpus)
+    assert all(1 <= len(batch) <= size for batch in batches)
+    assert len(batches) == -(-len(corpus) // size)
+    if shuffled and size == 7:
+        next_epoch = batches_of(examples, size, generator)
+        together = [{frozenset(o.id for o in b) for b in some} for some in (batches, next_epoch)]
+        assert together[0] != together[1]
+        again = torch.Generator().manual_seed(0)
+        assert batches_of(examples, size, again) == batches
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_long_utterances_come_in_small_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shuffled: bool
+) -> None:
+    monkeypatch.setattr(batches_module, "_MOST_FRAMES", 40)
+    corpus = official()
+    frames = {**lengths_of(corpus), "train/u03": 500, "train/u04": 35, "test/u01": 21}
+    examples = find_examples(
+        made_cache(tmp_path, corpus, frames=frames), "made-up", {"speech": None}
+    )
+    generator = torch.Generator().manual_seed(0) if shuffled else None
+    batches = batches_of(examples, 16, generator)
+    assert sorted(one.id for batch in batches for one in batch) == sorted(o.id for o in corpus)
+    for batch in batches:
+        padded = len(batch) * max(frames[one.id] for one in batch)
+        assert padded <= 40 or len(batch) == 1
+    assert ["train/u03"] in [[one.id for one in batch] for batch in batches]
+    assert any(len(batch) > 3 for batch in batches)
+
+
+def test_no_utterances_are_no_batches() -> None:
+    assert Batches([], 4, lambda one: 1).order() == []
+    assert Batches([], 4, lambda one: 1, by_dialogue=True).order() == []
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+    most=st.integers(1, 12),
+    seed=st.integers(0, 99),
+    shuffled=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_dialogues_stay_whole_and_in_the_order_of_their_turns(
+    sizes: list[int], most: int, seed: int, shuffled: bool
+) -> None:
+    corpus = [
+        utterance(f"d{n}u{turn}", dialogue=f"d{n}", turn=turn)
+        for n, size in enumerate(sizes)
+        for turn in range(size)
+    ]
+    random.Random(seed).shuffle(corpus)
+    plan = Batches(corpus, most, lambda one: 1 + int(one.turn or 0), by_dialogue=True)
+    batches = plan.order(torch.Generator().manual_seed(seed) if shuffled else None)
+    assert sorted(one.id for batch in batches for one in batch) == sorted(one.id for one in corpus)
+    for batch in batches:
+        found = [(one.dialogue, one.turn) for one in batch]
+        names = list(dict.fromkeys(name for name, _ in found))
+        whole = [(n, turn) for n in names for turn in range(sizes[int(str(n)[1:])])]
+        assert found == whole
+        assert len(batch) <= most or len(names) == 1
+
+
+@pytest.mark.parametrize("keep", ["memory", "stream"])
+def test_a_batch_is_padded_with_zeros_and_holds_the_layers_asked_for(
+    tmp_path: Path, keep: str
+) -> None:
+    corpus = official()
+    frames = lengths_of(corpus)
+    cache = made_cache(tmp_path, corpus, frames=frames)
+    examples = find_examples(cache, "made-up", {"speech": None})
+    chosen = examples.utterances[3:9]
+    features = Features(examples, {"speech": (1,)}, torch.device("cpu"), keep)
+    plan = Batches(chosen, 6, examples.length)
+    (batch,) = features.batches(plan, [chosen])
+    assert batch.dialogues is None
+    longest = max(frames[one.id] for one in chosen)
+    assert batch.features["speech"].shape == (6, 1, longest, 6)
+    assert batch.lengths["speech"].tolist() == [frames[one.id] for one in chosen]
+    assert [CLASSES[n] for n in batch.labels] == [one.label for one in chosen]
+    entry = FeatureCache(cache).open("made-up")
+    for one, padded in zip(chosen, batch.features["speech"].numpy(), strict=True):
+        assert np.array_equal(padded[0, : frames[one.id]], entry[one.id][1])
+        assert not padded[0, frames[one.id] :].any()
+
+
+def test_what_is_streamed_is_what_is_in_memory(tmp_path: Path) -> None:
+    corpus = official(train=40)
+    cache = made_cache(tmp_path, corpus, frames=lengths_of(corpus))
+    examples = find_examples(cache, "made-up", {"speech": None})
+    plan = Batches(examples.utterances, 7, examples.length)
+    order = plan.order(torch.Generator().manual_seed(0))
+    found = [
+        list(Features(examples, {"speech": (1, 0)}, torch.device("cpu"), keep).batches(plan, order))
+        for keep in ("memory", "stream")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one.features["speech"], other.features["speech"])
+        assert torch.equal(one.lengths["speech"], other.lengths["speech"])
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_a_missing_modality_has_no_frames(tmp_path: Path) -> None:
+    examples = find_examples(made_cache(tmp_path, official()), "made-up", {"speech": None})
+    plan = Batches(examples.utterances, 64, examples.length)
+    features = Features(examples, {"speech": (0,)}, torch.device("cpu"))
+    (batch,) = features.batches(plan, plan.order(), missing=["speech"])
+    assert not batch.lengths["speech"].any()
+
+
+def test_the_size_of_a_dialogue_is_counted_in_its_part_and_not_in_the_batch(tmp_path: Path) -> None:
+    corpus = [replace(one, dialogue=one.id[:-1], turn=n) for n, one in enumerate(official())]
+    examples = find_examples(made_cache(tmp_path, corpus), "made-up", {"speech": None})
+    plan = Batches(examples.utterances, 64, examples.length, by_dialogue=True)
+    features = Features(examples, {"speech": (0,)}, torch.device("cpu"))
+    (whole,) = features.batches(plan, plan.order())
+    assert whole.dialogues is not None
+    assert sum(whole.dialogues.lengths().tolist()) == len(corpus)
+    (cut,) = features.batches(plan, [plan.order()[0][:-1]])
+    assert cut.dialogues is not None
+    with pytest.raises(HeadError, match="is cut"):
+        cut.dialogues.lengths()

@@ -1,0 +1,217 @@
+"""Presets and ablations: every one of ours can be run, and a user's own is as good."""
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mser.heads import HEADS, build_head
+from mser.pipeline.errors import UsageError
+from mser.pipeline.runs import ablate, ablation
+from mser.pipeline.train import TrainSettings, preset_of, settings_of
+from mser.pipeline.train.layers import parsed_layers
+from mser.pipeline.train.presets import names, read
+from mser.tests.conftest import Call
+from mser.tests.support.train_runs import made_cache, official
+
+PRESETS, ABLATIONS = names("presets"), names("ablations")
+# The paper's Tables II and III, in %: system → WA, UA.
+MGCMA_TABLE_2 = {
+    "S0 all": (78.87, 80.24),
+    "S1 no DAM": (77.78, 79.07),
+    "S2 no TAM": (78.00, 79.14),
+    "S3 no IAM": (78.30, 79.38),
+    "S4 none": (76.20, 77.62),
+}
+MGCMA_TABLE_3 = {
+    "S0 DAM+TAM+IAM": (78.87, 80.24),
+    "S5 DAM+IAM+TAM": (78.76, 79.48),
+    "S6 IAM+DAM+TAM": (77.60, 78.60),
+    "S7 IAM+TAM+DAM": (78.71, 79.81),
+    "S8 TAM+DAM+IAM": (77.33, 78.75),
+    "S9 TAM+IAM+DAM": (76.88, 78.43),
+}
+PLACE: dict[str, Any] = {"cache": "cache", "encoders": {}}
+
+
+def settings(name: str, *assignments: str, **given: Any) -> TrainSettings:
+    return settings_of(preset_of(name) | given, **PLACE).with_overrides(assignments)
+
+
+def assert_builds(wanted: TrainSettings) -> None:
+    """Build the head as wide as no user would have it, with all its other options."""
+    narrow = {"width": 24, "projection": 8}  # 24 is divided by every number of attention heads
+    options = {k: narrow.get(k, value) for k, value in wanted.head_options.items()}
+    modalities = list(wanted.encoders)
+    build_head(
+        wanted.head,
+        dict.fromkeys(modalities, 8),
+        4,
+        dict.fromkeys(modalities, 13),
+        parsed_layers(wanted.layer),
+        **options,
+    )
+
+
+# Ours ---------------------------------------------------------------------------------------------
+
+
+def test_there_are_some() -> None:
+    for name in ("mgcma-iemocap", "hbf-meld", "hbaf-meld", "query-iemocap", "linear-iemocap"):
+        assert name in PRESETS
+    for name in ("mgcma-table2", "mgcma-table3", "hbf-parts", "hbaf-parts", "query-masking"):
+        assert name in ABLATIONS
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_names_a_head_and_options_that_there_are(name: str) -> None:
+    wanted = settings(name)
+    assert wanted.head in HEADS
+    assert wanted.epochs > 1
+    assert_builds(wanted)
+    said = read(name, "presets")
+    for key in ("head", "dataset", "protocol", "epochs", "learning_rate"):
+        assert getattr(wanted, key) == said[key]
+    assert dict(wanted.head_options) == said.get("head_options", {})
+
+
+def test_the_preset_of_mgcma_has_the_settings_of_the_paper() -> None:
+    wanted = settings("mgcma-iemocap")
+    assert (wanted.batch_size, wanted.epochs, wanted.learning_rate) == (4, 100, 1e-5)
+    assert (wanted.optimizer, wanted.classes) == ("adam", "4")
+    assert wanted.protocol == "leave-one-session-out"
+    assert wanted.head_options == {
+        "modules": ["distribution", "token", "instance"],
+        "width": 768,
+        "n_attention_heads": 12,
+        "n_blocks": 6,
+        "temperature": 0.07,
+    }
+
+
+@pytest.fixture
+def planned(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[ablation.Ablation, list[TrainSettings]]]:
+    """Do all of an ablation but the training."""
+
+    def plan(name: str, given: dict[str, Any] | None = None, *assignments: str) -> Any:
+        asked: list[TrainSettings] = []
+        monkeypatch.setattr(ablation, "train_heads", lambda wanted, say: asked.extend(wanted))
+        return ablate(name, given or {}, assignments, tmp_path, **PLACE), asked
+
+    return plan
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_every_system_of_every_ablation_can_be_built(name: str, planned: Any) -> None:
+    table, asked = planned(name)
+    said = read(name, "ablations")
+    assert [row.system.name for row in table.rows if not row.missing] == [
+        one["name"] for one in said["systems"]
+    ]
+    assert len({str(one.out) for one in asked}) == len(asked)
+    for one in asked:
+        assert one.out is not None
+        assert_builds(one)
+    # Whatever differs between two systems is in their settings.
+    assert len({str(replace(one, out=None).as_config()) for one in asked}) == len(asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("mgcma-table2", MGCMA_TABLE_2), ("mgcma-table3", MGCMA_TABLE_3)]
+)
+def test_the_figures_of_the_paper_stand_beside(
+    name: str, expected: dict[str, tuple[float, float]], planned: Any
+) -> None:
+    table, asked = planned(name)
+    short = {"distribution": "DAM", "token": "TAM", "instance": "IAM"}
+    for row, wanted in zip(table.rows, asked, strict=True):
+        assert (row.system.paper["wa"], row.system.paper["ua"]) == expected[row.system.name]
+        modules = [short[one] for one in wanted.head_options["modules"]]
+        if name == "mgcma-table3":
+            assert row.system.name.split()[1] == "+".join(modules)
+        elif "no " in row.system.name:
+            assert set(short.values()) - set(modules) == {row.system.name[-3:]}
+        else:
+            assert len(modules) == (0 if "none" in row.system.name else 3)
+    markdown = table.markdown()
+    for system, (wa, ua) in expected.items():
+        assert f"\n| {system} | – | {wa:.2f} | – | {ua:.2f} |" in markdown
+
+
+def test_what_the_user_says_holds_for_all_systems(planned: Any) -> None:
+    given = {"dataset": "mine", "seeds": (1, 2)}
+    _, asked = planned("mgcma-table2", given, "epochs=3", "head.width=24")
+    assert {(one.dataset, one.seeds, one.epochs) for one in asked} == {("mine", (1, 2), 3)}
+    assert all(one.head_options["width"] == 24 for one in asked)
+    assert len({tuple(one.head_options["modules"]) for one in asked}) == 5
+
+
+# What is said in place of a preset ----------------------------------------------------------------
+
+
+def test_the_user_has_the_last_word() -> None:
+    wanted = settings("hbf-meld", "epochs=3", "head.beta=0.5", dataset="mine", seeds=(4,))
+    assert (wanted.head, wanted.dataset, wanted.seeds, wanted.epochs) == ("hbf", "mine", (4,), 3)
+    assert wanted.head_options["beta"] == 0.5
+    assert wanted.head_options["width"] == 256  # the rest is the preset's
+    assert wanted.schedule == "cosine"
+
+
+def test_names_that_there_are_not_come_with_suggestions() -> None:
+    with pytest.raises(UsageError, match="did you mean 'hbf-meld'"):
+        preset_of("hbf-medl")
+    with pytest.raises(UsageError, match="did you mean 'mgcma-table2'"):
+        read("mgcma-table-2", "ablations")
+    with pytest.raises(UsageError, match=r"preset none\.toml: No such file"):
+        preset_of("none.toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('head = "linear"\nepoch = 3', "unknown key in preset .*: did you mean 'epochs'"),
+        ('head = "linear"\n[head_option]\nwidth = 3', "did you mean 'head_options'"),
+        ("head = linear", "is no TOML"),
+        ("head = 3", "head = 3: write a text"),
+        ('head = "linear"\nclasses = 4', "classes = 4: write a text"),
+        ('head = "linear"\nseeds = 3', "seeds = 3: write a list of numbers"),
+        ('head = "linear"\nmodalities = "speech"', "modalities = 'speech': write a list"),
+        ('head = "linear"\nhead_options = "width"', "head_options must be a table"),
+        ('head = "linear"\ndataset = "x"\nepochs = "many"', "epochs=many: a value of type int"),
+        ('head = "linear"', "no dataset is said: give --dataset"),
+        ('dataset = "made-up"', "no head is said: give --head"),
+    ],
+)
+def test_a_preset_that_cannot_be_meant_is_one_sentence(
+    tmp_path: Path, content: str, says: str
+) -> None:
+    (tmp_path / "own.toml").write_text(content)
+    with pytest.raises(UsageError, match=says) as raised:
+        settings(str(tmp_path / "own.toml"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_preset_of_ones_own_through_the_command_line(call: Call, tmp_path: Path) -> None:
+    cache = made_cache(tmp_path / "cache", official())
+    (tmp_path / "own.toml").write_text(
+        'head = "linear"\ndataset = "made-up"\nmodalities = ["speech"]\nseeds = [3]\n'
+        'layer = "last"\nepochs = 2\nschedule = "linear"\n[head_options]\ndropout = 0.25\n'
+    )
+    typed = ["train-head", "--cache", cache, "--preset", "own.toml", "--out", "run"]
+    code, out, err = call(*typed, "--seeds", "5", "--set", "epochs=1", "--device", "cpu")
+    assert code == 0, err
+    assert "linear on made-up, official" in out
+    config = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    asked = {"seeds": [5], "epochs": 1, "layer": "last", "schedule": "linear"}
+    assert {key: config[key] for key in asked} == asked
+    assert config["head_options"] == {"dropout": 0.25}
+
+    code, out, err = call("train-head", "--cache", cache, "--preset", "linear-iemocp")
+    assert (code, out) == (2, "")
+    assert "did you mean 'linear-iemocap'" in err
+    assert err.count("\n") == 1

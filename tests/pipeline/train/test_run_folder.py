@@ -1,0 +1,314 @@
+"""A run can be checked from its folder, repeated bit by bit, and hides nothing."""
+
+import csv
+import random
+import shutil
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
+
+from mser.cache import FeatureCache
+from mser.pipeline.errors import UsageError
+from mser.pipeline.train import Run, train_head
+from mser.pipeline.train.examples import find_examples
+from mser.pipeline.train.jobs import trainer_of
+from mser.tests.support.train_runs import (
+    BOTH,
+    CLASSES,
+    log,
+    made,
+    made_cache,
+    official,
+    read_json,
+    rows,
+    small,
+    utterance,
+)
+
+CONTENT = {
+    "config.toml",
+    "metrics.json",
+    "predictions.csv",
+    "folds.json",
+    "log.jsonl",
+    "checkpoints",
+    "environment.json",
+}
+
+
+# What is in it ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["linear", "hbf"])
+def run(
+    request: pytest.FixtureRequest, filled_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Run:
+    """A finished run with two seeds. Do not change its folder."""
+    out = tmp_path_factory.mktemp("runs") / request.param
+    return train_head(small(request.param, filled_cache, out, seeds=(0, 3)))
+
+
+def test_a_run_folder_holds_what_is_promised_and_nothing_else(run: Run) -> None:
+    assert {path.name for path in run.path.iterdir()} == CONTENT
+    assert {path.name for path in (run.path / "checkpoints").iterdir()} == {
+        f"ses0{n}-seed{seed}.safetensors" for n in (1, 2, 3, 4) for seed in (0, 3)
+    }
+
+
+def test_metrics_are_recomputed_exactly_from_the_predictions(run: Run) -> None:
+    direct: dict[str, Any] = {
+        "wa": accuracy_score,
+        "ua": balanced_accuracy_score,
+        "weighted_f1": lambda a, b: f1_score(a, b, average="weighted", zero_division=0),
+        "macro_f1": lambda a, b: f1_score(a, b, average="macro", zero_division=0),
+    }
+
+    def score(some: list[dict[str, str]], metric: str) -> float:
+        return float(direct[metric]([r["label"] for r in some], [r["predicted"] for r in some]))
+
+    table = rows(run)
+    metrics = read_json(run.path / "metrics.json")
+    assert metrics == run.metrics
+    assert [(one["fold"], one["seed"]) for one in metrics["folds"]] == [
+        (f"ses0{n}", seed) for n in (1, 2, 3, 4) for seed in (0, 3)
+    ]
+    for metric in direct:
+        each = []
+        for one in metrics["folds"]:
+            part = [r for r in table if (r["fold"], r["seed"]) == (one["fold"], str(one["seed"]))]
+            assert len(part) == one["utterances"]["test"] == 24
+            assert one[metric] == score(part, metric)
+            each.append(one[metric])
+        pooled = [score([r for r in table if r["seed"] == seed], metric) for seed in ("0", "3")]
+        found = metrics["aggregate"][metric]
+        assert found["mean"] == fmean(each)
+        assert found["std"] == stdev(each)
+        assert found["pooled"] == fmean(pooled)
+
+
+def test_the_prediction_is_the_class_with_the_highest_probability(run: Run) -> None:
+    for row in rows(run):
+        probabilities = {name: float(row[f"p_{name}"]) for name in CLASSES}
+        assert sum(probabilities.values()) == pytest.approx(1, abs=1e-12)
+        assert all(0 <= value <= 1 for value in probabilities.values())
+        assert row["predicted"] == max(probabilities, key=lambda name: probabilities[name])
+
+
+def test_every_utterance_is_tested_once_with_its_own_label(run: Run, corpus_root: Path) -> None:
+    with (corpus_root / "utterances.csv").open(encoding="utf-8", newline="") as file:
+        corpus = {row["id"]: row for row in csv.DictReader(file)}
+    for seed in ("0", "3"):
+        tested = [row for row in rows(run) if row["seed"] == seed]
+        assert sorted(row["id"] for row in tested) == sorted(corpus)
+        for row in tested:
+            assert row["label"] == corpus[row["id"]]["label"]
+            assert row["fold"] == corpus[row["id"]]["session"]
+    assert run.metrics["test_utterances"] == len(corpus)
+
+
+def test_folds_say_which_utterance_was_in_which_part(run: Run) -> None:
+    content = read_json(run.path / "folds.json")
+    assert content["excluded"] == {}
+    for fold in content["folds"]:
+        parts = [fold[part] for part in ("train", "validation", "test")]
+        everything = [id for part in parts for id in part]
+        assert len(everything) == len(set(everything)) == 96
+        tested = {row["id"] for row in rows(run) if row["fold"] == fold["fold"]}
+        assert set(fold["test"]) == tested
+        for one in run.metrics["folds"]:
+            if one["fold"] == fold["fold"]:
+                assert list(one["utterances"].values()) == [len(part) for part in parts]
+
+
+def test_the_configuration_and_the_environment(run: Run, filled_cache: Path) -> None:
+    config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
+    head = run.metrics["head"]
+    assert config["head"] == head
+    assert config["dataset"] == "synthetic"
+    assert config["cache"] == str(filled_cache)
+    assert config["protocol"] == run.metrics["protocol"] == "leave-one-session-out"
+    assert config["seeds"] == [0, 3]
+    assert config["epochs"] == (3 if head == "linear" else 2)
+    assert config["batch_size"] == 32
+    assert config["learning_rate"] == 1e-3
+    assert config["head_options"] == (
+        {} if head == "linear" else {"width": 16, "projection": 8, "n_bottlenecks": 2}
+    )
+    for modality, name in (("speech", "small-wav2vec2"), ("text", "small-bert")):
+        key = FeatureCache(filled_cache).open("synthetic", modality=modality).spec.key
+        assert config["encoders"][modality] == {"name": name, "key": key}
+    environment = read_json(run.path / "environment.json")
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or (
+        environment["packages"]["torch"] == torch.__version__
+    )
+    assert environment["device"] == "cpu"
+
+
+def test_the_log_has_a_line_an_epoch_and_says_which_is_best(run: Run) -> None:
+    lines = log(run)
+    assert len(lines) == 8 * (3 if run.metrics["head"] == "linear" else 2)
+    for one in run.metrics["folds"]:
+        of_fold = [x for x in lines if (x["fold"], x["seed"]) == (one["fold"], one["seed"])]
+        assert [x["epoch"] for x in of_fold] == list(range(1, len(of_fold) + 1))
+        highest = max(x["validation"]["weighted_f1"] for x in of_fold)
+        best = of_fold[one["best_epoch"] - 1]
+        assert best["validation"]["weighted_f1"] == highest
+        assert one["validation"] == best["validation"]
+        assert best["validation"]["loss"] == min(
+            x["validation"]["loss"] for x in of_fold if x["validation"]["weighted_f1"] == highest
+        )
+        assert all(np.isfinite(value) for x in of_fold for value in x["train"].values())
+
+
+def test_a_checkpoint_gives_the_predictions_again(run: Run, filled_cache: Path) -> None:
+    from mser import build_head  # noqa: PLC0415 -- as a user does
+
+    examples = find_examples(filled_cache, "synthetic", BOTH)
+    config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
+    folds = {fold["fold"]: fold for fold in read_json(run.path / "folds.json")["folds"]}
+    by_id = {one.id: one for one in examples.utterances}
+    settings = small(config["head"], filled_cache, Path())
+    trainer = trainer_of(settings, examples)
+    torch.manual_seed(99)
+    head = build_head(
+        config["head"],
+        {modality: entry.dim for modality, entry in examples.entries.items()},
+        len(CLASSES),
+        {modality: entry.n_layers for modality, entry in examples.entries.items()},
+        **config["head_options"],
+    )
+    for fold in ("ses01", "ses04"):
+        head.load_state_dict(load_file(run.path / "checkpoints" / f"{fold}-seed3.safetensors"))
+        test = [by_id[id] for id in folds[fold]["test"]]
+        logits = trainer.predict(head, trainer.features(head.layers), test)
+        again = logits.double().softmax(1).tolist()
+        written = [r for r in rows(run) if (r["fold"], r["seed"]) == (fold, "3")]
+        assert [row["id"] for row in written] == folds[fold]["test"]
+        assert [[float(row[f"p_{name}"]) for name in CLASSES] for row in written] == again
+
+
+def test_the_same_run_again_gives_the_same_bytes(
+    run: Run, filled_cache: Path, tmp_path: Path
+) -> None:
+    random.seed(1)
+    torch.manual_seed(1)
+    torch.rand(5)  # what was drawn before has no influence
+    again = train_head(small(run.metrics["head"], filled_cache, tmp_path / "again", seeds=(0, 3)))
+    for name in ("predictions.csv", "metrics.json", "folds.json", "config.toml"):
+        assert (again.path / name).read_bytes() == (run.path / name).read_bytes(), name
+    for file in (run.path / "checkpoints").iterdir():
+        assert (again.path / "checkpoints" / file.name).read_bytes() == file.read_bytes()
+    timeless = [
+        [{k: v for k, v in line.items() if k != "seconds"} for line in log(one)]
+        for one in (run, again)
+    ]
+    assert timeless[0] == timeless[1]
+
+
+def test_seeds_differ_by_the_training_alone(run: Run, filled_cache: Path, tmp_path: Path) -> None:
+    of_seed = {
+        seed: {
+            row["id"]: [row[f"p_{name}"] for name in CLASSES]
+            for row in rows(run)
+            if row["seed"] == seed
+        }
+        for seed in ("0", "3")
+    }
+    assert of_seed["0"] != of_seed["3"]
+    alone = train_head(small(run.metrics["head"], filled_cache, tmp_path / "alone", seeds=(3,)))
+    assert {row["id"]: [row[f"p_{name}"] for name in CLASSES] for row in rows(alone)} == (
+        of_seed["3"]
+    )
+
+
+def test_a_run_says_its_scores_in_words(run: Run) -> None:
+    text = str(run)
+    wa = run.metrics["aggregate"]["wa"]
+    assert f"{100 * wa['mean']:.1f} ± {100 * wa['std']:.1f}" in text
+    assert "note: synthetic voices" in text
+    assert str(run.path) in text
+
+
+# Where it is --------------------------------------------------------------------------------------
+
+
+def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path / "cache", official())
+    (tmp_path / "run").mkdir()
+    train_head(made(cache, tmp_path / "run"))  # an empty one will do
+    before = (tmp_path / "run" / "predictions.csv").read_bytes()
+    with pytest.raises(UsageError, match=r"another run, with epochs = 4 and not 1: give another"):
+        train_head(made(cache, tmp_path / "run", "epochs=1"))
+    assert (tmp_path / "run" / "predictions.csv").read_bytes() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="is there already"):
+        train_head(made(cache, tmp_path / "file"))
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path / "cache", official())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="is there already: give another folder"):
+        train_head(made(cache, tmp_path / "run"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_runs_without_a_name_are_named_by_what_they_are_asked(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path / "cache", official())
+    settings = replace(made(cache, tmp_path), out=None, runs=tmp_path / "runs")
+    one, other = train_head(settings), train_head(settings.with_overrides(["epochs=3"]))
+    assert {one.path, other.path} == set((tmp_path / "runs").iterdir())
+    assert one.path != other.path
+    assert one.path.name.startswith("made-up-linear-")
+    before = (one.path / "metrics.json").stat().st_mtime_ns
+    again = train_head(settings)  # is only read
+    assert again == one
+    assert (one.path / "metrics.json").stat().st_mtime_ns == before
+
+
+def test_other_features_are_another_run(tmp_path: Path) -> None:
+    corpus = official()
+    cache = made_cache(tmp_path / "cache", corpus)
+    train_head(made(cache, tmp_path / "run"))
+    shorter = made_cache(tmp_path / "shorter", corpus, frames={"train/u00": 2})
+    shutil.rmtree(cache)
+    shorter.rename(cache)
+    with pytest.raises(UsageError, match="another run, with digest = "):
+        train_head(made(cache, tmp_path / "run"))
+
+
+# Odd names ----------------------------------------------------------------------------------------
+
+
+def test_odd_ids_and_names_reach_the_predictions(tmp_path: Path) -> None:
+    odd = ['a,"b"', "line\nbreak", "ü🙂", "../up"]
+    corpus = [*official(test=1), *(utterance(id, split="test") for id in odd)]
+    done = train_head(made(made_cache(tmp_path / "cache", corpus), tmp_path / "run"))
+    assert {row["id"] for row in rows(done)} == {*odd, "test/u00"}
+
+
+@pytest.mark.parametrize(
+    "sessions",
+    [
+        ("a/b", "../c"),
+        ("..", "/etc"),
+        ("a/b", "a b"),
+    ],
+)
+def test_a_session_may_have_any_name(tmp_path: Path, sessions: tuple[str, str]) -> None:
+    corpus = [utterance(f"{name}-{n}", session=name) for name in sessions for n in range(8)]
+    cache = made_cache(tmp_path / "cache", corpus, protocol="leave-one-session-out")
+    done = train_head(made(cache, tmp_path / "folder" / "run"))
+    assert {fold["fold"] for fold in done.metrics["folds"]} == set(sessions)
+    assert len(list((done.path / "checkpoints").iterdir())) == 2
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["run"]
+    assert {path.name for path in done.path.iterdir()} == CONTENT

@@ -1,0 +1,148 @@
+"""Entries that are damaged on purpose."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mser.cache import Entry, EntryWriter, FeatureCache, verify
+from mser.cache.maintenance.verify import Verification
+from mser.cache.shard import store_of
+from mser.tests.support.cache_entries import (
+    DIM,
+    FOUR,
+    LAYERS,
+    Array,
+    fill,
+    path_of,
+    same_bits,
+    spec,
+)
+
+VICTIM = 1  # the number of the shard that is damaged
+
+
+@dataclass(frozen=True)
+class Made:
+    """An entry with a whole one beside it."""
+
+    writer: EntryWriter
+    shards: list[dict[str, Array]]
+    beside: EntryWriter
+
+    @property
+    def path(self) -> Path:
+        return path_of(self.writer)
+
+    @property
+    def names(self) -> list[str]:
+        return self.writer.shards()
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        return {id: states for shard in self.shards for id, states in shard.items()}
+
+    def ids(self, number: int = VICTIM) -> tuple[str, ...]:
+        return tuple(self.shards[number])
+
+    def data(self, number: int = VICTIM) -> Path:
+        """The file of a shard that holds the numbers."""
+        shard = self.path / "shards" / self.names[number]
+        return shard / "hidden_states/c/0/0/0" if shard.is_dir() else shard
+
+
+def noise(seed: int, frames: int) -> Array:
+    """Any bits, that no compression makes smaller."""
+    bits = np.random.default_rng(seed).integers(0, 1 << 16, (LAYERS, frames, DIM), "uint16")
+    return bits.view("float16")
+
+
+def existing(
+    root: Path, shards: list[dict[str, Array]], store: str, compression: str, **changes: Any
+) -> EntryWriter:
+    """What ``fill`` returns, of an entry that is there."""
+    assert shards
+    return FeatureCache(root).existing(spec(**changes), {"made by": "a test"}, store, compression)
+
+
+def make(root: Path, store: str, compression: str, fill: Callable[..., EntryWriter] = fill) -> Made:
+    shards = [{f"{n}{x}": noise(9 * n + i, 5 + i) for i, x in enumerate("abc")} for n in range(3)]
+    form: dict[str, Any] = {"store": store, "compression": compression}
+    beside = fill(root, shards, encoder="beside", identity={}, **form)
+    return Made(fill(root, shards, **form), shards, beside)
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
+    """Entries that are made once, to be copied."""
+
+    @cache
+    def made(store: str, compression: str) -> Path:
+        root = tmp_path_factory.mktemp("template")
+        make(root, store, compression)
+        return root
+
+    return made
+
+
+@pytest.fixture(params=FOUR, ids="-".join)
+def made(
+    request: pytest.FixtureRequest, tmp_path: Path, template: Callable[[str, str], Path]
+) -> Made:
+    store, compression = request.param
+    root = shutil.copytree(template(store, compression), tmp_path / "cache")
+    return make(root, store, compression, existing)
+
+
+def flip(file: Path, at: int, mask: int = 1) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= mask
+    file.write_bytes(content)
+
+
+def flip_features(made: Made, id: str) -> None:
+    """Change one number of the last layer of an utterance."""
+    number = int(id[0])
+    wanted = made.shards[number][id][-1].tobytes()
+    at = made.data(number).read_bytes().find(wanted)
+    assert at > 0, "noise was compressed"
+    flip(made.data(number), at + len(wanted) // 2)
+
+
+Found = tuple[str, tuple[str, ...], tuple[str, ...]]  # of which shard, what is lost, what whole
+
+
+def found_in(result: Verification) -> list[Found]:
+    return [(one.what, one.lost, one.whole) for one in result.damage]
+
+
+def content(path: Path) -> dict[Path, bytes]:
+    return {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
+
+
+def check(made: Made, arrays: dict[str, Array]) -> None:
+    """The entry holds these, bit by bit, in its own format, and nothing in it is damaged."""
+    entry = Entry(made.writer.folder)
+    assert list(entry.ids) == sorted(arrays)
+    assert all(same_bits(entry[id], states) for id, states in arrays.items())
+    result = verify(made.writer.folder)
+    assert (result.damage, result.unread, result.utterances) == ([], [], len(arrays))
+    assert {store_of(name) for name in made.names} <= {made.writer.store}
+
+
+def made_index(result: Verification) -> str:
+    return next((one.what for one in result.damage if one.what.startswith("index-")), "")
+
+
+def index_of(made: Made) -> Path:
+    (file,) = made.path.glob("index-*.parquet")
+    return file
+
+
+def edit_index(made: Made) -> None:
+    flip(index_of(made), index_of(made).stat().st_size // 2)

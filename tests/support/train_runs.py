@@ -1,0 +1,163 @@
+"""Short runs of stage two on the synthetic corpus, and on caches that are made by hand."""
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mser.cache import EntrySpec, FeatureCache, Features, Quarantined
+from mser.pipeline.corpora import Corpus, Utterance
+from mser.pipeline.corpora.manifest import to_table
+from mser.pipeline.train import Run, TrainSettings
+from mser.tests.heads.test_contract import SMALL as SMALL_HEADS
+
+BOTH: dict[str, str | None] = {"speech": None, "text": None}
+CLASSES = ("angry", "happy", "neutral", "sad")
+SMALL = {
+    "linear": ["epochs=3"],
+    "hbf": ["epochs=2", "head.width=16", "head.projection=8", "head.n_bottlenecks=2"],
+}
+
+
+def small(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
+    """Settings of a short run on both modalities."""
+    settings = TrainSettings(head, "synthetic", cache, BOTH, out=out, device="cpu")
+    return replace(settings, **changes).with_overrides([*SMALL[head], *more])
+
+
+# A cache by hand ----------------------------------------------------------------------------------
+
+
+def utterance(id: str, **fields: Any) -> Utterance:
+    """An utterance whose label can be read from its features."""
+    empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
+    label = CLASSES[int(hashlib.sha256(id.encode()).hexdigest(), 16) % 4]
+    return Utterance(**{**empty, "id": id, "label": label, "dialogue": id, **fields})
+
+
+def official(train: int = 24, validation: int = 8, test: int = 8) -> list[Utterance]:
+    """A small corpus with splits."""
+    counts = {"train": train, "validation": validation, "test": test}
+    return [
+        utterance(f"{split}/u{n:02}", split=split)
+        for split, count in counts.items()
+        for n in range(count)
+    ]
+
+
+def made_cache(
+    root: Path,
+    utterances: Sequence[Utterance],
+    *,
+    frames: Mapping[str, int] | None = None,
+    extracted: Sequence[str] | None = None,
+    hashes: Mapping[str, str] | None = None,
+    quarantined: Sequence[Quarantined] = (),
+    protocol: str = "official",
+) -> Path:
+    """Fill a cache of one modality, speech, 2 layers, 6 wide, with features that tell the label.
+
+    ``hashes`` are those of the clips as the manifest knows them, ``hash`` for each by default,
+    which is what the features were extracted from.
+    """
+    cache = FeatureCache(root)
+    spec = EntrySpec("made-up", "speech", "small", {}, (0, 1), 6, "float32")
+    writer = cache.writer(spec, {})
+    noise = np.random.default_rng(0)
+    features = []
+    for one in utterances:
+        if extracted is None or one.id in extracted:
+            length = (frames or {}).get(one.id, 3)
+            states = noise.normal(size=(2, length, 6)).astype("float32")
+            if one.label in CLASSES:
+                states[:, :, CLASSES.index(one.label)] += 4
+            features.append(Features(one.id, "hash", states))
+    writer.write_shard(0, features)
+    writer.quarantine(quarantined)
+    corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
+    known = {one.id: "hash" for one in utterances} | dict(hashes or {})
+    writer.publish(cache.write_manifest("made-up", to_table(corpus, root, known, {})))
+    return root
+
+
+def made_both(
+    root: Path,
+    utterances: Sequence[Utterance],
+    *,
+    tells: Mapping[str, Sequence[int]] | None = None,
+    protocol: str = "official",
+) -> Path:
+    """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
+
+    ``tells`` gives for each modality what its features tell of each class: by default, which one
+    it is; ``(0, 0, 1, 1)`` tells the first two from the last two, and no more.
+    """
+    cache = FeatureCache(root)
+    noise = np.random.default_rng(0)
+    corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
+    manifest = to_table(corpus, root, {one.id: "hash" for one in utterances}, {})
+    for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
+        spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
+        of_class = (tells or {}).get(modality, range(4))
+        features = []
+        for one in utterances:
+            length = int(noise.integers(1, 9))
+            states = noise.normal(size=(layers, length, width)).astype("float32")
+            states[:, :, of_class[CLASSES.index(str(one.label))]] += 4
+            features.append(Features(one.id, "hash", states))
+        writer = cache.writer(spec, {})
+        writer.write_shard(0, features)
+        writer.publish(cache.write_manifest("made-up", manifest))
+    return root
+
+
+def made(cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
+    """Settings of a short run on a cache that was made by hand."""
+    settings = TrainSettings("linear", "made-up", cache, {"speech": None}, out=out, device="cpu")
+    return replace(settings, **changes).with_overrides(["epochs=4", *more])
+
+
+def tiny(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
+    """Settings of a short run of any head on both modalities of a cache that was made by hand.
+
+    The options are those with which all heads are tested; ``layer`` is no option of a training.
+    """
+    settings = TrainSettings(head, "made-up", cache, BOTH, out=out, device="cpu")
+    options = [f"head.{k}={v}" for k, v in SMALL_HEADS[head].items() if k != "layer"]
+    return replace(settings, **changes).with_overrides(
+        ["epochs=3", "batch_size=8", *options, *more]
+    )
+
+
+# What a run wrote ---------------------------------------------------------------------------------
+
+
+def rows(run: Run) -> list[dict[str, str]]:
+    with (run.path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def log(run: Run) -> list[dict[str, Any]]:
+    lines = (run.path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def timeless(run: Run) -> list[dict[str, Any]]:
+    """The lines of the log without the seconds that an epoch took."""
+    return [{k: v for k, v in line.items() if k != "seconds"} for line in log(run)]
+
+
+def results(run: Run) -> dict[str, bytes]:
+    """The bytes of what a run found, by the name of the file."""
+    files = [run.path / "predictions.csv", run.path / "metrics.json"]
+    files += (run.path / "checkpoints").iterdir()
+    return {file.name: file.read_bytes() for file in files}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
