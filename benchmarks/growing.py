@@ -23,7 +23,7 @@ from mser.pipeline.extract.crew import threads_of
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
 from mser.pipeline.train.examples import Examples
-from mser.pipeline.train.features import Features
+from mser.pipeline.train.features import FeatureLoader
 
 WARM_UP = 8  # utterances
 
@@ -53,7 +53,7 @@ def train_more(settings: TrainSettings, examples: Examples) -> Result:
     device = torch.device(settings.device)
     with reproducible():
         training = Training(settings, examples, device)
-        features = Features(examples, training.layers, device, "stream")
+        features = FeatureLoader(examples, training.layers, device, "stream")
         training.epoch(features, examples.utterances[: settings.batch_size])
         with most_private() as found:
             begin = time.perf_counter()

@@ -73,7 +73,7 @@ def write_columns(folder: Path, made: Utterances) -> None:
 
 def _write_rows(folder: Path, columns: Mapping[str, Any], rows: Iterable[dict[str, Array]]) -> None:
     writer = import_module("datasets.arrow_writer").ArrowWriter
-    path, features = str(folder / "features.arrow"), _datasets().Features(columns)
+    path, features = str(folder / "features.arrow"), _datasets().UtteranceFeatures(columns)
     with writer(path=path, features=features, writer_batch_size=32) as out:
         for row in rows:
             out.write(row)

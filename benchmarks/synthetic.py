@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mser.cache import Entry, EntrySpec, FeatureCache, Features
+from mser.cache import Entry, EntrySpec, FeatureCache, UtteranceFeatures
 
 DATASET, DTYPE = "synthetic-features", "float16"
 LAYERS, DIM, FRAMES_A_SECOND = 13, 768, 50
@@ -49,10 +49,10 @@ def draw_utterances(gigabytes: float) -> Utterances:
     return made
 
 
-def draw_shards(made: Utterances) -> Iterator[list[Features]]:
+def draw_shards(made: Utterances) -> Iterator[list[UtteranceFeatures]]:
     """The features of the utterances, shard by shard, the same each time."""
     rng = np.random.default_rng(1)
-    shard: list[Features] = []
+    shard: list[UtteranceFeatures] = []
     for id, frames, start in zip(made.ids, made.frames, made.starts, strict=True):
         if shard and not start:
             yield shard
@@ -61,13 +61,13 @@ def draw_shards(made: Utterances) -> Iterator[list[Features]]:
     yield shard
 
 
-def features(id: str, states: Array) -> Features:
-    return Features(id, hashlib.sha256(id.encode()).hexdigest(), states.astype(DTYPE))
+def features(id: str, states: Array) -> UtteranceFeatures:
+    return UtteranceFeatures(id, hashlib.sha256(id.encode()).hexdigest(), states.astype(DTYPE))
 
 
 def make_entry(
     root: Path,
-    shards: Iterable[list[Features]],
+    shards: Iterable[list[UtteranceFeatures]],
     layers: int = LAYERS,
     dim: int = DIM,
     modality: str = "speech",
@@ -81,7 +81,7 @@ def make_entry(
     return FeatureCache(root).open(DATASET, modality=modality)
 
 
-def tiny_shards(count: int) -> Iterator[list[Features]]:
+def tiny_shards(count: int) -> Iterator[list[UtteranceFeatures]]:
     """Utterances of 2 layers, 8 wide, and 1 to 3 frames, 50,000 in a shard."""
     rng = np.random.default_rng(3)
     for start in range(0, count, 50_000):

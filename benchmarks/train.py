@@ -43,7 +43,7 @@ from mser.benchmarks.train_steps import InTheLoop, Training
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
 from mser.pipeline.train.examples import Examples
-from mser.pipeline.train.features import Features
+from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.presets import preset, read, settings_of
 
 MODALITIES: dict[str, str | None] = {"speech": None, "text": None}
@@ -150,7 +150,8 @@ def _cached(settings: TrainSettings, examples: Examples, rounds: int, device: to
     """One head, begun anew for each way to train it; all see the same batches in the same order."""
     trainings = {one: Training(settings, examples, device) for one in (BY_HAND, STREAMED, LOADED)}
     streamed, loaded = (
-        Features(examples, trainings[BY_HAND].layers, device, keep) for keep in ("stream", "memory")
+        FeatureLoader(examples, trainings[BY_HAND].layers, device, keep)
+        for keep in ("stream", "memory")
     )
     by_hand = trainings[BY_HAND]
     held = by_hand.batches(streamed)
@@ -174,7 +175,7 @@ def loop(folder: Path, sizes: Sizes, rounds: int, device: torch.device) -> list[
     examples = make_examples(folder, sizes.looped, MELD, LAYERS)
     settings = _settings("hbf", {}, sizes, device)
     cached, looped = (Training(settings, examples, device) for _ in range(2))
-    streamed = Features(examples, cached.layers, device, "stream")
+    streamed = FeatureLoader(examples, cached.layers, device, "stream")
     encoders = InTheLoop(examples, looped.layers, device)
     epochs = {STREAMED: lambda: cached.epoch(streamed), LOOP: lambda: looped.epoch(encoders)}
     seconds = compare(epochs, rounds, device, same=False)
@@ -218,7 +219,7 @@ def _paper(
 ) -> dict[str, Value]:
     """Train on the first ``count`` utterances; say how long an epoch of IEMOCAP's size takes."""
     training = Training(settings, examples, device)
-    features = Features(examples, training.layers, device, "stream")
+    features = FeatureLoader(examples, training.layers, device, "stream")
     some = examples.utterances[:count]
     training.epoch(features, some[: settings.batch_size])  # warms up
     seconds = [timed(lambda: training.epoch(features, some), device) for _ in range(rounds)]

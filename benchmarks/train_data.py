@@ -20,7 +20,7 @@ from mser.benchmarks.synthetic import (
     features,
     make_entry,
 )
-from mser.cache import Features
+from mser.cache import UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
 from mser.pipeline.train.examples import Examples
 
@@ -64,11 +64,11 @@ def make_examples(root: Path, count: int, like: Lengths, layers: int) -> Example
     return Examples(corpus, entries, tuple(utterances), {}, {})
 
 
-def _shards(ids: list[str], lengths: list[int], layers: int) -> Iterator[list[Features]]:
+def _shards(ids: list[str], lengths: list[int], layers: int) -> Iterator[list[UtteranceFeatures]]:
     """Shards of utterances that are pieces of one block of numbers: drawing more takes minutes."""
     rng = np.random.default_rng(1)
     block = rng.standard_normal((layers, 4 * max(lengths), DIM), "float32").astype(DTYPE)
-    shard: list[Features] = []
+    shard: list[UtteranceFeatures] = []
     for id, length in zip(ids, lengths, strict=True):
         start = int(rng.integers(block.shape[1] - length))
         shard.append(features(id, block[:, start : start + length]))

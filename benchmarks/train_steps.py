@@ -10,10 +10,10 @@ from torch.amp.grad_scaler import GradScaler
 
 from mser.heads import Head
 from mser.pipeline.corpora import Utterance
-from mser.pipeline.train.batches import Batches
+from mser.pipeline.train.batches import BatchSampler
 from mser.pipeline.train.checkpoint import State
 from mser.pipeline.train.examples import Examples
-from mser.pipeline.train.features import Batch, Features, Layers
+from mser.pipeline.train.features import Batch, FeatureLoader, LayerPositions
 from mser.pipeline.train.jobs import build
 from mser.pipeline.train.settings import OPTIMIZERS, TrainSettings
 from mser.pipeline.train.trainer import Trainer
@@ -40,22 +40,24 @@ class Training:
         self.settings, self.examples, self.device = settings, examples, device
 
     @property
-    def layers(self) -> Layers:
+    def layers(self) -> LayerPositions:
         """The layers that the head reads."""
         return self.state.head.layers
 
-    def plan(self, utterances: Sequence[Utterance] | None = None) -> Batches:
+    def plan(self, utterances: Sequence[Utterance] | None = None) -> BatchSampler:
         among = self.examples.utterances if utterances is None else utterances
-        return Batches(among, self.settings.batch_size, self.examples.length)
+        return BatchSampler(among, self.settings.batch_size, self.examples.length)
 
     def batches(
-        self, features: Features, utterances: Sequence[Utterance] | None = None
+        self, features: FeatureLoader, utterances: Sequence[Utterance] | None = None
     ) -> list[Batch]:
         """Those of an epoch, all in memory, padded."""
         plan = self.plan(utterances)
         return list(features.batches(plan, plan.order(self.state.order.manual_seed(SEED))))
 
-    def epoch(self, features: Features, utterances: Sequence[Utterance] | None = None) -> float:
+    def epoch(
+        self, features: FeatureLoader, utterances: Sequence[Utterance] | None = None
+    ) -> float:
         """An epoch as mser trains it, without what it scores afterwards; return the mean loss."""
         torch.manual_seed(SEED)
         self.state.order.manual_seed(SEED)
@@ -88,7 +90,7 @@ def _losses(head: Head, batch: Batch) -> Iterator[Tensor]:
         yield loss
 
 
-class InTheLoop(Features):
+class InTheLoop(FeatureLoader):
     """Batches of features that frozen encoders of base size, with random weights, make each time.
 
     Waves and token ids lie in memory; nothing is decoded or tokenised. A batch is padded, with its
@@ -96,7 +98,7 @@ class InTheLoop(Features):
     encoders, as for any head that reads several layers.
     """
 
-    def __init__(self, examples: Examples, layers: Layers, device: torch.device) -> None:
+    def __init__(self, examples: Examples, layers: LayerPositions, device: torch.device) -> None:
         # Seconds to import, and of no use to who only trains.
         from transformers import (  # noqa: PLC0415
             BertConfig,
@@ -115,7 +117,10 @@ class InTheLoop(Features):
         self.words = torch.from_numpy(rng.integers(1000, 30_000, 512))
 
     def batches(
-        self, plan: Batches, order: Iterable[Sequence[Utterance]], missing: Collection[str] = ()
+        self,
+        plan: BatchSampler,
+        order: Iterable[Sequence[Utterance]],
+        missing: Collection[str] = (),
     ) -> Iterator[Batch]:
         classes = self.examples.corpus.classes
         for part in order:

@@ -8,11 +8,11 @@ from .errors import CacheError
 from .feature_cache import FeatureCache
 from .identity import EntrySpec, digest
 from .maintenance.convert import convert
-from .maintenance.gc import collect
+from .maintenance.gc import collect_garbage
 from .maintenance.listing import info, listing
 from .maintenance.verify import verify, verify_all
 from .quarantine import Quarantined
-from .shard import COMPRESSIONS, FORMATS, Features
+from .shard import COMPRESSIONS, FORMATS, UtteranceFeatures
 from .writer import EntryWriter
 
 __all__ = [
@@ -23,9 +23,9 @@ __all__ = [
     "EntrySpec",
     "EntryWriter",
     "FeatureCache",
-    "Features",
     "Quarantined",
-    "collect",
+    "UtteranceFeatures",
+    "collect_garbage",
     "convert",
     "digest",
     "info",

@@ -9,10 +9,10 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .errors import CacheError, MissingShardError
-from .formats.arrays import Array, Layers, StoredArray, most_maps
+from .formats.arrays import Array, LayerIndex, StoredArray, most_maps
 from .identity import FORMAT, EntrySpec
 from .index import FILE as INDEX
-from .index import Ids, Index, Row
+from .index import Ids, Index, IndexRow
 from .provenance import read_runs
 from .quarantine import Quarantined, read_quarantine
 from .shard import DAMAGE, open_shard
@@ -151,14 +151,14 @@ class Entry:
         """Return the hash of the utterance's features, the same in any format and place."""
         return self._row(id).checksum
 
-    def _read(self, id: str, layers: Layers) -> Array:
+    def _read(self, id: str, layers: LayerIndex) -> Array:
         row = self._row(id)
         try:
             return self._frames(row, layers)
         except MissingShardError:
             return self._frames(self._moved(row), layers)
 
-    def _frames(self, row: Row, layers: Layers) -> Array:
+    def _frames(self, row: IndexRow, layers: LayerIndex) -> Array:
         shard = self._shard(row.shard)
         stop = row.offset + row.length
         if stop > shard.shape[1]:
@@ -180,7 +180,7 @@ class Entry:
 
     # Called through a cache each: see the constructor.
 
-    def _find(self, id: str) -> Row:
+    def _find(self, id: str) -> IndexRow:
         try:
             return self.index[id]
         except KeyError:
@@ -189,7 +189,7 @@ class Entry:
     def _open(self, name: str) -> StoredArray:
         return open_shard(self.folder / "shards", name, self.spec)
 
-    def _moved(self, row: Row) -> Row:
+    def _moved(self, row: IndexRow) -> IndexRow:
         """Find an utterance again whose shard was replaced since the entry was opened."""
         with suppress(FileNotFoundError):
             now = Entry(self.folder)
@@ -203,7 +203,7 @@ class Entry:
         )
 
 
-def _chosen(layers: Sequence[int] | None, count: int) -> Layers:
+def _chosen(layers: Sequence[int] | None, count: int) -> LayerIndex:
     """Return layers from 0 on, as a slice where they follow one another."""
     if layers is None:
         return slice(None)

@@ -43,7 +43,7 @@ class FeatureCache:
         names = [name for name in self.root.names() if can_be_name(name)]
         return [name for name in names if (self.root / name).names()]
 
-    def places(
+    def entry_folders(
         self, dataset: str, encoder: str | None = None, modality: str | None = None
     ) -> list[Folder]:
         """Return the folders of a dataset's entries, damaged and unpublished ones too."""
@@ -172,7 +172,7 @@ class FeatureCache:
     def _entries(self, dataset: str, modality: str | None) -> tuple[list[Entry], list[CacheError]]:
         """Open what can be opened: one damaged entry does not take the others away."""
         found, damaged = [], []
-        for place in self.places(dataset):
+        for place in self.entry_folders(dataset):
             try:
                 entry = Entry(place)
             except FileNotFoundError:

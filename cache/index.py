@@ -25,7 +25,7 @@ FILE = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 
 @dataclass(frozen=True)
-class Row:
+class IndexRow:
     """Where one utterance lies: ``length`` frames from ``offset`` on in the array of ``shard``."""
 
     id: str
@@ -150,11 +150,11 @@ class Index:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, id: str) -> Row:
+    def __getitem__(self, id: str) -> IndexRow:
         at = self.ids.find(id)
         if at is None:
             raise KeyError(id)
-        return Row(id, **{name: column[at].as_py() for name, column in self._columns.items()})
+        return IndexRow(id, **{name: column[at].as_py() for name, column in self._columns.items()})
 
 
 def _whole(column: Any) -> Any:

@@ -64,7 +64,7 @@ DAMAGE = (
 
 
 @dataclass(frozen=True)
-class Features:
+class UtteranceFeatures:
     """The hidden states of one utterance, (layers, frames, dim), and the hash of its content."""
 
     id: str
@@ -84,7 +84,7 @@ def checksum(states: Array) -> str:
 def write_shard(
     shards: Folder,
     number: int,
-    utterances: Sequence[Features],
+    utterances: Sequence[UtteranceFeatures],
     facts: Mapping[str, str],
     store: str,
     compression: str,

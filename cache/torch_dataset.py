@@ -12,14 +12,14 @@ from .entry import Entry
 from .formats.arrays import Array
 
 
-class Item(NamedTuple):
+class DatasetItem(NamedTuple):
     """One utterance: its id and its hidden states (layers, frames, dim), read-only."""
 
     id: str
     hidden_states: Array
 
 
-class Batch(NamedTuple):
+class PaddedBatch(NamedTuple):
     """Ids, hidden states (batch, layers, most frames, dim) padded with zeros, lengths (batch,)."""
 
     ids: list[str]
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     lengths: Tensor
 
 
-class UtteranceDataset(Dataset[Item]):
+class UtteranceDataset(Dataset[DatasetItem]):
     """Utterances of an entry as a PyTorch dataset; ``pad`` is the ``collate_fn`` that goes with it.
 
     ``ids`` are by default all of the entry's, ``layers`` positions among the stored layers as for
@@ -50,18 +50,20 @@ class UtteranceDataset(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, at: int) -> Item:
+    def __getitem__(self, at: int) -> DatasetItem:
         return self.__getitems__([at])[0]
 
-    def __getitems__(self, positions: Sequence[int]) -> list[Item]:
+    def __getitems__(self, positions: Sequence[int]) -> list[DatasetItem]:
         """Return a batch at once, which an object store delivers in parallel."""
         ids = [self.ids[at] for at in positions]
-        return [Item(*one) for one in zip(ids, self.entry.read(ids, self.layers), strict=True)]
+        return [
+            DatasetItem(*one) for one in zip(ids, self.entry.read(ids, self.layers), strict=True)
+        ]
 
 
-def pad(items: Sequence[Item]) -> Batch:
+def pad(items: Sequence[DatasetItem]) -> PaddedBatch:
     """Collate utterances into one padded batch."""
-    return Batch([one.id for one in items], *padded([one.hidden_states for one in items]))
+    return PaddedBatch([one.id for one in items], *padded([one.hidden_states for one in items]))
 
 
 def padded(arrays: Sequence[Array]) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from .quarantine import Quarantined, read_quarantine, write_quarantine
 from .shard import (
     COMPRESSIONS,
     NAME,
-    Features,
+    UtteranceFeatures,
     checksum,
     damage_named,
     open_shard,
@@ -65,7 +65,7 @@ class EntryWriter:
         """
         return lease(self.folder / "leases", work, patience)
 
-    def write_shard(self, number: int, utterances: Sequence[Features]) -> str:
+    def write_shard(self, number: int, utterances: Sequence[UtteranceFeatures]) -> str:
         """Commit one shard and return its name.
 
         Raises:
@@ -96,7 +96,7 @@ class EntryWriter:
                     f"shard {name} of {shards} is damaged: the features of '{row['id']}' are not "
                     "those that were written; run 'mser cache verify --repair'"
                 )
-            kept.append(Features(row["id"], row["content_hash"], states))
+            kept.append(UtteranceFeatures(row["id"], row["content_hash"], states))
             written = row["written"].partition("/")[0]
         run = ""
         with suppress(CacheError):  # which run it was is not worth the features
@@ -211,7 +211,7 @@ class EntryWriter:
                 return None
         return None
 
-    def _checked(self, one: Features) -> Features:
+    def _checked(self, one: UtteranceFeatures) -> UtteranceFeatures:
         array = one.hidden_states.astype(self.spec.dtype, copy=False)
         wanted = (len(self.spec.layers), self.spec.dim)
         if array.ndim != 3 or (array.shape[0], array.shape[2]) != wanted or not array.shape[1]:
@@ -221,7 +221,9 @@ class EntryWriter:
             )
         return replace(one, hidden_states=array)
 
-    def _write(self, number: int, utterances: Sequence[Features], run: str, written: str) -> str:
+    def _write(
+        self, number: int, utterances: Sequence[UtteranceFeatures], run: str, written: str
+    ) -> str:
         facts = {"written": written, "run": run}
         shards = self.folder / "shards"
         return write_shard(shards, number, utterances, facts, self.store, self.compression)

@@ -20,7 +20,7 @@ from .errors import require_dropout, require_sizes
 from .head import Head, HeadOutput
 from .modules.bottleneck_block import BottleneckBlock
 from .modules.classifier import classifier
-from .modules.layer_mix import Layers
+from .modules.layer_mix import LayerChoices
 from .modules.pooling import masked_mean
 from .modules.projection import Projections
 
@@ -51,7 +51,7 @@ class BottleneckFusion(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         *,
         width: int = 256,
         n_attention_heads: int = 4,

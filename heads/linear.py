@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .errors import require_dropout
 from .head import Head, HeadOutput
-from .modules.layer_mix import LayerMixes, Layers
+from .modules.layer_mix import LayerChoices, LayerMixes
 from .modules.pooling import masked_mean
 
 
@@ -34,7 +34,7 @@ class LinearProbe(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         *,
         dropout: float = 0.0,
     ) -> None:

@@ -10,7 +10,7 @@ from .hbf.head import HBF
 from .head import Head
 from .linear import LinearProbe
 from .mgcma.head import MGCMA, DistributionHead, InstanceHead, TokenHead
-from .modules.layer_mix import Layers
+from .modules.layer_mix import LayerChoices
 from .options import check_options
 from .query.head import QueryHead
 
@@ -33,7 +33,7 @@ def build_head(
     dims: Mapping[str, int],
     n_classes: int,
     n_layers: Mapping[str, int] | None = None,
-    layer: Layers | None = None,
+    layer: LayerChoices | None = None,
     **options: Any,
 ) -> Head:
     """Build a head by its name in :data:`HEADS`.

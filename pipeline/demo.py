@@ -12,7 +12,7 @@ from .runs.report import report
 from .train import Run, TrainSettings, train_heads
 
 # Small enough for a laptop: the encoders are 64 wide, and so is hbf.
-HEADS = {
+DEMO_HEADS = {
     "linear": ["learning_rate=0.01"],
     "hbf": ["learning_rate=0.002", "patience=6", "head.width=64"],
 }
@@ -27,7 +27,7 @@ What the numbers mean
 
 
 def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[Run]:
-    """Make a corpus and encoders below ``out``, extract, train ``HEADS``; tell with ``say``.
+    """Make a corpus and encoders below ``out``, extract, train ``DEMO_HEADS``; tell with ``say``.
 
     A second time, the corpus, the encoders and the features are there already and are used again.
 
@@ -73,7 +73,7 @@ def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[R
             runs=out / "runs",
             workers=processes if processes > 1 else 0,
         ).with_overrides(assignments)
-        for head, assignments in HEADS.items()
+        for head, assignments in DEMO_HEADS.items()
     ]
     runs = train_heads(settings, lambda run: say(str(run)))
     say("4. mser report: both runs on one page")

@@ -31,7 +31,7 @@ def progress(total: int, what: str, unit: str) -> Any:
     )
 
 
-def remark(sentence: str) -> None:
+def print_note(sentence: str) -> None:
     """Say something on standard error while a bar may be there."""
     if sys.stderr.isatty():
         tqdm.write(sentence, file=sys.stderr)

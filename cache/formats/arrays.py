@@ -21,7 +21,7 @@ import numpy as np
 from ..storage.folder import Folder
 
 Array = np.ndarray[Any, Any]
-Layers = slice | list[int]
+LayerIndex = slice | list[int]
 
 # All that are alive, as long as somebody holds a view: each keeps a file open.
 _maps: WeakSet[Any] = WeakSet()
@@ -48,7 +48,7 @@ class StoredArray(ABC):
     dtype: np.dtype[Any]
 
     @abstractmethod
-    def read(self, layers: Layers, start: int, stop: int) -> Array:
+    def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
         """Return the frames from ``start`` to before ``stop``, (layers, frames, dim), read-only."""
 
 
@@ -70,7 +70,7 @@ class MappedArray(StoredArray):
         self.shape = layers, frames, dim
         self.dtype = mapped.dtype
 
-    def read(self, layers: Layers, start: int, stop: int) -> Array:
+    def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
         if start not in self._announced:
             self._announce(layers, start, stop)
         found = self._mapped[layers, start:stop]
@@ -78,7 +78,7 @@ class MappedArray(StoredArray):
             found.flags.writeable = False
         return found
 
-    def _announce(self, layers: Layers, start: int, stop: int) -> None:
+    def _announce(self, layers: LayerIndex, start: int, stop: int) -> None:
         self._announced.add(start)
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
@@ -122,7 +122,7 @@ class RangedArray(StoredArray):
         self._folder, self._layout = folder, layout
         self.shape, self.dtype = layout.shape, layout.dtype
 
-    def read(self, layers: Layers, start: int, stop: int) -> Array:
+    def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
         count, frames, dim = self.shape
         frame = dim * self.dtype.itemsize
         firsts = [
@@ -154,7 +154,7 @@ class ChunkedArray(StoredArray):
         self._index, self._decode, self._plain = index, decode, plain
         self.shape, self.dtype = layout.shape, layout.dtype
 
-    def read(self, layers: Layers, start: int, stop: int) -> Array:
+    def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
         first, last = start // self._frames, -(-stop // self._frames)
         index = self._index[layers, first:last]
         ranges = [(begin, begin + count) for begin, count in index.reshape(-1, 2).tolist()]

@@ -22,7 +22,7 @@ from .verify import as_written
 
 # A writer at work has temporary files, and a reader may still be on its way to an index that was
 # just replaced.
-YOUNG = 3600.0  # seconds
+MINIMUM_AGE = 3600.0  # seconds
 _MANIFEST = re.compile(rf"corpus-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 
@@ -64,8 +64,10 @@ class Collection:
         return "\n".join([f"{self.cache}: {said}", *lines])
 
 
-def collect(cache: FeatureCache, *, yes: bool = False, young: float = YOUNG) -> Collection:
-    """Find what is of no use, and delete it if ``yes``; nothing younger than ``young`` seconds.
+def collect_garbage(
+    cache: FeatureCache, *, delete: bool = False, minimum_age: float = MINIMUM_AGE
+) -> Collection:
+    """Find unreferenced files older than ``minimum_age`` seconds; with ``delete``, delete them.
 
     That is: temporary files and uploads of killed writers, leases of dead ones, indexes and
     manifests that no entry points to, shards of which every utterance lies in a newer one or that
@@ -75,11 +77,11 @@ def collect(cache: FeatureCache, *, yes: bool = False, young: float = YOUNG) -> 
         CacheError: something cannot be read or deleted.
     """
     result = Collection(str(cache.root))
-    for found in _all(cache, young, result.unread):
+    for found in _all(cache, minimum_age, result.unread):
         result.garbage.append(found.garbage)
-        if yes:
+        if delete:
             found.delete()
-    result.deleted = yes
+    result.deleted = delete
     return result
 
 
@@ -89,37 +91,37 @@ class _Found:
     delete: Callable[[], object]
 
 
-def _all(cache: FeatureCache, young: float, unread: list[str]) -> Iterator[_Found]:
-    yield from _temporary(cache.root, young)
+def _all(cache: FeatureCache, minimum_age: float, unread: list[str]) -> Iterator[_Found]:
+    yield from _temporary(cache.root, minimum_age)
     for upload in cache.root.uploads():
-        if upload.age >= young:
+        if upload.age >= minimum_age:
             what = f"{cache.root}/{upload.name}"
             garbage = Garbage(what, "an upload that was never finished", upload.bytes)
             yield _Found(garbage, partial(cache.root.abort, upload))
     for dataset in cache.datasets():
         folder = cache.root / dataset
-        yield from _temporary(folder, young)
-        entries = cache.places(dataset)
+        yield from _temporary(folder, minimum_age)
+        entries = cache.entry_folders(dataset)
         for one in entries:
-            yield from _of_entry(cache, one, young, unread)
-        yield from _manifests(folder, entries, young)
+            yield from _of_entry(cache, one, minimum_age, unread)
+        yield from _manifests(folder, entries, minimum_age)
 
 
 def _of_entry(
-    cache: FeatureCache, folder: Folder, young: float, unread: list[str]
+    cache: FeatureCache, folder: Folder, minimum_age: float, unread: list[str]
 ) -> Iterator[_Found]:
     for part in (folder, *(folder / name for name in ("shards", "leases", "runs"))):
-        yield from _temporary(part, young)
+        yield from _temporary(part, minimum_age)
     leases, at_work = folder / "leases", False
     for name, lease in held(leases).items():
         if lease is not None and lease.alive:
             at_work = True
         else:
-            yield from _file(leases, name, "its holder is dead", young)
+            yield from _file(leases, name, "its holder is dead", minimum_age)
     shards = folder / "shards"
     for name in sorted(set(shards.names()) - set(shards.committed())):
         if not name.startswith(TEMPORARY):
-            yield from _file(shards, name, "a shard that was never finished", young)
+            yield from _file(shards, name, "a shard that was never finished", minimum_age)
     try:
         entry = Entry(folder)
         index = entry.index
@@ -130,14 +132,14 @@ def _of_entry(
         return
     for name in folder.names():
         if FILE.fullmatch(name) and name != entry.index_name:
-            yield from _file(folder, name, "an index that was replaced", young)
-    if _old(folder, "entry.json", young):
-        yield from _superseded(EntryWriter(folder, entry.spec, {}), index, young)
+            yield from _file(folder, name, "an index that was replaced", minimum_age)
+    if _old(folder, "entry.json", minimum_age):
+        yield from _superseded(EntryWriter(folder, entry.spec, {}), index, minimum_age)
         if not at_work:  # its manifest may be still to come
-            yield from _dropped(cache, entry, index, young)
+            yield from _dropped(cache, entry, index, minimum_age)
 
 
-def _superseded(writer: EntryWriter, index: Index, young: float) -> Iterator[_Found]:
+def _superseded(writer: EntryWriter, index: Index, minimum_age: float) -> Iterator[_Found]:
     """Find shards of which readers have no use any more."""
     shards, used = writer.folder / "shards", set(index.shards())
     for name in writer.shards():
@@ -153,7 +155,7 @@ def _superseded(writer: EntryWriter, index: Index, young: float) -> Iterator[_Fo
         if all(
             row["id"] in index.ids and index[row["id"]].written >= row["written"] for row in rows
         ):
-            yield from _file(shards, name, reason, young)
+            yield from _file(shards, name, reason, minimum_age)
 
 
 def _damaged(shards: Folder, name: str) -> bool:
@@ -166,7 +168,9 @@ def _damaged(shards: Folder, name: str) -> bool:
         return False
 
 
-def _dropped(cache: FeatureCache, entry: Entry, index: Index, young: float) -> Iterator[_Found]:
+def _dropped(
+    cache: FeatureCache, entry: Entry, index: Index, minimum_age: float
+) -> Iterator[_Found]:
     """Find utterances that are no longer in the corpus, shard by shard."""
     if not entry.manifest:
         return
@@ -177,7 +181,7 @@ def _dropped(cache: FeatureCache, entry: Entry, index: Index, young: float) -> I
     gone = index.table.filter(pc.invert(pc.is_in(index.table["id"], named.combine_chunks())))
     writer, shards = EntryWriter(entry.folder, entry.spec, {}), entry.folder / "shards"
     for name in sorted(gone["shard"].unique().to_pylist()):
-        if not _old(shards, name, young):
+        if not _old(shards, name, minimum_age):
             continue
         rows = index.within([name]).to_pylist()
         ids = set(Index(gone).within([name])["id"].to_pylist())
@@ -198,31 +202,31 @@ def _rewrite(writer: EntryWriter, name: str, kept: list[dict[str, Any]]) -> None
     (writer.folder / "shards").remove(name)
 
 
-def _manifests(folder: Folder, entries: list[Folder], young: float) -> Iterator[_Found]:
+def _manifests(folder: Folder, entries: list[Folder], minimum_age: float) -> Iterator[_Found]:
     try:
         used = {f"corpus-{Entry(entry).manifest}.parquet" for entry in entries}
     except (FileNotFoundError, CacheError):
         return  # nobody can tell which one an entry needs that is damaged or not yet published
     for name in folder.names():
         if _MANIFEST.fullmatch(name) and name not in used:
-            yield from _file(folder, name, "a manifest that was replaced", young)
+            yield from _file(folder, name, "a manifest that was replaced", minimum_age)
 
 
-def _temporary(folder: Folder, young: float) -> Iterator[_Found]:
+def _temporary(folder: Folder, minimum_age: float) -> Iterator[_Found]:
     for name in folder.names():
         if name.startswith(TEMPORARY):
-            yield from _file(folder, name, "left behind by a killed writer", young)
+            yield from _file(folder, name, "left behind by a killed writer", minimum_age)
 
 
-def _file(folder: Folder, name: str, reason: str, young: float) -> Iterator[_Found]:
+def _file(folder: Folder, name: str, reason: str, minimum_age: float) -> Iterator[_Found]:
     with suppress(FileNotFoundError):  # somebody else has deleted it
-        if _old(folder, name, young):
+        if _old(folder, name, minimum_age):
             garbage = Garbage(f"{folder}/{name}", reason, folder.size(name))
             yield _Found(garbage, partial(folder.remove, name))
 
 
-def _old(folder: Folder, name: str, young: float) -> bool:
+def _old(folder: Folder, name: str, minimum_age: float) -> bool:
     try:
-        return folder.age(name) >= young
+        return folder.age(name) >= minimum_age
     except FileNotFoundError:
         return False

@@ -76,7 +76,9 @@ class Listing:
 def listing(cache: FeatureCache) -> Listing:
     """List all entries of a cache, those that are damaged or not yet published too."""
     found = (
-        _listed(dataset, place) for dataset in cache.datasets() for place in cache.places(dataset)
+        _listed(dataset, place)
+        for dataset in cache.datasets()
+        for place in cache.entry_folders(dataset)
     )
     return Listing(str(cache.root), tuple(found))
 

@@ -127,11 +127,11 @@ class Folder(ABC):
 
 
 @contextmanager
-def told(
+def translate_os_errors(
     action: str,
     place: object,
     *,
-    missing_is_news: bool = False,
+    missing_is_error: bool = False,
     errors: type[Exception] = OSError,
 ) -> Iterator[None]:
     """Turn what an operating system or a server says into a sentence that names the place.
@@ -143,7 +143,7 @@ def told(
     except CacheError:
         raise
     except FileNotFoundError as error:
-        if not missing_is_news:
+        if not missing_is_error:
             raise
         raise CacheError(_sentence(action, place, error)) from error
     except errors as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
-from .folder import TEMPORARY, Folder, told
+from .folder import TEMPORARY, Folder, translate_os_errors
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,15 @@ class LocalFolder(Folder):
         return LocalFolder(self.at / name)
 
     def make(self) -> None:
-        with told("make the folder", self, missing_is_news=True):
+        with translate_os_errors("make the folder", self, missing_is_error=True):
             self.at.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        with suppress(FileNotFoundError), told("list", self), suppress(NotADirectoryError):
+        with (
+            suppress(FileNotFoundError),
+            translate_os_errors("list", self),
+            suppress(NotADirectoryError),
+        ):
             return sorted(os.listdir(self.at))
         return []
 
@@ -48,37 +52,37 @@ class LocalFolder(Folder):
 
     def size(self, name: str = "") -> int:
         path = self.at / name
-        with told("look at", path):
+        with translate_os_errors("look at", path):
             if not path.is_dir():
                 return path.stat().st_size
         return sum(one.st_size for one in self._files(path))
 
     def age(self, name: str) -> float:
         path = self.at / name
-        with told("look at", path):
+        with translate_os_errors("look at", path):
             newest = max((one.st_mtime for one in self._files(path)), default=None)
             return time.time() - (path.stat().st_mtime if newest is None else newest)
 
     def read(self, name: str) -> bytes:
-        with told("read", self.at / name):
+        with translate_os_errors("read", self.at / name):
             return (self.at / name).read_bytes()
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        with told("read", self.at / name), (self.at / name).open("rb") as file:
+        with translate_os_errors("read", self.at / name), (self.at / name).open("rb") as file:
             return [os.pread(file.fileno(), stop - start, start) for start, stop in ranges]
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
-        with told("read", self.at / name), (self.at / name).open("rb") as file:
+        with translate_os_errors("read", self.at / name), (self.at / name).open("rb") as file:
             yield file
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        with told("read", self.at / name):
+        with translate_os_errors("read", self.at / name):
             yield self.at / name
 
     def write(self, name: str, content: bytes) -> None:
-        with told("write", self.at / name, missing_is_news=True):
+        with translate_os_errors("write", self.at / name, missing_is_error=True):
             temporary = self._temporary(name)
             try:
                 self._write(temporary, content)
@@ -89,7 +93,7 @@ class LocalFolder(Folder):
 
     def create(self, name: str, content: bytes) -> bool:
         # A hard link either takes the name or fails, on NFS too, and the file it names is whole.
-        with told("write", self.at / name, missing_is_news=True):
+        with translate_os_errors("write", self.at / name, missing_is_error=True):
             temporary = self._temporary(name)
             try:
                 self._write(temporary, content)
@@ -106,7 +110,7 @@ class LocalFolder(Folder):
 
     def remove(self, name: str) -> None:
         path = self.at / name
-        with told("delete", path), suppress(FileNotFoundError):
+        with translate_os_errors("delete", path), suppress(FileNotFoundError):
             if path.is_dir() and not path.is_symlink():
                 # Renamed first, so that nobody finds a part of it.
                 gone = self._temporary(path.name)
@@ -118,7 +122,7 @@ class LocalFolder(Folder):
     @contextmanager
     def workspace(self) -> Iterator[Path]:
         built = self._temporary("built")
-        with told("write below", self, missing_is_news=True):
+        with translate_os_errors("write below", self, missing_is_error=True):
             try:
                 yield built
             finally:
@@ -126,7 +130,7 @@ class LocalFolder(Folder):
                     shutil.rmtree(built) if built.is_dir() else built.unlink(missing_ok=True)
 
     def commit(self, built: Path, name: str) -> None:
-        with told("write", self.at / name, missing_is_news=True):
+        with translate_os_errors("write", self.at / name, missing_is_error=True):
             for folder, _, files in os.walk(built):
                 for file in files:
                     _sync(Path(folder) / file)
@@ -141,7 +145,7 @@ class LocalFolder(Folder):
             _sync(self.at)
 
     def free(self) -> int | None:
-        with told("look at", self, missing_is_news=True):
+        with translate_os_errors("look at", self, missing_is_error=True):
             return shutil.disk_usage(self.at).free
 
     def _temporary(self, name: str) -> Path:

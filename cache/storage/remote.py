@@ -17,9 +17,11 @@ from typing import Any, BinaryIO
 import fsspec
 
 from ..errors import CacheError
-from .folder import Folder, Upload, told
+from .folder import Folder, Upload, translate_os_errors
 
-_told = partial(told, errors=Exception)  # a server's client has errors of its own
+_translate_errors = partial(
+    translate_os_errors, errors=Exception
+)  # a server's client has errors of its own
 # What S3 and its kin answer, beside what fsspec knows, when a file is there or just being made.
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
 _BLOCK = 2**18  # fetched at once of a file that is read here and there
@@ -38,7 +40,7 @@ class _FileSystem:
     def get(self) -> Any:
         if self._process != os.getpid():
             # What a listing said a second ago may not be so any more: others write, too.
-            with _told("open", self.url, missing_is_news=True):
+            with _translate_errors("open", self.url, missing_is_error=True):
                 self._opened, _ = fsspec.core.url_to_fs(
                     self.url, **{"use_listings_cache": False, **self.options}
                 )
@@ -91,7 +93,7 @@ class RemoteFolder(Folder):
         return sorted({path[0] for path in parts if len(path) <= 2})
 
     def size(self, name: str = "") -> int:
-        with _told("look at", self._url(name)):
+        with _translate_errors("look at", self._url(name)):
             found = self._fs.info(self._key(name))
             if found["type"] == "file":
                 return int(found["size"])
@@ -99,7 +101,7 @@ class RemoteFolder(Folder):
             return sum(int(one["size"]) for one in inside)
 
     def age(self, name: str) -> float:
-        with _told("look at", self._url(name)):
+        with _translate_errors("look at", self._url(name)):
             files = self._fs.find(self._key(name))
             if not files:
                 raise FileNotFoundError(self._url(name))
@@ -107,14 +109,14 @@ class RemoteFolder(Folder):
             return time.time() - float(newest)
 
     def read(self, name: str) -> bytes:
-        with _told("read", self._url(name)):
+        with _translate_errors("read", self._url(name)):
             content: bytes = self._fs.cat_file(self._key(name))
             return content
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
         starts = [start for start, _ in ranges]
         stops = [stop for _, stop in ranges]
-        with _told("read", self._url(name)):
+        with _translate_errors("read", self._url(name)):
             found: list[Any] = self._fs.cat_ranges(
                 [self._key(name)] * len(ranges), starts, stops, on_error="return"
             )
@@ -128,23 +130,26 @@ class RemoteFolder(Folder):
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
         blocks = {"block_size": _BLOCK, "cache_type": "blockcache"}
-        with _told("read", self._url(name)), self._fs.open(self._key(name), "rb", **blocks) as file:
+        with (
+            _translate_errors("read", self._url(name)),
+            self._fs.open(self._key(name), "rb", **blocks) as file,
+        ):
             yield file
 
     @contextmanager
     def local(self, name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="mser-", ignore_cleanup_errors=True) as folder:
             copy = Path(folder) / "copy"
-            with _told("read", f"{self._url(name)} into {folder}"):
+            with _translate_errors("read", f"{self._url(name)} into {folder}"):
                 self._fs.get(self._key(name), str(copy), recursive=True)
             yield copy
 
     def write(self, name: str, content: bytes) -> None:
-        with _told("write", self._url(name), missing_is_news=True):
+        with _translate_errors("write", self._url(name), missing_is_error=True):
             self._fs.pipe_file(self._key(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        with _told("write", self._url(name), missing_is_news=True):
+        with _translate_errors("write", self._url(name), missing_is_error=True):
             try:
                 self._fs.pipe_file(self._key(name), content, mode="create")
             except OSError as error:
@@ -158,7 +163,7 @@ class RemoteFolder(Folder):
 
     def remove(self, name: str) -> None:
         # The top level first, so that what is left of a deletion that ends early does not count.
-        with _told("delete", self._url(name)), suppress(FileNotFoundError):
+        with _translate_errors("delete", self._url(name)), suppress(FileNotFoundError):
             for file in sorted(self._fs.find(self._key(name)), key=lambda file: file.count("/")):
                 self._fs.rm_file(file)
 
@@ -166,7 +171,7 @@ class RemoteFolder(Folder):
     def workspace(self) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(prefix="mser-"))
         try:
-            with told("write below", folder, missing_is_news=True):
+            with translate_os_errors("write below", folder, missing_is_error=True):
                 yield folder / "built"
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -174,7 +179,7 @@ class RemoteFolder(Folder):
     def commit(self, built: Path, name: str) -> None:
         files = [file for file in (built, *built.rglob("*")) if file.is_file()]
         deepest_first = sorted(files, key=lambda file: -len(file.parts))
-        with _told("write", self._url(name), missing_is_news=True):
+        with _translate_errors("write", self._url(name), missing_is_error=True):
             for file in deepest_first:
                 inside = file.relative_to(built).parts
                 self._fs.put_file(str(file), self._key("/".join((name, *inside))))
@@ -188,7 +193,7 @@ class RemoteFolder(Folder):
         bucket, key, _ = self._fs.split_path(self._key())
         prefix = f"{key}/" if key else ""
         # Not everybody may look at them, and not every store can show them.
-        with _told("list", self), suppress(OSError):
+        with _translate_errors("list", self), suppress(OSError):
             asked = {"Bucket": bucket, "Prefix": prefix}
             found = self._fs.call_s3("list_multipart_uploads", **asked).get("Uploads", [])
             return [self._upload(bucket, prefix, one) for one in found]
@@ -206,7 +211,7 @@ class RemoteFolder(Folder):
 
     def abort(self, upload: Upload) -> None:
         bucket, key, _ = self._fs.split_path(self._key(upload.name))
-        with _told("delete", self._url(upload.name)), suppress(FileNotFoundError):
+        with _translate_errors("delete", self._url(upload.name)), suppress(FileNotFoundError):
             self._fs.abort_mpu(bucket, key, upload.id)
 
     @property
@@ -225,7 +230,7 @@ class RemoteFolder(Folder):
 
     def _listed(self, how: Callable[[str], list[str]]) -> list[str]:
         """Return paths in it; there may be none, but not where the bucket is not there."""
-        with _told("list", self):
+        with _translate_errors("list", self):
             try:
                 return how(self._key())
             except FileNotFoundError as error:

@@ -47,7 +47,7 @@ from ..dialogues import Dialogues
 from ..errors import require, require_dropout, require_positive, require_weights
 from ..head import Head, HeadOutput
 from ..modules.contrastive import info_nce, relation_distance
-from ..modules.layer_mix import Layer, Layers
+from ..modules.layer_mix import LayerChoice, LayerChoices
 from ..modules.pooling import AttentionPooling
 from ..modules.projection import Projections
 from .audio_context import AudioContextNetwork, by_dialogue, by_utterance
@@ -93,7 +93,7 @@ class HBAF(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         *,
         width: int = 256,
         dropout: float = 0.3,
@@ -116,7 +116,7 @@ class HBAF(Head):
         }
         require_weights(self.weights)
         self.temperature = temperature
-        default: dict[str, Layer] = dict.fromkeys(self.dims, "last")
+        default: dict[str, LayerChoice] = dict.fromkeys(self.dims, "last")
         if SPEECH in self.dims:
             default[SPEECH] = tuple(range(min(LOW_LAYERS, self.n_layers[SPEECH])))
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer, default)

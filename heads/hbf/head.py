@@ -70,14 +70,14 @@ from ..errors import (
 from ..head import Head, HeadOutput
 from ..modules.bottleneck_block import BottleneckBlock
 from ..modules.classifier import classifier
-from ..modules.layer_mix import Layers
+from ..modules.layer_mix import LayerChoices
 from ..modules.modality_masking import ModalityMasking
 from ..modules.pooling import masked_mean
 from ..modules.projection import StageStems
 from .contrastive_losses import inter_modal, intra_modal
 from .mb import TurnOrder, agreement
-from .mrc import Constraint
-from .unimodal_classifiers import OwnClassifiers, uni_modal
+from .mrc import ModalityConstraint
+from .unimodal_classifiers import UnimodalClassifiers, uni_modal
 
 Tokens = dict[str, list[Tensor]]
 """z_m^k: modality → for each stage (B, T_m, W)."""
@@ -107,7 +107,7 @@ class HBF(Head):
         supervised: SupCon in place of InfoNCE in the intra-modal term.
         temperature: τ > 0 of both contrastive terms.
         projection: width of the representations v_m that they compare.
-        mrc: ``"scale"``, ``"project"`` or ``"off"``, see :class:`Constraint`.
+        mrc: ``"scale"``, ``"project"`` or ``"off"``, see :class:`ModalityConstraint`.
         beta: β in [0, 1] of ``"scale"``.
         mb: whether modalities take turns.
         agreement: μ, the weight of the agreement term, which only ``mb`` has; 0 switches it off.
@@ -126,7 +126,7 @@ class HBF(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         *,
         width: int = 256,
         n_attention_heads: int = 4,
@@ -160,7 +160,7 @@ class HBF(Head):
             "inter_modal": inter_weight,
         }
         require_weights(self.weights)
-        self.constraint = Constraint(mrc, beta)
+        self.constraint = ModalityConstraint(mrc, beta)
         contrasts = (intra_weight and dropout) or (inter_weight and len(self.dims) > 1)
         unfed = mrc == "scale" and beta == 0 and not contrasts
         needed = "is needed by mb" if mb else "or beta is needed for the stems to learn anything"
@@ -187,7 +187,7 @@ class HBF(Head):
         )
         self.classifier = classifier((len(self.dims) + 1) * width, n_classes)
         names, own = tuple(self.dims), own_weight > 0 and (mb or mrc != "off")
-        self.own_classifiers = OwnClassifiers(names, width, n_classes) if own else None
+        self.own_classifiers = UnimodalClassifiers(names, width, n_classes) if own else None
         self.turn_order = TurnOrder(names, n_classes) if mb else None
 
     def turns(self) -> tuple[str, ...]:

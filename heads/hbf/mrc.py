@@ -29,7 +29,7 @@ from ..errors import require, unknown
 KINDS = ("off", "scale", "project")
 
 
-class Constraint:
+class ModalityConstraint:
     """MRC as the options of a head describe it; the module's docstring has the equations.
 
     Args:

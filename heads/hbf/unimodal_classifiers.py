@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..modules.classifier import classifier
 
 
-class OwnClassifiers(nn.ModuleDict):
+class UnimodalClassifiers(nn.ModuleDict):
     """A :func:`classifier` for each modality.
 
     Args:

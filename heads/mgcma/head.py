@@ -33,7 +33,7 @@ from ..errors import (
 )
 from ..head import Head, HeadOutput
 from ..modules.classifier import classifier
-from ..modules.layer_mix import Layers
+from ..modules.layer_mix import LayerChoices
 from ..modules.pooling import masked_mean
 from ..modules.projection import Projections
 from .alignment import Alignment, DistributionAlignment, InstanceAlignment, TokenAlignment
@@ -76,7 +76,7 @@ class AlignmentHead(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         modules: tuple[str, ...] | None = None,
         *,
         width: int = PAPER_WIDTH,
@@ -164,7 +164,7 @@ class MGCMA(AlignmentHead):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         *,
         modules: tuple[str, ...] = ("distribution", "token", "instance"),
         width: int = PAPER_WIDTH,

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from ..errors import HeadError, require, unknown
 
-Layer = str | int | tuple[int, ...]
+LayerChoice = str | int | tuple[int, ...]
 """``"mix"``, ``"last"``, a position among the cached layers (negative: from the last), or several
 positions, which are mixed."""
 
-Layers = Layer | Mapping[str, Layer]
+LayerChoices = LayerChoice | Mapping[str, LayerChoice]
 """One choice of layers for all modalities, or one for each."""
 
 
@@ -35,7 +35,7 @@ class LayerMix(nn.Module):
 
     positions: tuple[int, ...]
 
-    def __init__(self, n_layers: int, layer: Layer = "mix") -> None:
+    def __init__(self, n_layers: int, layer: LayerChoice = "mix") -> None:
         super().__init__()
         if layer == "mix":
             self.positions = tuple(range(n_layers))
@@ -77,11 +77,11 @@ class LayerMixes(nn.Module):
     def __init__(
         self,
         n_layers: Mapping[str, int],
-        layer: Layers | None = None,
-        default: Mapping[str, Layer] | None = None,
+        layer: LayerChoices | None = None,
+        default: Mapping[str, LayerChoice] | None = None,
     ) -> None:
         super().__init__()
-        chosen: dict[str, Layer] = dict.fromkeys(n_layers, "mix")
+        chosen: dict[str, LayerChoice] = dict.fromkeys(n_layers, "mix")
         chosen |= {m: one for m, one in (default or {}).items() if m in n_layers}
         if isinstance(layer, Mapping):
             for name, one in layer.items():

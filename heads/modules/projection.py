@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layer_mix import Layer, LayerMixes, Layers
+from .layer_mix import LayerChoice, LayerChoices, LayerMixes
 
 
 class Stem(nn.Module):
@@ -66,8 +66,8 @@ class Projections(nn.Module):
         n_layers: Mapping[str, int],
         width: int,
         dropout: float,
-        layer: Layers | None = None,
-        default: Mapping[str, Layer] | None = None,
+        layer: LayerChoices | None = None,
+        default: Mapping[str, LayerChoice] | None = None,
     ) -> None:
         super().__init__()
         self.mixes = LayerMixes(n_layers, layer, default)

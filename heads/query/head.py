@@ -35,7 +35,7 @@ from ..errors import require, require_dropout, require_sizes
 from ..head import Head, HeadOutput
 from ..modules.attention import PreNormBlock
 from ..modules.classifier import classifier
-from ..modules.layer_mix import Layers
+from ..modules.layer_mix import LayerChoices
 from ..modules.modality_masking import ModalityMasking
 from ..modules.projection import Projections
 from .decoder import EmotionQueries
@@ -92,7 +92,7 @@ class QueryHead(Head):
         dims: Mapping[str, int],
         n_classes: int,
         n_layers: Mapping[str, int] | None = None,
-        layer: Layers | None = None,
+        layer: LayerChoices | None = None,
         *,
         width: int = 256,
         n_attention_heads: int = 4,

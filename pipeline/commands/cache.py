@@ -57,7 +57,7 @@ def verify(
 
     features = FeatureCache(cache)
     datasets = features.datasets() if dataset is None else [dataset]
-    chosen = [place for one in datasets for place in features.places(one, encoder, modality)]
+    chosen = [place for one in datasets for place in features.entry_folders(one, encoder, modality)]
     result = verify_all(chosen, sample, repair=repair, each=stepping("verifying", "shard"))
     say(result, as_json)
     if result.damaged:
@@ -75,9 +75,9 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Show what is of no use to anybody any more, and delete it with --yes."""
-    from ...cache import FeatureCache, collect  # noqa: PLC0415
+    from ...cache import FeatureCache, collect_garbage  # noqa: PLC0415
 
-    say(collect(FeatureCache(cache), yes=yes, young=older_than), as_json)
+    say(collect_garbage(FeatureCache(cache), delete=yes, minimum_age=older_than), as_json)
 
 
 @app.command(epilog="Example: mser cache convert --dataset meld --to hdf5")

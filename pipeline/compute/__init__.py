@@ -3,19 +3,19 @@
 Both stages use them. A job does its own writing, so that nothing large travels.
 """
 
-from .backend import Place
-from .dask_cluster import Cluster, Crew, local_cluster, visible_gpus
-from .dispatch import check_workers, done
-from .requirements import Needs, Task
+from .backend import Backend
+from .dask_cluster import Cluster, WorkerSizing, local_cluster, visible_gpus
+from .dispatch import check_workers, run_tasks
+from .requirements import Task, WorkerRequirements
 
 __all__ = [
+    "Backend",
     "Cluster",
-    "Crew",
-    "Needs",
-    "Place",
     "Task",
+    "WorkerRequirements",
+    "WorkerSizing",
     "check_workers",
-    "done",
     "local_cluster",
+    "run_tasks",
     "visible_gpus",
 ]

@@ -11,7 +11,7 @@ import torch
 from ..errors import UsageError
 from .dask_cluster import (
     Cluster,
-    Crew,
+    WorkerSizing,
     check_address,
     find_scheduler,
     local_cluster,
@@ -25,7 +25,7 @@ _WAIT = {"scheduler": 1.0, "slurm": 10.0}  # minutes
 
 
 @dataclass(frozen=True)
-class Place:
+class Backend:
     """At most one of: a number of processes on this machine, a scheduler's address, a SLURM file.
 
     ``workers`` 0 is this process, without Dask; ``None`` chooses for the machine.
@@ -33,7 +33,7 @@ class Place:
     stage wants its workers.
     """
 
-    crew: Crew
+    sizing: WorkerSizing
     workers: int | None = None
     scheduler: str | None = None
     slurm: Path | None = None
@@ -84,15 +84,15 @@ class Place:
         if self.scheduler is not None:
             return running_scheduler(self.scheduler, self._patience("scheduler"))
         if self.slurm is not None:
-            return slurm_cluster(self._slurm_file, device, self._patience("slurm"), self.crew)
+            return slurm_cluster(self._slurm_file, device, self._patience("slurm"), self.sizing)
         gpus = visible_gpus() if device.type == "cuda" else []
         workers = min(self.processes(device), jobs)
-        threads = self.crew.threads(device, max(1, cores() // workers))
+        threads = self.sizing.threads(device, max(1, cores() // workers))
         return local_cluster(workers, threads, gpus)
 
     def processes(self, device: torch.device) -> int:
         """Return the number of worker processes on this machine."""
-        return self.crew.workers(device) if self.workers is None else self.workers
+        return self.sizing.workers(device) if self.workers is None else self.workers
 
     def facts(self, device: torch.device) -> dict[str, Any]:
         """Return what is to be known of the place, as JSON values."""

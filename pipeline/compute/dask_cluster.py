@@ -18,7 +18,7 @@ import torch
 from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, rpc
 
 from ..errors import PipelineError, UsageError
-from ..progress import remark
+from ..progress import print_note
 
 _CONNECT = 10.0  # seconds
 _POLL = 0.5
@@ -64,7 +64,7 @@ class Cluster:
                 )
             if not said and waited > _POLL:
                 wait = f"waiting up to {_time(self.patience)} for one"
-                remark(f"mser: {self.name}: no worker yet, {wait}")
+                print_note(f"mser: {self.name}: no worker yet, {wait}")
                 said = True
             time.sleep(_POLL)
         return threads
@@ -86,7 +86,7 @@ class Cluster:
 
 
 @dataclass(frozen=True)
-class Crew:
+class WorkerSizing:
     """How a stage wants its workers.
 
     ``workers`` gives their number on this machine for a device, where the user gives none;

@@ -11,7 +11,7 @@ from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerErro
 
 from ..errors import PipelineError
 from .dask_cluster import Cluster
-from .requirements import Needs, Task, lacking_there
+from .requirements import Task, WorkerRequirements, lacking_there
 
 _AHEAD = 2  # jobs at a time for each thread of a worker: the one it does, and the next
 _LOOK = 1.0  # seconds between looks at which workers there are
@@ -26,15 +26,15 @@ class Busy(Protocol):
         """Whether it is so."""
 
 
-Job = TypeVar("Job")
-Report = TypeVar("Report", bound=Busy)
+JobT = TypeVar("JobT")
+ReportT = TypeVar("ReportT", bound=Busy)
 
 
-def check_workers(cluster: Cluster, needs: Needs) -> None:
+def check_workers(cluster: Cluster, requirements: WorkerRequirements) -> None:
     """Look at every worker before the work begins; those that come later look at themselves."""
     cluster.threads()
     try:
-        found = cluster.client.run(lacking_there, needs, on_error="return")
+        found = cluster.client.run(lacking_there, requirements, on_error="return")
     except (OSError, CancelledError) as error:
         raise cluster.lost() from error
     for address, lacks in found.items():
@@ -46,16 +46,16 @@ def check_workers(cluster: Cluster, needs: Needs) -> None:
             raise lacks
 
 
-def done(
-    task: Task[Job, Report], jobs: Sequence[Job], cluster: Cluster
-) -> Generator[tuple[Job, Report | None]]:
+def run_tasks(
+    task: Task[JobT, ReportT], jobs: Sequence[JobT], cluster: Cluster
+) -> Generator[tuple[JobT, ReportT | None]]:
     """Yield each job with its report, or with ``None`` if it was on workers that died.
 
     Few jobs are sent ahead, so that a scheduler of many workers holds what they need just now, not
     the whole corpus.
     """
     waiting = deque(jobs)
-    sent: dict[object, Job] = {}
+    sent: dict[object, JobT] = {}
     working = as_completed(loop=cluster.client.loop, with_results=True, raise_errors=False)
     room, looked = 0, -_LOOK
     while waiting or sent:
@@ -78,7 +78,7 @@ def done(
             yield job, report
 
 
-def _report(result: Report | BaseException | tuple[Any, ...], cluster: Cluster) -> Report | None:
+def _report(result: ReportT | BaseException | tuple[Any, ...], cluster: Cluster) -> ReportT | None:
     """Return a report, or ``None`` if workers died; raise what else went wrong, as it is."""
     if not isinstance(result, tuple | BaseException):
         return result

@@ -13,14 +13,14 @@ from distributed import get_worker
 
 from ..errors import PipelineError
 
-Job = TypeVar("Job")
-Report = TypeVar("Report")
+JobT = TypeVar("JobT")
+ReportT = TypeVar("ReportT")
 
 _PACKAGES = ("mser", "torch", "transformers")  # another version may give other numbers
 
 
 @dataclass(frozen=True)
-class Needs:
+class WorkerRequirements:
     """What a worker must have: packages of these versions, folders it can see, perhaps a GPU."""
 
     versions: tuple[tuple[str, str], ...]
@@ -28,50 +28,50 @@ class Needs:
     gpu: bool
 
     @classmethod
-    def here(cls, folders: Iterable[Path], gpu: bool) -> "Needs":
+    def here(cls, folders: Iterable[Path], gpu: bool) -> "WorkerRequirements":
         """Return the need of what is installed here, and of ``folders``."""
         versions = tuple((one, _version(one)) for one in _PACKAGES)
         return cls(versions, tuple(sorted(set(folders))), gpu)
 
 
 @lru_cache(maxsize=1)
-def lacking(needs: Needs) -> str | None:
+def lacking(requirements: WorkerRequirements) -> str | None:
     """Say in a few words what this process lacks, or ``None`` if it has all that is needed."""
-    for package, wanted in needs.versions:
+    for package, wanted in requirements.versions:
         if (found := _version(package)) != wanted:
             return f"has {package} {found}, and this command {wanted}: install the same there"
-    for folder in needs.folders:
+    for folder in requirements.folders:
         if not folder.is_dir():
             return f"cannot see {folder}: it must be shared, and lie at the same path there"
-    if needs.gpu and not torch.cuda.is_available():
+    if requirements.gpu and not torch.cuda.is_available():
         return "has no GPU that PyTorch can use: give it one, or --device cpu"
     return None
 
 
-async def lacking_there(needs: Needs) -> str | None:
+async def lacking_there(requirements: WorkerRequirements) -> str | None:
     """Say what a worker lacks, without keeping it from answering its scheduler meanwhile."""
-    return await asyncio.to_thread(lacking, needs)
+    return await asyncio.to_thread(lacking, requirements)
 
 
 @dataclass(frozen=True)
-class Task(Generic[Job, Report]):
+class Task(Generic[JobT, ReportT]):
     """What is sent to a worker with each job.
 
     ``needs`` is looked at before the first job of a process, for a worker may come while others
     are at work; ``None`` is for workers that this process started.
     """
 
-    work: Callable[[Job], Report]
-    needs: Needs | None
+    work: Callable[[JobT], ReportT]
+    requirements: WorkerRequirements | None
 
-    def __call__(self, job: Job) -> Report:
+    def __call__(self, job: JobT) -> ReportT:
         """Do one job.
 
         Raises:
             PipelineError: this worker lacks something.
         """
         worker = get_worker()
-        if self.needs and (lacks := lacking(self.needs)):
+        if self.requirements and (lacks := lacking(self.requirements)):
             raise PipelineError(f"worker {worker.address} {lacks}")
         return self.work(job)
 

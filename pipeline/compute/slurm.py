@@ -15,7 +15,7 @@ from dask.utils import parse_bytes
 from distributed import Status
 
 from ..errors import PipelineError, UsageError, unknown
-from .dask_cluster import KEEP_MEMORY, Cluster, Crew, connected, quiet
+from .dask_cluster import KEEP_MEMORY, Cluster, WorkerSizing, connected, quiet
 
 _TEXT, _NUMBER, _TEXTS, _TABLE = str, int, list, dict
 # Of dask-jobqueue's SLURMCluster, but for the first.
@@ -104,7 +104,7 @@ def find_slurm(file: SlurmFile) -> None:
         PipelineError: dask-jobqueue is not installed, or SLURM is not there.
     """
     if importlib.util.find_spec("dask_jobqueue") is None:
-        raise PipelineError("--slurm needs dask-jobqueue: pip install 'mser[slurm]'")
+        raise PipelineError("--slurm requirements dask-jobqueue: pip install 'mser[slurm]'")
     if shutil.which("sbatch") is None:
         raise PipelineError(
             f"--slurm {file.path}: there is no sbatch here: run this where jobs are submitted"
@@ -113,7 +113,7 @@ def find_slurm(file: SlurmFile) -> None:
 
 @contextmanager
 def slurm_cluster(
-    file: SlurmFile, device: torch.device, patience: float, crew: Crew
+    file: SlurmFile, device: torch.device, patience: float, sizing: WorkerSizing
 ) -> Iterator[Cluster]:
     """Submit the jobs, and cancel those that are left at the end; the scheduler is in this process.
 
@@ -125,14 +125,14 @@ def slurm_cluster(
     advice = "look at squeue and at what the jobs printed"
     with (
         quiet(),
-        submitted(file, device, crew) as cluster,
+        submitted(file, device, sizing) as cluster,
         connected(cluster.scheduler_address) as client,
     ):
         yield Cluster(client, name, advice, patience, started_here=False)
 
 
 @contextmanager
-def submitted(file: SlurmFile, device: torch.device, crew: Crew) -> Iterator[Any]:
+def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> Iterator[Any]:
     """Submit the jobs, as a ``SLURMCluster`` of dask-jobqueue, and cancel them at the end.
 
     Raises:
@@ -149,7 +149,7 @@ def submitted(file: SlurmFile, device: torch.device, crew: Crew) -> Iterator[Any
 
     options = dict(file.options)
     wants_gpu = any("gpu" in one for one in options.get("job_extra_directives", []))
-    threads = crew.threads("cuda" if wants_gpu else device, max(1, file.cores // file.processes))
+    threads = sizing.threads("cuda" if wants_gpu else device, max(1, file.cores // file.processes))
     # SLURM watches over the memory; Dask would count maps of shards, and stop a worker for nothing.
     ours = ["--memory-limit", "0", "--no-dashboard"]
     try:

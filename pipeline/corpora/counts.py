@@ -8,7 +8,7 @@ from .utterance import Corpus, Published, Utterance
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PublishedComparison:
     """How many utterances of each value are published, and how many we find."""
 
     published: Published
@@ -45,9 +45,9 @@ def by_field(utterances: Iterable[Utterance], field: str) -> dict[str, int]:
     return dict(Counter(value for value in values if value is not None))
 
 
-def comparisons(corpus: Corpus) -> list[Comparison]:
+def published_comparisons(corpus: Corpus) -> list[PublishedComparison]:
     """Hold the corpus against each count that is published."""
-    return [Comparison(one, _as_published(corpus, one)) for one in corpus.published]
+    return [PublishedComparison(one, _as_published(corpus, one)) for one in corpus.published]
 
 
 def identical_clips(

@@ -17,7 +17,7 @@ from torch import Tensor
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
 from .checkpoint_files import EncoderFiles
-from .windows import Place, Window, in_batches, stacked
+from .windows import Window, WindowPosition, in_batches, stacked
 
 Raw = TypeVar("Raw")  # what an utterance is before encoding: a wave, or a text
 
@@ -154,7 +154,7 @@ class Encoder(ABC, Generic[Raw]):
         for utterance, one in enumerate(inputs):
             start = 0
             for window in self.prepare(one):
-                places.append(Place(window, utterance, start))
+                places.append(WindowPosition(window, utterance, start))
                 start += window.frames
             encoded.append(np.empty((len(self.layers), start, self.dim), dtype))
         batches = list(in_batches(places, self.frames_at_once, padded=self.padded))[::-1]

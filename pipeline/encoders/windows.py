@@ -33,7 +33,7 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Place:
+class WindowPosition:
     """Where a window's frames belong: in which utterance, from which frame on."""
 
     window: Window
@@ -59,13 +59,15 @@ def cut(frames: int, size: int, overlap: int) -> list[tuple[int, slice]]:
     ]
 
 
-def in_batches(places: Sequence[Place], positions: int, *, padded: bool) -> Iterator[list[Place]]:
+def in_batches(
+    places: Sequence[WindowPosition], positions: int, *, padded: bool
+) -> Iterator[list[WindowPosition]]:
     """Divide windows into batches of at most ``positions`` frames, the padding counted.
 
     A longer window has a batch of its own. Unless they are ``padded``, only windows of equal length
     share a batch. The longest come first, so that memory that is short is short at once.
     """
-    batch: list[Place] = []
+    batch: list[WindowPosition] = []
     for place in sorted(places, key=lambda place: -place.window.length):
         if batch:
             first = batch[0].window

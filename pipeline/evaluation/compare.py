@@ -58,7 +58,7 @@ class McNemar:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """What was found; ``seeds`` are those of the first and of the second run."""
 
     first: Path
@@ -109,7 +109,7 @@ def compare(
     *,
     resamples: int = RESAMPLES,
     groups: Mapping[str, str] | None = None,
-) -> Comparison:
+) -> RunComparison:
     """Compare two run folders that test the same utterances; their seeds may differ in number.
 
     Args:
@@ -151,7 +151,7 @@ def compare(
             interval(moved),
             p_value(moved),
         )
-    return Comparison(
+    return RunComparison(
         first,
         second,
         (one.seeds, other.seeds),

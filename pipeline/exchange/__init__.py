@@ -1,11 +1,11 @@
 """Features from other tools into the cache, and from the cache to other tools."""
 
-from .exporting import FORMATS, ExportSettings, export_features
+from .exporting import EXPORT_FORMATS, ExportSettings, export_features
 from .importing import ImportSettings, import_features
 from .summary import ExportSummary, ImportSummary
 
 __all__ = [
-    "FORMATS",
+    "EXPORT_FORMATS",
     "ExportSettings",
     "ExportSummary",
     "ImportSettings",

@@ -17,7 +17,7 @@ from .to_npy import write_npy
 from .to_safetensors import write_safetensors
 
 # By name: a function that writes a selection into a new folder.
-FORMATS: dict[str, Callable[[Selection, Path], None]] = {
+EXPORT_FORMATS: dict[str, Callable[[Selection, Path], None]] = {
     "npy": write_npy,
     "safetensors": write_safetensors,
     "datasets": write_datasets,
@@ -47,8 +47,8 @@ class ExportSettings:
         Raises:
             UsageError: a value is unknown.
         """
-        if self.format not in FORMATS:
-            raise unknown("format", self.format, FORMATS)
+        if self.format not in EXPORT_FORMATS:
+            raise unknown("format", self.format, EXPORT_FORMATS)
         if self.layers is not None and not self.layers:
             raise UsageError("layers: give one or more of the encoder's layer numbers")
 
@@ -78,7 +78,7 @@ def export_features(settings: ExportSettings) -> ExportSummary:
         lambda: cache.read_manifest(settings.dataset, entry.manifest),
     )
     with _appearing(to, selection.bytes) as folder:
-        FORMATS[settings.format](selection, folder)
+        EXPORT_FORMATS[settings.format](selection, folder)
     written = [path for path in to.rglob("*") if path.is_file()]
     return ExportSummary(
         settings.dataset,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...cache import EntrySpec, EntryWriter, FeatureCache, Features, Quarantined
+from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined, UtteranceFeatures
 from ...cache.identity import checked_name
 from ..corpora import Corpus
 from ..corpora.manifest import from_table, to_table
@@ -229,7 +229,7 @@ def _changed(
     committed: Mapping[str, str],
     failed: dict[str, Quarantined],
     summary: ImportSummary,
-) -> Iterator[Features]:
+) -> Iterator[UtteranceFeatures]:
     """Read all features, and yield those that the entry does not hold as they are."""
     with progress(len(source.features), "importing", "utterance") as bar:
         for one in source.features:
@@ -248,12 +248,14 @@ def _changed(
             if committed.get(one.id) == content_hash:
                 summary.present += 1
             else:
-                yield Features(one.id, content_hash, array)
+                yield UtteranceFeatures(one.id, content_hash, array)
 
 
-def _in_shards(features: Iterable[Features], most: int) -> Iterator[list[Features]]:
+def _in_shards(
+    features: Iterable[UtteranceFeatures], most: int
+) -> Iterator[list[UtteranceFeatures]]:
     """Gather features until they have ``most`` bytes; one with more is a shard by itself."""
-    shard: list[Features] = []
+    shard: list[UtteranceFeatures] = []
     size = 0
     for one in features:
         if shard and size + one.hidden_states.nbytes > most:

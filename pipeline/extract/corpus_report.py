@@ -5,7 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..corpora import Corpus, Utterance
-from ..corpora.counts import Comparison, by_class_set, by_field, by_label, comparisons
+from ..corpora.counts import (
+    PublishedComparison,
+    by_class_set,
+    by_field,
+    by_label,
+    published_comparisons,
+)
 
 _LISTED = 12  # sessions or speakers that are counted one by one
 _TOGETHER = 6  # clips that are the same sound, named in one line
@@ -13,7 +19,7 @@ _FIELDS = ("split", "session", "speaker")
 
 
 @dataclass(frozen=True)
-class Findings:
+class CorpusReport:
     """The counts of a corpus, and the groups of its clips that are one sound with two labels."""
 
     corpus: Corpus
@@ -28,7 +34,7 @@ class Findings:
                 "classes": by_class_set(self.corpus),
                 **{name: counts for name, counts in fields.items() if counts},
             },
-            "published": [_comparison(one) for one in comparisons(self.corpus)],
+            "published": [_comparison(one) for one in published_comparisons(self.corpus)],
             "identical_clips": [
                 [{"id": one.id, "label": one.label} for one in group] for group in self.identical
             ],
@@ -52,7 +58,7 @@ class Findings:
                 said = _listed(counts)
             if counts:
                 yield f"  by {name}: {said}{_rest('unknown', total, counts)}"
-        for one in comparisons(self.corpus):
+        for one in published_comparisons(self.corpus):
             yield from _table(one)
 
     def identical_lines(self) -> list[str]:
@@ -74,12 +80,12 @@ def _rest(word: str, total: int, counts: Mapping[str, int]) -> str:
     return f"{',' if counts else ''} {word} {rest}" if rest else ""
 
 
-def _what(one: Comparison) -> str:
+def _what(one: PublishedComparison) -> str:
     within = f" in {one.published.classes} classes" if one.published.classes else ""
     return f"{one.published.by}{within}"
 
 
-def _table(one: Comparison) -> Iterator[str]:
+def _table(one: PublishedComparison) -> Iterator[str]:
     yield f"  published by {_what(one)} ({one.published.source}), and here:"
     widest = max(len(value) for value, _, _ in one.rows)
     for value, theirs, ours in one.rows:
@@ -87,7 +93,7 @@ def _table(one: Comparison) -> Iterator[str]:
         yield f"    {value:<{widest}}  {theirs:>6}  {ours:>6}{mark}"
 
 
-def _comparison(one: Comparison) -> dict[str, Any]:
+def _comparison(one: PublishedComparison) -> dict[str, Any]:
     return {
         "source": one.published.source,
         "by": one.published.by,

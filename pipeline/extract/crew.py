@@ -2,7 +2,7 @@
 
 import torch
 
-from ..compute import Crew, visible_gpus
+from ..compute import WorkerSizing, visible_gpus
 from ..compute.device import cores
 from ..encoders import CONCURRENT
 
@@ -27,4 +27,4 @@ def default_workers(device: torch.device) -> int:
     return -(-cores() // _CORES_A_WORKER)
 
 
-CREW = Crew(default_workers, threads_of)
+WORKER_SIZING = WorkerSizing(default_workers, threads_of)

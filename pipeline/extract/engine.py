@@ -10,7 +10,7 @@ from queue import SimpleQueue
 
 import torch
 
-from ..compute import Cluster, Needs, Place, Task, check_workers, done
+from ..compute import Backend, Cluster, Task, WorkerRequirements, check_workers, run_tasks
 from ..compute.device import cores
 from .crew import threads_of
 from .sharding import ShardJob
@@ -20,7 +20,7 @@ Work = Callable[[ShardJob], ShardReport]
 
 
 def run(
-    work: Work, jobs: Sequence[ShardJob], place: Place, device: torch.device
+    work: Work, jobs: Sequence[ShardJob], place: Backend, device: torch.device
 ) -> Generator[ShardReport]:
     """Do ``jobs`` at ``place``, and yield what became of each as it is done.
 
@@ -63,18 +63,18 @@ def _in_this_process(work: Work, jobs: Sequence[ShardJob], threads: int) -> Gene
 
 
 def _on_cluster(work: Work, jobs: Sequence[ShardJob], cluster: Cluster) -> Generator[ShardReport]:
-    needs = None if cluster.started_here else needs_of(jobs)
-    if needs:
-        check_workers(cluster, needs)
-    task = Task(_OneThread(work), needs)
+    requirements = None if cluster.started_here else requirements_of(jobs)
+    if requirements:
+        check_workers(cluster, requirements)
+    task = Task(_OneThread(work), requirements)
     suspects: list[ShardJob] = []
-    for job, report in done(task, jobs, cluster):
+    for job, report in run_tasks(task, jobs, cluster):
         if report is None:
             suspects.append(job)  # or it only waited on the worker that another job killed
         else:
             yield report
     while suspects:
-        for job, report in done(task, [suspects.pop()], cluster):
+        for job, report in run_tasks(task, [suspects.pop()], cluster):
             if report is not None:
                 yield report
             elif halves := job.halves():
@@ -94,11 +94,11 @@ class _OneThread:
         return self.work(job)
 
 
-def needs_of(jobs: Sequence[ShardJob]) -> Needs:
+def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
     """Return what the workers need to do ``jobs``, going by what is installed here."""
     folders = {job.encoder.files.folder for job in jobs}
     folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
     clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
     if clips:
         folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
-    return Needs.here(folders, any(job.encoder.device == "cuda" for job in jobs))
+    return WorkerRequirements.here(folders, any(job.encoder.device == "cuda" for job in jobs))

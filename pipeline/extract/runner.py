@@ -22,7 +22,7 @@ from ..provenance import provenance
 from .engine import run
 from .scan import Scan, scan_clips, scan_texts
 from .settings import ExtractSettings
-from .sharding import Item, ShardJob, plan
+from .sharding import PlannedUtterance, ShardJob, plan
 from .summary import ModalitySummary, Summary
 from .worker import ShardReport, extract_shard
 
@@ -201,7 +201,9 @@ def _prepare(
     return _Modality(encoder, writer, quarantined, before, jobs, summary)
 
 
-def _items(encoder: Encoder[Any], chosen: list[Utterance], scan: Scan) -> Iterator[Item]:
+def _items(
+    encoder: Encoder[Any], chosen: list[Utterance], scan: Scan
+) -> Iterator[PlannedUtterance]:
     for utterance in chosen:
         content_hash = scan.hashes.get(utterance.id)
         if content_hash is None:
@@ -210,11 +212,11 @@ def _items(encoder: Encoder[Any], chosen: list[Utterance], scan: Scan) -> Iterat
             assert utterance.audio is not None  # noqa: S101 -- it has a hash, so it was read
             seconds = scan.seconds[utterance.id]
             frames = encoder.frames_of(int(seconds * SAMPLE_RATE))
-            yield Item(utterance.id, utterance.audio, content_hash, frames, seconds)
+            yield PlannedUtterance(utterance.id, utterance.audio, content_hash, frames, seconds)
         else:
             assert utterance.text is not None  # noqa: S101
             frames = encoder.frames(utterance.text)
-            yield Item(utterance.id, utterance.text, content_hash, frames)
+            yield PlannedUtterance(utterance.id, utterance.text, content_hash, frames)
 
 
 def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from ...cache import COMPRESSIONS, FORMATS
-from ..compute import Place
+from ..compute import Backend
 from ..errors import UsageError, unknown
-from .crew import CREW
+from .crew import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
 
@@ -85,9 +85,9 @@ class ExtractSettings:
             raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> Backend:
         """Where the work is done."""
-        return Place(CREW, self.workers, self.scheduler, self.slurm, self.wait_minutes)
+        return Backend(WORKER_SIZING, self.workers, self.scheduler, self.slurm, self.wait_minutes)
 
     def largest_shard(self, device: torch.device) -> float:
         """Return the largest shard in MiB: on a GPU as much as its batches want to be full."""

@@ -12,7 +12,7 @@ _SMALL_SHARD = 2**21
 
 
 @dataclass(frozen=True)
-class Item:
+class PlannedUtterance:
     """One utterance to encode: its clip's path, or its text; ``seconds`` of audio, if any."""
 
     id: str
@@ -34,7 +34,7 @@ class ShardJob:
     lease: str
     encoder: EncoderSettings
     writer: EntryWriter
-    items: tuple[Item, ...]
+    items: tuple[PlannedUtterance, ...]
 
     def halves(self) -> "list[ShardJob]":
         """Split the job in two, or return nothing if it is of one utterance."""
@@ -45,7 +45,7 @@ class ShardJob:
 
 
 def plan(
-    items: Sequence[Item],
+    items: Sequence[PlannedUtterance],
     pending: Collection[str],
     encoder: EncoderSettings,
     writer: EntryWriter,
@@ -63,7 +63,7 @@ def plan(
     per_frame = writer.spec.bytes_per_frame
     total = sum(item.frames for item in items) * per_frame
     shard_bytes = min(shard_bytes, max(total // _SHARDS_OF_A_SMALL_CORPUS, _SMALL_SHARD))
-    shards: list[list[Item]] = []
+    shards: list[list[PlannedUtterance]] = []
     room = 0
     for item in sorted(items, key=lambda item: (item.frames, item.id)):
         size = item.frames * per_frame

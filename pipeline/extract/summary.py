@@ -8,7 +8,7 @@ from typing import Any
 
 from ...cache import Quarantined
 from ..corpora import Corpus, Utterance
-from .corpus_report import Findings
+from .corpus_report import CorpusReport
 
 _EXAMPLES = 10  # of what was left out for one reason
 
@@ -79,7 +79,7 @@ class Summary:
             "asked": self.asked,
             "hours": self.hours,
             "notes": list(self.corpus.notes),
-            **Findings(self.corpus, self.identical).as_json(),
+            **CorpusReport(self.corpus, self.identical).as_json(),
             "bytes": self.bytes,
             "ignored": [{"path": str(path), "reason": why} for path, why in self.corpus.ignored],
             "seconds": round(self.seconds, 3),
@@ -102,7 +102,7 @@ class Summary:
             what += f", {_duration(self.hours)} of audio"
         notes = [f"  note: {note}" for note in self.corpus.notes]
         if self.dry_run:
-            return [what, *notes, *Findings(self.corpus, self.identical).lines()]
+            return [what, *notes, *CorpusReport(self.corpus, self.identical).lines()]
         parts = Counter(one.split or one.session for one in utterances)
         if set(parts) != {None}:
             listed = (f"{name or 'neither'} {count}" for name, count in parts.items())
@@ -149,7 +149,7 @@ class Summary:
         )
         lines += _grouped(
             "identical clips under different labels",
-            (("", line) for line in Findings(self.corpus, self.identical).identical_lines()),
+            (("", line) for line in CorpusReport(self.corpus, self.identical).identical_lines()),
         )
         lines += _grouped(
             "among the clips, but no utterance's",

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...cache import Features, Quarantined
+from ...cache import Quarantined, UtteranceFeatures
 from ..compute.device import cores
 from ..encoders import FAMILIES, Encoder, EncoderSettings
 from ..encoders.speech import SAMPLE_RATE
 from .audio import BadClipError, decode, read_clip
-from .sharding import Item, ShardJob
+from .sharding import PlannedUtterance, ShardJob
 
 _PATIENCE = 2.0  # seconds that a worker waits for another process before it does something else
 
@@ -41,7 +41,7 @@ _loading = Lock()
 
 
 def load_once(settings: EncoderSettings) -> Encoder[Any]:
-    """Return a worker's encoder, made when a job first needs it; its threads share it."""
+    """Return a worker's encoder, made when a job first requirements it; its threads share it."""
     with _loading:  # two threads that come at once would make two
         return _encoder(settings)
 
@@ -63,22 +63,22 @@ def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
         return replace(_extracted(job, todo), elsewhere=elsewhere)
 
 
-def _extracted(job: ShardJob, items: Sequence[Item]) -> ShardReport:
+def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
     encoder = load_once(job.encoder)
     # Loaded here, where a failure ends the run; what follows fails utterance by utterance.
     _ = encoder.model
     quarantined: list[Quarantined] = []
-    readable: list[tuple[Item, Any]] = []
+    readable: list[tuple[PlannedUtterance, Any]] = []
     for item, raw in _read_all(items, encoder):
         if isinstance(raw, BadClipError):
             quarantined.append(_failed(item, raw))
         else:
             readable.append((item, raw))
-    features: list[Features] = []
+    features: list[UtteranceFeatures] = []
     dtype = job.writer.spec.dtype
     for item, hidden_states in _encode(encoder, readable, dtype, quarantined):
         if np.isfinite(hidden_states).all():
-            features.append(Features(item.id, item.content_hash, hidden_states))
+            features.append(UtteranceFeatures(item.id, item.content_hash, hidden_states))
         else:
             detail = "the encoder gives it features that are not numbers"
             if dtype == "float16" and not np.isnan(hidden_states).any():
@@ -96,7 +96,9 @@ def crashed(job: ShardJob) -> ShardReport:
     return ShardReport(job, quarantined=failed)
 
 
-def _read_all(items: Sequence[Item], encoder: Encoder[Any]) -> Iterator[tuple[Item, Any]]:
+def _read_all(
+    items: Sequence[PlannedUtterance], encoder: Encoder[Any]
+) -> Iterator[tuple[PlannedUtterance, Any]]:
     """Yield what the encoder takes of each utterance, or the ``BadClipError`` that says why not."""
     # A GPU is faster than one core can decode; on a CPU the cores are busy with encoding.
     reading = _readers().map if encoder.device.type == "cuda" else map
@@ -109,14 +111,14 @@ def _readers() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores())
 
 
-def _try(encoder: Encoder[Any], item: Item) -> Any:
+def _try(encoder: Encoder[Any], item: PlannedUtterance) -> Any:
     try:
         return _read(item, encoder)
     except BadClipError as error:
         return error
 
 
-def _read(item: Item, encoder: Encoder[Any]) -> Any:
+def _read(item: PlannedUtterance, encoder: Encoder[Any]) -> Any:
     if not isinstance(item.source, Path):
         return item.source
     content = read_clip(item.source)
@@ -133,10 +135,10 @@ def _read(item: Item, encoder: Encoder[Any]) -> Any:
 
 def _encode(
     encoder: Encoder[Any],
-    readable: list[tuple[Item, Any]],
+    readable: list[tuple[PlannedUtterance, Any]],
     dtype: str,
     quarantined: list[Quarantined],
-) -> list[tuple[Item, np.ndarray[Any, Any]]]:
+) -> list[tuple[PlannedUtterance, np.ndarray[Any, Any]]]:
     """Encode all at once; if that fails, one at a time, to find out which one it is."""
     try:
         encoded = encoder.encode([raw for _, raw in readable], dtype)
@@ -151,6 +153,6 @@ def _encode(
     return [done for one in readable for done in _encode(encoder, [one], dtype, quarantined)]
 
 
-def _failed(item: Item, error: BadClipError) -> Quarantined:
+def _failed(item: PlannedUtterance, error: BadClipError) -> Quarantined:
     content_hash = None if error.passing else item.content_hash
     return Quarantined(item.id, content_hash, error.reason, error.detail)

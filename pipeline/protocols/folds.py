@@ -44,7 +44,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Division:
+class Splits:
     """A corpus divided by a protocol.
 
     ``promises`` names, for two parts of a fold, the columns of which they never share a value.
@@ -53,7 +53,7 @@ class Division:
     """
 
     folds: tuple[Fold, ...]
-    promises: Mapping[Pair, tuple[str, ...]]
+    disjoint_columns: Mapping[Pair, tuple[str, ...]]
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
 

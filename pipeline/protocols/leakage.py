@@ -106,7 +106,7 @@ class Leakage:
 
 def check_leakage(
     folds: Sequence[Fold],
-    promises: Mapping[Pair, tuple[str, ...]],
+    disjoint_columns: Mapping[Pair, tuple[str, ...]],
     audio_hashes: Mapping[str, str | None] | None = None,
 ) -> Leakage:
     """Compare the parts of each fold, and refuse what the protocol promises that they never share.
@@ -125,7 +125,7 @@ def check_leakage(
         given.update(column for of in counts.values() for column in COLUMNS if of[column])
         found = list(_shared(fold, counts))
         for one in found:
-            if one.column in promises[one.parts]:
+            if one.column in disjoint_columns[one.parts]:
                 raise PipelineError(
                     f"fold '{fold.name}' leaks: {one.parts[0]} and {one.parts[1]} share the "
                     f"{_NAMES.get(one.column, (one.column,))[0]} '{min(one.values)}', which the "

@@ -16,10 +16,10 @@ from sklearn.model_selection import GroupKFold
 
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
-from .folds import PAIRS, PARTS, Division, Fold, Pair, cut_validation, value_of
-from .split_matching import divide_by_file
+from .folds import PAIRS, PARTS, Fold, Pair, Splits, cut_validation, value_of
+from .split_matching import split_by_file
 
-__all__ = ["PROTOCOLS", "Protocol", "divide"]
+__all__ = ["PROTOCOLS", "Protocol", "split_corpus"]
 
 SPEAKER_FOLDS = 5
 # What a corpus can be divided by: not the label, since every part needs all of them.
@@ -43,13 +43,13 @@ class Asked:
 class Protocol:
     """How to divide a corpus, and the form of its argument with an example, if it wants one."""
 
-    divide: Callable[[Asked], Division]
+    split: Callable[[Asked], Splits]
     argument: str | None = None
 
 
-def divide(
+def split_corpus(
     utterances: Sequence[Utterance], protocol: str, corpus: Sequence[Utterance] | None = None
-) -> Division:
+) -> Splits:
     """Divide ``utterances`` by a protocol; whether it leaks is for ``check_leakage`` to say.
 
     ``corpus`` has all utterances, those that cannot be trained on too, so that a split file's names
@@ -69,17 +69,17 @@ def divide(
     if chosen.argument is None and colon:
         raise UsageError(f"protocol '{protocol}' takes nothing behind a colon: write {name}")
     asked = Asked(protocol, argument, utterances, utterances if corpus is None else corpus)
-    division = chosen.divide(asked)
-    for fold in division.folds:
+    splits = chosen.split(asked)
+    for fold in splits.folds:
         for part in PARTS:
             if not fold.part(part):
                 raise PipelineError(
                     f"the {part} part of fold '{fold.name}' is empty: choose another protocol"
                 )
-    return division
+    return splits
 
 
-def _official(asked: Asked) -> Division:
+def _official(asked: Asked) -> Splits:
     _require(asked, "split")
     train, validation, test = (
         tuple(one for one in asked.utterances if one.split == split) for split in PARTS
@@ -87,18 +87,18 @@ def _official(asked: Asked) -> Division:
     if not validation and train:
         train, validation = cut_validation(train)
     fold = Fold("official", train, validation, test)
-    return Division((fold,), _promises(("id", "dialogue"), ("id", "dialogue")))
+    return Splits((fold,), _disjoint_columns(("id", "dialogue"), ("id", "dialogue")))
 
 
-def _leave_one_session_out(asked: Asked) -> Division:
+def _leave_one_session_out(asked: Asked) -> Splits:
     _require(asked, "session")
-    return Division(
+    return Splits(
         tuple(_each_tested(asked, "session")),
-        _promises(("id", "dialogue", "speaker", "session"), ("id", "dialogue")),
+        _disjoint_columns(("id", "dialogue", "speaker", "session"), ("id", "dialogue")),
     )
 
 
-def _leave_one_speaker_out(asked: Asked) -> Division:
+def _leave_one_speaker_out(asked: Asked) -> Splits:
     """Test each speaker once, and validate on the others of the speaker's sessions.
 
     They are of the same dialogues, so they train nothing.
@@ -119,9 +119,9 @@ def _leave_one_speaker_out(asked: Asked) -> Division:
                 f"of '{speaker}' there is nobody else: choose leave-one-session-out"
             )
         folds.append(Fold(speaker, train, validation, test))
-    return Division(
+    return Splits(
         tuple(folds),
-        _promises(
+        _disjoint_columns(
             ("id", "dialogue", "speaker", "session"),
             ("id", "dialogue", "session"),
             validated=("id", "speaker"),
@@ -129,11 +129,11 @@ def _leave_one_speaker_out(asked: Asked) -> Division:
     )
 
 
-def _speaker_folds(asked: Asked) -> Division:
+def _speaker_folds(asked: Asked) -> Splits:
     return _in_folds(asked, "speaker", SPEAKER_FOLDS)
 
 
-def _group_folds(asked: Asked) -> Division:
+def _group_folds(asked: Asked) -> Splits:
     column, colon, number = asked.argument.partition(":")
     _check_column(asked, column)
     if not colon or not re.fullmatch("[0-9]{1,6}", number) or int(number) < 2:
@@ -144,7 +144,7 @@ def _group_folds(asked: Asked) -> Division:
     return _in_folds(asked, column, int(number))
 
 
-def _in_folds(asked: Asked, column: str, number: int) -> Division:
+def _in_folds(asked: Asked, column: str, number: int) -> Splits:
     """Test each group once, in folds of about equal size, the same in whatever order."""
     _require(asked, column)
     utterances = asked.utterances
@@ -160,10 +160,10 @@ def _in_folds(asked: Asked, column: str, number: int) -> Division:
         train, validation = cut_validation([utterances[index] for index in rest], by)
         test = tuple(utterances[index] for index in tested)
         folds.append(Fold(f"fold{at}", train, validation, test))
-    return Division(tuple(folds), _promises(_kept_whole(column), ("id", by)))
+    return Splits(tuple(folds), _disjoint_columns(_kept_whole(column), ("id", by)))
 
 
-def _hold_out(asked: Asked) -> Division:
+def _hold_out(asked: Asked) -> Splits:
     column, equals, value = asked.argument.partition("=")
     _check_column(asked, column)
     if not equals:
@@ -175,11 +175,11 @@ def _hold_out(asked: Asked) -> Division:
     held = _value_meant(value, column, {str(value_of(one, column)) for one in asked.utterances})
     by = _validated_by(column)
     (fold,) = _each_tested(asked, column, [held], by)
-    return Division((fold,), _promises(_kept_whole(column), ("id", by)))
+    return Splits((fold,), _disjoint_columns(_kept_whole(column), ("id", by)))
 
 
-def _by_file(asked: Asked) -> Division:
-    return divide_by_file(Path(asked.argument).expanduser(), asked.utterances, asked.corpus)
+def _by_file(asked: Asked) -> Splits:
+    return split_by_file(Path(asked.argument).expanduser(), asked.utterances, asked.corpus)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -211,7 +211,7 @@ def _each_tested(
         yield Fold(value, train, validation, test)
 
 
-def _promises(
+def _disjoint_columns(
     tested: tuple[str, ...], apart: tuple[str, ...], validated: tuple[str, ...] | None = None
 ) -> dict[Pair, tuple[str, ...]]:
     """Say what training and validation part, and what each of them and the test part never share.
@@ -224,7 +224,7 @@ def _promises(
 def _kept_whole(column: str) -> tuple[str, ...]:
     """Say what a test part never shares where it is whole values of a column.
 
-    Speakers talk to each other, so no division by speaker keeps a dialogue whole.
+    Speakers talk to each other, so no splits by speaker keeps a dialogue whole.
     """
     return ("id", "dialogue", "session") if column == "session" else ("id", column)
 

@@ -6,15 +6,15 @@ from pathlib import Path, PureWindowsPath
 
 from ..corpora import Utterance
 from ..errors import PipelineError
-from .folds import PAIRS, PARTS, Division, Fold, cut_validation
+from .folds import PAIRS, PARTS, Fold, Splits, cut_validation
 from .split_files import SplitFile, read_split_file
 
 _SHOWN = 3  # names in a sentence
 
 
-def divide_by_file(
+def split_by_file(
     path: Path, utterances: Sequence[Utterance], corpus: Sequence[Utterance] | None = None
-) -> Division:
+) -> Splits:
     """Divide ``utterances`` as a split file says.
 
     A name is an id, or a path or file name whose stem is that of an id or of a clip. It is sought
@@ -45,7 +45,7 @@ def divide_by_file(
         folds.append(Fold(name, found["train"], found["validation"], found["test"]))
     used = [{one.id for part in PARTS for one in fold.part(part)} for fold in folds]
     left_out = usable.keys() - set[str]().union(*used)
-    return Division(
+    return Splits(
         tuple(folds),
         dict.fromkeys(PAIRS, ("id",)),
         tuple(_notes(split, ids, usable, cut, used)),

@@ -52,7 +52,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class Row:
+class SystemScores:
     """A system's scores, by metric, perhaps with a modality missing; ``None`` until it is done.
 
     ``gain`` is in the table's first metric, once those that it is held against are done too.
@@ -72,7 +72,7 @@ class Ablation:
     title: str
     facts: Sequence[str]
     metrics: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[SystemScores]
 
     def __str__(self) -> str:
         """Return the table, and where it is."""
@@ -183,9 +183,9 @@ def ablate(
         for system in systems:
             run = finished.get(system.name)
             scored = run.metrics["aggregate"] if run else None
-            rows.append(Row(system, None, scored, gained(system)))
+            rows.append(SystemScores(system, None, scored, gained(system)))
             for missing in content.get("missing", []):
-                rows.append(Row(system, missing, _without(run, missing, system.settings)))
+                rows.append(SystemScores(system, missing, _without(run, missing, system.settings)))
         notes = next((run.notes for run in finished.values()), ())
         table = Ablation(out / "table.md", content["title"], [*facts, *notes], metrics, rows)
         folder.write("table.csv", table.csv().encode())

@@ -38,7 +38,7 @@ _BAR = 30  # characters that stand for a probability of 1
 
 
 @dataclass(frozen=True)
-class Vote:
+class CheckpointPrediction:
     """What one checkpoint says: class → probability."""
 
     fold: str
@@ -63,7 +63,7 @@ class Prediction:
     dataset: str
     modalities: tuple[str, ...]
     probabilities: dict[str, float]
-    votes: tuple[Vote, ...]
+    votes: tuple[CheckpointPrediction, ...]
     notes: tuple[str, ...]
 
     @property
@@ -154,7 +154,7 @@ def predict(
     for fold, seed in trainings:
         load_weights(head, folder.checkpoint(fold, seed))
         row = _probabilities(head, entries, states, settings).tolist()
-        votes.append(Vote(fold, seed, dict(zip(corpus.classes, row, strict=True))))
+        votes.append(CheckpointPrediction(fold, seed, dict(zip(corpus.classes, row, strict=True))))
     mean = {
         name: float(np.mean([vote.probabilities[name] for vote in votes]))
         for name in corpus.classes

@@ -1,6 +1,6 @@
 """One page on finished runs, for a person: ``report.html`` beside this file, filled in.
 
-The page is one file that needs no network and no script. What is compared, how, and what an
+The page is one file that requirements no network and no script. What is compared, how, and what an
 interval holds is said in :mod:`.compare` and :mod:`.metrics`; here nothing is scored again.
 """
 
@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ...heads import HEADS
 from ..errors import PipelineError, UsageError
-from ..evaluation.compare import Comparison, compare
+from ..evaluation.compare import RunComparison, compare
 from ..evaluation.metrics import METRICS, TITLES
 from ..evaluation.predictions import RunPredictions, read_predictions
 from ..progress import progress
@@ -28,7 +28,7 @@ from .charts import Curve, interval_chart, line_chart, mean_curve
 
 
 @dataclass(frozen=True)
-class Report:
+class HtmlReport:
     """The page that was written, and the runs that are on it."""
 
     path: Path
@@ -44,7 +44,7 @@ class Report:
         return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
 
 
-def report(runs: Sequence[Path], out: Path) -> Report:
+def report(runs: Sequence[Path], out: Path) -> HtmlReport:
     """Write a page on one or several finished runs; a run given twice is on it once.
 
     Args:
@@ -70,7 +70,7 @@ def report(runs: Sequence[Path], out: Path) -> Report:
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
-    return Report(out, tuple(distinct))
+    return HtmlReport(out, tuple(distinct))
 
 
 def _template() -> Any:
@@ -224,7 +224,7 @@ def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
 def _group(
     runs: Sequence[Path], shown: Sequence[Mapping[str, Any]], members: Sequence[int], tick: Any
 ) -> dict[str, Any]:
-    pairs: list[tuple[str, str, Comparison]] = []
+    pairs: list[tuple[str, str, RunComparison]] = []
     refused = []
     for one, other in combinations(members, 2):
         try:

@@ -17,7 +17,7 @@ def dialogue_of(utterance: Utterance) -> str:
     return utterance.id if utterance.dialogue is None else utterance.dialogue
 
 
-class Batches:
+class BatchSampler:
     """The utterances of a part of a fold, in batches.
 
     Batches are of like length, so that little is padded: shuffled, utterances are sorted by length

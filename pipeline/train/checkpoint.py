@@ -58,7 +58,7 @@ class State:
         facts = asdict(progress)
         facts.pop("weights")
         facts["scaler"] = self.scaler.state_dict()
-        folder.write(name, packed(tensors, facts))
+        folder.write(name, to_safetensors(tensors, facts))
 
     def restore(self, folder: LocalFolder, name: str) -> Progress:
         """Take up a state that was saved, and return how far it is; an empty one if there is none.
@@ -68,7 +68,7 @@ class State:
         """
         if not (folder.at / name).exists():
             return Progress()
-        tensors, facts = unpacked(folder, name)
+        tensors, facts = from_safetensors(folder, name)
         try:
             self.head.load_state_dict(_below("head", tensors))
             moments: dict[int, dict[str, Tensor]] = {}
@@ -88,14 +88,14 @@ class State:
             raise _strange(folder, name) from error
 
 
-def packed(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
+def to_safetensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
     """Return tensors and JSON values as the bytes of a safetensors file."""
     on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     content: bytes = save(on_cpu, {_FACTS: json.dumps(facts)})
     return content
 
 
-def unpacked(folder: LocalFolder, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def from_safetensors(folder: LocalFolder, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read what :func:`packed` made.
 
     Raises:

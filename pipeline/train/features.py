@@ -16,10 +16,10 @@ from ...cache.formats.arrays import Array
 from ...cache.torch_dataset import padded
 from ...heads import Dialogues
 from ..corpora import Utterance
-from .batches import Batches, dialogue_of
+from .batches import BatchSampler, dialogue_of
 from .examples import Examples
 
-Layers = Mapping[str, Sequence[int]]
+LayerPositions = Mapping[str, Sequence[int]]
 
 _AHEAD = 2  # batches that are read while one is computed with
 _SHARE = 0.5  # of the memory that is free
@@ -94,7 +94,7 @@ class Loaded:
         return found.view(layers, len(ids), -1, dim).transpose(0, 1), lengths
 
 
-class Features:
+class FeatureLoader:
     """The hidden states that a head reads, of all utterances that can be trained on.
 
     Args:
@@ -109,7 +109,7 @@ class Features:
     def __init__(
         self,
         examples: Examples,
-        layers: Layers,
+        layers: LayerPositions,
         device: torch.device,
         keep: str = "auto",
         processes: int = 1,
@@ -130,7 +130,10 @@ class Features:
         }
 
     def batches(
-        self, plan: Batches, order: Iterable[Sequence[Utterance]], missing: Collection[str] = ()
+        self,
+        plan: BatchSampler,
+        order: Iterable[Sequence[Utterance]],
+        missing: Collection[str] = (),
     ) -> Iterator[Batch]:
         """Yield the batches of a plan in an order of its own; without the modalities ``missing``.
 
@@ -149,7 +152,9 @@ class Features:
             for batch in waiting:
                 yield batch.result()
 
-    def _batch(self, part: Sequence[Utterance], plan: Batches, missing: Collection[str]) -> Batch:
+    def _batch(
+        self, part: Sequence[Utterance], plan: BatchSampler, missing: Collection[str]
+    ) -> Batch:
         ids = [one.id for one in part]
         features, lengths = {}, {}
         for m, reader in self.readers.items():
@@ -161,7 +166,7 @@ class Features:
         return Batch(features, lengths, labels.to(self.device), _dialogues(part, plan))
 
 
-def _dialogues(part: Sequence[Utterance], plan: Batches) -> Dialogues | None:
+def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | None:
     if plan.dialogue_sizes is None:
         return None
     names = [dialogue_of(one) for one in part]

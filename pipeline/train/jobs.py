@@ -17,10 +17,10 @@ from ...cache.storage.leases import lease
 from ...heads import Head, HeadError, build_head
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
-from .checkpoint import Progress, State, packed
+from .checkpoint import Progress, State, to_safetensors
 from .determinism import reproducible
 from .examples import Examples, find_examples
-from .features import Features
+from .features import FeatureLoader
 from .layers import parsed_layers
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings
@@ -30,7 +30,7 @@ Tick = Callable[[int], None]
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """A fold and a seed of a run on the features of which ``digest`` is that.
 
     ``threads`` are those that it computes with on a CPU, ``None`` for what the process has; so
@@ -63,14 +63,14 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Report:
+class TrainingReport:
     """What became of a job; ``busy`` says that another process is at it."""
 
-    job: Job
+    job: TrainingJob
     busy: bool = False
 
 
-def do(job: Job, tick: Tick = lambda epoch: None) -> Report:
+def run_training(job: TrainingJob, tick: Tick = lambda epoch: None) -> TrainingReport:
     """Do a job, or go on with it where a process that was killed has left it.
 
     ``tick`` is told the number of each epoch that is over.
@@ -83,18 +83,18 @@ def do(job: Job, tick: Tick = lambda epoch: None) -> Report:
     # Random numbers and threads are those of the process, and a worker may have several at once.
     with _one_at_a_time:
         if job.done:
-            return Report(job)
+            return TrainingReport(job)
         try:
             with lease(run.trainings, unique) as mine:
                 if not mine:
-                    return Report(job, busy=True)
+                    return TrainingReport(job, busy=True)
                 if not job.done:
                     with reproducible(job.threads):
                         _train(job, run, tick)
         except CacheError:
             if not run.finished:  # by another process, which has deleted the folder meanwhile
                 raise
-    return Report(job)
+    return TrainingReport(job)
 
 
 def examples_of(settings: TrainSettings, digest: str | None = None) -> Examples:
@@ -144,14 +144,14 @@ def trainer_of(settings: TrainSettings, examples: Examples, processes: int = 1) 
     """Return the trainer of a run on this machine's device."""
     device = chosen_device(settings.device)
 
-    def features(layers: Any) -> Features:
+    def features(layers: Any) -> FeatureLoader:
         key = tuple((modality, tuple(layers[modality])) for modality in settings.encoders)
         return _features(examples, key, device, settings.features, processes)
 
     return Trainer(lambda: build(settings, examples), features, settings, device)
 
 
-def _train(job: Job, run: RunFolder, tick: Tick) -> None:
+def _train(job: TrainingJob, run: RunFolder, tick: Tick) -> None:
     examples = examples_of(job.settings, job.digest)
     trainer = trainer_of(job.settings, examples, job.processes)
     fold = next(one for one in run.folds(examples) if one.name == job.fold)
@@ -177,24 +177,24 @@ def _train(job: Job, run: RunFolder, tick: Tick) -> None:
         tick(progress.epoch)
 
     trained = trainer.train(fold, job.seed, restore, after_epoch)
-    run.checkpoints.write(f"{job.name}.safetensors", packed(trained.weights, {}))
+    run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(trained.weights, {}))
     facts = {"best_epoch": trained.best_epoch, "validation": trained.validation}
-    result = packed({"probabilities": trained.probabilities}, facts)
+    result = to_safetensors({"probabilities": trained.probabilities}, facts)
     run.trainings.write(job.result, result)
     run.trainings.remove(state_file)
 
 
 # A process does many jobs of the same run, or of runs on the same features.
 _examples: dict[str | None, Examples] = {}
-_kept: dict[Any, Features] = {}
+_kept: dict[Any, FeatureLoader] = {}
 _one_at_a_time = Lock()
 
 
 def _features(
     examples: Examples, layers: Any, device: torch.device, keep: str, processes: int
-) -> Features:
+) -> FeatureLoader:
     key = (id(examples), layers, device, keep, processes)
     if key not in _kept:
         _kept.clear()  # before the new ones are read: both may not fit
-        _kept[key] = Features(examples, dict(layers), device, keep, processes)
+        _kept[key] = FeatureLoader(examples, dict(layers), device, keep, processes)
     return _kept[key]

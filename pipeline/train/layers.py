@@ -2,10 +2,10 @@
 
 import re
 
-from ...heads.modules.layer_mix import Layer, Layers
+from ...heads.modules.layer_mix import LayerChoice, LayerChoices
 
 
-def parsed_layers(text: str | None) -> Layers | None:
+def parsed_layers(text: str | None) -> LayerChoices | None:
     """Return the layers that a text names, or ``None`` for the head's own choice.
 
     ``mix``, ``last`` and ``6`` are as they are, ``0,6,12`` are several to be mixed, and
@@ -24,7 +24,7 @@ def parsed_layers(text: str | None) -> Layers | None:
     return layers[""] if set(layers) == {""} else layers
 
 
-def _layer(words: list[str]) -> Layer:
+def _layer(words: list[str]) -> LayerChoice:
     numbers = [int(word) for word in words if re.fullmatch("-?[0-9]+", word)]
     if len(numbers) < len(words):
         return ",".join(words)

@@ -12,17 +12,17 @@ from torch import Tensor
 
 from ...cache.storage.leases import lease
 from ...heads import HEADS
-from ..compute import Needs, Place, Task, check_workers, done
+from ..compute import Backend, Task, WorkerRequirements, check_workers, run_tasks
 from ..compute.device import chosen_device, cores
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
-from ..progress import progress, remark
-from ..protocols.folds import Division, Fold
+from ..progress import print_note, progress
+from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
-from ..protocols.protocols import divide
-from .checkpoint import unpacked
+from ..protocols.protocols import split_corpus
+from .checkpoint import from_safetensors
 from .examples import Examples
-from .jobs import Job, Report, build, do, examples_of
+from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
 from .run import Run
 from .run_folder import RunFolder, folds_as_json, named_by_content
 from .settings import TrainSettings
@@ -39,7 +39,7 @@ class Planned:
     settings: TrainSettings
     protocol: str
     examples: Examples
-    division: Division
+    splits: Splits
     excluded: Mapping[str, str]
     leakage: Leakage
     run: RunFolder
@@ -49,16 +49,16 @@ class Planned:
         found = self.leakage.lines() or ["the parts share nothing that was looked at"]
         lines = "\n".join(f"  {line}" for line in found)
         return [
-            *(f"mser: {note}" for note in self.division.notes),
+            *(f"mser: {note}" for note in self.splits.notes),
             f"mser: leakage check of {self.protocol}, which allows what is shared here:\n{lines}",
         ]
 
-    def jobs(self, threads: int | None = None, processes: int = 1) -> list[Job]:
-        """Return the trainings, fold by fold; see :class:`Job`."""
+    def jobs(self, threads: int | None = None, processes: int = 1) -> list[TrainingJob]:
+        """Return the trainings, fold by fold; see :class:`TrainingJob`."""
         digest, settings = self.examples.digest, self.settings
         return [
-            Job(settings, digest, self.run.path, fold.name, seed, threads, processes)
-            for fold in self.division.folds
+            TrainingJob(settings, digest, self.run.path, fold.name, seed, threads, processes)
+            for fold in self.splits.folds
             for seed in settings.seeds
         ]
 
@@ -91,7 +91,7 @@ def train_heads(
     plans = _plans(several)
     unfinished = [one for one in plans if not one.run.finished]
     for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
-        remark(line)
+        print_note(line)
     threads, processes = _threads(place, device), _processes(place, device)
     jobs = [job for one in unfinished for job in one.jobs(threads, processes) if not job.done]
     most = sum(job.settings.epochs for job in jobs)
@@ -124,7 +124,7 @@ def _plans(several: Sequence[TrainSettings]) -> list[Planned]:
 
 
 def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
-    """Look at everything that a run needs, and make its folder.
+    """Look at everything that a run requirements, and make its folder.
 
     ``examples`` are its examples, where they have been found before.
 
@@ -138,8 +138,8 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
         raise UsageError("amp=float16 is for a GPU: say amp=bfloat16 on a CPU")
     examples = examples or examples_of(settings)
     protocol = settings.protocol or examples.corpus.protocol
-    division = divide(examples.utterances, protocol, examples.corpus.utterances)
-    leakage = check_leakage(division.folds, division.promises, examples.audio_hashes)
+    splits = split_corpus(examples.utterances, protocol, examples.corpus.utterances)
+    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
     build(settings, examples)  # wrong options are refused before a folder is made
     config = settings.as_config() | {
         "mser": version("mser"),
@@ -152,18 +152,18 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
         },
     }
     run = RunFolder(settings.out or named_by_content(settings.runs, config))
-    excluded = {**examples.excluded, **division.left_out}
+    excluded = {**examples.excluded, **splits.left_out}
     threads = _threads(settings.place, device)
-    run.begin(config, folds_as_json(division.folds, excluded), device, threads)
-    return Planned(settings, protocol, examples, division, excluded, leakage, run)
+    run.begin(config, folds_as_json(splits.folds, excluded), device, threads)
+    return Planned(settings, protocol, examples, splits, excluded, leakage, run)
 
 
-def _processes(place: Place, device: torch.device) -> int:
+def _processes(place: Backend, device: torch.device) -> int:
     """Return how many trainings share the memory of this machine."""
     return 1 if place.remote else max(1, place.processes(device))
 
 
-def _threads(place: Place, device: torch.device) -> int | None:
+def _threads(place: Backend, device: torch.device) -> int | None:
     """Return the threads of a training: the processes here share the cores, others have theirs."""
     if place.remote:
         return None
@@ -171,14 +171,14 @@ def _threads(place: Place, device: torch.device) -> int | None:
 
 
 def _reports(
-    jobs: Sequence[Job], place: Place, device: torch.device, tick: Callable[[int], None]
-) -> Generator[Report]:
+    jobs: Sequence[TrainingJob], place: Backend, device: torch.device, tick: Callable[[int], None]
+) -> Generator[TrainingReport]:
     """Do the jobs at their place; one at which another process is comes again behind the others."""
     if place.here:
         waiting, refused = deque(jobs), 0
         while waiting:
             job = waiting.popleft()
-            report = do(job, tick)
+            report = run_training(job, tick)
             if not report.busy:
                 refused = 0
                 yield report
@@ -191,10 +191,14 @@ def _reports(
         place.find()
         with place.cluster(len(jobs), device) as cluster:
             folders = {job.run for job in jobs}
-            needs = None if cluster.started_here else Needs.here(folders, device.type == "cuda")
-            if needs:
-                check_workers(cluster, needs)
-            for job, there in done(Task(do, needs), jobs, cluster):
+            requirements = (
+                None
+                if cluster.started_here
+                else WorkerRequirements.here(folders, device.type == "cuda")
+            )
+            if requirements:
+                check_workers(cluster, requirements)
+            for job, there in run_tasks(Task(run_training, requirements), jobs, cluster):
                 if there is None:
                     raise PipelineError(
                         f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
@@ -219,12 +223,12 @@ def _finished(one: Planned) -> Run | None:
     return Run(run.path, run.read_json("metrics.json"), one.examples.corpus.notes)
 
 
-def _write_scores(one: Planned, jobs: Sequence[Job]) -> None:
-    of_name = {fold.name: fold for fold in one.division.folds}
+def _write_scores(one: Planned, jobs: Sequence[TrainingJob]) -> None:
+    of_name = {fold.name: fold for fold in one.splits.folds}
     predicted: list[tuple[Fold, int, Tensor]] = []
     facts = []
     for job in jobs:
-        tensors, said = unpacked(one.run.trainings, job.result)
+        tensors, said = from_safetensors(one.run.trainings, job.result)
         predicted.append((of_name[job.fold], job.seed, tensors["probabilities"]))
         facts.append(said)
     classes = one.examples.corpus.classes
@@ -257,7 +261,7 @@ def _metrics(
                 **by_class(part.labels, part.predicted, classes),
             }
         )
-    tested = {utterance.id for fold in one.division.folds for utterance in fold.test}
+    tested = {utterance.id for fold in one.splits.folds for utterance in fold.test}
     return {
         "head": one.settings.head,
         "dataset": one.settings.dataset,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..compute import Crew, Place
+from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
 from ..evaluation.metrics import METRICS
 
@@ -38,7 +38,7 @@ def _one(*_: object) -> int:
 
 
 # One training at a time in a process; how many processes, the user says.
-_CREW = Crew(workers=_one, threads=_one)
+_WORKER_SIZING = WorkerSizing(workers=_one, threads=_one)
 
 
 @dataclass(frozen=True)
@@ -131,11 +131,11 @@ class TrainSettings:
         _ = self.place
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> Backend:
         """Where the trainings are done; in this process where nothing is said."""
         elsewhere = self.scheduler is not None or self.slurm is not None
         workers = self.workers if self.workers is not None or elsewhere else 0
-        return Place(_CREW, workers, self.scheduler, self.slurm, self.wait_minutes)
+        return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes)
 
     def as_config(self) -> dict[str, Any]:
         """Return what the numbers depend on, as values that TOML can hold."""

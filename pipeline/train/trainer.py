@@ -21,9 +21,9 @@ from ..corpora import Utterance
 from ..errors import PipelineError
 from ..evaluation.metrics import Predictions, scores
 from ..protocols.folds import Fold
-from .batches import Batches
+from .batches import BatchSampler
 from .checkpoint import Progress, State
-from .features import Batch, Features, Layers
+from .features import Batch, FeatureLoader, LayerPositions
 from .settings import AMP, OPTIMIZERS, TrainSettings
 
 Save = Callable[[Progress], None]
@@ -51,7 +51,7 @@ class Trainer:
     """
 
     build: Callable[[], Head]
-    features: Callable[[Layers], Features]
+    features: Callable[[LayerPositions], FeatureLoader]
     settings: TrainSettings
     device: torch.device
 
@@ -118,7 +118,7 @@ class Trainer:
     def predict(
         self,
         head: Head,
-        features: Features,
+        features: FeatureLoader,
         utterances: Sequence[Utterance],
         missing: Collection[str] = (),
     ) -> Tensor:
@@ -138,7 +138,7 @@ class Trainer:
         return logits
 
     def epoch(
-        self, state: State, features: Features, plan: Batches, epoch: int
+        self, state: State, features: FeatureLoader, plan: BatchSampler, epoch: int
     ) -> dict[str, float]:
         """Train on every utterance once; return the mean of the loss and of each of its terms."""
         head, settings = state.head.train(), self.settings
@@ -175,9 +175,11 @@ class Trainer:
         waited = progress.epoch - progress.best_epoch
         return progress.epoch >= self.settings.epochs or waited >= self.settings.patience
 
-    def _plan(self, head: Head, features: Features, utterances: Sequence[Utterance]) -> Batches:
+    def _plan(
+        self, head: Head, features: FeatureLoader, utterances: Sequence[Utterance]
+    ) -> BatchSampler:
         length = features.examples.length
-        return Batches(utterances, self.settings.batch_size, length, head.reads_dialogues)
+        return BatchSampler(utterances, self.settings.batch_size, length, head.reads_dialogues)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
@@ -240,7 +242,7 @@ def _rate(settings: TrainSettings, epochs: float) -> float:
     return 1.0
 
 
-def _balanced(utterances: Sequence[Utterance], features: Features) -> Tensor:
+def _balanced(utterances: Sequence[Utterance], features: FeatureLoader) -> Tensor:
     """Weigh each class by the inverse of its frequency; one that does not occur by 1."""
     classes = features.examples.corpus.classes
     labels = [str(one.label) for one in utterances]
@@ -251,7 +253,7 @@ def _balanced(utterances: Sequence[Utterance], features: Features) -> Tensor:
 
 
 def _scored(
-    logits: Tensor, utterances: Sequence[Utterance], features: Features
+    logits: Tensor, utterances: Sequence[Utterance], features: FeatureLoader
 ) -> dict[str, float]:
     classes = features.examples.corpus.classes
     labels = [str(one.label) for one in utterances]

@@ -10,7 +10,7 @@ from mser.benchmarks.train_data import MELD, make_examples
 from mser.benchmarks.train_steps import InTheLoop, Training
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.examples import Examples
-from mser.pipeline.train.features import Features
+from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.presets import preset, read
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ def settings(head: str, **options: object) -> TrainSettings:
 def test_the_bare_loop_does_the_steps_of_the_trainer(few: Examples, asked: TrainSettings) -> None:
     ours, by_hand = (Training(asked, few, CPU) for _ in range(2))
     before = torch.cat([one.detach().flatten() for one in ours.state.head.parameters()])
-    features = Features(few, ours.layers, CPU, "stream")
+    features = FeatureLoader(few, ours.layers, CPU, "stream")
     assert ours.epoch(features) == pytest.approx(by_hand.epoch_by_hand(by_hand.batches(features)))
     after, other = (
         torch.cat([one.detach().flatten() for one in training.state.head.parameters()])
@@ -47,7 +47,9 @@ def test_the_bare_loop_does_the_steps_of_the_trainer(few: Examples, asked: Train
 
 def test_encoders_in_the_loop_give_batches_of_the_same_form(few: Examples) -> None:
     training = Training(settings("hbf", width=16), few, CPU)
-    cached = training.batches(Features(few, training.layers, CPU, "stream"), few.utterances[:2])
+    cached = training.batches(
+        FeatureLoader(few, training.layers, CPU, "stream"), few.utterances[:2]
+    )
     looped = training.batches(InTheLoop(few, training.layers, CPU), few.utterances[:2])
     for one, other in zip(cached, looped, strict=True):
         assert torch.equal(one.labels, other.labels)

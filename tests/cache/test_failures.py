@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mser.cache import CacheError, EntryWriter, FeatureCache, Features, Quarantined
+from mser.cache import CacheError, EntryWriter, FeatureCache, Quarantined, UtteranceFeatures
 from mser.cache.storage import leases
 from mser.cache.storage.leases import held, lease
 from mser.cache.storage.local import LocalFolder
@@ -41,7 +41,7 @@ def check_goes_on(root: Path, writer: EntryWriter) -> None:
     assert not list(root.rglob(".tmp-*"))
     with writer.lease("job") as mine:
         assert mine
-        writer.write_shard(9, [Features("later", "hash", array(9))])
+        writer.write_shard(9, [UtteranceFeatures("later", "hash", array(9))])
     writer.publish("9" * 12)
     again = FeatureCache(root).open("made-up")
     assert {*entry.ids, "later"} == set(again.ids)
@@ -57,7 +57,7 @@ import json, resource, subprocess, sys
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
-from mser.cache import CacheError, FeatureCache, Features
+from mser.cache import CacheError, FeatureCache, UtteranceFeatures
 from mser.tests.support.cache_entries import array, fill, same_bits, spec
 
 root, store, how = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -93,7 +93,8 @@ for step in range(200):
         try:
             with writer.lease("job") as mine:
                 assert mine
-                writer.write_shard(step, [Features(str(step), "hash", expected[str(step)])])
+                states = expected[str(step)]
+                writer.write_shard(step, [UtteranceFeatures(str(step), "hash", states)])
             writer.publish(f"{step:012}")
         except CacheError as error:
             said = str(error)
@@ -136,7 +137,7 @@ def test_a_full_disk_takes_nothing_away(
 REFUSED = """
 import json, subprocess, sys
 from pathlib import Path
-from mser.cache import CacheError, FeatureCache, Features, Quarantined
+from mser.cache import CacheError, FeatureCache, UtteranceFeatures, Quarantined
 from mser.tests.support.cache_entries import array, fill, same_bits, spec
 
 root, how = Path(sys.argv[1]), sys.argv[2]
@@ -152,7 +153,7 @@ def refuse(yes):
 if how == "mount":
     subprocess.run(["mount", "--bind", str(root), str(root)], check=True)
 writer = fill(root, [{"a": array(1)}])
-new = [Features("b", "hash", array(2))]
+new = [UtteranceFeatures("b", "hash", array(2))]
 attempts = [
     lambda: FeatureCache(root).writer(spec(dataset="other"), {}),
     lambda: writer.lease("job").__enter__(),
@@ -198,7 +199,9 @@ def test_a_place_that_refuses_takes_nothing_away(
 
 
 ATTEMPTS: dict[str, Callable[[FeatureCache, EntryWriter], object]] = {
-    "write a shard": lambda _, writer: writer.write_shard(1, [Features("b", "hash", array(2))]),
+    "write a shard": lambda _, writer: writer.write_shard(
+        1, [UtteranceFeatures("b", "hash", array(2))]
+    ),
     "publish": lambda _, writer: writer.publish("1" * 12),
     "take a lease": lambda _, writer: writer.lease("job").__enter__(),
     "quarantine": lambda _, writer: writer.quarantine([Quarantined("c", None, "absent", "")]),
@@ -238,7 +241,7 @@ def test_a_place_that_goes_away_while_a_shard_is_written(
     with monkeypatch.context() as patched:
         patched.setattr(LocalFolder, "commit", too_late)
         with pytest.raises(CacheError) as raised:
-            writer.write_shard(1, [Features("b", "hash", array(2))])
+            writer.write_shard(1, [UtteranceFeatures("b", "hash", array(2))])
     check_sentence(str(raised.value), root, "still mounted?")
     assert not root.exists()
     away.rename(root)
@@ -284,13 +287,13 @@ def test_an_entry_that_is_gone_says_so(tmp_path: Path) -> None:
 UNMOUNTED = """
 import json, os, subprocess, sys
 from pathlib import Path
-from mser.cache import CacheError, FeatureCache, Features
+from mser.cache import CacheError, FeatureCache, UtteranceFeatures
 from mser.tests.support.cache_entries import array, fill, same_bits
 
 place, root = Path(sys.argv[1]), Path(sys.argv[2])
 subprocess.run(["mount", "--bind", str(place), str(root)], check=True)
 writer = fill(root, [{"a": array(1)}])
-new = [Features("b", "hash", array(2))]
+new = [UtteranceFeatures("b", "hash", array(2))]
 subprocess.run(["umount", str(root)], check=True)
 attempts = [
     lambda: writer.lease("job").__enter__(),

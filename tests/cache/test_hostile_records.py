@@ -12,7 +12,16 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mser.cache import CacheError, Entry, FeatureCache, Features, collect, convert, info, verify
+from mser.cache import (
+    CacheError,
+    Entry,
+    FeatureCache,
+    UtteranceFeatures,
+    collect_garbage,
+    convert,
+    info,
+    verify,
+)
 from mser.cache.entry import spec_of
 from mser.tests.support import cache_entries, hostile_caches
 from mser.tests.support.cache_entries import ODD_IDS, Array, array, fill, path_of, same_bits
@@ -129,7 +138,7 @@ def test_a_record_of_a_dataset_or_a_manifest_elsewhere(
     cache = FeatureCache(tmp_path / "cache")
     refused(lambda: cache.read_manifest(name, "0" * 12))
     refused(lambda: cache.read_manifest("made-up", name))
-    refused(lambda: cache.places(name))
+    refused(lambda: cache.entry_folders(name))
     survive(writer)
     assert outside.exists()
 
@@ -140,7 +149,7 @@ def test_nothing_outside_is_deleted_by_who_publishes(tmp_path: Path, outside: Pa
         writer = make(tmp_path)
         file = path_of(writer) / "entry.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "index": abroad}))
-        writer.write_shard(9, [Features("new", "hash", array(1))])
+        writer.write_shard(9, [UtteranceFeatures("new", "hash", array(1))])
         refused(lambda: writer.publish("0" * 12))  # noqa: B023
         assert (outside / "thesis" / "thesis.tex").exists()
         shutil.rmtree(tmp_path / "cache")
@@ -325,6 +334,6 @@ def test_an_id_is_never_a_path(tmp_path: Path, outside: Path, store: str) -> Non
     for path in root.rglob("*"):
         assert not {"secret", "thesis", "passwd"} & set(path.parts), path
     convert(entry, "hdf5", "zstd")
-    collect(FeatureCache(root), yes=True, young=0)
+    collect_garbage(FeatureCache(root), delete=True, minimum_age=0)
     assert verify(writer.folder, repair=True).damage == []
     assert all(same_bits(entry[id], states) for id, states in arrays.items())

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mser.cache import Entry, FeatureCache, Features, verify
+from mser.cache import Entry, FeatureCache, UtteranceFeatures, verify
 from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import FORMS, Array, array, same_bits, spec
 
@@ -27,7 +27,9 @@ def mixed(root: Path) -> dict[str, Array]:
         shard = {f"{number}{n}": array(number, 1 + 100 * n) for n in range(4)}
         arrays |= shard
         writer = FeatureCache(root).writer(spec(), {}, store, compression)
-        writer.write_shard(number, [Features(id, "hash", states) for id, states in shard.items()])
+        writer.write_shard(
+            number, [UtteranceFeatures(id, "hash", states) for id, states in shard.items()]
+        )
     writer.publish("0" * 12)
     return arrays
 
@@ -111,7 +113,7 @@ def test_threads_read_an_entry(tmp_path: Path, many: Callable[[Entry, str], Arra
 WRITES = """
 import json, sys
 import numpy as np
-from mser.cache import EntrySpec, FeatureCache, Features
+from mser.cache import EntrySpec, FeatureCache, UtteranceFeatures
 
 root, fields, store, compression = sys.argv[1:]
 fields = json.loads(fields)
@@ -119,7 +121,7 @@ spec = EntrySpec(**{**fields, "layers": tuple(fields["layers"])})
 writer = FeatureCache(root).writer(spec, {}, store, compression)
 for number in range(4):
     states = np.full((3, 1 + number, 4), number, "float16")
-    writer.write_shard(number, [Features(f"{store}{compression}{number}", "hash", states)])
+    writer.write_shard(number, [UtteranceFeatures(f"{store}{compression}{number}", "hash", states)])
     writer.publish("0" * 12)
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mser.cache import Entry, FeatureCache
-from mser.cache.maintenance.gc import collect
+from mser.cache.maintenance.gc import collect_garbage
 from mser.cache.maintenance.verify import verify
 from mser.cache.storage.leases import held
 from mser.tests.support import cache_processes, stress_work
@@ -72,7 +72,7 @@ def check_swept(root: Path, round_: int) -> None:
     """All that is not part of the entry is found, and nothing else, and can be deleted."""
     entry = check_whole(root, round_)
     place, used = path_of(entry), set(entry.index.shards())
-    garbage = {Path(one.what) for one in collect(FeatureCache(root), young=0).garbage}
+    garbage = {Path(one.what) for one in collect_garbage(FeatureCache(root), minimum_age=0).garbage}
     kept = {place / "entry.json", place / entry.index_name, place / "quarantine.jsonl"}
     for file in root.rglob("*"):
         if file.is_dir():
@@ -84,9 +84,9 @@ def check_swept(root: Path, round_: int) -> None:
         )
         assert of_entry != bool(garbage & {file, *file.parents}), file
 
-    assert collect(FeatureCache(root), yes=True, young=0).deleted
+    assert collect_garbage(FeatureCache(root), delete=True, minimum_age=0).deleted
     assert not [path for path in garbage if path.exists()]
-    assert collect(FeatureCache(root), young=0).garbage == []
+    assert collect_garbage(FeatureCache(root), minimum_age=0).garbage == []
     check_whole(root, round_)
 
 

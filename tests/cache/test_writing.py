@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mser.cache import CacheError, Entry, FeatureCache, Features
+from mser.cache import CacheError, Entry, FeatureCache, UtteranceFeatures
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support.cache_entries import (
     DIM,
@@ -44,7 +44,7 @@ def test_arrays_are_stored_in_the_dtype_of_the_entry(tmp_path: Path) -> None:
 def test_an_array_of_another_form_is_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     writer = FeatureCache(tmp_path).writer(spec(), {})
     with pytest.raises(CacheError, match="'odd'"):
-        writer.write_shard(0, [Features("odd", "hash", np.zeros(shape, "float16"))])
+        writer.write_shard(0, [UtteranceFeatures("odd", "hash", np.zeros(shape, "float16"))])
     assert writer.committed() == {}
 
 
@@ -78,7 +78,7 @@ def test_publishing_nothing_new_changes_nothing(tmp_path: Path) -> None:
 def test_a_shard_is_seen_once_it_is_published(tmp_path: Path) -> None:
     writer = fill(tmp_path, [{"a": array(1)}])
     before = FeatureCache(tmp_path).open("made-up")
-    writer.write_shard(1, [Features("b", "hash", array(2))])
+    writer.write_shard(1, [UtteranceFeatures("b", "hash", array(2))])
     after = FeatureCache(tmp_path).open("made-up")
     assert "b" not in before
     assert "b" not in after
@@ -92,7 +92,7 @@ def test_a_shard_is_seen_once_it_is_published(tmp_path: Path) -> None:
 def test_the_newer_copy_of_an_utterance_counts(tmp_path: Path) -> None:
     writer = FeatureCache(tmp_path).writer(spec(), {})
     for number, states in ((9, array(1, 5)), (0, array(2, 1)), (4, array(3, 2))):
-        writer.write_shard(number, [Features("a", f"hash {number}", states)])
+        writer.write_shard(number, [UtteranceFeatures("a", f"hash {number}", states)])
     writer.publish("0" * 12)
     entry = FeatureCache(tmp_path).open("made-up")
     assert same_bits(entry["a"], array(3, 2))
@@ -119,7 +119,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 import numpy as np
-from mser.cache import EntrySpec, FeatureCache, Features
+from mser.cache import EntrySpec, FeatureCache, UtteranceFeatures
 
 root, fields, operation, name, when = sys.argv[1:]
 original = getattr(Path, operation)
@@ -137,10 +137,10 @@ setattr(Path, operation, deadly)
 armed = False
 fields = json.loads(fields)
 writer = FeatureCache(root).writer(EntrySpec(**{**fields, "layers": tuple(fields["layers"])}), {})
-writer.write_shard(0, [Features("a", "hash", np.ones((3, 2, 4), "float16"))])
+writer.write_shard(0, [UtteranceFeatures("a", "hash", np.ones((3, 2, 4), "float16"))])
 writer.publish("0" * 12)
 armed = True
-writer.write_shard(1, [Features("b", "hash", np.ones((3, 2, 4), "float16"))])
+writer.write_shard(1, [UtteranceFeatures("b", "hash", np.ones((3, 2, 4), "float16"))])
 writer.publish("0" * 12)
 """
 
@@ -169,7 +169,7 @@ def test_a_killed_writer_leaves_a_cache_that_opens_and_completes(
     writer = FeatureCache(tmp_path).writer(spec(), {})
     assert set(writer.committed()) == ({"a", "b"} if survives else {"a"})
     for id in {"b", "c"} - set(writer.committed()):
-        writer.write_shard(2, [Features(id, "hash", np.ones((3, 2, 4), "float16"))])
+        writer.write_shard(2, [UtteranceFeatures(id, "hash", np.ones((3, 2, 4), "float16"))])
     writer.publish("0" * 12)
     completed = FeatureCache(tmp_path).open("made-up")
     assert list(completed.ids) == ["a", "b", "c"]
@@ -182,14 +182,14 @@ def test_a_killed_writer_leaves_a_cache_that_opens_and_completes(
 WRITES = """
 import json, sys
 import numpy as np
-from mser.cache import EntrySpec, FeatureCache, Features
+from mser.cache import EntrySpec, FeatureCache, UtteranceFeatures
 
 root, fields, who = sys.argv[1:]
 fields = json.loads(fields)
 writer = FeatureCache(root).writer(EntrySpec(**{**fields, "layers": tuple(fields["layers"])}), {})
 for number in range(12):
     states = np.full((3, 1 + number % 3, 4), number, "float16")
-    writer.write_shard(number, [Features(f"{who}{number}", who, states)])
+    writer.write_shard(number, [UtteranceFeatures(f"{who}{number}", who, states)])
     writer.publish("0" * 12)
 """
 
@@ -232,10 +232,10 @@ def test_two_writers_that_publish_at_once_leave_an_entry_with_all_shards(
     other = FeatureCache(tmp_path).writer(spec(), {})
 
     def overtake() -> None:
-        other.write_shard(7, [Features("b", "hash", array(2))])
+        other.write_shard(7, [UtteranceFeatures("b", "hash", array(2))])
         other.publish("0" * 12)
 
-    one.write_shard(3, [Features("c", "hash", array(3))])
+    one.write_shard(3, [UtteranceFeatures("c", "hash", array(3))])
     monkeypatch.setattr("mser.cache.writer._PATIENCE", 0.1)  # as if one of them were stuck
     publish_in_the_middle(monkeypatch, overtake, "entry.json")
     one.publish("0" * 12)
@@ -270,7 +270,7 @@ def test_a_reader_sees_no_error_while_another_process_publishes(tmp_path: Path) 
         while number < 40 or not started.exists():
             assert reader.poll() is None, "the reader ended early"
             number += 1
-            writer.write_shard(number, [Features(str(number), "hash", array(number))])
+            writer.write_shard(number, [UtteranceFeatures(str(number), "hash", array(number))])
             writer.publish("0" * 12)
         stop.touch()
         printed, _ = reader.communicate(timeout=60)
@@ -290,7 +290,7 @@ def test_a_reader_that_is_overtaken_between_two_reads_looks_again(
         if self.name == "entry.json" and to_come:
             with monkeypatch.context() as undisturbed:
                 undisturbed.setattr(Path, "read_bytes", original)
-                writer.write_shard(1, [Features(to_come.pop(), "hash", array(2))])
+                writer.write_shard(1, [UtteranceFeatures(to_come.pop(), "hash", array(2))])
                 writer.publish("0" * 12)
         return content
 

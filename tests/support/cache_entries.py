@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mser.cache import COMPRESSIONS, FORMATS, Entry, EntrySpec, EntryWriter, FeatureCache, Features
+from mser.cache import (
+    COMPRESSIONS,
+    FORMATS,
+    Entry,
+    EntrySpec,
+    EntryWriter,
+    FeatureCache,
+    UtteranceFeatures,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -68,7 +76,9 @@ def fill(
     """Write an entry of these shards."""
     writer = FeatureCache(root).writer(spec(**changes), {"made by": "a test"}, store, compression)
     for number, shard in enumerate(shards):
-        writer.write_shard(number, [Features(id, f"hash of {id}", a) for id, a in shard.items()])
+        writer.write_shard(
+            number, [UtteranceFeatures(id, f"hash of {id}", a) for id, a in shard.items()]
+        )
     if publish:
         writer.publish("0" * 12)
     return writer

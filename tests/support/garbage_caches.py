@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mser.cache import Entry, EntryWriter, FeatureCache, Features, collect
+from mser.cache import Entry, EntryWriter, FeatureCache, UtteranceFeatures, collect_garbage
 from mser.cache.maintenance.gc import Collection
 from mser.cache.storage.leases import Lease, held
 from mser.tests.support.cache_entries import array, fill, path_of
@@ -49,8 +49,8 @@ def found(result: Collection) -> list[tuple[str, str]]:
     return [(one.what, one.reason) for one in result.garbage]
 
 
-def gc(root: Path, *, yes: bool = False) -> Collection:
-    return collect(FeatureCache(root), yes=yes)
+def gc(root: Path, *, delete: bool = False) -> Collection:
+    return collect_garbage(FeatureCache(root), delete=delete)
 
 
 KILLED = "left behind by a killed writer"
@@ -110,13 +110,17 @@ def lease_of_a_dead_host(writer: EntryWriter) -> tuple[Path, str]:
 def superseded_shard(writer: EntryWriter) -> tuple[Path, str]:
     old = path_of(writer) / "shards" / writer.shards()[1]
     for id in SHARDS[1]:
-        writer.write_shard(9, [Features(id, "newer", array(7))])
+        writer.write_shard(9, [UtteranceFeatures(id, "newer", array(7))])
     writer.publish()
     return old, "all of it lies in newer shards"
 
 
 def damaged_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
-    path = path_of(writer) / "shards" / writer.write_shard(5, [Features("z", "hash", array(1))])
+    path = (
+        path_of(writer)
+        / "shards"
+        / writer.write_shard(5, [UtteranceFeatures("z", "hash", array(1))])
+    )
     if path.is_file():
         path.write_bytes(path.read_bytes()[:-9])
     else:
@@ -128,7 +132,7 @@ def leave_alone(root: Path, writer: EntryWriter | None = None) -> Collection:
     """Nothing is garbage, and nothing changes, however old it is."""
     age(root)
     before = content(root)
-    result = gc(root, yes=True)
+    result = gc(root, delete=True)
     assert found(result) == []
     assert content(root) == before
     if writer is not None:

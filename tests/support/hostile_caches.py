@@ -21,7 +21,7 @@ from mser.cache import (
     Entry,
     EntryWriter,
     FeatureCache,
-    collect,
+    collect_garbage,
     convert,
     info,
     listing,
@@ -103,14 +103,14 @@ def survive(writer: EntryWriter) -> None:
     """Whatever is done with such a cache: what is whole stays whole, and nothing else is raised."""
     features = FeatureCache(path_of(writer).parents[1])
     assert str(listing(features))
-    assert verify_all(features.places("made-up"), 1).as_json()
-    for place in features.places("made-up"):
+    assert verify_all(features.entry_folders("made-up"), 1).as_json()
+    for place in features.entry_folders("made-up"):
         if "whole" not in place.name:
             use(replace(writer, folder=place))
     for ask in (
         lambda: features.open("made-up"),
         lambda: features.entries("made-up"),
-        lambda: collect(features, yes=True, young=0),
+        lambda: collect_garbage(features, delete=True, minimum_age=0),
     ):
         with suppress(CacheError):
             ask()

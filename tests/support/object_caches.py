@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from mser.cache import CacheError, EntryWriter, FeatureCache, Features
+from mser.cache import CacheError, EntryWriter, FeatureCache, UtteranceFeatures
 from mser.tests.support import object_store
 from mser.tests.support.cache_entries import Array, spec
 from mser.tests.support.object_store import Asked, ObjectStore
@@ -22,8 +22,8 @@ def large(seed: int, frames: int = FRAMES) -> Array:
     return np.random.default_rng(seed).standard_normal((LAYERS, frames, DIM)).astype("float16")
 
 
-def features(arrays: dict[str, Array]) -> list[Features]:
-    return [Features(id, f"hash of {id}", states) for id, states in arrays.items()]
+def features(arrays: dict[str, Array]) -> list[UtteranceFeatures]:
+    return [UtteranceFeatures(id, f"hash of {id}", states) for id, states in arrays.items()]
 
 
 def write(

@@ -7,7 +7,7 @@ from typing import Any
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.protocols.folds import Fold
 from mser.pipeline.protocols.leakage import check_leakage
-from mser.pipeline.protocols.protocols import divide
+from mser.pipeline.protocols.protocols import split_corpus
 
 
 def utterance(id: str, **fields: Any) -> Utterance:
@@ -80,6 +80,6 @@ def check_each_is_tested_once(corpus: list[Utterance], folds: list[Fold]) -> Non
 
 def make_folds(utterances: Sequence[Utterance], protocol: str) -> list[Fold]:
     """Divide by a protocol, and check that the parts are disjoint as it promises."""
-    division = divide(utterances, protocol)
-    check_leakage(division.folds, division.promises)
-    return list(division.folds)
+    splits = split_corpus(utterances, protocol)
+    check_leakage(splits.folds, splits.disjoint_columns)
+    return list(splits.folds)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mser.cache import Entry, EntrySpec, EntryWriter, FeatureCache, Features
+from mser.cache import Entry, EntrySpec, EntryWriter, FeatureCache, UtteranceFeatures
 from mser.cache.storage import leases
 from mser.cache.storage.folder import Folder
 from mser.tests.support.cache_entries import Array, same_bits
@@ -91,7 +91,7 @@ def extract(ours: EntryWriter, round_: int) -> None:
             for id in todo:
                 time.sleep(0.003)
                 one = hash_of(round_, id)
-                computed.append(Features(id, one, features(one)))
+                computed.append(UtteranceFeatures(id, one, features(one)))
             if computed:
                 ours.write_shard(number, computed)
                 unpublished += 1

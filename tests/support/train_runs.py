@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mser.cache import EntrySpec, FeatureCache, Features, Quarantined
+from mser.cache import EntrySpec, FeatureCache, Quarantined, UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
 from mser.pipeline.corpora.manifest import to_table
 from mser.pipeline.train import Run, TrainSettings
@@ -76,7 +76,7 @@ def made_cache(
             states = noise.normal(size=(2, length, 6)).astype("float32")
             if one.label in CLASSES:
                 states[:, :, CLASSES.index(one.label)] += 4
-            features.append(Features(one.id, "hash", states))
+            features.append(UtteranceFeatures(one.id, "hash", states))
     writer.write_shard(0, features)
     writer.quarantine(quarantined)
     corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
@@ -109,7 +109,7 @@ def made_both(
             length = int(noise.integers(1, 9))
             states = noise.normal(size=(layers, length, width)).astype("float32")
             states[:, :, of_class[CLASSES.index(str(one.label))]] += 4
-            features.append(Features(one.id, "hash", states))
+            features.append(UtteranceFeatures(one.id, "hash", states))
         writer = cache.writer(spec, {})
         writer.write_shard(0, features)
         writer.publish(cache.write_manifest("made-up", manifest))

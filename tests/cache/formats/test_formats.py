@@ -16,7 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mser.cache import COMPRESSIONS, FORMATS, Entry, EntryWriter, FeatureCache, Features, verify
+from mser.cache import (
+    COMPRESSIONS,
+    FORMATS,
+    Entry,
+    EntryWriter,
+    FeatureCache,
+    UtteranceFeatures,
+    verify,
+)
 from mser.cache.shard import checksum
 from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import (
@@ -80,7 +88,9 @@ def test_what_is_written_comes_back_bit_by_bit(
         cache = FeatureCache(root)
         for number, (store, compression, shard) in enumerate(shards):
             writer = cache.writer(spec(dtype=dtype), {}, store, compression)
-            writer.write_shard(number, [Features(id, f"of {id}", a) for id, a in shard.items()])
+            writer.write_shard(
+                number, [UtteranceFeatures(id, f"of {id}", a) for id, a in shard.items()]
+            )
         writer.publish("0" * 12)
         entry = cache.open("made-up")
         assert list(entry.ids) == sorted(arrays)

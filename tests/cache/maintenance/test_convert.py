@@ -17,8 +17,8 @@ from mser.cache import (
     Entry,
     EntryWriter,
     FeatureCache,
-    Features,
-    collect,
+    UtteranceFeatures,
+    collect_garbage,
     convert,
     info,
     verify,
@@ -123,13 +123,13 @@ def test_there_is_no_such_form(tmp_path: Path, store: str, compression: str) -> 
 def test_the_old_shards_are_garbage_then_and_no_others(tmp_path: Path) -> None:
     cache, writer = FeatureCache(tmp_path), fill(tmp_path, SHARDS)
     old = [str(path_of(writer) / "shards" / name) for name in writer.shards()]
-    assert collect(cache, young=0).garbage == []
+    assert collect_garbage(cache, minimum_age=0).garbage == []
     convert(Entry(writer.folder), "hdf5", "blosc")
-    found = collect(cache, young=0).garbage
+    found = collect_garbage(cache, minimum_age=0).garbage
     assert [one.what for one in found] == old
     assert {one.reason for one in found} == {"all of it lies in newer shards"}
-    assert collect(cache, young=3600).garbage == [], "somebody may still read them"
-    collect(cache, yes=True, young=0)
+    assert collect_garbage(cache, minimum_age=3600).garbage == [], "somebody may still read them"
+    collect_garbage(cache, delete=True, minimum_age=0)
     assert len(writer.shards()) == 3
     holds_all(writer)
 
@@ -156,7 +156,7 @@ def test_a_conversion_that_fails_is_completed_by_the_next(tmp_path: Path) -> Non
     assert convert(Entry(writer.folder), "hdf5", "zstd").converted == 1
     entry = holds_all(writer)
     assert set(map(store_of, entry.index.shards())) == {"hdf5"}
-    collect(FeatureCache(tmp_path), yes=True, young=0)
+    collect_garbage(FeatureCache(tmp_path), delete=True, minimum_age=0)
     assert len(writer.shards()) == 3
     holds_all(writer)
 
@@ -203,7 +203,7 @@ def test_a_killed_conversion_leaves_all_values_and_is_completed(
     convert(Entry(writer.folder), "hdf5", "zstd")
     entry = holds_all(writer)
     assert set(map(store_of, entry.index.shards())) == {"hdf5"}
-    collect(FeatureCache(tmp_path), yes=True, young=0)
+    collect_garbage(FeatureCache(tmp_path), delete=True, minimum_age=0)
     assert len(writer.shards()) == 3
     assert sorted(path.name for path in path_of(writer).iterdir()) == [
         "entry.json", entry.index_name, "leases", "runs", "shards",
@@ -216,7 +216,10 @@ def test_what_was_extracted_meanwhile_is_not_replaced_by_an_older_copy(tmp_path:
 
     def each(names: list[str]) -> Iterator[str]:
         yield names[0]
-        writer.write_shard(9, [Features("d", "changed", array(9)), Features("new", "h", array(8))])
+        writer.write_shard(
+            9,
+            [UtteranceFeatures("d", "changed", array(9)), UtteranceFeatures("new", "h", array(8))],
+        )
         yield from names[1:]
 
     convert(Entry(writer.folder), "hdf5", "none", each)

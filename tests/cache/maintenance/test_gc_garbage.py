@@ -110,7 +110,7 @@ def test_garbage_is_named_and_then_deleted_and_nothing_else(
     before = content(tmp_path)
     size = sum(len(c or b"") for p, c in before.items() if p == path or path in p.parents)
 
-    assert not gc(tmp_path, yes=True).garbage, "it is young"
+    assert not gc(tmp_path, delete=True).garbage, "it is young"
     assert content(tmp_path) == before
 
     age(tmp_path)
@@ -121,7 +121,7 @@ def test_garbage_is_named_and_then_deleted_and_nothing_else(
     assert "1 may be deleted, with --yes" in str(result)
     assert content(tmp_path) == before, "nothing is deleted without yes"
 
-    result = gc(tmp_path, yes=True)
+    result = gc(tmp_path, delete=True)
     assert (found(result), result.deleted) == ([(str(path), reason)], True)
     assert "1 deleted" in str(result)
     assert content(tmp_path) == {
@@ -140,7 +140,7 @@ def test_all_garbage_at_once(tmp_path: Path, store: str) -> None:
     )
     age(tmp_path)
     assert sorted(set(found(gc(tmp_path)))) == sorted(set(expected))
-    assert sorted(set(found(gc(tmp_path, yes=True)))) == sorted(set(expected))
+    assert sorted(set(found(gc(tmp_path, delete=True)))) == sorted(set(expected))
     assert gc(tmp_path).garbage == []
     now = Entry(writer.folder)
     for id, states in ARRAYS.items():
@@ -158,8 +158,8 @@ def test_several_collections_at_once(tmp_path: Path) -> None:
                 path.rename(path.with_name(f"{path.name}{n}"))
         age(tmp_path)
         with ThreadPoolExecutor(4) as pool:
-            for result in [pool.submit(gc, tmp_path, yes=True) for _ in range(4)]:
+            for result in [pool.submit(gc, tmp_path, delete=True) for _ in range(4)]:
                 assert result.result().deleted
-        gc(tmp_path, yes=True)  # two that delete one folder may leave a part of it to the next
+        gc(tmp_path, delete=True)  # two that delete one folder may leave a part of it to the next
         assert gc(tmp_path).garbage == []
     assert set(Entry(writer.folder).ids) == ARRAYS.keys()

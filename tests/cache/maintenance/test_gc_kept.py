@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mser.cache import CacheError, Entry, FeatureCache, Features, collect, convert
+from mser.cache import CacheError, Entry, FeatureCache, UtteranceFeatures, collect_garbage, convert
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import FOUR, Array, array, fill, path_of, same_bits
@@ -46,9 +46,11 @@ def test_leases_of_those_who_may_be_at_work(tmp_path: Path) -> None:
 def test_shards_that_are_not_published_yet(tmp_path: Path, store: str) -> None:
     """A running writer's: new utterances, and changed ones, alone or with unchanged ones."""
     writer = make(tmp_path, store)
-    writer.write_shard(5, [Features("new", "hash", array(1))])
-    writer.write_shard(6, [Features("0a", "changed", array(2))])
-    writer.write_shard(7, [Features("0b", "hash of 0b", array(1)), Features("n", "h", array(3))])
+    writer.write_shard(5, [UtteranceFeatures("new", "hash", array(1))])
+    writer.write_shard(6, [UtteranceFeatures("0a", "changed", array(2))])
+    writer.write_shard(
+        7, [UtteranceFeatures("0b", "hash of 0b", array(1)), UtteranceFeatures("n", "h", array(3))]
+    )
     leave_alone(tmp_path, writer)
     writer.publish(name(tmp_path, [*ARRAYS, "new", "n"]))
     entry = Entry(writer.folder)
@@ -95,7 +97,7 @@ def test_of_a_damaged_entry_nothing_is_deleted(tmp_path: Path, file: str) -> Non
     damaged.write_bytes(damaged.read_bytes()[:-30])
     age(root)
     before = content(root)
-    result = gc(root, yes=True)
+    result = gc(root, delete=True)
     others = {"an index that was replaced", "no longer in the corpus"}
     if file != "entry.json":  # of which manifest it is is known
         others.add("a manifest that was replaced")
@@ -112,7 +114,7 @@ def test_a_shard_that_cannot_be_read_just_now(
 ) -> None:
     """It is whole, and the only copy of what a running writer has made."""
     writer = make(tmp_path)
-    shard = writer.write_shard(5, [Features("new", "hash", array(1))])
+    shard = writer.write_shard(5, [UtteranceFeatures("new", "hash", array(1))])
 
     def failing(self: LocalFolder, name: str, *_: object) -> bytes:
         if shard in name:
@@ -149,7 +151,7 @@ def test_utterances_that_left_the_corpus(tmp_path: Path, store: str, compression
     files = content(tmp_path)
     assert found(gc(tmp_path)) == expected
     assert content(tmp_path) == files
-    assert found(gc(tmp_path, yes=True)) == expected
+    assert found(gc(tmp_path, delete=True)) == expected
 
     entry = Entry(writer.folder)
     assert list(entry.ids) == sorted(kept)
@@ -206,7 +208,7 @@ def test_what_is_damaged_is_never_written_again_as_if_it_were_whole(
     age(tmp_path)
     before = content(tmp_path)
     with pytest.raises(CacheError) as raised:
-        gc(tmp_path, yes=True)
+        gc(tmp_path, delete=True)
     assert shard.name in str(raised.value)
     assert "\n" not in str(raised.value)
     assert content(tmp_path) == before
@@ -237,7 +239,7 @@ def test_who_opened_before_reads_on(
     if read_before:
         assert all(same_bits(reader[id], states) for id, states in ARRAYS.items())
     convert(Entry(writer.folder), to, "none" if compression != "none" else "zstd")
-    collect(FeatureCache(tmp_path), yes=True, young=0)
+    collect_garbage(FeatureCache(tmp_path), delete=True, minimum_age=0)
     assert len(writer.shards()) == len(SHARDS)
     for id, states in ARRAYS.items():
         assert same_bits(reader[id], states)
@@ -250,7 +252,7 @@ def test_who_opened_before_is_told_what_is_no_longer_there(tmp_path: Path) -> No
     assert same_bits(reader["0a"], ARRAYS["0a"])
     assert same_bits(reader["0b"], ARRAYS["0b"])
     writer.publish(name(tmp_path, ARRAYS.keys() - {"0a"}))
-    collect(FeatureCache(tmp_path), yes=True, young=0)
+    collect_garbage(FeatureCache(tmp_path), delete=True, minimum_age=0)
     with pytest.raises(CacheError) as raised:
         reader["0a"]
     assert "\n" not in str(raised.value)
@@ -265,7 +267,7 @@ def test_only_the_places_of_the_cache_are_looked_into(tmp_path: Path) -> None:
     (outside / ".tmp-not-ours").write_text("precious")
     (tmp_path / "cache" / ".tmp-link").symlink_to(outside)
     age(tmp_path)
-    collect(FeatureCache(tmp_path / "cache"), yes=True)
+    collect_garbage(FeatureCache(tmp_path / "cache"), delete=True)
     assert (outside / ".tmp-not-ours").read_text() == "precious"
     assert not (tmp_path / "cache" / ".tmp-link").is_symlink()
     assert Entry(writer.folder).ids

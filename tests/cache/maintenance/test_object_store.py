@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mser.cache import CacheError, Entry, EntryWriter, collect, convert, listing, verify
+from mser.cache import CacheError, Entry, EntryWriter, collect_garbage, convert, listing, verify
 from mser.cache.shard import FORMATS
 from mser.tests.support import object_store
 from mser.tests.support.cache_entries import FOUR, array, fill, path_of, same_bits, spec
@@ -98,8 +98,8 @@ def test_an_entry_is_converted_while_others_read_it(
     after = sorted(set(writer.shards()) - set(before))
     assert len(after) == 2
     assert all(name.endswith(FORMATS[new[0]].SUFFIX) for name in after)
-    assert len(collect(store.cache(), young=0).garbage) == 2
-    collect(store.cache(), young=0, yes=True)
+    assert len(collect_garbage(store.cache(), minimum_age=0).garbage) == 2
+    collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert writer.shards() == after
     for entry in (*readers, store.cache().open("made-up")):
         assert [entry.checksum(id) for id in "abc"] == checksums
@@ -127,9 +127,9 @@ def test_what_is_replaced_is_garbage(store: ObjectStore) -> None:
     (old,) = writer.shards()
     writer.write_shard(0, features({"a": array(2)}))
     writer.publish()
-    (garbage,) = collect(store.cache(), young=0).garbage
+    (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what.endswith(old)
     assert garbage.reason == "all of it lies in newer shards"
-    collect(store.cache(), young=0, yes=True)
+    collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert old not in writer.shards()
     assert same_bits(Entry(writer.folder)["a"], array(2))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mser.cache import CacheError, Entry, Features, verify
+from mser.cache import CacheError, Entry, UtteranceFeatures, verify
 from mser.tests.support import cache_entries, damaged_caches
 from mser.tests.support.cache_entries import FORMS, array, fill, path_of
 from mser.tests.support.damaged_caches import (
@@ -190,7 +190,7 @@ def test_damage_is_found_and_what_is_whole_is_kept(
     assert verify(made.beside.folder).damage == []
 
     if gone:  # it is made again by the next extraction
-        made.writer.write_shard(9, [Features(id, hashes[id], arrays[id]) for id in gone])
+        made.writer.write_shard(9, [UtteranceFeatures(id, hashes[id], arrays[id]) for id in gone])
         made.writer.publish()
         check(made, arrays)
 

@@ -11,7 +11,15 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from mser.cache import CacheError, Entry, FeatureCache, Features, convert, verify, verify_all
+from mser.cache import (
+    CacheError,
+    Entry,
+    FeatureCache,
+    UtteranceFeatures,
+    convert,
+    verify,
+    verify_all,
+)
 from mser.cache.index import Index
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support import cache_entries, damaged_caches
@@ -110,7 +118,9 @@ def test_an_index_and_a_shard_damaged_at_once(made: Made) -> None:
 
 def test_a_shard_that_is_not_published_yet_is_looked_at_too(made: Made) -> None:
     more = {"3a": noise(50, 4), "3b": noise(51, 4)}
-    made.writer.write_shard(3, [Features(id, f"hash of {id}", a) for id, a in more.items()])
+    made.writer.write_shard(
+        3, [UtteranceFeatures(id, f"hash of {id}", a) for id, a in more.items()]
+    )
     made.shards.append(more)
     assert verify(made.writer.folder).utterances == 11
     flip_features(made, "3a")
@@ -122,7 +132,7 @@ def test_a_shard_that_is_not_published_yet_is_looked_at_too(made: Made) -> None:
 @pytest.mark.parametrize("published", [True, False])
 def test_an_old_copy_never_comes_back(made: Made, published: bool) -> None:
     """The damaged shard holds an older copy of what lies, changed since, in a newer one."""
-    made.writer.write_shard(3, [Features("1b", "newer", array(7))])
+    made.writer.write_shard(3, [UtteranceFeatures("1b", "newer", array(7))])
     if published:
         made.writer.publish()
     flip_features(made, "1c")
@@ -186,7 +196,7 @@ def test_a_damaged_record_is_said_in_one_sentence(tmp_path: Path, content: str) 
     assert "\n" not in said
 
     # It takes no other entry's verification away.
-    places = FeatureCache(tmp_path).places("made-up")
+    places = FeatureCache(tmp_path).entry_folders("made-up")
     both = verify_all(places, 1)
     assert both.damaged
     assert sorted(len(one.damage) for one in both.entries) == [0, 1]
@@ -200,7 +210,7 @@ def test_an_entry_that_was_never_published(tmp_path: Path) -> None:
     writer = fill(tmp_path, [{"a": array(1)}], publish=False)
     with pytest.raises(CacheError, match="never published"):
         verify(writer.folder)
-    assert verify_all(FeatureCache(tmp_path).places("made-up"), 1).entries == ()
+    assert verify_all(FeatureCache(tmp_path).entry_folders("made-up"), 1).entries == ()
 
 
 # Sampling -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 import pytest
 
-from mser.cache import CacheError, collect, verify
+from mser.cache import CacheError, collect_garbage, verify
 from mser.tests.support import object_store
 from mser.tests.support.cache_entries import FOUR, array, same_bits, spec
 from mser.tests.support.object_caches import (
@@ -153,14 +153,14 @@ def test_a_shard_of_which_a_file_is_missing_does_not_count(store: ObjectStore) -
     left = store.fs.glob(f"{writer.folder}/shards/00001-*/hidden_states/c/0/0/0")
     assert len(left) == 1
 
-    assert collect(store.cache(), yes=True).garbage == []  # it may be at work
-    (garbage,) = collect(store.cache(), young=0).garbage
+    assert collect_garbage(store.cache(), delete=True).garbage == []  # it may be at work
+    (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what.startswith(f"{writer.folder}/shards/00001-")
     assert garbage.reason == "a shard that was never finished"
     assert garbage.bytes > large(2).nbytes
     assert store.fs.exists(left[0])
     writer.write_shard(1, features({"b": large(2)}))
-    collect(store.cache(), young=0, yes=True)
+    collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert not store.fs.exists(left[0])
     writer.publish("0" * 12)
     assert sorted(open_all(store.cache())) == ["a", "b"]
@@ -188,7 +188,7 @@ WRITES = """
 import json, sys
 import numpy as np
 import s3fs.core
-from mser.cache import EntrySpec, FeatureCache, Features
+from mser.cache import EntrySpec, FeatureCache, UtteranceFeatures
 
 root, options, fields = sys.argv[1], json.loads(sys.argv[2]), json.loads(sys.argv[3])
 spec = EntrySpec(**{**fields, "layers": tuple(fields["layers"])})
@@ -199,7 +199,7 @@ ones = np.ones((len(spec.layers), 300, spec.dim), "float16")
 with writer.lease("shard-1") as held:
     for number, id in enumerate("abc"):
         if id not in writer.committed():
-            writer.write_shard(number, [Features(id, "hash", ones + number)])
+            writer.write_shard(number, [UtteranceFeatures(id, "hash", ones + number)])
 writer.publish("0" * 12)
 print(held)
 """
@@ -248,13 +248,13 @@ def test_a_run_that_is_killed_in_an_upload_goes_on_where_it_was(store: ObjectSto
     assert [one[0, 0, 0] for one in open_all(store.cache()).values()] == [1, 2, 3]
     assert (writer.folder / "leases").names() == []
 
-    assert collect(store.cache(), yes=True).garbage == []  # it may be at work
-    (garbage,) = collect(store.cache(), young=0).garbage
+    assert collect_garbage(store.cache(), delete=True).garbage == []  # it may be at work
+    (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what == f"s3://{object_store.BUCKET}/{left}"
     assert garbage.reason == "an upload that was never finished"
     assert garbage.bytes >= PART
     assert uploads(store) == [left]
-    collect(store.cache(), young=0, yes=True)
+    collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert uploads(store) == []
 
 

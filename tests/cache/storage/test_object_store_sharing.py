@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mser.cache import CacheError, FeatureCache, collect, listing
+from mser.cache import CacheError, FeatureCache, collect_garbage, listing
 from mser.cache.storage import leases
 from mser.tests.support import object_store
 from mser.tests.support.cache_entries import array, spec
@@ -92,7 +92,7 @@ def tries(cache: FeatureCache) -> list[Callable[[], object]]:
     return [
         lambda: cache.open("made-up"),
         lambda: listing(cache),
-        lambda: collect(cache),
+        lambda: collect_garbage(cache),
         lambda: cache.writer(spec(), {}).write_shard(0, features({"a": array(1)})),
         lambda: cache.writer(spec(), {}).publish(),
         lambda: cache.writer(spec(), {}).lease("work").__enter__(),
@@ -134,6 +134,6 @@ def test_credentials_that_are_missing(store: ObjectStore, monkeypatch: pytest.Mo
 def test_a_cache_that_holds_nothing(store: ObjectStore) -> None:
     assert store.cache().datasets() == []
     assert str(listing(store.cache())).startswith(store.root)
-    assert collect(store.cache()).garbage == []
+    assert collect_garbage(store.cache()).garbage == []
     with pytest.raises(CacheError, match="holds no features of made-up: run 'mser extract'"):
         store.cache().open("made-up")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mser.heads import Head, build_head
-from mser.heads.hbf.mrc import KINDS, Constraint, without_conflict
+from mser.heads.hbf.mrc import KINDS, ModalityConstraint, without_conflict
 
 DIMS = {"speech": 8, "text": 6}
 quick = settings(max_examples=25, deadline=None)
@@ -34,7 +34,7 @@ def slow_projection(fused: Tensor, own: Tensor) -> Tensor:
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_both_ways_carry_the_same_values(kind: str, beta: float) -> None:
     z = double(0, 3, 4, 5).float().requires_grad_()
-    to_fusion, own = Constraint(kind, beta)(z)
+    to_fusion, own = ModalityConstraint(kind, beta)(z)
     assert torch.equal(to_fusion, z)
     assert torch.equal(own, z)
 
@@ -45,7 +45,7 @@ def test_projection_is_its_formula(seed: int, towards: float, scale: float) -> N
     own = double(seed, 2, 3, 4)
     fused = scale * (double(seed + 1, 2, 3, 4) + towards * own)
     z = double(seed + 2, 2, 3, 4).requires_grad_()
-    for_fusion, for_own = Constraint("project", 0.0)(z)
+    for_fusion, for_own = ModalityConstraint("project", 0.0)(z)
     ((fused * for_fusion).sum() + (own * for_own).sum()).backward()
     expected = slow_projection(fused, own)
     assert z.grad is not None
@@ -67,7 +67,7 @@ def test_without_own_gradient_there_is_no_conflict() -> None:
     fused = double(0, 2, 3).requires_grad_()
     assert torch.equal(without_conflict(fused, torch.zeros_like(fused)), fused)
     z = double(1, 2, 3).requires_grad_()
-    to_fusion, _ = Constraint("project", 0.0)(z)
+    to_fusion, _ = ModalityConstraint("project", 0.0)(z)
     (fused.detach() * to_fusion).sum().backward()
     assert z.grad is not None
     assert torch.equal(z.grad, fused)
@@ -75,7 +75,7 @@ def test_without_own_gradient_there_is_no_conflict() -> None:
 
 @pytest.mark.parametrize(("kind", "beta"), [("off", 0.0), ("scale", 1.0)])
 def test_derivatives_where_nothing_is_held_back(kind: str, beta: float) -> None:
-    constraint = Constraint(kind, beta)
+    constraint = ModalityConstraint(kind, beta)
     z = double(0, 2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: constraint(z)[0].sin() * constraint(z)[1].exp(), (z,))
 

@@ -21,7 +21,7 @@ from mser.cache import EntrySpec, EntryWriter
 from mser.cache.storage.local import LocalFolder
 from mser.pipeline.compute import dask_cluster as clusters
 from mser.pipeline.compute import dispatch as tasks
-from mser.pipeline.compute.backend import Place
+from mser.pipeline.compute.backend import Backend
 from mser.pipeline.compute.dask_cluster import (
     Cluster,
     find_scheduler,
@@ -34,9 +34,9 @@ from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.extract import engine
-from mser.pipeline.extract.crew import CREW, default_workers, threads_of
-from mser.pipeline.extract.engine import needs_of
-from mser.pipeline.extract.sharding import Item, ShardJob
+from mser.pipeline.extract.crew import WORKER_SIZING, default_workers, threads_of
+from mser.pipeline.extract.engine import requirements_of
+from mser.pipeline.extract.sharding import PlannedUtterance, ShardJob
 from mser.pipeline.extract.worker import ShardReport, extract_shard
 from mser.pipeline.provenance import provenance
 from mser.tests.support.dask_processes import started
@@ -52,7 +52,7 @@ def job(tmp_path: Path) -> ShardJob:
     encoder = EncoderSettings(EncoderFiles("small", tmp_path / "encoder"), "wav2vec2")
     spec = EntrySpec("meld", "speech", "small", {}, layers=(0, 1), dim=8, dtype="float16")
     writer = EntryWriter(LocalFolder(tmp_path / "entry"), spec, {})
-    item = Item("train/dia0_utt0", tmp_path / "clips" / "a.wav", "hash", 10)
+    item = PlannedUtterance("train/dia0_utt0", tmp_path / "clips" / "a.wav", "hash", 10)
     return ShardJob(0, "lease-0", encoder, writer, (item,))
 
 
@@ -76,7 +76,7 @@ def test_places_exclude_one_another(tmp_path):
         {"scheduler": "tcp://a:1", "slurm": file},
     ):
         with pytest.raises(UsageError, match="are different places to work: give one"):
-            Place(CREW, **two)
+            Backend(WORKER_SIZING, **two)
 
 
 @pytest.mark.parametrize(
@@ -84,19 +84,19 @@ def test_places_exclude_one_another(tmp_path):
 )
 def test_what_is_no_address_is_a_usage_error(address):
     with pytest.raises(UsageError, match="give an address such as tcp://node1:8786"):
-        Place(CREW, scheduler=address)
+        Backend(WORKER_SIZING, scheduler=address)
 
 
 @pytest.mark.parametrize("address", ["node1:8786", "tcp://10.0.0.1:1", "tls://[::1]:65535"])
 def test_addresses(address):
-    assert Place(CREW, scheduler=address).remote
+    assert Backend(WORKER_SIZING, scheduler=address).remote
 
 
 def test_waiting_is_for_others(tmp_path):
     with pytest.raises(UsageError, match="--wait-minutes"):
-        Place(CREW, workers=2, wait_minutes=1)
+        Backend(WORKER_SIZING, workers=2, wait_minutes=1)
     with pytest.raises(UsageError, match="--wait-minutes"):
-        Place(CREW, scheduler="tcp://a:1", wait_minutes=-1)
+        Backend(WORKER_SIZING, scheduler="tcp://a:1", wait_minutes=-1)
 
 
 def test_several_jobs_are_in_hand_at_once():
@@ -197,16 +197,18 @@ def test_a_scheduler_without_workers_is_waited_for_and_given_up(tmp_path, capfd)
 
 
 def test_a_worker_like_this_process_lacks_nothing(job):
-    assert lacking(needs_of([job])) is None
+    assert lacking(requirements_of([job])) is None
 
 
 def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
     other = replace(job.items[0], source=tmp_path / "clips" / "more" / "b.wav")
     jobs = [job, replace(job, items=(other,))]
-    needs = needs_of(jobs)
-    assert needs.folders == tuple(sorted(tmp_path / name for name in ("clips", "encoder", "entry")))
-    assert not needs.gpu
-    assert needs_of([replace(job, encoder=replace(job.encoder, device="cuda"))]).gpu
+    requirements = requirements_of(jobs)
+    assert requirements.folders == tuple(
+        sorted(tmp_path / name for name in ("clips", "encoder", "entry"))
+    )
+    assert not requirements.gpu
+    assert requirements_of([replace(job, encoder=replace(job.encoder, device="cuda"))]).gpu
 
 
 @pytest.mark.parametrize("gone", ["clips", "encoder", "entry"])
@@ -218,16 +220,16 @@ def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(job, inside,
 
 
 def test_a_worker_with_another_version_is_named(job, inside):
-    versions = tuple((name, "0.0.1") for name, _ in needs_of([job]).versions)
-    needs = replace(needs_of([job]), versions=versions)
+    versions = tuple((name, "0.0.1") for name, _ in requirements_of([job]).versions)
+    requirements = replace(requirements_of([job]), versions=versions)
     with pytest.raises(PipelineError, match=r"^worker \S+ has mser \S+, and this command 0\.0\.1"):
-        tasks.check_workers(inside, needs)
+        tasks.check_workers(inside, requirements)
 
 
 def test_a_worker_that_comes_later_is_looked_at_too(job, inside):
-    needs = replace(needs_of([job]), folders=(Path("/not/there"),))
+    requirements = replace(requirements_of([job]), folders=(Path("/not/there"),))
     with pytest.raises(PipelineError, match="cannot see /not/there"):
-        list(tasks.done(Task(never, needs), [job], inside))
+        list(tasks.run_tasks(Task(never, requirements), [job], inside))
 
 
 def never(job: ShardJob) -> ShardReport:
@@ -254,7 +256,7 @@ def stored(job: ShardJob) -> ShardReport:
 def test_a_job_that_another_process_is_at_comes_again(job, inside, tmp_path):
     jobs = [replace(job, number=number) for number in range(5)]
     task = Task(partial(busy_at_first, tmp_path), None)
-    reports = list(tasks.done(task, jobs, inside))
+    reports = list(tasks.run_tasks(task, jobs, inside))
     assert sorted(one.number for one, _ in reports) == list(range(5))
 
 
@@ -269,11 +271,13 @@ def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
     """Ids, paths and hashes: no features, no weights, no samples."""
     made = provenance(("mser", "torch"), settings={}, root=str(tmp_path))
     items = tuple(
-        Item(f"train/dia{n}_utt0", tmp_path / "clips" / f"dia{n}_utt0.mp4", f"{n:064}", 200)
+        PlannedUtterance(
+            f"train/dia{n}_utt0", tmp_path / "clips" / f"dia{n}_utt0.mp4", f"{n:064}", 200
+        )
         for n in range(300)
     )
     large = replace(job, items=items, writer=replace(job.writer, provenance=made))
-    task = Task(extract_shard, needs_of([large]))
+    task = Task(extract_shard, requirements_of([large]))
     assert len(pickle.dumps((task, large))) < 200 * len(items)
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from mser.cache import FeatureCache
-from mser.pipeline.compute import Place
+from mser.pipeline.compute import Backend
 from mser.pipeline.compute.slurm import KEYS, find_slurm, read_slurm_file, submitted
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.extract.crew import CREW
+from mser.pipeline.extract.crew import WORKER_SIZING
 
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[3] / "docs" / "clusters.md"
@@ -105,14 +105,14 @@ BOTH = 'cores = 4\nmemory = "16 GB"\n'
 )
 def test_a_file_that_does_not_fit_is_a_usage_error(tmp_path, text, says):
     with pytest.raises(UsageError, match=says):
-        Place(CREW, slurm=written(tmp_path, text))
+        Backend(WORKER_SIZING, slurm=written(tmp_path, text))
 
 
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml: No such file"):
-        Place(CREW, slurm=tmp_path / "none.toml")
+        Backend(WORKER_SIZING, slurm=tmp_path / "none.toml")
     with pytest.raises(UsageError, match="Is a directory"):
-        Place(CREW, slurm=tmp_path)
+        Backend(WORKER_SIZING, slurm=tmp_path)
 
 
 def test_the_file_in_the_docs_is_read(tmp_path):
@@ -158,7 +158,7 @@ def test_the_script_of_a_job(tmp_path, slurm):
     log_directory = "{logs}"
     """
     file = read_slurm_file(written(tmp_path, text.replace("{logs}", str(tmp_path / "logs"))))
-    with submitted(file, CPU, CREW) as cluster:
+    with submitted(file, CPU, WORKER_SIZING) as cluster:
         lines = cluster.job_script().splitlines()
     directives = {line for line in lines if line.startswith("#SBATCH")}
     assert {
@@ -185,14 +185,14 @@ def test_a_job_that_is_refused_ends_the_run_in_one_sentence(tmp_path, slurm):
     command(slurm, "sbatch", REFUSING)
     file = read_slurm_file(written(tmp_path, BOTH))
     says = r"SLURM refused a job: sbatch: error: invalid partition specified: gpu$"
-    with pytest.raises(PipelineError, match=says), submitted(file, CPU, CREW):
+    with pytest.raises(PipelineError, match=says), submitted(file, CPU, WORKER_SIZING):
         pass
 
 
 def test_a_scheduler_that_cannot_start_is_one_sentence(tmp_path, slurm):
     file = read_slurm_file(written(tmp_path, BOTH + 'interface = "nonesuch0"'))
     says = r"cannot start a scheduler: .*'nonesuch0'"
-    with pytest.raises(PipelineError, match=says), submitted(file, CPU, CREW):
+    with pytest.raises(PipelineError, match=says), submitted(file, CPU, WORKER_SIZING):
         pass
 
 

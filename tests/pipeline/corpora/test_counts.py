@@ -12,8 +12,8 @@ from mser.pipeline.corpora.counts import (
     by_class_set,
     by_field,
     by_label,
-    comparisons,
     identical_clips,
+    published_comparisons,
 )
 
 LABELS = ("sad", "angry", "calm", "xxx")
@@ -55,7 +55,7 @@ def test_a_field_is_counted_in_order_and_what_is_unknown_is_not() -> None:
 
 
 def test_a_publication_that_counts_as_we_do() -> None:
-    (one,) = comparisons(
+    (one,) = published_comparisons(
         corpus("sad", "sad", "xxx", published=(Published("P", "label", {"xxx": 1, "sad": 2}),))
     )
     assert one.rows == [("xxx", 1, 1), ("sad", 2, 2)]
@@ -64,7 +64,7 @@ def test_a_publication_that_counts_as_we_do() -> None:
 
 def test_a_publication_that_counts_otherwise() -> None:
     published = Published("P", "label", {"sad": 2, "calm": 1})
-    (one,) = comparisons(corpus("sad", "angry", "angry", published=(published,)))
+    (one,) = published_comparisons(corpus("sad", "angry", "angry", published=(published,)))
     assert one.rows == [("sad", 2, 1), ("calm", 1, 0), ("angry", 0, 2)]
     assert one.differs
 
@@ -75,7 +75,9 @@ def test_a_publication_that_counts_in_a_class_set() -> None:
         Published("P", "session", {"s0": 2, "s1": 1}, "2"),
         Published("P", "session", {"s0": 3, "s1": 2}),
     )
-    compared = comparisons(corpus("sad", "angry", "calm", "xxx", None, published=published))
+    compared = published_comparisons(
+        corpus("sad", "angry", "calm", "xxx", None, published=published)
+    )
     assert [one.differs for one in compared] == [False, False, False]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from mser.cache import CacheError, Entry, EntrySpec, FeatureCache, Features
+from mser.cache import CacheError, Entry, EntrySpec, FeatureCache, UtteranceFeatures
 from mser.pipeline.corpora import Corpus
 from mser.pipeline.corpora.manifest import to_table
 from mser.pipeline.errors import PipelineError, UsageError
@@ -39,7 +39,7 @@ def filled(root: Path, ids: Sequence[str], dtype: str = "float16", **known: Any)
     writer = cache.writer(spec, {"made by": "a test"})
     noise = np.random.default_rng(1)
     made = [
-        Features(id, f"hash {id}", noise.normal(size=(3, 1 + n % 4, DIM)).astype(dtype))
+        UtteranceFeatures(id, f"hash {id}", noise.normal(size=(3, 1 + n % 4, DIM)).astype(dtype))
         for n, id in enumerate(ids)
     ]
     half = (len(made) + 1) // 2

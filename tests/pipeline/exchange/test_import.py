@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mser.cache import EntryWriter, FeatureCache, Features
+from mser.cache import EntryWriter, FeatureCache, UtteranceFeatures
 from mser.pipeline.errors import UsageError
 from mser.pipeline.exchange import ExportSettings, export_features, import_features
 from mser.pipeline.train import TrainSettings, train_head
@@ -260,7 +260,7 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
     wanted = settings(tmp_path, as_npz(tmp_path / "a.npz", arrays), shard_mib=1000 / 2**20)
     write = EntryWriter.write_shard
 
-    def interrupted(self: EntryWriter, number: int, utterances: Sequence[Features]) -> str:
+    def interrupted(self: EntryWriter, number: int, utterances: Sequence[UtteranceFeatures]) -> str:
         if number == 3:
             raise KeyboardInterrupt
         return write(self, number, utterances)

@@ -256,7 +256,7 @@ def test_without_a_manifest_a_new_dataset_is_refused(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "features", features())
     sentence = refusal(settings(tmp_path, source, manifest=None), UsageError)
     assert "give --manifest" in sentence
-    assert "training needs labels" in sentence
+    assert "training requirements labels" in sentence
     assert not list(tmp_path.glob("cache/theirs/*"))
 
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.storage.local import LocalFolder
-from mser.pipeline.compute import Place
+from mser.pipeline.compute import Backend
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
-from mser.pipeline.extract.crew import CREW
+from mser.pipeline.extract.crew import WORKER_SIZING
 from mser.pipeline.extract.engine import Work, run
-from mser.pipeline.extract.sharding import Item, ShardJob, plan
+from mser.pipeline.extract.sharding import PlannedUtterance, ShardJob, plan
 from mser.pipeline.extract.worker import ShardReport
 
 ENCODER = EncoderSettings(EncoderFiles("small", Path("small")), "bert")
@@ -30,8 +30,8 @@ SPEC = EntrySpec("meld", "text", "small", {}, layers=(0, 1), dim=8, dtype="float
 WRITER = EntryWriter(LocalFolder(Path("entry")), SPEC, {})
 
 
-def item(id: str, frames: int = 10) -> Item:
-    return Item(id, "a text", f"hash of {id}", frames)
+def item(id: str, frames: int = 10) -> PlannedUtterance:
+    return PlannedUtterance(id, "a text", f"hash of {id}", frames)
 
 
 def job(number: int, *ids: str) -> ShardJob:
@@ -49,7 +49,7 @@ def store(one: ShardJob) -> ShardReport:
 
 
 def done(work: Work, jobs: list[ShardJob], workers: int) -> list[ShardReport]:
-    return list(run(work, jobs, Place(CREW, workers), torch.device("cpu")))
+    return list(run(work, jobs, Backend(WORKER_SIZING, workers), torch.device("cpu")))
 
 
 def where(one: ShardJob) -> ShardReport:

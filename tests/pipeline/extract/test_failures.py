@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mser.cache import CacheError, EntryWriter, FeatureCache, Features
+from mser.cache import CacheError, EntryWriter, FeatureCache, UtteranceFeatures
 from mser.cache.storage import leases
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.tests.support.cache_entries import same_bits
@@ -82,7 +82,7 @@ def test_a_place_that_goes_away_during_an_extraction(
     original = EntryWriter.write_shard
     written: list[int] = []
 
-    def too_late(self: EntryWriter, number: int, utterances: Sequence[Features]) -> str:
+    def too_late(self: EntryWriter, number: int, utterances: Sequence[UtteranceFeatures]) -> str:
         if len(written) == 2:
             root.rename(away)
         written.append(number)

@@ -13,7 +13,7 @@ from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.protocols.folds import PAIRS, PARTS, Fold
 from mser.pipeline.protocols.leakage import COLUMNS, Leakage, check_leakage
-from mser.pipeline.protocols.protocols import divide
+from mser.pipeline.protocols.protocols import split_corpus
 from mser.tests.support.small_corpora import actors, official, sessions, utterance
 
 NOTHING: dict[tuple[str, str], tuple[str, ...]] = dict.fromkeys(PAIRS, ())
@@ -89,8 +89,8 @@ def test_folds_are_summed_up() -> None:
 
 
 def test_what_goes_into_the_metrics_is_plain_and_complete() -> None:
-    division = divide(sessions([4, 4], [5], [2, 3]), "leave-one-speaker-out")
-    found = check_leakage(division.folds, division.promises).as_json()
+    splits = split_corpus(sessions([4, 4], [5], [2, 3]), "leave-one-speaker-out")
+    found = check_leakage(splits.folds, splits.disjoint_columns).as_json()
     assert json.loads(json.dumps(found)) == found
     assert found["checked"] == ["id", "speaker", "dialogue", "session"]
     assert found["not_given"] == ["audio", "text"]
@@ -103,8 +103,8 @@ def test_what_goes_into_the_metrics_is_plain_and_complete() -> None:
 
 
 def test_where_dialogues_are_whole_none_is_divided() -> None:
-    division = divide(sessions([4, 4], [5, 2], [2, 3]), "leave-one-session-out")
-    leakage = check_leakage(division.folds, division.promises)
+    splits = split_corpus(sessions([4, 4], [5, 2], [2, 3]), "leave-one-session-out")
+    leakage = check_leakage(splits.folds, splits.disjoint_columns)
     assert leakage.divided == ()
     assert {one.parts for one in leakage.shared} == {("train", "validation")}
 
@@ -145,8 +145,8 @@ def test_an_utterance_twice_in_a_part_is_refused(part: str) -> None:
 
 
 def test_official_splits_that_share_speakers_pass_and_say_so() -> None:
-    division = divide(official(), "official")
-    lines = check_leakage(division.folds, division.promises).lines()
+    splits = split_corpus(official(), "official")
+    lines = check_leakage(splits.folds, splits.disjoint_columns).lines()
     assert "train and test share 1 speaker (in 12 utterances of the test part)" in lines
 
 
@@ -196,6 +196,6 @@ def test_clips_of_one_sound_under_two_names_are_found() -> None:
     corpus = actors([3] * 10)
     hashes: dict[str, str | None] = {one.id: one.id for one in corpus}
     hashes["1001_0"] = hashes["1002_2"] = "the same"
-    division = divide(corpus, "speaker-folds")
-    found = check_leakage(division.folds, division.promises, hashes).shared
+    splits = split_corpus(corpus, "speaker-folds")
+    found = check_leakage(splits.folds, splits.disjoint_columns, hashes).shared
     assert {value for one in found if one.column == "audio" for value in one.values} == {"the same"}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.protocols.protocols import divide
+from mser.pipeline.protocols.protocols import split_corpus
 from mser.tests.support.small_corpora import (
     actors,
     changed,
@@ -301,4 +301,4 @@ def test_an_unknown_protocol_is_refused_with_the_nearest() -> None:
 )
 def test_a_wrong_argument_is_refused_with_what_there_is(protocol: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        divide(sessions([3] * 3, [3] * 3), protocol)
+        split_corpus(sessions([3] * 3, [3] * 3), protocol)

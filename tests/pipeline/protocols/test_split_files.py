@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError
-from mser.pipeline.protocols.folds import Division, Fold
+from mser.pipeline.protocols.folds import Fold, Splits
 from mser.pipeline.protocols.leakage import check_leakage
-from mser.pipeline.protocols.protocols import divide
+from mser.pipeline.protocols.protocols import split_corpus
 from mser.tests.support.small_corpora import (
     actors,
     changed,
@@ -31,10 +31,10 @@ from mser.tests.support.small_corpora import (
 PARTS = ("train", "validation", "test")
 
 
-def by_file(path: Path, corpus: Sequence[Utterance]) -> Division:
-    division = divide(corpus, f"file:{path}")
-    check_leakage(division.folds, division.promises)
-    return division
+def by_file(path: Path, corpus: Sequence[Utterance]) -> Splits:
+    splits = split_corpus(corpus, f"file:{path}")
+    check_leakage(splits.folds, splits.disjoint_columns)
+    return splits
 
 
 def write_folds(path: Path, folds: Iterable[Fold]) -> Path:
@@ -81,9 +81,9 @@ def test_the_folds_of_a_run_are_the_same_again(
     corpus = sessions(*sizes)
     folds = make_folds(corpus, protocol)
     path = write_folds(tmp_path_factory.mktemp("run") / "folds.json", folds)
-    division = by_file(path, list(reversed(corpus)))
-    assert list(division.folds) == folds
-    assert (division.notes, division.left_out) == ((), {})
+    splits = by_file(path, list(reversed(corpus)))
+    assert list(splits.folds) == folds
+    assert (splits.notes, splits.left_out) == ((), {})
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -96,9 +96,9 @@ def test_a_table_of_ids_folds_and_parts(tmp_path: Path, suffix: str) -> None:
         for part in PARTS
         for one in fold.part(part)
     ]
-    division = by_file(write_table(tmp_path / f"mine{suffix}", rows[::-1]), corpus)
-    assert [fold.name for fold in division.folds] == ["9", "10"]
-    for fold, same in zip(division.folds, folds, strict=True):
+    splits = by_file(write_table(tmp_path / f"mine{suffix}", rows[::-1]), corpus)
+    assert [fold.name for fold in splits.folds] == ["9", "10"]
+    for fold, same in zip(splits.folds, folds, strict=True):
         assert [ids(part) for part in parts(fold)] == [ids(part) for part in parts(same)]
 
 
@@ -106,13 +106,13 @@ def test_a_table_of_ids_folds_and_parts(tmp_path: Path, suffix: str) -> None:
 def test_a_list_for_cross_validation(tmp_path: Path, suffix: str) -> None:
     corpus = dialogues([3] * 12)
     rows = [{"id": one.id, "fold": int(str(one.dialogue)[3:]) % 3} for one in corpus]
-    division = by_file(write_table(tmp_path / f"mine{suffix}", rows), corpus)
-    assert [fold.name for fold in division.folds] == ["0", "1", "2"]
-    for fold in division.folds:
+    splits = by_file(write_table(tmp_path / f"mine{suffix}", rows), corpus)
+    assert [fold.name for fold in splits.folds] == ["0", "1", "2"]
+    for fold in splits.folds:
         assert ids(fold.test) == {row["id"] for row in rows if str(row["fold"]) == fold.name}
         assert ids(one for part in parts(fold) for one in part) == ids(corpus)
         assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
-    assert division.notes == (
+    assert splits.notes == (
         f"mine{suffix} has no validation part: it was cut from the training part by whole "
         "dialogues",
     )
@@ -156,13 +156,13 @@ def test_lists_as_emobox_has_them(
             write(folder / f"iemocap_train_fold_{number}", [u for u in corpus if u not in test])
     (tmp_path / "iemocap" / "label_map.json").write_text('{"hap": "hap"}')
     (tmp_path / "iemocap" / "iemocap.json").write_text("{}")
-    division = by_file(tmp_path / "iemocap", corpus)
-    assert [fold.name for fold in division.folds] == [f"fold_{n}" for n in range(1, 12)]
-    for number, fold in enumerate(division.folds, 1):
+    splits = by_file(tmp_path / "iemocap", corpus)
+    assert [fold.name for fold in splits.folds] == [f"fold_{n}" for n in range(1, 12)]
+    for number, fold in enumerate(splits.folds, 1):
         assert column(fold.test, "session") == {f"ses{number}"}
         assert len(fold.train + fold.validation) == len(corpus) - len(fold.test)
     (alone,) = by_file(tmp_path / "iemocap" / "fold_11", corpus).folds
-    assert alone == division.folds[10]
+    assert alone == splits.folds[10]
 
 
 def test_emobox_has_a_validation_part_for_meld(tmp_path: Path) -> None:
@@ -199,9 +199,9 @@ def s3prl(root: Path, corpus: Sequence[Utterance]) -> Path:
 
 def test_meta_data_as_s3prl_has_it(tmp_path: Path) -> None:
     corpus = clips(sessions([3] * 4, [3] * 5, [3] * 3))
-    division = by_file(s3prl(tmp_path / "meta_data", corpus), corpus)
+    splits = by_file(s3prl(tmp_path / "meta_data", corpus), corpus)
     expected = make_folds(corpus, "leave-one-session-out")
-    assert list(division.folds) == expected
+    assert list(splits.folds) == expected
     (alone,) = by_file(tmp_path / "meta_data" / "ses2", corpus).folds
     assert alone == expected[1]
 
@@ -246,12 +246,12 @@ def test_names_of_nobody_are_counted_and_named(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
     rows = [{"id": one.id, "part": PARTS[n // 6]} for n, one in enumerate(corpus)]
     rows += [{"id": f"stranger{n}", "part": "test"} for n in range(5)]
-    division = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
-    assert division.notes == (
+    splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
+    assert splits.notes == (
         "5 of 23 names in mine.csv are no utterance's of this corpus (stranger0, stranger1, "
         "stranger2, …)",
     )
-    assert len(division.folds[0].test) == 6
+    assert len(splits.folds[0].test) == 6
 
 
 def test_a_file_of_another_corpus_is_refused(tmp_path: Path) -> None:
@@ -264,21 +264,21 @@ def test_a_file_of_another_corpus_is_refused(tmp_path: Path) -> None:
 def test_utterances_in_no_part_are_left_out_and_given(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
     rows = [{"id": one.id, "part": PARTS[n // 5]} for n, one in enumerate(corpus[:15])]
-    division = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
-    assert division.left_out == {one.id: "in no part of mine.csv" for one in corpus[15:]}
-    assert ids(one for part in parts(division.folds[0]) for one in part) == ids(corpus[:15])
+    splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
+    assert splits.left_out == {one.id: "in no part of mine.csv" for one in corpus[15:]}
+    assert ids(one for part in parts(splits.folds[0]) for one in part) == ids(corpus[:15])
 
 
 def test_names_of_utterances_that_cannot_be_trained_on_are_told_apart(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
     rows = [{"id": one.id, "part": PARTS[n // 6]} for n, one in enumerate(corpus)]
     path = write_table(tmp_path / "mine.csv", rows)
-    division = divide(corpus[1:], f"file:{path}", corpus)
-    assert division.notes == (
+    splits = split_corpus(corpus[1:], f"file:{path}", corpus)
+    assert splits.notes == (
         "1 of 18 names in mine.csv are of utterances that cannot be trained on (dia0_utt0)",
     )
-    assert division.left_out == {}
-    assert len(division.folds[0].train) == 5
+    assert splits.left_out == {}
+    assert len(splits.folds[0].train) == 5
 
 
 def test_an_utterance_that_only_some_folds_have_is_told(tmp_path: Path) -> None:
@@ -300,17 +300,17 @@ def test_speakers_whom_a_file_keeps_apart_are_whole_in_validation_too(tmp_path: 
     rows = [
         {"id": one.id, "part": "test" if str(one.speaker) > "1015" else "train"} for one in corpus
     ]
-    division = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
-    speakers = [column(part, "speaker") for part in parts(division.folds[0])]
+    splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
+    speakers = [column(part, "speaker") for part in parts(splits.folds[0])]
     assert len(set.union(*speakers)) == sum(map(len, speakers)) == 20
-    assert "by whole speakers" in division.notes[0]
+    assert "by whole speakers" in splits.notes[0]
 
 
 def test_a_file_may_share_speakers(tmp_path: Path) -> None:
     corpus = actors([4] * 20)
     rows = [{"id": one.id, "part": "test" if one.id.endswith("0") else "train"} for one in corpus]
-    division = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
-    lines = check_leakage(division.folds, division.promises).lines()
+    splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
+    lines = check_leakage(splits.folds, splits.disjoint_columns).lines()
     assert "train and test share 20 speakers (in 20 utterances of the test part)" in lines
 
 

@@ -1,4 +1,4 @@
-"""The page on finished runs: what is on it, and that it needs nothing but itself."""
+"""The page on finished runs: what is on it, and that it requirements nothing but itself."""
 
 import json
 import re

@@ -15,9 +15,9 @@ from mser.cache import FeatureCache
 from mser.heads import HeadError
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.train import batches as batches_module
-from mser.pipeline.train.batches import Batches
+from mser.pipeline.train.batches import BatchSampler
 from mser.pipeline.train.examples import Examples, find_examples
-from mser.pipeline.train.features import Features
+from mser.pipeline.train.features import FeatureLoader
 from mser.tests.support.train_runs import CLASSES, made_cache, official, utterance
 
 
@@ -29,7 +29,7 @@ def lengths_of(corpus: Sequence[Utterance], seed: int = 0) -> dict[str, int]:
 def batches_of(
     examples: Examples, size: int, generator: torch.Generator | None
 ) -> list[list[Utterance]]:
-    return Batches(examples.utterances, size, examples.length).order(generator)
+    return BatchSampler(examples.utterances, size, examples.length).order(generator)
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -72,8 +72,8 @@ def test_long_utterances_come_in_small_batches(
 
 
 def test_no_utterances_are_no_batches() -> None:
-    assert Batches([], 4, lambda one: 1).order() == []
-    assert Batches([], 4, lambda one: 1, by_dialogue=True).order() == []
+    assert BatchSampler([], 4, lambda one: 1).order() == []
+    assert BatchSampler([], 4, lambda one: 1, by_dialogue=True).order() == []
 
 
 @given(
@@ -92,7 +92,7 @@ def test_dialogues_stay_whole_and_in_the_order_of_their_turns(
         for turn in range(size)
     ]
     random.Random(seed).shuffle(corpus)
-    plan = Batches(corpus, most, lambda one: 1 + int(one.turn or 0), by_dialogue=True)
+    plan = BatchSampler(corpus, most, lambda one: 1 + int(one.turn or 0), by_dialogue=True)
     batches = plan.order(torch.Generator().manual_seed(seed) if shuffled else None)
     assert sorted(one.id for batch in batches for one in batch) == sorted(one.id for one in corpus)
     for batch in batches:
@@ -112,8 +112,8 @@ def test_a_batch_is_padded_with_zeros_and_holds_the_layers_asked_for(
     cache = made_cache(tmp_path, corpus, frames=frames)
     examples = find_examples(cache, "made-up", {"speech": None})
     chosen = examples.utterances[3:9]
-    features = Features(examples, {"speech": (1,)}, torch.device("cpu"), keep)
-    plan = Batches(chosen, 6, examples.length)
+    features = FeatureLoader(examples, {"speech": (1,)}, torch.device("cpu"), keep)
+    plan = BatchSampler(chosen, 6, examples.length)
     (batch,) = features.batches(plan, [chosen])
     assert batch.dialogues is None
     longest = max(frames[one.id] for one in chosen)
@@ -130,10 +130,14 @@ def test_what_is_streamed_is_what_is_in_memory(tmp_path: Path) -> None:
     corpus = official(train=40)
     cache = made_cache(tmp_path, corpus, frames=lengths_of(corpus))
     examples = find_examples(cache, "made-up", {"speech": None})
-    plan = Batches(examples.utterances, 7, examples.length)
+    plan = BatchSampler(examples.utterances, 7, examples.length)
     order = plan.order(torch.Generator().manual_seed(0))
     found = [
-        list(Features(examples, {"speech": (1, 0)}, torch.device("cpu"), keep).batches(plan, order))
+        list(
+            FeatureLoader(examples, {"speech": (1, 0)}, torch.device("cpu"), keep).batches(
+                plan, order
+            )
+        )
         for keep in ("memory", "stream")
     ]
     for one, other in zip(*found, strict=True):
@@ -144,8 +148,8 @@ def test_what_is_streamed_is_what_is_in_memory(tmp_path: Path) -> None:
 
 def test_a_missing_modality_has_no_frames(tmp_path: Path) -> None:
     examples = find_examples(made_cache(tmp_path, official()), "made-up", {"speech": None})
-    plan = Batches(examples.utterances, 64, examples.length)
-    features = Features(examples, {"speech": (0,)}, torch.device("cpu"))
+    plan = BatchSampler(examples.utterances, 64, examples.length)
+    features = FeatureLoader(examples, {"speech": (0,)}, torch.device("cpu"))
     (batch,) = features.batches(plan, plan.order(), missing=["speech"])
     assert not batch.lengths["speech"].any()
 
@@ -153,8 +157,8 @@ def test_a_missing_modality_has_no_frames(tmp_path: Path) -> None:
 def test_the_size_of_a_dialogue_is_counted_in_its_part_and_not_in_the_batch(tmp_path: Path) -> None:
     corpus = [replace(one, dialogue=one.id[:-1], turn=n) for n, one in enumerate(official())]
     examples = find_examples(made_cache(tmp_path, corpus), "made-up", {"speech": None})
-    plan = Batches(examples.utterances, 64, examples.length, by_dialogue=True)
-    features = Features(examples, {"speech": (0,)}, torch.device("cpu"))
+    plan = BatchSampler(examples.utterances, 64, examples.length, by_dialogue=True)
+    features = FeatureLoader(examples, {"speech": (0,)}, torch.device("cpu"))
     (whole,) = features.batches(plan, plan.order())
     assert whole.dialogues is not None
     assert sum(whole.dialogues.lengths().tolist()) == len(corpus)

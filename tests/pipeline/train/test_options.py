@@ -21,7 +21,7 @@ from mser.heads import HEADS, Head
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train import TrainSettings, train_head
-from mser.pipeline.train.features import Features
+from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.jobs import examples_of, trainer_of
 from mser.pipeline.train.trainer import Trained
 from mser.tests.support.small_corpora import make_folds
@@ -227,7 +227,7 @@ def test_bfloat16_trains_on_a_cpu_and_stays_near(head: str, cache: Path, tmp_pat
     logits = []
     for amp in ("bfloat16", "off"):
         trainer = trainer_of(replace(settings, amp=amp), examples)
-        features: Features = trainer.features(model.layers)
+        features: FeatureLoader = trainer.features(model.layers)
         logits.append(trainer.predict(model, features, examples.utterances))
     assert not torch.equal(*logits)
     torch.testing.assert_close(*logits, atol=0.1, rtol=0.05)

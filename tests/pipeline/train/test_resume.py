@@ -16,7 +16,7 @@ from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train import runner as training
-from mser.pipeline.train.jobs import Job, Report, Tick, do
+from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
 from mser.tests.pipeline.train.test_run_folder import CONTENT
 from mser.tests.support.train_runs import (
     log,
@@ -50,17 +50,17 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_both(root, corpus, protocol="leave-one-session-out")
 
 
-def jobs_of(settings: TrainSettings) -> list[Job]:
+def jobs_of(settings: TrainSettings) -> list[TrainingJob]:
     return training.plan(settings).jobs()
 
 
-def interrupted(job: Job, epoch: int) -> None:
+def interrupted(job: TrainingJob, epoch: int) -> None:
     def tick(over: int) -> None:
         if over == epoch:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        do(job, tick)
+        run_training(job, tick)
     assert not job.done
 
 
@@ -99,7 +99,7 @@ def test_ticks_are_told_once_an_epoch(cache: Path, tmp_path: Path) -> None:
     (job,) = jobs_of(tiny("linear", cache, tmp_path / "run", "save_every=0"))
     interrupted(job, 2)
     told: list[int] = []
-    do(job, told.append)
+    run_training(job, told.append)
     assert told == [1, 2, 3]
 
 
@@ -110,9 +110,9 @@ def test_the_state_is_saved_no_more_often_than_asked(cache: Path, tmp_path: Path
         assert saved_after_epochs(job) == saved
 
 
-def saved_after_epochs(job: Job) -> list[bool]:
+def saved_after_epochs(job: TrainingJob) -> list[bool]:
     found: list[bool] = []
-    do(job, lambda epoch: found.append(is_saved(job.run)))
+    run_training(job, lambda epoch: found.append(is_saved(job.run)))
     return found
 
 
@@ -145,7 +145,7 @@ def test_a_state_of_which_a_part_is_missing_is_one_sentence(cache: Path, tmp_pat
     (state,) = (tmp_path / "other" / "trainings").glob("*.state.safetensors")
     state.replace(tmp_path / "run" / "trainings" / state.name)
     with pytest.raises(PipelineError, match="is damaged or of another version"):
-        do(job)
+        run_training(job)
 
 
 def test_a_folder_that_was_just_begun_is_taken_up(cache: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_what_another_process_has_finished_is_not_done_again(cache: Path, tmp_pa
     (job,) = jobs_of(settings)
     train_head(settings)  # as another process might, while this one waits for the training
     told: list[int] = []
-    assert not do(job, told.append).busy
+    assert not run_training(job, told.append).busy
     assert told == []
     assert {path.name for path in job.run.iterdir()} == CONTENT
 
@@ -181,14 +181,14 @@ def test_what_another_process_has_finished_is_not_done_again(cache: Path, tmp_pa
 def test_features_that_changed_meanwhile_are_not_mixed_in(cache: Path, tmp_path: Path) -> None:
     (job,) = jobs_of(tiny("linear", cache, tmp_path / "run"))
     with pytest.raises(PipelineError, match=r"made-up in .* changed while the run was going on"):
-        do(replace(job, digest="another"))
+        run_training(replace(job, digest="another"))
 
 
 def test_threads_of_one_worker_do_not_disturb_each_other(cache: Path, tmp_path: Path) -> None:
     """The workers of a running scheduler may have several threads, and torch one random state."""
     alone, shared = (tiny("hbf", cache, tmp_path / n, *ALL_ON, seeds=(0, 1)) for n in "ab")
     with ThreadPoolExecutor(2) as pool:
-        assert not any(report.busy for report in pool.map(do, jobs_of(shared)))
+        assert not any(report.busy for report in pool.map(run_training, jobs_of(shared)))
     assert results(train_head(shared)) == results(train_head(alone))
 
 
@@ -245,7 +245,7 @@ def test_two_processes_share_the_trainings_of_a_run(
 ) -> None:
     # The other one begins first, and keeps its first training until this one has done some.
     other = """
-def do(job, tick):
+def run_training(job, tick):
     def wait(epoch):
         while len(list(trainings.glob("*.result.safetensors"))) < 3:
             time.sleep(0.01)
@@ -254,14 +254,14 @@ def do(job, tick):
         print(job.name)
     return report
 trainings = settings.out / "trainings"
-training.do, training._PAUSE = do, 0.05
+training.run_training, training._PAUSE = run_training, 0.05
 train_head(settings)
 """
     run = tmp_path / "run"
     mine: list[str] = []
 
-    def do_here(job: Job, tick: Tick) -> Report:
-        report = do(job, tick)
+    def do_here(job: TrainingJob, tick: Tick) -> TrainingReport:
+        report = run_training(job, tick)
         if not report.busy:
             mine.append(job.name)
         return report
