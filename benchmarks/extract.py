@@ -18,11 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mser.benchmarks.corpus import make_corpus
+from mser.benchmarks.extract_methods import ALONE, FLOAT32, KEPT, ONE, OURS, TYPED, Ways, ways
+from mser.benchmarks.forward_passes import Job
 from mser.benchmarks.frame_errors import States, median_and_largest
-from mser.benchmarks.passes import Job
 from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
-from mser.benchmarks.ways import ALONE, FLOAT32, KEPT, ONE, OURS, TYPED, Ways, ways
+from mser.benchmarks.synthetic_clips import make_corpus
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 

@@ -25,13 +25,22 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from mser.benchmarks.contenders import MEMORY_MAP, OURS, Contender, Way, entry_way
-from mser.benchmarks.peers_read import PACKAGES, contenders
-from mser.benchmarks.read_cold import NotColdError, cold
+from mser.benchmarks.read_cold import cold
 from mser.benchmarks.read_memory import memory, memory_by_size
+from mser.benchmarks.read_methods import MEMORY_MAP, OURS, Contender, Way, entry_way
+from mser.benchmarks.read_peers import PACKAGES, contenders
+from mser.benchmarks.read_speed import (
+    BATCH,
+    Read,
+    Sums,
+    agree,
+    copies,
+    one_layer,
+    speed_rows,
+    speeds,
+)
 from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
-from mser.benchmarks.speeds import BATCH, Read, Sums, agree, copies, one_layer, speed_rows, speeds
-from mser.benchmarks.synthetic import (
+from mser.benchmarks.synthetic_features import (
     FRAME_BYTES,
     LAYERS,
     Utterances,
@@ -40,6 +49,7 @@ from mser.benchmarks.synthetic import (
     make_entry,
 )
 from mser.pipeline.train.determinism import keep_freed_memory
+from mser.tests.support.page_cache import StillCachedError
 
 SECTIONS = ("batches", "epoch", "cold", "compression", "memory")
 NONE = "zarr, none"
@@ -183,7 +193,7 @@ def measure(asked: Asked) -> Found:
             rounds = max(2, min(asked.rounds, size.cold_rounds))
             try:
                 tables += cold(folder, entrants, size.gigabytes, size.cold_batches, rounds)
-            except NotColdError as error:
+            except StillCachedError as error:
                 missing["cold"] = str(error)
         if asked.wants("batches") or asked.wants("epoch"):
             asked.say("comparing what the ways give")

@@ -1,7 +1,5 @@
 """Reading what is not in the page cache: it is dropped before, and read in a process of its own."""
 
-import ctypes
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -10,16 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
-
-from mser.benchmarks.contenders import MEMORY_MAP, OURS, Contender
-from mser.benchmarks.peers_read import PACKAGES, contenders
+from mser.benchmarks.read_methods import MEMORY_MAP, OURS, Contender
+from mser.benchmarks.read_peers import PACKAGES, contenders
+from mser.benchmarks.read_speed import MULTIPLE, copies, draw_requests
 from mser.benchmarks.results import Plot, Rows, Table, ratios, turns
-from mser.benchmarks.speeds import MULTIPLE, copies, draw_requests
-from mser.benchmarks.synthetic import draw_utterances
+from mser.benchmarks.synthetic_features import draw_utterances
 from mser.pipeline.train.determinism import keep_freed_memory
-
-LEAST = 0.01  # of the pages of a store may stay
+from mser.tests.support.page_cache import drop_from_page_cache
 
 NOTE = """Before each measurement the files of the store are written out (`fsync`) and dropped from
 the page cache (`posix_fadvise`), and `mincore` must find them gone; what a virtual machine's host,
@@ -29,10 +24,6 @@ batches of 32, which is timed. *Read* is what Linux counts as fetched from the d
 on the other side an utterance that is drawn twice is fetched once, and a way that fetches all
 layers to give one has the others at hand then. The memory map is no limit here: other ways ask for
 larger pieces at once than a map does, page by page."""
-
-
-class NotColdError(Exception):
-    """The page cache of these files cannot be dropped."""
 
 
 class Cold(NamedTuple):
@@ -49,14 +40,14 @@ def cold(
     """Measure stores that no process has open; this one must not open them either.
 
     Raises:
-        NotColdError: here they stay in the page cache, whatever is done.
+        StillCachedError: here they stay in the page cache, whatever is done.
     """
     tables = []
     for title, single in (("one layer", True), ("all layers", False)):
         found: dict[str, list[Cold]] = {name: [] for name in entrants}
         for number, name in turns([*entrants], rounds):
             store = folder / entrants[name].store
-            drop(store)
+            drop_from_page_cache(store)
             task = (name, store, gigabytes, single, number, batches)
             found[name].append(_in_fork(*task))
         plot = Plot(f"× {MEMORY_MAP}", log=True)
@@ -105,36 +96,3 @@ def _in_fork(*task: object) -> Cold:
 def _fetched() -> int:
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
-
-
-def drop(store: Path) -> None:
-    """Drop all files under a folder from the page cache, and see that they are gone."""
-    files = [file for file in store.rglob("*") if file.is_file()]
-    if not hasattr(os, "posix_fadvise"):
-        raise NotColdError("this system has no posix_fadvise")
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # what is not written yet cannot be dropped
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-    share = resident(files)
-    if share > LEAST:
-        raise NotColdError(f"{share:.0%} of the pages stay in the page cache of this file system")
-
-
-def resident(files: list[Path]) -> float:
-    """The share of the files' pages that are in the page cache (Linux)."""
-    here = pages = 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    for file in files:
-        if not file.stat().st_size:
-            continue
-        mapped = np.memmap(file, np.uint8, "r")
-        found = np.zeros(-(-mapped.size // os.sysconf("SC_PAGESIZE")), np.uint8)
-        where = ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(mapped.size)
-        if libc.mincore(*where, ctypes.c_void_p(found.ctypes.data)):
-            raise NotColdError(f"mincore says: {os.strerror(ctypes.get_errno())}")
-        here, pages = here + int((found & 1).sum()), pages + len(found)
-    return here / max(1, pages)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mser.benchmarks.contenders import CONTENDERS, OURS, Contender
-from mser.benchmarks.peers_read import contenders
 from mser.benchmarks.processes import Result, growth, in_fresh_process, memory_now
+from mser.benchmarks.read_methods import CONTENDERS, OURS, Contender
+from mser.benchmarks.read_peers import contenders
+from mser.benchmarks.read_speed import copies, one_layer
 from mser.benchmarks.results import Plot, Rows, Table
-from mser.benchmarks.speeds import copies, one_layer
-from mser.benchmarks.synthetic import LAYERS, draw_utterances
+from mser.benchmarks.synthetic_features import LAYERS, draw_utterances
 
 NOTE = """Growth of a fresh process since before it opened the store, looked at after each of
 {count} random utterances, of which one layer is read. *Private* (`RssAnon`) is what a process takes

@@ -24,7 +24,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mser.benchmarks.growing import extract_by, extract_more, train_more
 from mser.benchmarks.processes import Result, in_fresh_process
 from mser.benchmarks.results import (
     Asked,
@@ -38,7 +37,8 @@ from mser.benchmarks.results import (
     ratios,
     turns,
 )
-from mser.benchmarks.synthetic import make_entry, tiny_shards
+from mser.benchmarks.scale_tasks import extract_by, extract_more, train_more
+from mser.benchmarks.synthetic_features import make_entry, tiny_shards
 from mser.benchmarks.train_data import MELD, make_examples
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
@@ -201,7 +201,7 @@ def index(folder: Path, sizes: Sizes, asked: Asked) -> list[Table]:
 
     def run(count: int, number: int) -> Result:
         said = [str(folder / f"{count}"), str(number), repr(time.time())]
-        command = [sys.executable, "-m", "mser.benchmarks.opening", *said]
+        command = [sys.executable, "-m", "mser.benchmarks.index_opening", *said]
         found: Result = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
         assert found.pop("utterances") == count
         return found

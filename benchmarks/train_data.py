@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mser.benchmarks.synthetic import (
+from mser.benchmarks.synthetic_features import (
     DATASET,
     DIM,
     DTYPE,

@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from mser.benchmarks.corpus import make_corpus
 from mser.benchmarks.exactness import compare, save
-from mser.benchmarks.extractions import NAME, stored_errors
+from mser.benchmarks.extract_mser import NAME, stored_errors
+from mser.benchmarks.forward_passes import Job, Order, Passes
 from mser.benchmarks.frame_errors import frame_errors
-from mser.benchmarks.held import Held
-from mser.benchmarks.passes import Job, Order, Passes
+from mser.benchmarks.persistent_process import Held
+from mser.benchmarks.synthetic_clips import make_corpus
 from mser.pipeline.extract import ExtractSettings, extract
 
 BOTH = ("speech", "text")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mser.benchmarks.contenders import CONTENDERS, Contender, Way, all_states, is_one
-from mser.benchmarks.synthetic import DIM, DTYPE, LAYERS, Array, Utterances
+from mser.benchmarks.read_methods import CONTENDERS, Contender, Way, all_states, is_one
+from mser.benchmarks.synthetic_features import DIM, DTYPE, LAYERS, Array, Utterances
 
 PACKAGES = ("lhotse", "datasets")
 
@@ -73,7 +73,7 @@ def write_columns(folder: Path, made: Utterances) -> None:
 
 def _write_rows(folder: Path, columns: Mapping[str, Any], rows: Iterable[dict[str, Array]]) -> None:
     writer = import_module("datasets.arrow_writer").ArrowWriter
-    path, features = str(folder / "features.arrow"), _datasets().UtteranceFeatures(columns)
+    path, features = str(folder / "features.arrow"), _datasets().Features(columns)
     with writer(path=path, features=features, writer_batch_size=32) as out:
         for row in rows:
             out.write(row)

@@ -17,7 +17,7 @@ import torch
 import zarr
 from safetensors import safe_open
 
-from mser.benchmarks.synthetic import (
+from mser.benchmarks.synthetic_features import (
     DATASET,
     DIM,
     DTYPE,

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from mser.benchmarks import peers_read
-from mser.benchmarks.contenders import CONTENDERS, MEMORY_MAP, OURS, Way
+from mser.benchmarks import read_peers
 from mser.benchmarks.read import Sizes, batches, epoch
-from mser.benchmarks.read_cold import NotColdError, drop, resident
-from mser.benchmarks.results import Asked, turns
-from mser.benchmarks.speeds import (
+from mser.benchmarks.read_methods import CONTENDERS, MEMORY_MAP, OURS, Way
+from mser.benchmarks.read_speed import (
     BATCH,
     Sums,
     agree,
@@ -25,15 +23,17 @@ from mser.benchmarks.speeds import (
     one_layer,
     speeds,
 )
-from mser.benchmarks.synthetic import LAYERS, Array, draw_shards, draw_utterances
+from mser.benchmarks.results import Asked, turns
+from mser.benchmarks.synthetic_features import LAYERS, Array, draw_shards, draw_utterances
+from mser.tests.support.page_cache import StillCachedError, cached_share, drop_from_page_cache
 
-FSYNC = os.fsync  # which does nothing in tests, to spare the disk
+FSYNC = os.fsync  # before any test replaces it
 MADE = draw_utterances(0.012)
 TINY = Sizes(0.02, 0.0, 1, 2, 10)
 ASKED = Asked(True, 2, torch.device("cpu"), None, None, say=lambda line: None)
 EVERY = {
     **CONTENDERS,
-    **{name: one for found in peers_read.PEERS.values() for name, one in found.items()},
+    **{name: one for found in read_peers.PEERS.values() for name, one in found.items()},
 }
 
 
@@ -48,7 +48,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def opened(name: str, folder: Path) -> Way:
-    for package, found in peers_read.PEERS.items():
+    for package, found in read_peers.PEERS.items():
         if name in found:
             pytest.importorskip(package)
     contender = EVERY[name]
@@ -146,19 +146,19 @@ def test_what_is_dropped_is_no_longer_in_the_page_cache(monkeypatch: pytest.Monk
     with TemporaryDirectory() as folder:  # tmp_path may lie in memory, where nothing can be dropped
         file = Path(folder) / "file"
         file.write_bytes(bytes(2**20))
-        assert resident([file]) == 1
+        assert cached_share([file]) == 1
         try:
-            drop(Path(folder))
-        except NotColdError as error:
+            drop_from_page_cache(Path(folder))
+        except StillCachedError as error:
             pytest.skip(str(error))
-        assert resident([file]) == 0
+        assert cached_share([file]) == 0
 
 
 def test_a_peer_that_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named '{name}'")
 
-    monkeypatch.setattr(peers_read, "import_module", absent)
-    found, missing = peers_read.contenders()
+    monkeypatch.setattr(read_peers, "import_module", absent)
+    found, missing = read_peers.contenders()
     assert found == CONTENDERS
     assert missing == {name: f"No module named '{name}'" for name in ("lhotse", "datasets")}

@@ -8,9 +8,9 @@ from statistics import median
 import numpy as np
 import torch
 
-from mser.benchmarks.contenders import Way, is_one
+from mser.benchmarks.read_methods import Way, is_one
 from mser.benchmarks.results import Rows, ratios, turns
-from mser.benchmarks.synthetic import DIM, DTYPE, FRAME_BYTES, LAYERS, Array, Utterances
+from mser.benchmarks.synthetic_features import DIM, DTYPE, FRAME_BYTES, LAYERS, Array, Utterances
 
 BATCH = 32
 MULTIPLE = "speed of mser, as a multiple"

@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from mser.benchmarks.growing import extract_more, features_of, largest_error, payload, train_more
-from mser.benchmarks.opening import opened
+from mser.benchmarks.index_opening import opened
 from mser.benchmarks.processes import most_private
 from mser.benchmarks.results import Asked
 from mser.benchmarks.scale import ALIKE, INDEX_NOTE, ROUNDING, in_turn, slope, tables
-from mser.benchmarks.synthetic import make_entry, tiny_shards
+from mser.benchmarks.scale_tasks import (
+    extract_more,
+    features_of,
+    largest_error,
+    payload,
+    train_more,
+)
+from mser.benchmarks.synthetic_features import make_entry, tiny_shards
 from mser.benchmarks.train_data import make_examples
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic

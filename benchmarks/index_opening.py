@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 
 from mser.benchmarks.processes import Result, growth, memory_now
-from mser.benchmarks.synthetic import DATASET
+from mser.benchmarks.synthetic_features import DATASET
 from mser.cache import FeatureCache
 
 BATCH, BATCHES = 64, 20

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from mser.benchmarks.extractions import Extraction, as_typed, stored_errors
+from mser.benchmarks.extract_mser import Extraction, as_typed, stored_errors
+from mser.benchmarks.forward_passes import Job, Order, Passes
 from mser.benchmarks.frame_errors import States
-from mser.benchmarks.held import Held
-from mser.benchmarks.passes import Job, Order, Passes
+from mser.benchmarks.persistent_process import Held
 from mser.pipeline.compute.dask_cluster import KEEP_MEMORY
 from mser.pipeline.compute.device import cores
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from transformers.utils import logging
 
+from mser.benchmarks.extract_toolkits import RATE, TOOLKITS
 from mser.benchmarks.frame_errors import States, frame_errors
-from mser.benchmarks.peers_extract import RATE, TOOLKITS
 from mser.pipeline.corpora.manifest_file import read_manifest
 from mser.pipeline.extract.audio import BadClipError, decode, read_clip
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mser.benchmarks.forward_passes import Job
 from mser.benchmarks.frame_errors import States, frame_errors
-from mser.benchmarks.passes import Job
 from mser.cache import FeatureCache
 from mser.pipeline.compute import local_cluster, visible_gpus
 from mser.pipeline.compute.device import cores
