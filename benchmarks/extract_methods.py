@@ -1,4 +1,4 @@
-"""The ways to extract a corpus that are compared, each with the processes that it runs in."""
+"""The methods to extract a corpus that are compared, each with the processes that it needs."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -7,17 +7,17 @@ from functools import partial
 
 import numpy as np
 
-from mser.benchmarks.extract_mser import Extraction, as_typed, stored_errors
-from mser.benchmarks.forward_passes import Job, Order, Passes
+from mser.benchmarks.extract_mser import WarmExtraction, command_seconds, stored_errors
+from mser.benchmarks.forward_passes import Batching, ForwardPasses, Job
 from mser.benchmarks.frame_errors import States
-from mser.benchmarks.persistent_process import Held
+from mser.benchmarks.persistent_process import PersistentProcess
 from mser.pipeline.compute.dask_cluster import KEEP_MEMORY
 from mser.pipeline.compute.device import cores
 
-OURS, FLOAT32, TYPED = "mser", "mser, float32 on the disk", "mser, as typed"
-ALONE = "transformers, one at a time, a process a core"
-KEPT = "transformers, the same, glibc keeping memory"
-ONE = "transformers, one at a time, 1 process"
+MSER, FLOAT32, COMMAND = "mser", "mser, stored as float32", "mser, whole command"
+PER_CORE = "transformers, one at a time, one process per core"
+PER_CORE_MEMORY = "transformers, the same, glibc keeps freed memory"
+ONE_PROCESS = "transformers, one at a time, one process"
 BATCH = 8
 
 Seconds = Callable[[Sequence[str]], float]
@@ -25,95 +25,110 @@ Errors = Callable[[Sequence[str]], dict[str, States]]
 
 
 @dataclass(frozen=True)
-class Way:
-    """Given the modalities it returns how long it takes, and the errors of what it makes."""
+class ExtractMethod:
+    """A method; both functions take the modalities."""
 
     seconds: Seconds
+    """Extracts the corpus and returns the time."""
     errors: Errors
+    """Returns the errors of the features, by modality."""
     modalities: tuple[str, ...] = ("speech", "text")
+    """The modalities that the method can extract."""
 
 
-class Ways:
-    """All ways whose toolkit is there; of the others ``missing`` says why they are not."""
+class ExtractMethods:
+    """All methods whose toolkit runs here; ``missing`` names the other toolkits and the reasons."""
 
-    def __init__(self, job: Job, held: ExitStack) -> None:
+    def __init__(self, job: Job, processes: ExitStack) -> None:
         self.job, self.missing = job, dict[str, str]()
-        start = partial(_start, held, job)
-        bare = [start("transformers") for _ in range(cores())]
-        # It changes how memory is freed, which a GPU's passes do not do.
-        keeping = [start("transformers", KEEP_MEMORY) for _ in bare if job.device == "cpu"]
+        start = partial(_start, processes, job)
+        per_core = [start("transformers") for _ in range(cores())]
+        # The variable changes how glibc frees memory, which does not concern passes on a GPU.
+        keeping = [start("transformers", KEEP_MEMORY) for _ in per_core if job.device == "cpu"]
         toolkits = {name: start(name) for name in ("s3prl", "SpeechBrain")}
-        self.utterances = bare[0].begin("save_reference").result()
-        ours = held.enter_context(Held(Extraction, job))  # when the others have been started
-        padded, by_length = Order(BATCH), Order(BATCH, by_length=True)
+        self.corpus_size = per_core[0].call("save_reference").result()
+        # mser starts after the others, which load their encoders meanwhile.
+        mser = processes.enter_context(PersistentProcess(WarmExtraction, job))
+        padded, by_length = Batching(BATCH), Batching(BATCH, by_length=True)
+        alone = Batching(by_length=True)
         self.all = {
-            OURS: _mser(ours, "float16"),
-            FLOAT32: _mser(ours, "float32"),
-            TYPED: _typed(job),
-            ALONE: _passes(bare, Order(by_length=True)),
-            **({KEPT: _passes(keeping, Order(by_length=True))} if keeping else {}),
-            ONE: _passes(bare[:1], Order()),
-            f"transformers, padded {BATCH}": _passes(bare[:1], padded),
-            f"transformers, padded {BATCH}, by length": _passes(bare[:1], by_length),
+            MSER: _mser(mser, "float16"),
+            FLOAT32: _mser(mser, "float32"),
+            COMMAND: _command(job),
+            PER_CORE: _passes(per_core, alone),
+            **({PER_CORE_MEMORY: _passes(keeping, alone)} if keeping else {}),
+            ONE_PROCESS: _passes(per_core[:1], Batching()),
+            f"transformers, padded batches of {BATCH}": _passes(per_core[:1], padded),
+            f"transformers, padded batches of {BATCH}, sorted by length": _passes(
+                per_core[:1], by_length
+            ),
         }
         for name, process in toolkits.items():
             if error := process.made.exception():
                 self.missing[name] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
                 continue
-            for how, order in (("", padded), (", by length", by_length)):
-                way = _passes([process], order, ("speech",))
-                self.all[f"{name}, padded {BATCH}{how}"] = way
+            for suffix, batching in (("", padded), (", sorted by length", by_length)):
+                method = _passes([process], batching, ("speech",))
+                self.all[f"{name}, padded batches of {BATCH}{suffix}"] = method
 
-    def of(self, modalities: Sequence[str]) -> dict[str, Way]:
-        """Return those that can do these modalities."""
-        return {name: way for name, way in self.all.items() if {*modalities} <= {*way.modalities}}
+    def for_modalities(self, modalities: Sequence[str]) -> dict[str, ExtractMethod]:
+        """Return the methods that can extract all these modalities."""
+        return {
+            name: method
+            for name, method in self.all.items()
+            if {*modalities} <= {*method.modalities}
+        }
 
 
 @contextmanager
-def ways(job: Job) -> Iterator[Ways]:
-    with ExitStack() as held:
-        yield Ways(job, held)
+def started_methods(job: Job) -> Iterator[ExtractMethods]:
+    """Start the processes of all methods; stop them at the end."""
+    with ExitStack() as processes:
+        yield ExtractMethods(job, processes)
 
 
 def _start(
-    held: ExitStack, job: Job, toolkit: str, environment: Mapping[str, str] | None = None
-) -> Held:
-    return held.enter_context(Held(Passes, job, toolkit, environment=environment or {}))
+    processes: ExitStack, job: Job, toolkit: str, environment: Mapping[str, str] | None = None
+) -> PersistentProcess:
+    process = PersistentProcess(ForwardPasses, job, toolkit, environment=environment or {})
+    return processes.enter_context(process)
 
 
 def _passes(
-    processes: Sequence[Held], order: Order, modalities: tuple[str, ...] = ("speech", "text")
-) -> Way:
-    """All the cores for one process, or one thread for each of as many processes."""
+    processes: Sequence[PersistentProcess],
+    batching: Batching,
+    modalities: tuple[str, ...] = ("speech", "text"),
+) -> ExtractMethod:
+    """Encode in these processes, which share the utterances and the cores equally."""
     count = len(processes)
-    orders = [Order(order.size, order.by_length, part, count) for part in range(count)]
+    shares = [Batching(batching.size, batching.by_length, part, count) for part in range(count)]
     threads = max(1, cores() // count)
 
     def seconds(modalities: Sequence[str]) -> float:
-        pairs = zip(processes, orders, strict=True)
-        begun = [one.begin("seconds", modalities, its, threads) for one, its in pairs]
-        return max(float(one.result()) for one in begun)
+        pairs = zip(processes, shares, strict=True)
+        calls = [process.call("seconds", modalities, share, threads) for process, share in pairs]
+        return max(float(call.result()) for call in calls)
 
     def errors(modalities: Sequence[str]) -> dict[str, States]:
-        pairs = zip(processes, orders, strict=True)
-        begun = [one.begin("errors", modalities, its, threads) for one, its in pairs]
-        found = [one.result() for one in begun]
-        return {name: np.concatenate([one[name] for one in found]) for name in modalities}
+        pairs = zip(processes, shares, strict=True)
+        calls = [process.call("errors", modalities, share, threads) for process, share in pairs]
+        parts = [call.result() for call in calls]
+        return {name: np.concatenate([part[name] for part in parts]) for name in modalities}
 
-    return Way(seconds, errors, modalities)
+    return ExtractMethod(seconds, errors, modalities)
 
 
-def _mser(process: Held, dtype: str) -> Way:
-    return Way(
-        lambda modalities: float(process.begin("seconds", modalities, dtype).result()),
-        lambda modalities: dict(process.begin("errors", modalities, dtype).result()),
+def _mser(process: PersistentProcess, dtype: str) -> ExtractMethod:
+    return ExtractMethod(
+        lambda modalities: float(process.call("seconds", modalities, dtype).result()),
+        lambda modalities: dict(process.call("errors", modalities, dtype).result()),
     )
 
 
-def _typed(job: Job) -> Way:
-    """Its errors are those of what its last run wrote."""
-    cache = job.work / "as typed"
-    return Way(
-        lambda modalities: as_typed(job, cache, modalities),
+def _command(job: Job) -> ExtractMethod:
+    """Run the whole command; the errors are those of the features that its last run wrote."""
+    cache = job.work / "command"
+    return ExtractMethod(
+        lambda modalities: command_seconds(job, cache, modalities),
         lambda modalities: stored_errors(job, cache, modalities),
     )

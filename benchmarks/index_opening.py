@@ -1,6 +1,6 @@
-"""What opening an entry takes: this module is the process, and prints what it found as JSON.
+"""Measure opening an entry: this module is run as the measured process and prints JSON.
 
-It imports what a reader of the cache needs and no more, so that its start is that of a reader.
+It imports only what a reader of the cache needs, so it starts as fast as a reader does.
 """
 
 import json
@@ -18,28 +18,34 @@ from mser.cache import FeatureCache
 BATCH, BATCHES = 64, 20
 
 
-def opened(root: Path, seed: int, started: float) -> Result:
-    """Open an entry, read one utterance and then batches; ``started`` is when the process was."""
+def open_and_read(root: Path, seed: int, started: float) -> Result:
+    """Open an entry, read one utterance and then batches; return times and memory.
+
+    Args:
+        root: the cache.
+        seed: of the random utterances.
+        started: when the process was started, as ``time.time()``.
+    """
     rng, before, begin = np.random.default_rng(seed), memory_now(), time.perf_counter()
     entry = FeatureCache(root).open(DATASET)
     count = len(entry.ids)
 
-    def some(number: int) -> list[str]:
-        return [f"train/utt{at}" for at in rng.integers(count, size=number)]
+    def draw_ids(number: int) -> list[str]:
+        return [f"train/utt{drawn}" for drawn in rng.integers(count, size=number)]
 
-    (first,) = entry.read(some(1))
+    (first,) = entry.read(draw_ids(1))
     assert len(first) == entry.n_layers
-    found = {
-        "from open to the first utterance, ms": (time.perf_counter() - begin) * 1e3,
-        "the same, with Python's start and the imports, ms": (time.time() - started) * 1e3,
+    opening = {
+        "open and read one utterance, ms": (time.perf_counter() - begin) * 1e3,
+        "the same with the start of Python and imports, ms": (time.time() - started) * 1e3,
     }
     seconds = []
     for _ in range(BATCHES):
-        wanted, begin = some(BATCH), time.perf_counter()
-        entry.read(wanted)
+        ids, begin = draw_ids(BATCH), time.perf_counter()
+        entry.read(ids)
         seconds.append(time.perf_counter() - begin)
     return {
-        **found,
+        **opening,
         f"first batch of {BATCH} (opens shards), ms": seconds[0] * 1e3,
         f"later batches of {BATCH}, ms": median(seconds[1:]) * 1e3,
         **growth(before, memory_now()),
@@ -48,4 +54,4 @@ def opened(root: Path, seed: int, started: float) -> Result:
 
 
 if __name__ == "__main__":
-    print(json.dumps(opened(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))
+    print(json.dumps(open_and_read(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))))

@@ -1,7 +1,7 @@
-"""The ways to read features that are compared: ours, plain libraries, and the memory map.
+"""The methods to read features that are compared: mser, other libraries, and a memory map.
 
-Each writes the same float16 features, (layers, frames, dim), as its library's users would, and
-reads the utterances of a batch. Several ways may read the same files.
+Each method writes the same float16 features, (layers, frames, dim), as users of its library would,
+and reads the utterances of a batch. Several methods may read the same files.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,133 +23,144 @@ from mser.benchmarks.synthetic_features import (
     DTYPE,
     LAYERS,
     Array,
-    Utterances,
+    UtteranceLayout,
     draw_shards,
     make_entry,
 )
 from mser.cache import Entry, FeatureCache
 
-MEMORY_MAP, OURS = "memory map", "mser, Zarr, 32 at once"
+MEMORY_MAP, MSER = "memory map", "mser, Zarr, 32 at once"
 
 
 @dataclass(frozen=True)
-class Way:
-    """An open store: ``get`` gives the utterances at these positions, of each these layers.
-
-    What is ``fresh`` is a copy in private memory already, all else is a view of something shared.
-    """
+class OpenStore:
+    """An open store of features."""
 
     get: Callable[[list[int], slice], Iterable[Array]]
-    fresh: bool
+    """Returns these layers of the utterances at these positions."""
+    returns_copies: bool
+    """True if ``get`` returns copies in private memory, False if views of shared memory."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """How a store is written into a folder, and how it is opened; one name, one way to write."""
+class ReadMethod:
+    """How a store is written into a folder, and how it is opened."""
 
     store: str
-    write: Callable[[Path, Utterances], None]
-    open: Callable[[Path, Utterances], Way]
+    """The name of the store's folder; methods with one name share the files."""
+    write: Callable[[Path, UtteranceLayout], None]
+    open: Callable[[Path, UtteranceLayout], OpenStore]
 
 
-def is_one(layers: slice) -> bool:
+def is_single_layer(layers: slice) -> bool:
     return layers.stop is not None
 
 
-def all_states(made: Utterances) -> Iterable[Array]:
-    return (one.hidden_states for shard in draw_shards(made) for one in shard)
+def utterance_states(layout: UtteranceLayout) -> Iterable[Array]:
+    """Yield the hidden states of each utterance."""
+    return (utterance.hidden_states for shard in draw_shards(layout) for utterance in shard)
 
 
-def shard_states(made: Utterances) -> Iterable[Array]:
-    for shard in draw_shards(made):
-        yield np.concatenate([one.hidden_states for one in shard], axis=1)
+def shard_states(layout: UtteranceLayout) -> Iterable[Array]:
+    """Yield the hidden states of each shard, its utterances one after another."""
+    for shard in draw_shards(layout):
+        yield np.concatenate([utterance.hidden_states for utterance in shard], axis=1)
 
 
-# mser, and others on mser's files.
+# mser, and other readers of mser's files.
 
 
-def write_entry(store: str, folder: Path, made: Utterances) -> None:
-    make_entry(folder, draw_shards(made), store=store)
+def write_entry(store: str, folder: Path, layout: UtteranceLayout) -> None:
+    make_entry(folder, draw_shards(layout), store=store)
 
 
-def open_entry(batched: bool, folder: Path, made: Utterances) -> Way:
-    return entry_way(FeatureCache(folder).open(DATASET), made, batched)
+def open_entry(batched: bool, folder: Path, layout: UtteranceLayout) -> OpenStore:
+    return entry_store(FeatureCache(folder).open(DATASET), layout, batched)
 
 
-def entry_way(entry: Entry, made: Utterances, batched: bool = True, fresh: bool = False) -> Way:
-    """``Entry.read``, of the whole batch or of one utterance at a time."""
-    ids = made.ids
+def entry_store(
+    entry: Entry, layout: UtteranceLayout, batched: bool = True, returns_copies: bool = False
+) -> OpenStore:
+    """Read with ``Entry.read``, the whole batch at once or one utterance at a time."""
+    ids = layout.ids
 
     def get(batch: list[int], layers: slice) -> Iterable[Array]:
-        wanted = [layers.start] if is_one(layers) else None
+        wanted = [layers.start] if is_single_layer(layers) else None
         if batched:
-            return entry.read([ids[at] for at in batch], wanted)
-        return (entry.read([ids[at]], wanted)[0] for at in batch)
+            return entry.read([ids[index] for index in batch], wanted)
+        return (entry.read([ids[index]], wanted)[0] for index in batch)
 
-    return Way(get, fresh)
+    return OpenStore(get, returns_copies)
 
 
-def slicing(arrays: list[Any], made: Utterances, fresh: bool) -> Way:
-    """Slices of arrays that are kept open, one a shard."""
-    stops = [start + n for start, n in zip(made.starts, made.frames, strict=True)]
-    shards, starts = made.shards, made.starts
+def slice_store(arrays: list[Any], layout: UtteranceLayout, returns_copies: bool) -> OpenStore:
+    """Read slices of arrays that are kept open, one array per shard."""
+    stops = [start + n for start, n in zip(layout.starts, layout.frames, strict=True)]
+    shards, starts = layout.shards, layout.starts
 
     def get(batch: list[int], layers: slice) -> Iterable[Array]:
-        return (arrays[shards[at]][layers, starts[at] : stops[at]] for at in batch)
+        return (arrays[shards[index]][layers, starts[index] : stops[index]] for index in batch)
 
-    return Way(get, fresh)
+    return OpenStore(get, returns_copies)
 
 
 def shard_paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("*/*/shards/*"))
 
 
-def open_map(folder: Path, made: Utterances) -> Way:
-    """The bytes of the shards, mapped once: nothing is looked up by id, nothing is checked."""
-    frames = np.bincount(made.shards, made.frames).astype(int)
+def open_memory_map(folder: Path, layout: UtteranceLayout) -> OpenStore:
+    """Map the bytes of the shards once: no id is looked up, nothing is checked."""
+    frames = np.bincount(layout.shards, layout.frames).astype(int)
     maps = [
         np.memmap(path / "hidden_states/c/0/0/0", DTYPE, "r", shape=(LAYERS, int(n), DIM))
         for path, n in zip(shard_paths(folder), frames, strict=True)
     ]
-    return slicing([np.asarray(one) for one in maps], made, fresh=False)
+    return slice_store([np.asarray(mapped) for mapped in maps], layout, returns_copies=False)
 
 
-def open_h5py(folder: Path, made: Utterances) -> Way:
+def open_h5py(folder: Path, layout: UtteranceLayout) -> OpenStore:
     files = [h5py.File(path, "r", locking=False) for path in shard_paths(folder)]
-    return slicing([file["hidden_states"] for file in files], made, fresh=True)
+    return slice_store([file["hidden_states"] for file in files], layout, returns_copies=True)
 
 
-def open_zarr(folder: Path, made: Utterances) -> Way:
+def open_zarr(folder: Path, layout: UtteranceLayout) -> OpenStore:
     groups: list[Any] = [zarr.open_group(path, mode="r") for path in shard_paths(folder)]
-    return slicing([group["hidden_states"] for group in groups], made, fresh=True)
+    return slice_store([group["hidden_states"] for group in groups], layout, returns_copies=True)
 
 
-def write_chunks(folder: Path, made: Utterances) -> None:
-    """Plain Zarr chunks of 256 frames of one layer, the size that zarr-python reads fastest."""
-    for at, states in enumerate(shard_states(made)):
+def write_chunks(folder: Path, layout: UtteranceLayout) -> None:
+    """Write plain Zarr chunks of 256 frames of one layer, the size zarr-python reads fastest."""
+    for number, states in enumerate(shard_states(layout)):
         form: Any = {"shape": states.shape, "dtype": states.dtype, "chunks": (1, 256, DIM)}
-        copy = zarr.create_array(f"{folder}/{at}.zarr", compressors=None, filters=None, **form)
-        copy[...] = states
+        array = zarr.create_array(f"{folder}/{number}.zarr", compressors=None, filters=None, **form)
+        array[...] = states
 
 
-def open_chunks(folder: Path, made: Utterances) -> Way:
-    arrays = [zarr.open_array(f"{folder}/{at}.zarr", mode="r") for at in range(made.shards[-1] + 1)]
-    return slicing(arrays, made, fresh=True)
+def open_chunks(folder: Path, layout: UtteranceLayout) -> OpenStore:
+    count = layout.shards[-1] + 1
+    arrays = [zarr.open_array(f"{folder}/{number}.zarr", mode="r") for number in range(count)]
+    return slice_store(arrays, layout, returns_copies=True)
 
 
-# A file an utterance, opened each time that it is read.
+# One file per utterance, opened for each read.
 
-Load = Callable[[str, slice], Array]  # of a path without its suffix
-
-
-def write_files(save: Callable[[str, Array], None], folder: Path, made: Utterances) -> None:
-    for at, states in enumerate(all_states(made)):
-        save(f"{folder}/{at}", states)
+Load = Callable[[str, slice], Array]  # takes a path without its suffix, and layers
 
 
-def open_files(load: Load, fresh: bool, folder: Path, made: Utterances) -> Way:
-    stems = [f"{folder}/{at}" for at in range(len(made.ids))]
-    return Way(lambda batch, layers: (load(stems[at], layers) for at in batch), fresh)
+def write_files(save: Callable[[str, Array], None], folder: Path, layout: UtteranceLayout) -> None:
+    for number, states in enumerate(utterance_states(layout)):
+        save(f"{folder}/{number}", states)
+
+
+def open_files(
+    load: Load, returns_copies: bool, folder: Path, layout: UtteranceLayout
+) -> OpenStore:
+    stems = [f"{folder}/{number}" for number in range(len(layout.ids))]
+
+    def get(batch: list[int], layers: slice) -> Iterable[Array]:
+        return (load(stems[index], layers) for index in batch)
+
+    return OpenStore(get, returns_copies)
 
 
 def save_npy(stem: str, states: Array) -> None:
@@ -157,8 +168,8 @@ def save_npy(stem: str, states: Array) -> None:
 
 
 def load_npy(mmap_mode: Any, stem: str, layers: slice) -> Array:
-    found: Array = np.load(f"{stem}.npy", mmap_mode=mmap_mode)
-    return found[layers]
+    states: Array = np.load(f"{stem}.npy", mmap_mode=mmap_mode)
+    return states[layers]
 
 
 def save_pt(stem: str, states: Array) -> None:
@@ -166,8 +177,8 @@ def save_pt(stem: str, states: Array) -> None:
 
 
 def load_pt(mmap: bool, stem: str, layers: slice) -> Array:
-    found: Array = torch.load(f"{stem}.pt", mmap=mmap, weights_only=True).numpy()
-    return found[layers]
+    states: Array = torch.load(f"{stem}.pt", mmap=mmap, weights_only=True).numpy()
+    return states[layers]
 
 
 def save_safetensors(stem: str, states: Array) -> None:
@@ -175,58 +186,63 @@ def save_safetensors(stem: str, states: Array) -> None:
 
 
 def load_safetensors(stem: str, layers: slice) -> Array:
-    # As NumPy's: as PyTorch's it is a view, which for a file of one utterance takes longer.
+    # A NumPy array is a copy. A PyTorch tensor would be a view, which is slower for small files.
     with safe_open(f"{stem}.safetensors", "numpy") as file:
-        found: Array = file.get_slice("hidden_states")[layers]
-    return found
+        states: Array = file.get_slice("hidden_states")[layers]
+    return states
 
 
-def write_safetensors(folder: Path, made: Utterances) -> None:
-    """A file a shard, in it a tensor an utterance."""
-    for at, shard in enumerate(draw_shards(made)):
-        states = {one.id: one.hidden_states for one in shard}
-        safetensors.numpy.save_file(states, f"{folder}/{at}.safetensors")
+def write_safetensors(folder: Path, layout: UtteranceLayout) -> None:
+    """Write one file per shard, with one tensor per utterance."""
+    for number, shard in enumerate(draw_shards(layout)):
+        states = {utterance.id: utterance.hidden_states for utterance in shard}
+        safetensors.numpy.save_file(states, f"{folder}/{number}.safetensors")
 
 
-def open_safetensors(folder: Path, made: Utterances) -> Way:
-    # As PyTorch's tensors, which are views of a map and so faster here than NumPy's copies.
-    count = made.shards[-1] + 1
-    files: list[Any] = [safe_open(f"{folder}/{at}.safetensors", "pt") for at in range(count)]
-    ids, shards = made.ids, made.shards
+def open_safetensors(folder: Path, layout: UtteranceLayout) -> OpenStore:
+    # PyTorch tensors are views of a memory map, and faster here than copies as NumPy arrays.
+    count = layout.shards[-1] + 1
+    files: list[Any] = [
+        safe_open(f"{folder}/{number}.safetensors", "pt") for number in range(count)
+    ]
+    ids, shards = layout.ids, layout.shards
 
     def get(batch: list[int], layers: slice) -> Iterable[Array]:
-        return (files[shards[at]].get_slice(ids[at])[layers].numpy() for at in batch)
+        return (files[shards[index]].get_slice(ids[index])[layers].numpy() for index in batch)
 
-    return Way(get, fresh=False)
+    return OpenStore(get, returns_copies=False)
 
 
 _ZARR, _HDF5 = partial(write_entry, "zarr"), partial(write_entry, "hdf5")
 _NPY, _PT = partial(write_files, save_npy), partial(write_files, save_pt)
-_ONE = partial(open_files, load_safetensors, True)
 
-CONTENDERS = {
-    MEMORY_MAP: Contender("zarr", _ZARR, open_map),
-    "mser, Zarr, one at a time": Contender("zarr", _ZARR, partial(open_entry, False)),
-    OURS: Contender("zarr", _ZARR, partial(open_entry, True)),
-    "mser, HDF5, one at a time": Contender("hdf5", _HDF5, partial(open_entry, False)),
-    "mser, HDF5, 32 at once": Contender("hdf5", _HDF5, partial(open_entry, True)),
-    "h5py, mser's shards": Contender("hdf5", _HDF5, open_h5py),
-    "zarr-python, mser's shards": Contender("zarr", _ZARR, open_zarr),
-    "zarr-python, chunks of its own": Contender("chunks", write_chunks, open_chunks),
-    "safetensors, a file a shard": Contender("safetensors", write_safetensors, open_safetensors),
-    "safetensors, a file an utterance": Contender(
-        "safetensors-each", partial(write_files, save_safetensors), _ONE
+METHODS = {
+    MEMORY_MAP: ReadMethod("zarr", _ZARR, open_memory_map),
+    "mser, Zarr, one at a time": ReadMethod("zarr", _ZARR, partial(open_entry, False)),
+    MSER: ReadMethod("zarr", _ZARR, partial(open_entry, True)),
+    "mser, HDF5, one at a time": ReadMethod("hdf5", _HDF5, partial(open_entry, False)),
+    "mser, HDF5, 32 at once": ReadMethod("hdf5", _HDF5, partial(open_entry, True)),
+    "h5py, mser's shards": ReadMethod("hdf5", _HDF5, open_h5py),
+    "zarr-python, mser's shards": ReadMethod("zarr", _ZARR, open_zarr),
+    "zarr-python, its own chunks": ReadMethod("chunks", write_chunks, open_chunks),
+    "safetensors, one file per shard": ReadMethod(
+        "safetensors", write_safetensors, open_safetensors
     ),
-    "a .npy an utterance, mapped": Contender(
+    "safetensors, one file per utterance": ReadMethod(
+        "safetensors-each",
+        partial(write_files, save_safetensors),
+        partial(open_files, load_safetensors, True),
+    ),
+    ".npy per utterance, mapped": ReadMethod(
         "npy", _NPY, partial(open_files, partial(load_npy, "r"), False)
     ),
-    "a .npy an utterance, loaded": Contender(
+    ".npy per utterance, loaded": ReadMethod(
         "npy", _NPY, partial(open_files, partial(load_npy, None), True)
     ),
-    "a .pt an utterance, mapped": Contender(
+    ".pt per utterance, mapped": ReadMethod(
         "pt", _PT, partial(open_files, partial(load_pt, True), False)
     ),
-    "a .pt an utterance, loaded": Contender(
+    ".pt per utterance, loaded": ReadMethod(
         "pt", _PT, partial(open_files, partial(load_pt, False), True)
     ),
 }

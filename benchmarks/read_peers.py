@@ -1,6 +1,6 @@
-"""Feature stores of other projects, through their own writers and readers, where installed.
+"""Feature stores of other projects, with their own writers and readers, if they are installed.
 
-Both keep float16 and every bit of it, as they are asked here.
+Both are set so that they keep float16 without loss.
 """
 
 import json
@@ -12,62 +12,71 @@ from typing import Any
 
 import numpy as np
 
-from mser.benchmarks.read_methods import CONTENDERS, Contender, Way, all_states, is_one
-from mser.benchmarks.synthetic_features import DIM, DTYPE, LAYERS, Array, Utterances
+from mser.benchmarks.read_methods import (
+    METHODS,
+    OpenStore,
+    ReadMethod,
+    is_single_layer,
+    utterance_states,
+)
+from mser.benchmarks.synthetic_features import DIM, DTYPE, LAYERS, Array, UtteranceLayout
 
 PACKAGES = ("lhotse", "datasets")
 
 
-def contenders() -> tuple[dict[str, Contender], dict[str, str]]:
-    """All ways that can be taken here, and of each peer that is missing the reason."""
-    found, missing = dict(CONTENDERS), {}
+def available_methods() -> tuple[dict[str, ReadMethod], dict[str, str]]:
+    """Return all methods that run here, and for each missing package the reason."""
+    available, missing = dict(METHODS), {}
     for package in PACKAGES:
         try:
             import_module(package)
         except ImportError as error:
             missing[package] = " ".join(str(error).split())
         else:
-            found |= PEERS[package]
-    return found, missing
+            available |= PEERS[package]
+    return available, missing
 
 
-# lhotse: an array an utterance. Its readers cut along the first axis, which suits (layers, ...).
+# lhotse: one array per utterance. Its readers cut along the first axis, here the layers.
 
 
-def write_lhotse(writer: str, folder: Path, made: Utterances) -> None:
+def write_lhotse(writer: str, folder: Path, layout: UtteranceLayout) -> None:
     with lhotse_io(writer)(folder / "features") as out:
-        keys = [out.write(str(at), states) for at, states in enumerate(all_states(made))]
+        keys = [out.write(str(n), states) for n, states in enumerate(utterance_states(layout))]
         (folder / "manifest.json").write_text(json.dumps([out.storage_path, keys]))
 
 
-def open_lhotse(reader: str, fresh: bool, folder: Path, made: Utterances) -> Way:
+def open_lhotse(reader: str, folder: Path, layout: UtteranceLayout) -> OpenStore:
     path, keys = json.loads((folder / "manifest.json").read_text())
     read = lhotse_io(reader)(path).read
 
     def get(batch: list[int], layers: slice) -> Iterable[Array]:
         first = layers.start or 0
-        return (read(keys[at], first, layers.stop) for at in batch)
+        return (read(keys[index], first, layers.stop) for index in batch)
 
-    return Way(get, fresh)
+    return OpenStore(get, returns_copies=True)
 
 
 def lhotse_io(name: str) -> Any:
     return getattr(import_module("lhotse.features.io"), name)
 
 
-# Hugging Face datasets: an Arrow file that is mapped. Only the first axis of its arrays may vary,
-# so all layers of an utterance are (frames, layers, dim), or each layer is a column of its own.
+# Hugging Face datasets: an Arrow file that is memory-mapped. Only the first axis of its arrays may
+# vary, so one column holds (frames, layers, dim), or each layer has a column of its own.
 
 
-def write_array(folder: Path, made: Utterances) -> None:
+def write_array(folder: Path, layout: UtteranceLayout) -> None:
     column = _datasets().Array3D((None, LAYERS, DIM), DTYPE)
-    rows = ({"hidden_states": one.swapaxes(0, 1)} for one in all_states(made))
+    rows = ({"hidden_states": states.swapaxes(0, 1)} for states in utterance_states(layout))
     _write_rows(folder, {"hidden_states": column}, rows)
 
 
-def write_columns(folder: Path, made: Utterances) -> None:
-    columns = {_column(at): _datasets().Array2D((None, DIM), DTYPE) for at in range(LAYERS)}
-    rows = ({_column(at): one[at] for at in range(LAYERS)} for one in all_states(made))
+def write_columns(folder: Path, layout: UtteranceLayout) -> None:
+    columns = {_column(layer): _datasets().Array2D((None, DIM), DTYPE) for layer in range(LAYERS)}
+    rows = (
+        {_column(layer): states[layer] for layer in range(LAYERS)}
+        for states in utterance_states(layout)
+    )
     _write_rows(folder, columns, rows)
 
 
@@ -80,31 +89,32 @@ def _write_rows(folder: Path, columns: Mapping[str, Any], rows: Iterable[dict[st
         out.finalize()
 
 
-def open_array(folder: Path, made: Utterances) -> Way:
+def open_array(folder: Path, layout: UtteranceLayout) -> OpenStore:
     rows = _rows(folder)
 
     def get(batch: list[int], layers: slice) -> Iterable[Array]:
-        return (one[:, layers].swapaxes(0, 1) for one in rows[batch]["hidden_states"])
+        return (states[:, layers].swapaxes(0, 1) for states in rows[batch]["hidden_states"])
 
-    return Way(get, fresh=True)
+    return OpenStore(get, returns_copies=True)
 
 
-def open_columns(folder: Path, made: Utterances) -> Way:
+def open_columns(folder: Path, layout: UtteranceLayout) -> OpenStore:
     rows = _rows(folder)
-    columns = [rows.select_columns([_column(at)]) for at in range(LAYERS)]
+    columns = [rows.select_columns([_column(layer)]) for layer in range(LAYERS)]
 
     def get(batch: list[int], layers: slice) -> Iterable[Array]:
-        if is_one(layers):
-            found = columns[layers.start][batch][_column(layers.start)]
-            return (one[None] for one in found)
+        if is_single_layer(layers):
+            column = columns[layers.start][batch][_column(layers.start)]
+            return (states[None] for states in column)
         every = rows[batch]
-        return map(np.stack, zip(*(every[_column(at)] for at in range(LAYERS)), strict=True))
+        utterances = zip(*(every[_column(layer)] for layer in range(LAYERS)), strict=True)
+        return map(np.stack, utterances)
 
-    return Way(get, fresh=True)
+    return OpenStore(get, returns_copies=True)
 
 
 def _rows(folder: Path) -> Any:
-    """The rows as NumPy's arrays, which are float32 unless float16 is asked for."""
+    """Open the rows as NumPy arrays; without a dtype datasets would return float32."""
     rows = _datasets().Dataset.from_file(str(folder / "features.arrow"))
     return rows.with_format("numpy", dtype=np.float16)
 
@@ -119,19 +129,23 @@ def _column(layer: int) -> str:
 
 PEERS = {
     "lhotse": {
-        "lhotse, NumpyHdf5": Contender(
+        "lhotse, NumpyHdf5": ReadMethod(
             "lhotse-hdf5",
             partial(write_lhotse, "NumpyHdf5Writer"),
-            partial(open_lhotse, "NumpyHdf5Reader", True),
+            partial(open_lhotse, "NumpyHdf5Reader"),
         ),
-        "lhotse, NumpyFiles": Contender(
+        "lhotse, NumpyFiles": ReadMethod(
             "lhotse-files",
             partial(write_lhotse, "NumpyFilesWriter"),
-            partial(open_lhotse, "NumpyFilesReader", True),
+            partial(open_lhotse, "NumpyFilesReader"),
         ),
     },
     "datasets": {
-        "datasets, a column a layer": Contender("datasets-columns", write_columns, open_columns),
-        "datasets, one column": Contender("datasets-array", write_array, open_array),
+        "datasets, one column per layer": ReadMethod(
+            "datasets-columns", write_columns, open_columns
+        ),
+        "datasets, one column for all layers": ReadMethod(
+            "datasets-array", write_array, open_array
+        ),
     },
 }

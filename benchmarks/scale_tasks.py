@@ -1,4 +1,4 @@
-"""Work that is done on ever more utterances, each time in a fresh process."""
+"""The tasks whose growth with the number of utterances is measured, each in a fresh process."""
 
 import hashlib
 import shutil
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mser.benchmarks.frame_errors import frame_errors
-from mser.benchmarks.processes import Result, most_private
+from mser.benchmarks.processes import Result, peak_private_memory
 from mser.benchmarks.train_steps import Training
 from mser.cache import Entry, FeatureCache
 from mser.pipeline.compute import local_cluster, visible_gpus
@@ -28,107 +28,116 @@ from mser.pipeline.train.features import FeatureLoader
 WARM_UP = 8  # utterances
 
 
-def extract_more(settings: ExtractSettings, same: Sequence[str], known: Path) -> Result:
-    """Extract a corpus in this process, once it has loaded the encoders.
+def extract_corpus(
+    settings: ExtractSettings, compared_ids: Sequence[str], reference: Path
+) -> Result:
+    """Extract a corpus in this process, after the encoders are loaded.
 
-    ``same`` are ids of utterances of which the features must be those of the file ``known``, which
-    the first extraction writes.
+    Args:
+        settings: of the extraction.
+        compared_ids: utterances whose features are compared with the reference.
+        reference: a NumPy file of their features; the first extraction writes it.
     """
-    extract_aside(settings, WARM_UP)
-    with most_private() as found:
-        seconds = _seconds(settings)
+    warm_up(settings, WARM_UP)
+    with peak_private_memory() as memory:
+        seconds = _extract_seconds(settings)
     entries = FeatureCache(settings.cache).entries(settings.dataset)
     return {
-        "s": seconds,
-        **found,
+        "seconds": seconds,
+        **memory,
         "MB on disk": FeatureCache(settings.cache).root.size() / 1e6,
-        "MB of features": sum(map(payload, entries)) / 1e6,
+        "MB of features": sum(map(feature_bytes, entries)) / 1e6,
         "utterances": len(entries[0]),
-        "largest error": largest_error(entries, same, known),
+        "largest error": largest_error(entries, compared_ids, reference),
     }
 
 
-def train_more(settings: TrainSettings, examples: Examples) -> Result:
-    """Train an epoch, its batches streamed from the cache, when one batch has warmed all up."""
+def train_epoch(settings: TrainSettings, examples: Examples) -> Result:
+    """Train one epoch with batches streamed from the cache, after a warm-up of one batch."""
     device = torch.device(settings.device)
     with reproducible():
         training = Training(settings, examples, device)
         features = FeatureLoader(examples, training.layers, device, "stream")
         training.epoch(features, examples.utterances[: settings.batch_size])
-        with most_private() as found:
+        with peak_private_memory() as memory:
             begin = time.perf_counter()
-            loss = training.epoch(features)  # a number on the CPU, so that a GPU is done with it
+            # The loss is a number on the CPU, so a GPU has finished when it is returned.
+            loss = training.epoch(features)
             seconds = time.perf_counter() - begin
-    return {"s": seconds, **found, "loss": loss}
+    return {"seconds": seconds, **memory, "loss": loss}
 
 
-def extract_by(workers: int, settings: ExtractSettings, same: Sequence[str]) -> Result:
-    """Extract a corpus as typed, and then again where the encoders are loaded already.
+def extract_with_workers(
+    workers: int, settings: ExtractSettings, compared_ids: Sequence[str]
+) -> Result:
+    """Extract a corpus from a cold start, then again with workers that have loaded the encoders.
 
-    No ``workers`` are this process without Dask.
+    0 ``workers`` means this process, without Dask.
     """
-    typed = _seconds(replace(settings, workers=workers))
+    cold = _extract_seconds(replace(settings, workers=workers))
     entries = FeatureCache(settings.cache).entries(settings.dataset)
-    known = features_of(entries, same)
+    checksum = features_checksum(entries, compared_ids)
     shutil.rmtree(settings.cache)
-    with _workers(workers, settings) as warm:
-        extract_aside(warm)
-        seconds = _seconds(warm)
+    with _running_workers(workers, settings) as warm:
+        warm_up(warm)
+        seconds = _extract_seconds(warm)
     entries = FeatureCache(settings.cache).entries(settings.dataset)
-    assert features_of(entries, same) == known
-    return {"as typed": typed, "warm": seconds, "features": known}
+    assert features_checksum(entries, compared_ids) == checksum
+    return {"cold start": cold, "warm": seconds, "features": checksum}
 
 
-def extract_aside(settings: ExtractSettings, limit: int | None = None) -> None:
-    """Load the encoders where the work will be done, by an extraction that is thrown away."""
-    aside = Path(f"{settings.cache}-warm-up")
-    extract(replace(settings, cache=aside, limit=limit))
-    shutil.rmtree(aside)
+def warm_up(settings: ExtractSettings, limit: int | None = None) -> None:
+    """Load the encoders where the extraction will run, with an extraction that is deleted."""
+    cache = Path(f"{settings.cache}-warm-up")
+    extract(replace(settings, cache=cache, limit=limit))
+    shutil.rmtree(cache)
 
 
-def features_of(entries: Sequence[Entry], ids: Sequence[str]) -> str:
-    """A hash of the features of these utterances, in all entries."""
-    known = hashlib.sha256()
-    for entry in sorted(entries, key=lambda one: one.spec.modality):
+def features_checksum(entries: Sequence[Entry], ids: Sequence[str]) -> str:
+    """Return a hash of the features of these utterances in all entries."""
+    checksum = hashlib.sha256()
+    for entry in sorted(entries, key=lambda entry: entry.spec.modality):
         for id in ids:
-            known.update(entry.checksum(id).encode())
-    return known.hexdigest()
+            checksum.update(entry.checksum(id).encode())
+    return checksum.hexdigest()
 
 
-def largest_error(entries: Sequence[Entry], ids: Sequence[str], known: Path) -> float:
-    """The largest error of a frame, by what the file holds; where there is none it is written."""
-    found: dict[str, Any] = {
-        f"{one.spec.modality} {at}": one[id] for one in entries for at, id in enumerate(ids)
+def largest_error(entries: Sequence[Entry], ids: Sequence[str], reference: Path) -> float:
+    """Return the largest error of a frame against the reference; write the file if it is absent."""
+    states: dict[str, Any] = {
+        f"{entry.spec.modality} {number}": entry[id]
+        for entry in entries
+        for number, id in enumerate(ids)
     }
-    if not known.exists():
-        np.savez(known, **found)
-    with np.load(known) as right:
-        assert set(right) == set(found)
-        return max(float(frame_errors(found[one], right[one]).max()) for one in found)
+    if not reference.exists():
+        np.savez(reference, **states)
+    with np.load(reference) as expected:
+        assert set(expected) == set(states)
+        return max(float(frame_errors(states[name], expected[name]).max()) for name in states)
 
 
-def payload(entry: Entry) -> int:
-    """Bytes of the numbers themselves."""
+def feature_bytes(entry: Entry) -> int:
+    """Return the bytes of an entry's numbers alone."""
     frames = sum(map(entry.length, entry.ids))
     return frames * entry.n_layers * entry.dim * np.dtype(entry.spec.dtype).itemsize
 
 
-def _seconds(settings: ExtractSettings) -> float:
+def _extract_seconds(settings: ExtractSettings) -> float:
     begin = time.perf_counter()
     summary = extract(settings)
     seconds = time.perf_counter() - begin
-    assert all(one.new == one.total for one in summary.modalities)
+    assert all(modality.new == modality.total for modality in summary.modalities)
     return seconds
 
 
 @contextmanager
-def _workers(count: int, settings: ExtractSettings) -> Iterator[ExtractSettings]:
-    """Have the settings of an extraction by workers that are there already."""
+def _running_workers(count: int, settings: ExtractSettings) -> Iterator[ExtractSettings]:
+    """Start workers; yield the settings of an extraction that uses them."""
     device = chosen_device(settings.device)
     if not count:
         yield replace(settings, workers=0)
         return
     gpus = visible_gpus() if device.type == "cuda" else []
-    threads = threads_of(device, max(1, cores() // count))  # as many as the plain command has
+    threads = threads_of(device, max(1, cores() // count))  # as in `mser extract`
     with local_cluster(count, threads, gpus) as cluster:
         yield replace(settings, scheduler=cluster.client.scheduler.address)
