@@ -1,26 +1,28 @@
-"""How far hidden states are from the right ones, frame by frame."""
+"""The error of hidden states against a reference, frame by frame."""
 
 from typing import Any
 
 import numpy as np
 
-States = np.ndarray[Any, Any]  # of one utterance: (layers, frames, dim)
+States = np.ndarray[Any, Any]  # hidden states of one utterance: (layers, frames, dim)
 
 
-def frame_errors(states: States, right: States) -> States:
-    """Return the length of the difference of each frame, relative to that of the right vector.
+def frame_errors(states: States, reference: States) -> States:
+    """Return the relative error of each frame of each layer: (layers × frames,).
 
-    Frames of padding behind the utterance are left aside.
+    The error is the norm of the difference, divided by the norm of the reference vector. Frames
+    of padding behind the utterance are ignored.
     """
-    given = states[:, : right.shape[1]].astype(np.float32)
-    assert given.shape == right.shape, (states.shape, right.shape)
-    errors: States = np.linalg.norm(given - right, axis=-1) / np.linalg.norm(right, axis=-1)
+    unpadded = states[:, : reference.shape[1]].astype(np.float32)
+    assert unpadded.shape == reference.shape, (states.shape, reference.shape)
+    norms = np.linalg.norm(reference, axis=-1)
+    errors: States = np.linalg.norm(unpadded - reference, axis=-1) / norms
     return errors.ravel()
 
 
-def median_and_largest(of: str, errors: States) -> dict[str, float]:
-    """Return two columns of a table."""
+def median_and_largest(label: str, errors: States) -> dict[str, float]:
+    """Return two columns of a table, whose names begin with ``label``."""
     return {
-        f"{of}: median error": float(np.median(errors)),
-        f"{of}: largest error": float(errors.max()),
+        f"{label}: median error": float(np.median(errors)),
+        f"{label}: largest error": float(errors.max()),
     }

@@ -1,6 +1,6 @@
-"""The page of all benchmarks, written from their JSON: no number on it is typed by hand.
+"""Write the page of all benchmarks from their JSON: no number on it is typed by hand.
 
-``page.md.jinja`` has the text; ``measured/`` what was measured last on a quiet machine.
+The text is in ``page.md.jinja``, the latest results from a quiet machine are in ``measured/``.
 
 Run it with ``python benchmarks/page.py``: it writes ``docs/benchmarks.md`` and its pictures.
 """
@@ -12,57 +12,54 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 
-from mser.benchmarks.results import Results, Value, cell
+from mser.benchmarks.results import Results, cell
 
 HERE = Path(__file__).parent
 BENCHMARKS = ("read", "extract", "exactness", "train", "scale", "start")
 
 
 class Page(NamedTuple):
-    """The page in Markdown, and which table each of its pictures shows: path → name, title."""
+    """The page, and the tables that its pictures show."""
 
-    text: str
-    pictures: Mapping[str, tuple[str, str]]
+    text: str  # Markdown
+    pictures: Mapping[str, tuple[str, str]]  # path → name of the benchmark, title of the table
 
 
-def page(found: Mapping[str, Results], pictures: str) -> Page:
-    """Fill in the page.
+def render(results: Mapping[str, Results], pictures: str) -> Page:
+    """Fill in the template.
 
     Args:
-        found: what each of :data:`BENCHMARKS` has found; one that is missing is said to be.
-        pictures: the folder of the pictures, as seen from the page.
+        results: the results of each of :data:`BENCHMARKS`; the page names those that are missing.
+        pictures: the folder of the pictures, relative to the page.
     """
     drawn: dict[str, tuple[str, str]] = {}
 
     def section(name: str) -> str:
-        if name not in found:
+        if name not in results:
             return f"`benchmarks/{name}.py` was not run."
         paths = {}
-        for number, table in enumerate(found[name].tables, 1):
+        for number, table in enumerate(results[name].tables, 1):
             if table.plot:
                 paths[table.title] = f"{pictures}/{name}-{number}.svg"
                 drawn[paths[table.title]] = (name, table.title)
-        return found[name].markdown(paths)
+        return results[name].markdown(paths)
 
     def value(name: str, title: str, row: str, column: str) -> str:
-        """The cell of a table, or a dash where it was not measured."""
-        tables = {one.title: one for one in found[name].tables} if name in found else {}
-        if title not in tables:
-            return "–"
-        known: Value = tables[title].rows[row][column]
-        return cell(known)
+        """Return a cell of a table, or a dash if the table was not measured."""
+        tables = {t.title: t for t in results[name].tables} if name in results else {}
+        return cell(tables[title].rows[row][column]) if title in tables else "–"
 
     environment = Environment(
         undefined=StrictUndefined, keep_trailing_newline=True, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((HERE / "page.md.jinja").read_text("utf-8"))
-    small = any(one.small for one in found.values())
-    gpu = any(one.machine["GPU"] != "none" for one in found.values())
+    small = any(each.small for each in results.values())
+    gpu = any(each.machine["GPU"] != "none" for each in results.values())
     return Page(template.render(section=section, value=value, small=small, gpu=gpu), drawn)
 
 
 def load(folder: Path) -> dict[str, Results]:
-    """Read the results that are in a folder."""
+    """Read all results in a folder."""
     files = {name: folder / f"{name}.json" for name in BENCHMARKS}
     return {name: Results.load(file) for name, file in files.items() if file.exists()}
 
@@ -71,22 +68,31 @@ def main() -> None:
     """Write the page and its pictures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument(
-        "--results", type=Path, default=HERE / "measured", help="folder of the JSON"
+        "--results",
+        type=Path,
+        default=HERE / "measured",
+        help="folder of the JSON; default: benchmarks/measured",
     )
-    parser.add_argument("--page", type=Path, default=HERE.parent / "docs" / "benchmarks.md")
+    parser.add_argument(
+        "--page",
+        type=Path,
+        default=HERE.parent / "docs" / "benchmarks.md",
+        help="file to write; default: docs/benchmarks.md",
+    )
     options = parser.parse_args()
-    # The page itself needs nothing but the JSON; the pictures want a library more.
+    # render() needs only the JSON; drawing needs matplotlib.
     from mser.benchmarks.plots import draw  # noqa: PLC0415
 
-    found = load(options.results)
-    made = page(found, options.page.stem)
+    results = load(options.results)
+    page = render(results, options.page.stem)
     options.page.parent.mkdir(parents=True, exist_ok=True)
-    options.page.write_text(made.text, "utf-8")
+    options.page.write_text(page.text, "utf-8")
     folder = options.page.parent / options.page.stem
     for old in folder.glob("*.svg"):
         old.unlink()
-    for path, (name, title) in made.pictures.items():
-        draw(next(one for one in found[name].tables if one.title == title), folder.parent / path)
+    for path, (name, title) in page.pictures.items():
+        table = next(table for table in results[name].tables if table.title == title)
+        draw(table, folder.parent / path)
     print(options.page)
 
 

@@ -1,4 +1,4 @@
-"""Tables of a benchmark as pictures: bars for ways to do a thing, lines for how a thing grows."""
+"""Draw tables as pictures: bars to compare methods, lines to show growth."""
 
 from pathlib import Path
 
@@ -9,16 +9,18 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFo
 
 from mser.benchmarks.results import Plot, Rows, Table, Value
 
-matplotlib.rcParams["svg.hashsalt"] = "mser"  # the same table gives the same file
-_OURS, _OTHERS = "#b2452f", "#7d8ca3"
-_SUBS = (1, 2, 5)  # of each power of ten
-_WIDTH, _ROW, _HEIGHT = 7.5, 0.32, 3.6  # inches
+matplotlib.rcParams["svg.hashsalt"] = "mser"  # so that one table always gives the same file
+_MSER_COLOUR, _OTHER_COLOUR = "#b2452f", "#7d8ca3"
+_SUBS = (1, 2, 5)  # the ticks in each power of ten
+_WIDTH, _ROW_HEIGHT, _LINES_HEIGHT = 7.5, 0.32, 3.6  # inches
 
 
 def draw(table: Table, path: Path) -> None:
-    """Write a table that has a plot as SVG."""
+    """Draw a table that has a plot as an SVG file."""
     assert table.plot
-    figure = Figure(figsize=(_WIDTH, _HEIGHT if table.plot.x else 1 + _ROW * len(table.rows)))
+    figure = Figure(
+        figsize=(_WIDTH, _LINES_HEIGHT if table.plot.x else 1 + _ROW_HEIGHT * len(table.rows))
+    )
     axes = figure.add_subplot()
     (_lines if table.plot.x else _bars)(axes, table.rows, table.plot)
     axes.spines[["top", "right"]].set_visible(False)
@@ -29,7 +31,7 @@ def draw(table: Table, path: Path) -> None:
 
 
 def _bars(axes: Axes, rows: Rows, plot: Plot) -> None:
-    """The first row on top; the quartiles as a thin line; a value that is a text is left out."""
+    """Draw one bar per row, the first on top, and the quartiles as a thin line; skip texts."""
     values = {name: row[plot.column] for name, row in rows.items()}
     shown = {
         name: value if isinstance(value, list) else [value] * 3
@@ -37,14 +39,14 @@ def _bars(axes: Axes, rows: Rows, plot: Plot) -> None:
         if not isinstance(value, str)
     }
     middles = [middle for middle, _, _ in shown.values()]
-    beside = [
+    error_bars = [
         [middle - low for middle, low, _ in shown.values()],
         [high - middle for middle, _, high in shown.values()],
     ]
-    colours = [_OURS if name.startswith("mser") else _OTHERS for name in shown]
+    colours = [_MSER_COLOUR if name.startswith("mser") else _OTHER_COLOUR for name in shown]
     style = {"ecolor": "#333333", "elinewidth": 1}
-    bars = axes.barh(list(shown), middles, color=colours, xerr=beside, error_kw=style)
-    axes.bar_label(bars, [f"{one:.3g}" for one in middles], padding=6, fontsize=8)
+    bars = axes.barh(list(shown), middles, color=colours, xerr=error_bars, error_kw=style)
+    axes.bar_label(bars, [f"{middle:.3g}" for middle in middles], padding=6, fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(plot.column)
     axes.margins(x=0.12)

@@ -1,4 +1,4 @@
-"""What a process takes, in memory and in time; each measurement is taken in one of its own."""
+"""Measure in a fresh process, and measure the memory of a process."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -9,52 +9,55 @@ from threading import Event, Thread
 from typing import Any
 
 Result = dict[str, Any]
-LOOK = 0.005  # seconds
+SAMPLING_INTERVAL = 0.005  # seconds
 
 
 def in_fresh_process(function: Callable[..., Result], *arguments: Any) -> Result:
+    """Call a function in a new process that ends afterwards; return its result."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def memory_now() -> dict[str, float]:
-    """Megabytes: of our own, of mapped files, and the most of both together so far.
+    """Return the private, mapped and peak memory of this process in megabytes.
 
-    Private memory (RssAnon) is what a process takes from the others. Mapped pages (RssFile) are
-    pages of the page cache that it has looked at: shared, and given up whenever the kernel needs
-    room. VmHWM is what ``ru_maxrss`` reports too, but for that of the parent, which Linux mixes in.
+    Private memory (RssAnon) belongs to this process alone. Mapped memory (RssFile) are pages of
+    the page cache that the process has touched: processes share them, and the kernel frees them
+    when it needs memory. The peak (VmHWM) is that of both together. ``ru_maxrss`` would include
+    the peak of the parent process.
     """
-    names = {"RssAnon:": "private MB", "RssFile:": "mapped MB", "VmHWM:": "peak of both MB"}
+    names = {"RssAnon:": "private MB", "RssFile:": "mapped MB", "VmHWM:": "peak RSS MB"}
     lines = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
     return {names[key]: int(kilobytes[0]) / 1e3 for key, *kilobytes in lines if key in names}
 
 
 @contextmanager
-def most_private() -> Iterator[dict[str, float]]:
-    """Fill in, at the end, the private memory before, and the most of it within.
+def peak_private_memory() -> Iterator[dict[str, float]]:
+    """Yield a dict that holds the private memory before the block and, at its end, the peak in it.
 
-    It is looked at every few milliseconds: Linux keeps the peak of private and mapped pages
-    together only, and mapped ones grow with what is read.
+    A thread samples the memory every few milliseconds: Linux records only the peak of private and
+    mapped memory together, and mapped memory grows with every page that is read.
     """
-    found = {"private MB before": memory_now()["private MB"]}
-    most, over = 0.0, Event()
+    memory = {"private MB before": memory_now()["private MB"]}
+    peak, stop = 0.0, Event()
 
-    def look() -> None:
-        nonlocal most
+    def sample() -> None:
+        nonlocal peak
         while True:
-            most = max(most, memory_now()["private MB"])
-            if over.wait(LOOK):
+            peak = max(peak, memory_now()["private MB"])
+            if stop.wait(SAMPLING_INTERVAL):
                 return
 
-    watcher = Thread(target=look, daemon=True)
-    watcher.start()
+    sampler = Thread(target=sample, daemon=True)
+    sampler.start()
     try:
-        yield found
+        yield memory
     finally:
-        over.set()
-        watcher.join()
-        found["peak private MB"] = max(most, memory_now()["private MB"])
+        stop.set()
+        sampler.join()
+        memory["peak private MB"] = max(peak, memory_now()["private MB"])
 
 
 def growth(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:
+    """Return by how much each value has grown."""
     return {name: after[name] - before[name] for name in before}

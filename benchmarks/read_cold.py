@@ -1,7 +1,5 @@
-"""Reading what is not in the page cache: it is dropped before, and read in a process of its own."""
+"""Measure reads of files that are not in the page cache, each in a new process."""
 
-import ctypes
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -10,91 +8,85 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import numpy as np
-
-from mser.benchmarks.contenders import MEMORY_MAP, OURS, Contender
-from mser.benchmarks.peers_read import PACKAGES, contenders
-from mser.benchmarks.results import Plot, Rows, Table, ratios, turns
-from mser.benchmarks.speeds import MULTIPLE, copies, draw_requests
-from mser.benchmarks.synthetic import draw_utterances
+from mser.benchmarks.read_methods import MEMORY_MAP, MSER, ReadMethod
+from mser.benchmarks.read_peers import PACKAGES, available_methods
+from mser.benchmarks.read_speed import MSER_SPEED, copying_reader, draw_requests
+from mser.benchmarks.results import Plot, Rows, Table, one_line, ratios, shuffled_turns
+from mser.benchmarks.synthetic_features import draw_layout
 from mser.pipeline.train.determinism import keep_freed_memory
+from mser.tests.support.page_cache import drop_from_page_cache
 
-LEAST = 0.01  # of the pages of a store may stay
-
-NOTE = """Before each measurement the files of the store are written out (`fsync`) and dropped from
-the page cache (`posix_fadvise`), and `mincore` must find them gone; what a virtual machine's host,
-or the disk itself, still holds is not dropped. A new process opens the store, and then reads random
-batches of 32, which is timed. *Read* is what Linux counts as fetched from the disk meanwhile
-(`read_bytes`), over what was asked for: Linux reads ahead, and a way may need more than it gives;
-on the other side an utterance that is drawn twice is fetched once, and a way that fetches all
-layers to give one has the others at hand then. The memory map is no limit here: other ways ask for
-larger pieces at once than a map does, page by page."""
-
-
-class NotColdError(Exception):
-    """The page cache of these files cannot be dropped."""
+NOTE = """Before each measurement the files of the store are written to the disk (`fsync`) and
+dropped from the page cache (`posix_fadvise`), and `mincore` must confirm it. Caches of the disk
+itself, or of the host of a virtual machine, are not dropped. A new process opens the store and then
+reads random batches of 32; only these reads are timed. *Bytes read ÷ bytes requested* compares the
+bytes that Linux fetched from the disk meanwhile (`read_bytes`) with the bytes of the requested
+features. It can be above 1, because Linux reads ahead and some methods read more than they return.
+It can be below 1, because an utterance that is drawn twice is fetched once, and a method that
+fetches all layers to return one has the others in memory for the next request. Here the memory map
+is not the upper limit: a map fetches page by page, and other methods request larger pieces."""
 
 
-class Cold(NamedTuple):
-    """Seconds for batches, the bytes that were asked for, and those that came from the disk."""
+class ColdRead(NamedTuple):
+    """One measurement."""
 
     seconds: float
-    asked: int
-    fetched: int
+    requested: int  # bytes of the requested features
+    fetched: int  # bytes that came from the disk
 
 
-def cold(
-    folder: Path, entrants: Mapping[str, Contender], gigabytes: float, batches: int, rounds: int
+def measure_cold(
+    folder: Path, methods: Mapping[str, ReadMethod], gigabytes: float, batches: int, rounds: int
 ) -> list[Table]:
-    """Measure stores that no process has open; this one must not open them either.
+    """Measure stores that no process has open; do not open them in this process before.
 
     Raises:
-        NotColdError: here they stay in the page cache, whatever is done.
+        StillCachedError: the files cannot be dropped from the page cache.
     """
     tables = []
     for title, single in (("one layer", True), ("all layers", False)):
-        found: dict[str, list[Cold]] = {name: [] for name in entrants}
-        for number, name in turns([*entrants], rounds):
-            store = folder / entrants[name].store
-            drop(store)
-            task = (name, store, gigabytes, single, number, batches)
-            found[name].append(_in_fork(*task))
-        plot = Plot(f"× {MEMORY_MAP}", log=True)
-        tables.append(
-            Table(f"cold: {title} (synthetic)", _rows(found), " ".join(NOTE.split()), plot)
-        )
+        reads: dict[str, list[ColdRead]] = {name: [] for name in methods}
+        for number, name in shuffled_turns([*methods], rounds):
+            store = folder / methods[name].store
+            drop_from_page_cache(store)
+            reads[name].append(_in_fork(name, store, gigabytes, single, number, batches))
+        plot = Plot(f"speed ÷ {MEMORY_MAP}", log=True)
+        tables.append(Table(f"cold: {title} (synthetic)", _rows(reads), one_line(NOTE), plot))
     return tables
 
 
-def _rows(found: Mapping[str, list[Cold]]) -> Rows:
-    rate = {name: [one.asked / one.seconds / 1e6 for one in each] for name, each in found.items()}
+def _rows(reads: Mapping[str, list[ColdRead]]) -> Rows:
+    rates = {
+        name: [read.requested / read.seconds / 1e6 for read in measured]
+        for name, measured in reads.items()
+    }
     return {
         name: {
-            "MB/s": median(rate[name]),
-            "read × what was asked for": median(one.fetched / one.asked for one in each),
-            f"× {MEMORY_MAP}": ratios(rate[name], rate[MEMORY_MAP]),
-            MULTIPLE: ratios(rate[OURS], rate[name]),
+            "MB/s": median(rates[name]),
+            "bytes read ÷ bytes requested": median(r.fetched / r.requested for r in measured),
+            f"speed ÷ {MEMORY_MAP}": ratios(rates[name], rates[MEMORY_MAP]),
+            MSER_SPEED: ratios(rates[MSER], rates[name]),
         }
-        for name, each in found.items()
+        for name, measured in reads.items()
     }
 
 
 def read_cold(
     name: str, store: Path, gigabytes: float, single: bool, seed: int, batches: int
-) -> Cold:
-    """Open a store and read it, as a process that has done nothing else."""
+) -> ColdRead:
+    """Open a store and read it, in a process that has opened nothing before."""
     keep_freed_memory()
-    made = draw_utterances(gigabytes)
-    read = copies(contenders()[0][name].open(store, made), made)
-    requests = draw_requests(made, single, seed, batches)
-    before, begin = _fetched(), time.perf_counter()
+    layout = draw_layout(gigabytes)
+    read = copying_reader(available_methods()[0][name].open(store, layout), layout)
+    requests = draw_requests(layout, single, seed, batches)
+    before, begin = _bytes_fetched(), time.perf_counter()
     for batch, layers, _ in requests:
         read(batch, layers)
     seconds = time.perf_counter() - begin
-    return Cold(seconds, sum(count for *_, count in requests), _fetched() - before)
+    return ColdRead(seconds, sum(count for *_, count in requests), _bytes_fetched() - before)
 
 
-def _in_fork(*task: object) -> Cold:
+def _in_fork(*task: object) -> ColdRead:
     """Call ``read_cold`` in a fork of a process that has imported everything and opened nothing."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__, *PACKAGES])
@@ -102,39 +94,6 @@ def _in_fork(*task: object) -> Cold:
         return pool.submit(read_cold, *task).result()  # type: ignore[arg-type]
 
 
-def _fetched() -> int:
+def _bytes_fetched() -> int:
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
-
-
-def drop(store: Path) -> None:
-    """Drop all files under a folder from the page cache, and see that they are gone."""
-    files = [file for file in store.rglob("*") if file.is_file()]
-    if not hasattr(os, "posix_fadvise"):
-        raise NotColdError("this system has no posix_fadvise")
-    for file in files:
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)  # what is not written yet cannot be dropped
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-    share = resident(files)
-    if share > LEAST:
-        raise NotColdError(f"{share:.0%} of the pages stay in the page cache of this file system")
-
-
-def resident(files: list[Path]) -> float:
-    """The share of the files' pages that are in the page cache (Linux)."""
-    here = pages = 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    for file in files:
-        if not file.stat().st_size:
-            continue
-        mapped = np.memmap(file, np.uint8, "r")
-        found = np.zeros(-(-mapped.size // os.sysconf("SC_PAGESIZE")), np.uint8)
-        where = ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(mapped.size)
-        if libc.mincore(*where, ctypes.c_void_p(found.ctypes.data)):
-            raise NotColdError(f"mincore says: {os.strerror(ctypes.get_errno())}")
-        here, pages = here + int((found & 1).sum()), pages + len(found)
-    return here / max(1, pages)

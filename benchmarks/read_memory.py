@@ -1,61 +1,65 @@
-"""What reading takes of memory, each way in a fresh process."""
+"""Measure the memory that reading needs, each method in a fresh process."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from mser.benchmarks.contenders import CONTENDERS, OURS, Contender
-from mser.benchmarks.peers_read import contenders
 from mser.benchmarks.processes import Result, growth, in_fresh_process, memory_now
-from mser.benchmarks.results import Plot, Rows, Table
-from mser.benchmarks.speeds import copies, one_layer
-from mser.benchmarks.synthetic import LAYERS, draw_utterances
+from mser.benchmarks.read_methods import METHODS, MSER, ReadMethod
+from mser.benchmarks.read_peers import available_methods
+from mser.benchmarks.read_speed import copying_reader, one_layer
+from mser.benchmarks.results import Plot, Rows, Table, one_line
+from mser.benchmarks.synthetic_features import LAYERS, draw_layout
 
-NOTE = """Growth of a fresh process since before it opened the store, looked at after each of
-{count} random utterances, of which one layer is read. *Private* (`RssAnon`) is what a process takes
-from the others. *Mapped* (`RssFile`) are pages of the page cache that it has looked at: they grow
-up to the size of what was read, are shared by all processes that read the store, and the kernel
-takes them back when memory is wanted. *Peak of both* is `VmHWM`; `ru_maxrss` starts on Linux at the
-peak of the process that started this one. A way's libraries are imported before, but what it
-imports later, on opening, counts."""
+NOTE = """Growth of the memory of a fresh process from before it opened the store, measured after
+each of {count} random utterances, of which one layer is read. *Private* memory (`RssAnon`) belongs
+to this process alone. *Mapped* memory (`RssFile`) are pages of the page cache that the process has
+touched: it grows up to the size of what was read, all processes that read the store share it, and
+the kernel frees it when it needs memory. *Peak RSS* is `VmHWM`, the peak of both together; on Linux
+`ru_maxrss` would include the peak of the parent process. Libraries are imported before the
+measurement; what a method imports later, when it opens the store, counts."""
 
 
 def read_many(name: str, store: Path, gigabytes: float, count: int) -> Result:
-    """Copy one layer each of ``count`` random utterances."""
-    made, rng = draw_utterances(gigabytes), np.random.default_rng(2)
-    contender = CONTENDERS.get(name) or contenders()[0][name]  # peers only where they are asked for
-    before = most = memory_now()
-    read = copies(contender.open(store, made), made)
+    """Copy one random layer of each of ``count`` random utterances; return the memory growth."""
+    layout, rng = draw_layout(gigabytes), np.random.default_rng(2)
+    method = METHODS.get(name) or available_methods()[0][name]  # import peers only if needed
+    before = peak = memory_now()
+    read = copying_reader(method.open(store, layout), layout)
     for _ in range(count):
-        read([int(rng.integers(len(made.ids)))], one_layer(int(rng.integers(LAYERS))))
+        read([int(rng.integers(len(layout.ids)))], one_layer(int(rng.integers(LAYERS))))
         now = memory_now()
-        most = {key: max(most[key], now[key]) for key in now}
-    return growth(before, most)
+        peak = {key: max(peak[key], now[key]) for key in now}
+    return growth(before, peak)
 
 
-def memory(folder: Path, entrants: Mapping[str, Contender], gigabytes: float, count: int) -> Table:
-    """Every way, on stores that are there."""
+def memory_by_method(
+    folder: Path, methods: Mapping[str, ReadMethod], gigabytes: float, count: int
+) -> Table:
+    """Measure every method, on stores that have been written before."""
     rows: Rows = {
-        name: in_fresh_process(read_many, name, folder / one.store, gigabytes, count)
-        for name, one in entrants.items()
+        name: in_fresh_process(read_many, name, folder / method.store, gigabytes, count)
+        for name, method in methods.items()
     }
-    return Table("memory: all ways (synthetic)", rows, _note(count), Plot("private MB", log=True))
+    plot = Plot("private MB", log=True)
+    return Table("memory: all methods (synthetic)", rows, _note(count), plot)
 
 
 def memory_by_size(folder: Path, gigabytes: float, count: int) -> Table:
-    """Ours, on ever larger stores."""
+    """Measure mser on stores of three sizes."""
     rows: Rows = {}
-    for name in (OURS, "mser, HDF5, 32 at once"):
+    for name in (MSER, "mser, HDF5, 32 at once"):
         for size in (gigabytes / 4, gigabytes, 2 * gigabytes):
-            store, made = folder / f"{CONTENDERS[name].store}-{size}", draw_utterances(size)
+            store, layout = folder / f"{METHODS[name].store}-{size}", draw_layout(size)
             store.mkdir()
-            CONTENDERS[name].write(store, made)
-            found = in_fresh_process(read_many, name, store, size, count)
+            METHODS[name].write(store, layout)
+            memory = in_fresh_process(read_many, name, store, size, count)
             kind = name.rpartition(",")[0]
-            rows[f"{kind}, {size:.2g} GB"] = {"utterances in it": len(made.ids), **found}
-    return Table("memory: ever larger stores (synthetic)", rows, _note(count), Plot("private MB"))
+            rows[f"{kind}, {size:.2g} GB"] = {"utterances in the store": len(layout.ids), **memory}
+    title = "memory: by size of the store (synthetic)"
+    return Table(title, rows, _note(count), Plot("private MB"))
 
 
 def _note(count: int) -> str:
-    return " ".join(NOTE.format(count=count).split())
+    return one_line(NOTE.format(count=count))

@@ -1,6 +1,6 @@
-"""How long a command takes before it does anything, beside what it need not import for that.
+"""How long a command takes to start, compared with imports that it does not need for that.
 
-Each is a fresh process, with all bytecode and libraries in the page cache.
+Each measurement is a new process, with all bytecode and libraries in the page cache.
 
 Run it with ``python benchmarks/start.py`` or ``python -m mser.benchmarks.start``.
 """
@@ -9,7 +9,17 @@ import subprocess
 import sys
 import time
 
-from mser.benchmarks.results import Asked, Found, Plot, Rows, Table, main, quartiles, ratios, turns
+from mser.benchmarks.results import (
+    Measurement,
+    Plot,
+    Rows,
+    RunOptions,
+    Table,
+    main,
+    quartiles,
+    ratios,
+    shuffled_turns,
+)
 
 MSER = "from mser.cli import main; main()"
 PYTHON, HELP = "Python alone", "mser --help"
@@ -18,7 +28,7 @@ COMMANDS = {
     HELP: [MSER, "--help"],
     "mser extract --help": [MSER, "extract", "--help"],
     "mser train-head --help": [MSER, "train-head", "--help"],
-    "mser cache ls, of a cache that is not there": [MSER, "cache", "ls", "--cache", "/nowhere"],
+    "mser cache ls, of a cache that does not exist": [MSER, "cache", "ls", "--cache", "/nowhere"],
     "import mser": ["import mser"],
     "import torch": ["import torch"],
     "import torch, transformers": ["import torch, transformers"],
@@ -27,28 +37,29 @@ COMMANDS = {
     ],
 }
 NOTE = (
-    "Seconds of a whole process, from its start to its end. An extraction and a training import "
-    "PyTorch, transformers and Dask once they know that they will be needed."
+    "Seconds from the start of a process to its end. `mser extract` and `mser train-head` import "
+    "PyTorch, transformers and Dask only when they have work to do."
 )
 
 
 def seconds(command: list[str]) -> float:
+    """Run Python with these arguments; return the seconds of the whole process."""
     begin = time.perf_counter()
     subprocess.run([sys.executable, "-c", *command], check=False, capture_output=True)
     return time.perf_counter() - begin
 
 
-def measure(asked: Asked) -> Found:
+def measure(options: RunOptions) -> Measurement:
     for command in COMMANDS.values():
-        seconds(command)  # which fills the page cache
-    took: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _, name in turns([*COMMANDS], asked.rounds):
-        took[name].append(seconds(COMMANDS[name]))
+        seconds(command)  # fills the page cache
+    measured: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    for _, name in shuffled_turns([*COMMANDS], options.rounds):
+        measured[name].append(seconds(COMMANDS[name]))
     rows: Rows = {
-        name: {"seconds": quartiles(values), f"× {HELP}": ratios(values, took[HELP])}
-        for name, values in took.items()
+        name: {"seconds": quartiles(values), f"seconds ÷ {HELP}": ratios(values, measured[HELP])}
+        for name, values in measured.items()
     }
-    return Found([Table("start of a process", rows, NOTE, Plot("seconds"))], {})
+    return Measurement([Table("start of a process", rows, NOTE, Plot("seconds"))], {})
 
 
 if __name__ == "__main__":

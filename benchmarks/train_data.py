@@ -1,8 +1,8 @@
-"""**Synthetic** examples to train on: random hidden states of two modalities, and random labels.
+"""**Synthetic** training examples: random hidden states of two modalities, and random labels.
 
-Speech is wav2vec2-base's (768 wide, 50 frames a second), text is BERT-base's (768 wide, 1 to 30
-tokens), both float16 as they are cached by default. A head learns nothing from them; what is said
-changes no speed, but for the lengths, which are those of a corpus.
+Speech has the shape of wav2vec2-base (768 wide, 50 frames per second), text that of BERT-base (768
+wide, 1 to 30 tokens), both float16, the default of the cache. A head cannot learn anything from
+them. The content changes no speed; the lengths do, and they are drawn as in a real corpus.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mser.benchmarks.synthetic import (
+from mser.benchmarks.synthetic_features import (
     DATASET,
     DIM,
     DTYPE,
-    FRAMES_A_SECOND,
+    FRAMES_PER_SECOND,
     SHARD_BYTES,
     features,
     make_entry,
@@ -29,7 +29,7 @@ LONGEST_TEXT = 30  # tokens
 
 
 class Lengths(NamedTuple):
-    """Durations in seconds: log-normal about a median, cut at both ends."""
+    """Durations in seconds, drawn from a log-normal distribution and clipped at both ends."""
 
     median: float
     sigma: float
@@ -37,42 +37,44 @@ class Lengths(NamedTuple):
     longest: float
 
 
-MELD = Lengths(2.5, 0.6, 0.5, 15)  # 3 s in the mean
-IEMOCAP = Lengths(3.65, 0.65, 0.6, 34)  # 4.5 s in the mean
+MELD = Lengths(2.5, 0.6, 0.5, 15)  # mean 3 s
+IEMOCAP = Lengths(3.65, 0.65, 0.6, 34)  # mean 4.5 s
 
 
-def make_examples(root: Path, count: int, like: Lengths, layers: int) -> Examples:
-    """Fill a cache with so many utterances of both modalities, of so many layers each."""
+def make_examples(root: Path, count: int, distribution: Lengths, layers: int) -> Examples:
+    """Fill a cache with ``count`` utterances of both modalities, with so many layers each."""
     rng = np.random.default_rng(0)
     seconds = np.clip(
-        rng.lognormal(np.log(like.median), like.sigma, count), like.shortest, like.longest
+        rng.lognormal(np.log(distribution.median), distribution.sigma, count),
+        distribution.shortest,
+        distribution.longest,
     )
     tokens = np.clip(2 + 2.5 * seconds, 1, LONGEST_TEXT)
     utterances = [
-        Utterance(f"train/utt{at}", None, None, label, None, None, None, None, "train")
-        for at, label in enumerate(rng.choice(CLASSES, count).tolist())
+        Utterance(f"train/utt{number}", None, None, label, None, None, None, None, "train")
+        for number, label in enumerate(rng.choice(CLASSES, count).tolist())
     ]
-    lengths = {"speech": seconds * FRAMES_A_SECOND, "text": tokens}
-    ids = [one.id for one in utterances]
+    lengths = {"speech": seconds * FRAMES_PER_SECOND, "text": tokens}
+    ids = [utterance.id for utterance in utterances]
     entries = {
         modality: make_entry(
-            root, _shards(ids, found.astype(int).tolist(), layers), layers, modality=modality
+            root, _shards(ids, frames.astype(int).tolist(), layers), layers, modality=modality
         )
-        for modality, found in lengths.items()
+        for modality, frames in lengths.items()
     }
     corpus = Corpus(DATASET, utterances, CLASSES, "official")
     return Examples(corpus, entries, tuple(utterances), {}, {})
 
 
 def _shards(ids: list[str], lengths: list[int], layers: int) -> Iterator[list[UtteranceFeatures]]:
-    """Shards of utterances that are pieces of one block of numbers: drawing more takes minutes."""
+    """Yield shards of utterances cut from one random block: drawing each would take minutes."""
     rng = np.random.default_rng(1)
     block = rng.standard_normal((layers, 4 * max(lengths), DIM), "float32").astype(DTYPE)
     shard: list[UtteranceFeatures] = []
     for id, length in zip(ids, lengths, strict=True):
         start = int(rng.integers(block.shape[1] - length))
         shard.append(features(id, block[:, start : start + length]))
-        if sum(one.hidden_states.nbytes for one in shard) >= SHARD_BYTES:
+        if sum(utterance.hidden_states.nbytes for utterance in shard) >= SHARD_BYTES:
             yield shard
             shard = []
     if shard:

@@ -1,4 +1,4 @@
-"""An epoch of training, taken by mser's trainer or by a loop by hand, on batches from anywhere."""
+"""An epoch of training by mser's trainer or by a bare loop, with batches from any source."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -20,13 +20,13 @@ from mser.pipeline.train.trainer import Trainer
 
 SEED = 0
 Count = TypeVar("Count", int, Tensor)
-HOP, WINDOW = 320, 400  # samples at 16 kHz of which wav2vec2-base makes a frame
+HOP, WINDOW = 320, 400  # samples at 16 kHz: the step and the length of wav2vec2-base's frames
 
 
 class Training:
-    """A head that was just begun, always with the same weights, and epochs of its training.
+    """A new head, always with the same initial weights, and its training.
 
-    An epoch has the same batches each time, of ``utterances`` or else of all there are.
+    Every epoch has the same batches, of the given ``utterances`` or of all.
     """
 
     def __init__(self, settings: TrainSettings, examples: Examples, device: torch.device) -> None:
@@ -44,30 +44,35 @@ class Training:
         """The layers that the head reads."""
         return self.state.head.layers
 
-    def plan(self, utterances: Sequence[Utterance] | None = None) -> BatchSampler:
-        among = self.examples.utterances if utterances is None else utterances
-        return BatchSampler(among, self.settings.batch_size, self.examples.length)
+    def sampler(self, utterances: Sequence[Utterance] | None = None) -> BatchSampler:
+        """Return the sampler of the batches."""
+        sampled = self.examples.utterances if utterances is None else utterances
+        return BatchSampler(sampled, self.settings.batch_size, self.examples.length)
 
     def batches(
         self, features: FeatureLoader, utterances: Sequence[Utterance] | None = None
     ) -> list[Batch]:
-        """Those of an epoch, all in memory, padded."""
-        plan = self.plan(utterances)
-        return list(features.batches(plan, plan.order(self.state.order.manual_seed(SEED))))
+        """Return all padded batches of an epoch, in memory."""
+        sampler = self.sampler(utterances)
+        order = sampler.order(self.state.order.manual_seed(SEED))
+        return list(features.batches(sampler, order))
 
     def epoch(
         self, features: FeatureLoader, utterances: Sequence[Utterance] | None = None
     ) -> float:
-        """An epoch as mser trains it, without what it scores afterwards; return the mean loss."""
+        """Train an epoch with mser's trainer, without scoring; return the mean loss."""
         torch.manual_seed(SEED)
         self.state.order.manual_seed(SEED)
         trainer = Trainer(
             lambda: self.state.head, lambda layers: features, self.settings, self.device
         )
-        return trainer.epoch(self.state, features, self.plan(utterances), 1)["loss"]
+        return trainer.epoch(self.state, features, self.sampler(utterances), 1)["loss"]
 
-    def epoch_by_hand(self, batches: Sequence[Batch]) -> float:
-        """The same steps in a bare loop over batches that are there: the least it can take."""
+    def bare_epoch(self, batches: Sequence[Batch]) -> float:
+        """Train the same steps in a bare loop over batches in memory: the shortest possible time.
+
+        Returns the mean loss.
+        """
         torch.manual_seed(SEED)
         head, optimizer = self.state.head.train(), self.state.optimizer
         total, count = torch.zeros((), device=self.device), 0
@@ -82,24 +87,24 @@ class Training:
 
 
 def _losses(head: Head, batch: Batch) -> Iterator[Tensor]:
-    """The loss of each turn, each computed when the one before has moved the weights."""
+    """Yield the loss of each turn; each is computed after the step of the turn before."""
     for turn in head.turns() or (None,):
-        more = {} if turn is None else {"turn": turn}
-        loss = head(batch.features, batch.lengths, batch.labels, **more).loss
+        keywords = {} if turn is None else {"turn": turn}
+        loss = head(batch.features, batch.lengths, batch.labels, **keywords).loss
         assert loss is not None
         yield loss
 
 
-class InTheLoop(FeatureLoader):
-    """Batches of features that frozen encoders of base size, with random weights, make each time.
+class EncodersInLoop(FeatureLoader):
+    """Batches whose features are computed anew by frozen encoders of base size, random weights.
 
-    Waves and token ids lie in memory; nothing is decoded or tokenised. A batch is padded, with its
-    masks, and has the lengths that the cached features have. All hidden states come out of the
-    encoders, as for any head that reads several layers.
+    Waves and token ids are in memory; nothing is decoded or tokenised. A batch is padded, with its
+    masks, and has the lengths of the cached features. The encoders return all hidden states, as
+    for any head that reads several layers.
     """
 
     def __init__(self, examples: Examples, layers: LayerPositions, device: torch.device) -> None:
-        # Seconds to import, and of no use to who only trains.
+        # The import takes seconds, and the other trainings do not need it.
         from transformers import (  # noqa: PLC0415
             BertConfig,
             BertModel,
@@ -114,7 +119,7 @@ class InTheLoop(FeatureLoader):
         longest = max(map(examples.entries["speech"].length, examples.entries["speech"].ids))
         rng = np.random.default_rng(SEED)
         self.wave = torch.from_numpy(rng.standard_normal(_samples(longest), "float32"))
-        self.words = torch.from_numpy(rng.integers(1000, 30_000, 512))
+        self.tokens = torch.from_numpy(rng.integers(1000, 30_000, 512))
 
     def batches(
         self,
@@ -122,35 +127,36 @@ class InTheLoop(FeatureLoader):
         order: Iterable[Sequence[Utterance]],
         missing: Collection[str] = (),
     ) -> Iterator[Batch]:
+        """Yield the batches of an epoch."""
         classes = self.examples.corpus.classes
-        for part in order:
+        for utterances in order:
             frames, tokens = (
-                torch.tensor([entry.length(one.id) for one in part])
+                torch.tensor([entry.length(utterance.id) for utterance in utterances])
                 for entry in (self.examples.entries["speech"], self.examples.entries["text"])
             )
             features = {
-                "speech": self._hidden("speech", self.speech, self.wave, _samples(frames)),
-                "text": self._hidden("text", self.text, self.words, tokens),
+                "speech": self._encode("speech", self.speech, self.wave, _samples(frames)),
+                "text": self._encode("text", self.text, self.tokens, tokens),
             }
-            labels = torch.tensor([classes.index(str(one.label)) for one in part])
+            labels = torch.tensor([classes.index(str(utterance.label)) for utterance in utterances])
             lengths = {"speech": frames, "text": tokens}
             yield Batch(features, lengths, labels.to(self.device), None)
 
-    def _hidden(self, modality: str, encoder: Any, source: Tensor, lengths: Tensor) -> Tensor:
-        """Encode the first ``lengths`` of ``source``; (batch, layers, frames, dim)."""
+    def _encode(self, modality: str, encoder: Any, source: Tensor, lengths: Tensor) -> Tensor:
+        """Encode the first ``lengths`` of ``source``; return (batch, layers, frames, dim)."""
         longest = int(lengths.max())
         mask = torch.arange(longest) < lengths[:, None]
         inputs, mask = (source[:longest] * mask).to(self.device), mask.long().to(self.device)
-        # Nobody asks that encoders in the loop be deterministic, which might cost them time.
-        asked = torch.are_deterministic_algorithms_enabled()
+        # Encoders in the loop need not be deterministic, which could make them slower.
+        deterministic = torch.are_deterministic_algorithms_enabled()
         torch.use_deterministic_algorithms(False)
         with torch.no_grad():
-            found = encoder(inputs, attention_mask=mask, output_hidden_states=True).hidden_states
-            hidden = torch.stack([found[layer] for layer in self.layers[modality]], dim=1)
-        torch.use_deterministic_algorithms(asked)
+            states = encoder(inputs, attention_mask=mask, output_hidden_states=True).hidden_states
+            hidden = torch.stack([states[layer] for layer in self.layers[modality]], dim=1)
+        torch.use_deterministic_algorithms(deterministic)
         return hidden
 
 
 def _samples(frames: Count) -> Count:
-    """So many samples of which wav2vec2-base makes so many frames."""
+    """Return the number of samples from which wav2vec2-base makes this number of frames."""
     return HOP * (frames - 1) + WINDOW

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mser.benchmarks.read_cold import NotColdError, drop, resident
 from mser.cache import CacheError, FeatureCache
 from mser.tests.support.cache_entries import (
     DIM,
@@ -28,6 +27,7 @@ from mser.tests.support.cache_entries import (
     path_of,
     same_bits,
 )
+from mser.tests.support.page_cache import StillCachedError, cached_share, drop_from_page_cache
 
 # What comes back ----------------------------------------------------------------------------------
 
@@ -161,14 +161,14 @@ def test_what_is_read_is_fetched_before_it_is_touched_and_nothing_else(store: st
         entry.read(["other"], [2])  # opens the shard
         os.sync()
         try:
-            drop(shards)
-        except NotColdError as error:
+            drop_from_page_cache(shards)
+        except StillCachedError as error:
             pytest.skip(str(error))
         (states,) = entry.read(["one"], [layer])
         files = [file for file in shards.rglob("*") if file.is_file()]
         wanted = states.nbytes / sum(file.stat().st_size for file in files)
         until = time.monotonic() + 30
-        while resident(files) < wanted and time.monotonic() < until:
+        while cached_share(files) < wanted and time.monotonic() < until:
             time.sleep(0.01)
-        assert wanted <= resident(files) < 1.1 * wanted
+        assert wanted <= cached_share(files) < 1.1 * wanted
         assert same_bits(states, one[[layer]])

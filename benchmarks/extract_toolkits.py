@@ -1,7 +1,7 @@
-"""How each toolkit makes hidden states of a batch: its own code, by its own defaults.
+"""Functions that compute hidden states of a batch with each toolkit, with its own defaults.
 
-What a toolkit does to the wave, such as normalising it or not, alone or with its padding, is part
-of its way and stays as it is. All return all hidden states, and none keeps gradients.
+How a toolkit prepares the wave, for example whether it normalises it with or without the padding,
+is part of what is measured and is not changed. All return all hidden states and keep no gradients.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,57 +12,57 @@ import torch
 from torch import Tensor
 from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
-RATE = 16_000
+RATE = 16_000  # samples per second
 
-Encode = Callable[[Sequence[Any]], Sequence[Tensor]]  # of each layer (batch, frames, dim)
+Encode = Callable[[Sequence[Any]], Sequence[Tensor]]  # one (batch, frames, dim) per layer
 
 
 def transformers_speech(folder: Path, device: str) -> Encode:
-    """Run the loop that most scripts have; more than one utterance are padded, with their masks."""
+    """Encode as most scripts do; two or more utterances are padded, with the attention mask."""
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     model = _model(folder, device)
 
     def encode(waves: Sequence[Any]) -> Sequence[Tensor]:
-        pads = {"padding": True, "return_attention_mask": True} if len(waves) > 1 else {}
-        inputs = extractor(list(waves), sampling_rate=RATE, return_tensors="pt", **pads)
+        padding = {"padding": True, "return_attention_mask": True} if len(waves) > 1 else {}
+        inputs = extractor(list(waves), sampling_rate=RATE, return_tensors="pt", **padding)
         with torch.inference_mode():
-            found = model(**inputs.to(device), output_hidden_states=True)
-        return found.hidden_states  # type: ignore[no-any-return]
+            output = model(**inputs.to(device), output_hidden_states=True)
+        return output.hidden_states  # type: ignore[no-any-return]
 
     return encode
 
 
 def transformers_text(folder: Path, device: str) -> Encode:
-    """Do the same for texts."""
+    """Encode texts as most scripts do; two or more texts are padded, with the attention mask."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = _model(folder, device)
 
     def encode(texts: Sequence[str]) -> Sequence[Tensor]:
         inputs = tokenizer(list(texts), return_tensors="pt", padding=len(texts) > 1)
         with torch.inference_mode():
-            found = model(**inputs.to(device), output_hidden_states=True)
-        return found.hidden_states  # type: ignore[no-any-return]
+            output = model(**inputs.to(device), output_hidden_states=True)
+        return output.hidden_states  # type: ignore[no-any-return]
 
     return encode
 
 
 def s3prl_speech(folder: Path, device: str) -> Encode:
-    """Call s3prl's upstream of transformers' wav2vec2; ``s3prl.hub`` would only look it up."""
-    from s3prl.upstream.hf_wav2vec2.expert import UpstreamExpert  # noqa: PLC0415 -- may be absent
+    """Encode with s3prl's wrapper of wav2vec2, which ``s3prl.hub`` would only look up."""
+    from s3prl.upstream.hf_wav2vec2.expert import UpstreamExpert  # noqa: PLC0415 -- optional
 
     upstream = UpstreamExpert(str(folder)).eval().to(device)
 
     def encode(waves: Sequence[Any]) -> Sequence[Tensor]:
         with torch.no_grad():
-            found = upstream([torch.from_numpy(wave).to(device) for wave in waves])
-        return found["hidden_states"]  # type: ignore[no-any-return]
+            output = upstream([torch.from_numpy(wave).to(device) for wave in waves])
+        return output["hidden_states"]  # type: ignore[no-any-return]
 
     return encode
 
 
 def speechbrain_speech(folder: Path, device: str) -> Encode:
-    """Call SpeechBrain's wrapper with its own batches: padded, with relative lengths."""
-    from speechbrain.integrations.huggingface.wav2vec2 import (  # noqa: PLC0415 -- may be absent
+    """Encode with SpeechBrain's wrapper and its own batches: padded, with relative lengths."""
+    from speechbrain.integrations.huggingface.wav2vec2 import (  # noqa: PLC0415 -- optional
         Wav2Vec2,
     )
     from speechbrain.utils.data_utils import batch_pad_right  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""A fresh process that stays, with an object in it: what it has loaded need not be loaded again."""
+"""A process that keeps an object between calls, so that models are loaded once."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -7,28 +7,29 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-_here: list[Any] = []  # in the process: its object
+_kept: list[Any] = []  # in the process: its object
 
 
-class Held:
-    """The process, in which ``make`` is called with ``arguments`` at once, side by side with ours.
+class PersistentProcess:
+    """A new process that calls ``make`` with ``arguments`` and keeps the object it returns.
 
-    ``environment`` is set for it alone: some of it is read only when a process starts.
+    The process starts at once, and this process does not wait for it. ``environment`` is set in
+    the new process alone, before it starts: some variables are read only then.
     """
 
     def __init__(
         self, make: Callable[..., Any], *arguments: Any, environment: Mapping[str, str] = {}
     ) -> None:
         self.pool = ProcessPoolExecutor(1, get_context("spawn"))
-        with _set(environment):
+        with _environment(environment):
             self.made: Future[None] = self.pool.submit(_make, make, arguments)
 
-    def begin(self, method: str, *arguments: Any) -> Future[Any]:
-        """Call a method of the object; a failure of ``make`` is raised here."""
+    def call(self, method: str, *arguments: Any) -> Future[Any]:
+        """Call a method of the object; an error of ``make`` is raised here."""
         self.made.result()
         return self.pool.submit(_call, method, arguments)
 
-    def __enter__(self) -> "Held":
+    def __enter__(self) -> "PersistentProcess":
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -37,23 +38,23 @@ class Held:
 
 
 def _make(make: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
-    _here.append(make(*arguments))
+    _kept.append(make(*arguments))
 
 
 def _close() -> None:
-    for one in _here:
-        if hasattr(one, "close"):
-            one.close()
+    for kept in _kept:
+        if hasattr(kept, "close"):
+            kept.close()
 
 
 def _call(method: str, arguments: tuple[Any, ...]) -> Any:
-    return getattr(_here[0], method)(*arguments)
+    return getattr(_kept[0], method)(*arguments)
 
 
 @contextmanager
-def _set(environment: Mapping[str, str]) -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     before = dict(os.environ)
-    os.environ.update(environment)
+    os.environ.update(variables)
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""A **synthetic** corpus in the format and with the lengths of MELD's clips, for measuring only.
+"""A **synthetic** corpus in the format and with the lengths of MELD's clips, to measure speed.
 
-The sound is noise and the texts are random words: what is said changes no speed.
+The sound is noise and the texts are random words: the content does not change any speed.
 """
 
 import csv
@@ -11,11 +11,12 @@ import numpy as np
 
 from mser.pipeline.corpora.synthetic import SENTENCE_WORDS
 
-RATE, AT_ONCE = 48_000, 1024
+RATE = 48_000  # samples per second
+FRAME_SAMPLES = 1024  # per AAC frame
 
 
 def make_corpus(folder: Path, minutes: float) -> Path:
-    """Make mp4 files (AAC, 48 kHz, stereo) of 0.5 to 15 s, 3 s in the mean; return the manifest."""
+    """Make mp4 files (AAC, 48 kHz, stereo) of 0.5 to 15 s, 3 s on average; return the manifest."""
     rng = np.random.default_rng(0)
     words = sorted(SENTENCE_WORDS)
     rows = [("id", "audio", "text")]
@@ -34,11 +35,11 @@ def make_corpus(folder: Path, minutes: float) -> Path:
 
 
 def write_clip(path: Path, samples: np.ndarray) -> None:
-    """Write (2, samples) as AAC."""
+    """Write samples, (2, samples), as AAC in an mp4 file."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=RATE, layout="stereo")
-        for start in range(0, samples.shape[1], AT_ONCE):
-            part = np.ascontiguousarray(samples[:, start : start + AT_ONCE], dtype=np.float32)
+        for start in range(0, samples.shape[1], FRAME_SAMPLES):
+            part = np.ascontiguousarray(samples[:, start : start + FRAME_SAMPLES], dtype=np.float32)
             frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="stereo")
             frame.sample_rate, frame.pts = RATE, start
             container.mux(stream.encode(frame))

@@ -1,6 +1,6 @@
 """Synthetic features: random numbers in the shape of wav2vec2-base, utterances as long as MELD's.
 
-They are drawn from fixed seeds, so that two entries of one size hold the same.
+They are drawn from fixed seeds, so two entries of one size hold the same numbers.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 from mser.cache import Entry, EntrySpec, FeatureCache, UtteranceFeatures
 
 DATASET, DTYPE = "synthetic-features", "float16"
-LAYERS, DIM, FRAMES_A_SECOND = 13, 768, 50
+LAYERS, DIM, FRAMES_PER_SECOND = 13, 768, 50
 FRAME_BYTES = 2 * DIM  # of one layer
 LONGEST = 15  # seconds
 SHARD_BYTES = 64 * 2**20
@@ -23,37 +23,41 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Utterances:
-    """Made-up utterances, and where each lies: ``frames`` from ``starts`` on in ``shards``."""
+class UtteranceLayout:
+    """The ids and lengths of synthetic utterances, and where each lies in the shards."""
 
     ids: list[str]
+    """One id per utterance."""
     frames: list[int]
+    """The number of frames of each utterance."""
     shards: list[int]
+    """The number of the shard that holds the utterance, from 0."""
     starts: list[int]
+    """The utterance's first frame within its shard."""
 
 
-def draw_utterances(gigabytes: float) -> Utterances:
-    """Utterances of 0.5 to 15 s, 3 s in the mean, until they are as many bytes as wanted."""
+def draw_layout(gigabytes: float) -> UtteranceLayout:
+    """Draw utterances of 0.5 to 15 s, 3 s on average, until they fill so many gigabytes."""
     rng = np.random.default_rng(0)
-    made = Utterances([], [], [], [])
+    layout = UtteranceLayout([], [], [], [])
     shard = start = 0
-    while sum(made.frames) * LAYERS * FRAME_BYTES < gigabytes * 1e9:
+    while sum(layout.frames) * LAYERS * FRAME_BYTES < gigabytes * 1e9:
         seconds = np.clip(rng.lognormal(np.log(2.5), 0.6), 0.5, LONGEST)
-        made.ids.append(f"train/dia{len(made.ids) // 10}_utt{len(made.ids) % 10}")
-        made.frames.append(int(seconds * FRAMES_A_SECOND))
-        made.shards.append(shard)
-        made.starts.append(start)
-        start += made.frames[-1]
+        layout.ids.append(f"train/dia{len(layout.ids) // 10}_utt{len(layout.ids) % 10}")
+        layout.frames.append(int(seconds * FRAMES_PER_SECOND))
+        layout.shards.append(shard)
+        layout.starts.append(start)
+        start += layout.frames[-1]
         if start * LAYERS * FRAME_BYTES >= SHARD_BYTES:
             shard, start = shard + 1, 0
-    return made
+    return layout
 
 
-def draw_shards(made: Utterances) -> Iterator[list[UtteranceFeatures]]:
-    """The features of the utterances, shard by shard, the same each time."""
+def draw_shards(layout: UtteranceLayout) -> Iterator[list[UtteranceFeatures]]:
+    """Yield the features of the utterances, shard by shard, the same numbers on every call."""
     rng = np.random.default_rng(1)
     shard: list[UtteranceFeatures] = []
-    for id, frames, start in zip(made.ids, made.frames, made.starts, strict=True):
+    for id, frames, start in zip(layout.ids, layout.frames, layout.starts, strict=True):
         if shard and not start:
             yield shard
             shard = []
@@ -62,6 +66,7 @@ def draw_shards(made: Utterances) -> Iterator[list[UtteranceFeatures]]:
 
 
 def features(id: str, states: Array) -> UtteranceFeatures:
+    """Return hidden states, (layers, frames, dim), as float16 with a made-up content hash."""
     return UtteranceFeatures(id, hashlib.sha256(id.encode()).hexdigest(), states.astype(DTYPE))
 
 
@@ -73,6 +78,7 @@ def make_entry(
     modality: str = "speech",
     **how: str,
 ) -> Entry:
+    """Write and open an entry; ``how`` are the writer's options ``store`` and ``compression``."""
     spec = EntrySpec(DATASET, modality, "random", {"seed": 1}, tuple(range(layers)), dim, DTYPE)
     writer = FeatureCache(root).writer(spec, {"made by": "benchmarks/read.py"}, **how)
     for number, shard in enumerate(shards):
@@ -82,11 +88,11 @@ def make_entry(
 
 
 def tiny_shards(count: int) -> Iterator[list[UtteranceFeatures]]:
-    """Utterances of 2 layers, 8 wide, and 1 to 3 frames, 50,000 in a shard."""
+    """Yield ``count`` utterances of 2 layers, 8 wide, 1 to 3 frames; 50,000 in each shard."""
     rng = np.random.default_rng(3)
     for start in range(0, count, 50_000):
         states = rng.standard_normal((2, 3 * 50_000, 8), "float32").astype(DTYPE)
         yield [
-            features(f"train/utt{at}", states[:, 3 * (at - start) :][:, : 1 + at % 3])
-            for at in range(start, min(start + 50_000, count))
+            features(f"train/utt{number}", states[:, 3 * (number - start) :][:, : 1 + number % 3])
+            for number in range(start, min(start + 50_000, count))
         ]

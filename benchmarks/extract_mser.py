@@ -1,4 +1,4 @@
-"""mser's own extraction, from clips to committed shards: at workers that wait, and as typed."""
+"""mser's own extraction, from clips to committed shards: with running workers, or as a command."""
 
 import shutil
 import subprocess
@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mser.benchmarks.forward_passes import Job
 from mser.benchmarks.frame_errors import States, frame_errors
-from mser.benchmarks.passes import Job
 from mser.cache import FeatureCache
 from mser.pipeline.compute import local_cluster, visible_gpus
 from mser.pipeline.compute.device import cores
@@ -24,27 +24,29 @@ from mser.pipeline.extract.crew import default_workers, threads_of
 NAME = "measured"
 
 
-class Extraction:
-    """Dask workers as ``mser extract`` starts them, which stay and have loaded the encoders."""
+class WarmExtraction:
+    """Dask workers as ``mser extract`` starts them; they stay, with the encoders loaded."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.open = job, ExitStack()
+        self.job, self.resources = job, ExitStack()
         device = torch.device(job.device)
         gpus = visible_gpus() if device.type == "cuda" else []
         workers = default_workers(device)
         threads = threads_of(device, max(1, cores() // workers))
-        cluster = self.open.enter_context(local_cluster(workers, threads, gpus))
+        cluster = self.resources.enter_context(local_cluster(workers, threads, gpus))
         self.address = cluster.client.scheduler.address
 
     def close(self) -> None:
-        self.open.close()
+        """Stop the workers."""
+        self.resources.close()
 
     def seconds(self, modalities: Sequence[str], dtype: str) -> float:
+        """Extract into a new cache; return the time."""
         with tempfile.TemporaryDirectory(dir=self.job.work) as cache:
             return self._extract(Path(cache), modalities, dtype)
 
     def errors(self, modalities: Sequence[str], dtype: str) -> dict[str, States]:
-        """The error of every frame of every layer of every utterance, by modality."""
+        """Return, by modality, the error of every frame of every layer of every utterance."""
         with tempfile.TemporaryDirectory(dir=self.job.work) as cache:
             self._extract(Path(cache), modalities, dtype)
             return stored_errors(self.job, Path(cache), modalities)
@@ -65,31 +67,34 @@ class Extraction:
         started = time.perf_counter()
         summary = extract(settings)
         spent = time.perf_counter() - started
-        assert all(one.new for one in summary.modalities)
+        assert all(modality.new for modality in summary.modalities)
         return spent
 
 
 def stored_errors(job: Job, cache: Path, modalities: Sequence[str]) -> dict[str, States]:
-    """The errors of what lies in a cache, which must have every utterance and no frame more."""
-    found = {}
+    """Return the errors of the features in a cache, by modality.
+
+    The cache must hold every utterance with exactly the frames of the reference.
+    """
+    errors = {}
     for modality in modalities:
         entry = FeatureCache(cache).open(NAME, modality=modality)
-        paths = job.right(modality, "").parent.glob("*.npy")
-        right = {path.stem: np.load(path) for path in paths}
-        assert set(entry.ids) == set(right)
-        pairs = [(entry[id], states) for id, states in right.items()]
-        assert all(states.shape == its.shape for states, its in pairs)
-        found[modality] = np.concatenate([frame_errors(*pair) for pair in pairs])
-    return found
+        paths = job.reference(modality, "").parent.glob("*.npy")
+        references = {path.stem: np.load(path) for path in paths}
+        assert set(entry.ids) == set(references)
+        pairs = [(entry[id], reference) for id, reference in references.items()]
+        assert all(states.shape == reference.shape for states, reference in pairs)
+        errors[modality] = np.concatenate([frame_errors(*pair) for pair in pairs])
+    return errors
 
 
-def as_typed(job: Job, cache: Path, modalities: Sequence[str]) -> float:
-    """Seconds of the plain command, with the start of Python and of the workers, and all imports.
+def command_seconds(job: Job, cache: Path, modalities: Sequence[str]) -> float:
+    """Run ``mser extract`` into an empty cache; return the seconds of the whole command.
 
-    The cache is made anew.
+    The time includes the start of Python and of the workers, and all imports.
     """
     shutil.rmtree(cache, ignore_errors=True)
-    names = {f"--{one}-encoder": str(job.encoders[one]) for one in modalities}
+    encoders = {f"--{modality}-encoder": str(job.encoders[modality]) for modality in modalities}
     options: dict[str, Any] = {
         "--dataset": "manifest",
         "--manifest": job.manifest,
@@ -97,10 +102,10 @@ def as_typed(job: Job, cache: Path, modalities: Sequence[str]) -> float:
         "--cache": cache,
         "--modalities": ",".join(modalities),
         "--device": job.device,
-        **names,
+        **encoders,
     }
     command = [sys.executable, "-c", "from mser.cli import main; main()", "extract"]
-    words = [str(word) for option in options.items() for word in option]
+    arguments = [str(argument) for option in options.items() for argument in option]
     started = time.perf_counter()
-    subprocess.run([*command, *words], check=True, capture_output=True)
+    subprocess.run([*command, *arguments], check=True, capture_output=True)
     return time.perf_counter() - started
