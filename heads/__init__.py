@@ -1,6 +1,7 @@
 """Heads: small networks that classify emotions from cached hidden states of frozen encoders.
 
-A head imports nothing but torch: it takes padded tensors and lengths, wherever they come from.
+The heads import only torch. A head takes padded tensors and their lengths, and returns logits and
+losses; it does not depend on the cache or on training.
 """
 
 from .dialogues import Dialogues

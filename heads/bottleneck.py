@@ -1,14 +1,15 @@
-"""``bottleneck``: bottleneck fusion alone, without a hierarchy and without losses of a modality.
+"""``bottleneck``: bottleneck fusion without a hierarchy and without losses of single modalities.
 
-After MBT (Nagrani et al., NeurIPS 2021), whose blocks come after those of two trained encoders;
-here frozen encoders take their place. What stands around the blocks is an INTERPRETATION:
+After MBT (Nagrani et al., NeurIPS 2021). MBT puts its fusion blocks after the blocks of two trained
+encoders; here the encoders are frozen. The layers before and after the blocks are an
+INTERPRETATION:
 
     z_m^0 = dropout(Linear(LayerNorm(mix(x_m)))), see ``Projections``; b^0 learned;
     ({z_m^k}, b^k) = BottleneckBlock^k({z_m^{k-1}}, b^{k-1}), k = 1 .. K;
     logits = Linear(LayerNorm([mean_t z_m^K for each m ; mean of the tokens of b^K])).
 
-It is to ``hbf`` what shows the worth of the hierarchy: the same blocks, but all of them on one
-sequence a modality, whose tokens go from block to block.
+Compare it with ``hbf`` to measure the effect of the hierarchy: ``bottleneck`` has the same blocks,
+but all blocks process the same sequence of each modality, and the tokens go from block to block.
 """
 
 from collections.abc import Mapping
@@ -26,24 +27,26 @@ from .modules.projection import Projections
 
 
 class BottleneckFusion(Head):
-    """``bottleneck``; the module's docstring has the equations and says what is interpretation.
+    """``bottleneck``; the module docstring has the equations and marks the interpretations.
 
-    The loss is the cross-entropy; its one term is ``cross_entropy``. An utterance that lacks a
-    modality has a zero vector for its pooled tokens, and its bottlenecks come from the others.
+    The loss is the cross-entropy; its only term is ``cross_entropy``. If an utterance lacks a
+    modality, the pooled tokens of that modality are zeros, and the bottlenecks come from the other
+    modalities.
 
     Args:
-        dims: modality → width D_m; one modality or more.
+        dims: modality → width D_m; at least one modality.
         n_classes: C.
         n_layers: modality → number of cached layers; 1 each if None.
         layer: see :class:`LayerMixes`; None mixes all layers.
-        width: W, of tokens and bottlenecks.
+        width: W, the width of tokens and bottlenecks.
         n_attention_heads: must divide W.
-        n_bottlenecks: N, bottleneck tokens.
-        n_blocks: K, at least 1; 1 lets modalities meet in the pooled bottlenecks only.
-        dropout: after the projections and in the blocks, in [0, 1).
+        n_bottlenecks: N, the number of bottleneck tokens.
+        n_blocks: K, at least 1. With 1, the modalities are combined only in the pooled bottlenecks.
+        dropout: rate after the projections and in the blocks, in [0, 1).
 
     Raises:
-        HeadError: a layer that is not there, or an option out of its range; see also :class:`Head`.
+        HeadError: the layer does not exist, or an option is out of its range; see also
+            :class:`Head`.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What a head says when it is asked for something that it cannot do."""
+"""The exception of the heads, and checks of arguments."""
 
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
@@ -6,7 +6,7 @@ from math import inf
 
 
 class HeadError(ValueError):
-    """A wrong argument or a wrong shape; the message is one sentence that says what to do."""
+    """A wrong argument or a wrong shape; the message is one sentence."""
 
 
 def require(condition: bool, message: str) -> None:
@@ -16,7 +16,7 @@ def require(condition: bool, message: str) -> None:
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> HeadError:
-    """Say that ``given`` is no known ``kind``; suggest the nearest name and list the valid ones."""
+    """Return an error for an unknown name; it suggests the nearest and lists the valid names."""
     names = sorted(known)
     near = get_close_matches(given, names, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""
@@ -24,23 +24,23 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> HeadError:
 
 
 def require_sizes(**sizes: int) -> None:
-    """Raise :class:`HeadError` unless every option, by its name, is at least 1."""
+    """Raise :class:`HeadError` unless every option is at least 1."""
     for name, size in sizes.items():
         require(size >= 1, f"{name} must be at least 1, not {size}")
 
 
 def require_positive(**values: float) -> None:
-    """Raise :class:`HeadError` unless every option, by its name, is positive and finite."""
+    """Raise :class:`HeadError` unless every option is positive and finite."""
     for name, value in values.items():
         require(0 < value < inf, f"{name} must be positive, not {value}")
 
 
 def require_dropout(dropout: float) -> None:
-    """Raise :class:`HeadError` unless a dropout is in [0, 1)."""
+    """Raise :class:`HeadError` unless the dropout rate is in [0, 1)."""
     require(0 <= dropout < 1, f"dropout must be in [0, 1), not {dropout}")
 
 
 def require_weights(weights: Mapping[str, float]) -> None:
-    """Raise :class:`HeadError` unless every weight of a loss, by its term, is at least 0."""
+    """Raise :class:`HeadError` unless every weight of a loss term is finite and at least 0."""
     for name, weight in weights.items():
         require(0 <= weight < inf, f"the weight of {name} must not be negative, not {weight}")

@@ -1,4 +1,4 @@
-"""What every head is: cached hidden states in, class logits and a loss with named terms out."""
+"""The base class of the heads: hidden states in, class logits and a loss with named terms out."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from .modules.masks import length_mask
 
 
 class HeadOutput(NamedTuple):
-    """What a head returns.
+    """The output of a head.
 
     Attributes:
-        logits: (B, C), one row of unnormalised class scores an utterance.
-        loss: scalar to minimise; None where no labels were given.
-        terms: the named terms of the loss, scalars *before* their weights and detached from the
-            graph, so that they may be logged and kept; empty where no labels were given.
+        logits: (B, C), unnormalised class scores, one row for each utterance.
+        loss: scalar to minimise; None without labels.
+        terms: the named terms of the loss: scalars *before* they are multiplied by their weights,
+            detached from the graph, so that you can log and keep them; empty without labels.
     """
 
     logits: Tensor
@@ -27,28 +27,34 @@ class HeadOutput(NamedTuple):
 
 
 class Head(nn.Module):
-    """Base of the heads: it knows the input's shape, and checks, casts and cleans a batch.
+    """Base class of the heads: checks a batch, casts it, and replaces the padding by zeros.
 
-    A head's logits for an utterance are the same alone and in any batch, whatever the padding
-    holds; so a head never normalises over the batch. (Contrastive *losses* do compare the
-    utterances of a batch; logits never do.)
+    The logits of an utterance (for a head that reads dialogues: of a dialogue) are the same alone
+    and in any batch, and do not depend on the values in the padding. Therefore a head never
+    normalises over the batch. Contrastive *losses* compare the utterances of a batch; logits do
+    not.
+
+    A modality is only a key of ``dims``: a head treats every name in the same way, unless its own
+    page describes an exception.
 
     Args:
         dims: modality → width D_m of its hidden states; at least one modality. The order is part
-            of the head: the same order must be given when its weights are loaded again.
+            of the head: give the same order when you load its weights.
         n_classes: C, at least 2.
         n_layers: modality → number of cached layers; 1 each if None.
 
     Attributes:
-        layers: modality → the cached layer positions that the head reads, set by each head. A
-            batch holds exactly those layers in that order, so nothing else need be read from disk.
-        reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and wants
+        layers: modality → the layers that the head reads, as positions among the cached layers;
+            set by each head. A batch holds exactly these layers in this order, so that no other
+            layer is read from disk.
+        reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
             batches of whole dialogues.
-        class_weights: (C,) weights of the classes in the cross-entropy, or None for equal ones.
-            They belong to the training and are not among the saved weights.
+        class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
+            They belong to the training and are not saved with the head.
 
     Raises:
-        HeadError: no modality, a name that a module cannot have, or a size below its minimum.
+        HeadError: there is no modality, a modality has a name that a module cannot have, or a size
+            is below its minimum.
     """
 
     layers: dict[str, tuple[int, ...]]
@@ -69,7 +75,7 @@ class Head(nn.Module):
         self.register_buffer("class_weights", None, persistent=False)
         reserved = nn.ModuleDict()
         for name, width in self.dims.items():
-            message = f"a modality cannot be called {name!r}, choose another name"
+            message = f"a modality cannot be called {name!r}: choose another name"
             require(name != "" and "." not in name and not hasattr(reserved, name), message)
             require(width >= 1, f"the width of {name} must be at least 1, not {width}")
             count = self.n_layers[name]
@@ -81,41 +87,41 @@ class Head(nn.Module):
         lengths: Mapping[str, Tensor],
         labels: Tensor | None = None,
     ) -> HeadOutput:
-        """Classify a batch; each head defines it.
+        """Classify a batch; each head implements this method.
 
         Args:
-            features: modality → (B, L_m, T_m, D_m) floating hidden states, L_m the layers of
-                ``self.layers[m]``; (B, T_m, D_m) will do where the head reads one layer. Any
-                floating dtype: it is cast to the dtype of the parameters.
-            lengths: modality → (B,) int64 valid positions, each in 0 .. T_m: 0 where an utterance
-                lacks the modality, but no utterance may lack all. Best left on the CPU, where
-                checking them makes no device wait; the head moves them.
-            labels: (B,) int64 classes in 0 .. C - 1, or None to have no loss.
+            features: modality → (B, L_m, T_m, D_m) floating hidden states, L_m the layers in
+                ``self.layers[m]``; (B, T_m, D_m) is accepted if the head reads one layer. Any
+                floating dtype: the head casts it to the dtype of its parameters.
+            lengths: modality → (B,) int64 valid positions, each in 0 .. T_m; 0 if the utterance
+                lacks the modality. No utterance may lack all modalities. Keep the lengths on the
+                CPU: the head checks them there without waiting for the device, and moves them.
+            labels: (B,) int64 classes in 0 .. C - 1; None to compute no loss.
 
         Raises:
-            HeadError: a modality, shape, dtype, length or label that does not fit the head.
+            HeadError: a modality, shape, dtype, length or label does not fit the head.
         """
         raise NotImplementedError
 
     def turns(self) -> tuple[str, ...]:
-        """Return the modalities that take turns in a training step, in order.
+        """Return the modalities that take turns in a training step, in their order.
 
-        Most heads have none: a step is one forward pass with one loss. Where there are some, the
-        trainer calls ``forward(…, turn=m)`` and moves the weights for each of them in turn.
+        Most heads have no turns: a step is one forward pass with one loss. If a head has turns, the
+        trainer calls ``forward(…, turn=m)`` and updates the weights once for each modality m.
         """
         return ()
 
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of (B, C) logits, each class by its weight in ``class_weights``."""
+        """Return the mean cross-entropy of (B, C) logits, weighted by ``class_weights``."""
         return F.cross_entropy(logits, labels, weight=self.class_weights)
 
     def inputs(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Check a batch, zero its padding and cast it to the dtype of the parameters.
+        """Check a batch, set its padding to zero, and cast it to the dtype of the parameters.
 
-        The padding is cleaned here, before any parameter meets it: later, a NaN in it would reach
-        the gradients even where the forward pass masks it (0 · NaN is NaN).
+        The padding is replaced before the first layer: otherwise a NaN in the padding would reach
+        the gradients, even if the forward pass masks it (0 · NaN is NaN).
 
         Returns:
             modality → (B, L_m, T_m, D_m) hidden states, and modality → (B, T_m) bool masks.
@@ -148,11 +154,11 @@ class Head(nn.Module):
             clean[name] = _without_padding(x.to(dtype, copy=True), masks[name], length)
         longest = torch.stack([length.cpu() for length in lengths.values()]).amax(dim=0)
         empty = (longest == 0).nonzero().flatten().tolist()
-        require(not empty, f"utterances {empty} of the batch have no modality at all")
+        require(not empty, f"utterances {empty} of the batch have no modality: leave them out")
         return clean, masks
 
     def classified(self, logits: Tensor, labels: Tensor | None) -> HeadOutput:
-        """Return what a head returns whose loss is the cross-entropy alone."""
+        """Return the output of a head whose only loss is the cross-entropy."""
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, len(logits))
@@ -161,7 +167,7 @@ class Head(nn.Module):
     def output(
         self, logits: Tensor, terms: Mapping[str, Tensor], weights: Mapping[str, float]
     ) -> HeadOutput:
-        """Sum the terms, each by its weight (1 where ``weights`` names none), to the loss."""
+        """Return the output; the loss is the sum of the terms times their weights (default 1)."""
         weighted = [weights.get(name, 1.0) * term for name, term in terms.items()]
         detached = {name: term.detach() for name, term in terms.items()}
         return HeadOutput(logits, torch.stack(weighted).sum(), detached)
@@ -175,15 +181,16 @@ class Head(nn.Module):
         inside = bool(((labels >= 0) & (labels < self.n_classes)).all())
         require(inside, f"labels must be in 0 .. {self.n_classes - 1}, not {labels.tolist()}")
 
-    def _require_modalities(self, what: str, given: Mapping[str, object]) -> None:
-        names, wanted = ", ".join(given) or "no modality", ", ".join(self.dims)
-        require(set(given) == set(self.dims), f"{what} must name {wanted}, but it names {names}")
+    def _require_modalities(self, argument: str, given: Mapping[str, object]) -> None:
+        names, expected = ", ".join(given) or "no modality", ", ".join(self.dims)
+        same = set(given) == set(self.dims)
+        require(same, f"{argument} must have the modalities {expected}, but has {names}")
 
 
 def _without_padding(x: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-    """Zero the padding of (B, L, T, D) in place."""
+    """Set the padding of (B, L, T, D) to zero in place."""
     if x.is_cuda:
         return x.masked_fill_(~mask[:, None, :, None], 0.0)
-    for at, length in enumerate(lengths.tolist()):
-        x[at, :, length:] = 0.0  # a processor need not look at what is no padding
+    for i, length in enumerate(lengths.tolist()):
+        x[i, :, length:] = 0.0  # on a CPU this is cheaper than a mask over all positions
     return x

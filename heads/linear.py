@@ -14,19 +14,20 @@ from .modules.pooling import masked_mean
 class LinearProbe(Head):
     """``linear``: layer mix → masked mean over time, per modality → concatenation → Linear.
 
-    The baseline of SUPERB's emotion task (Yang et al., Interspeech 2021), without its projection
-    before the pooling: everything between the cache and the logits but the mix is linear.
-    The loss is the cross-entropy; its one term is ``cross_entropy``.
+    The baseline of SUPERB's emotion task (Yang et al., Interspeech 2021), without the projection
+    that SUPERB has before the pooling: except for the softmax over the layers, the head is linear.
+    The loss is the cross-entropy; its only term is ``cross_entropy``.
 
     Args:
-        dims: modality → width D_m; one modality or more.
+        dims: modality → width D_m; at least one modality.
         n_classes: C.
         n_layers: modality → number of cached layers; 1 each if None.
         layer: see :class:`LayerMixes`; None mixes all layers.
         dropout: probability of dropping an element of the pooled vector, in [0, 1).
 
     Raises:
-        HeadError: a layer or a size that cannot be; see :class:`Head`.
+        HeadError: the layer does not exist, or an option is out of its range; see also
+            :class:`Head`.
     """
 
     def __init__(

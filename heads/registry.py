@@ -1,4 +1,4 @@
-"""Heads by name."""
+"""The table of the heads by name, and :func:`build_head`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -38,20 +38,25 @@ def build_head(
 ) -> Head:
     """Build a head by its name in :data:`HEADS`.
 
+    A head numbers layers by their *position among the cached layers*, from 0. The command line, the
+    settings and the files use the encoder's layer numbers; convert them to positions before you
+    call this function. The two are equal if the cache holds all layers.
+
     Args:
-        name: one of those in :data:`HEADS`.
-        dims: modality → width of its hidden states, in the order to be kept when loading weights.
+        name: a name in :data:`HEADS`.
+        dims: modality → width of its hidden states. Keep the order when you load weights.
         n_classes: C, at least 2.
         n_layers: modality → number of cached layers; 1 each if None.
-        layer: ``"mix"``, ``"last"``, a position among the cached layers, several positions to be
-            mixed, or one of these for each modality by name; None for the head's own default.
-        options: the head's own options; see its class.
+        layer: ``"mix"``, ``"last"``, a position among the cached layers, a tuple of positions to
+            mix, or modality → one of these; None for the default of the head.
+        options: the options of the head; see its class.
 
     Returns:
-        The head in training mode, its parameters float32 (torch's default dtype) on the CPU.
+        The head in training mode, with float32 parameters (torch's default dtype) on the CPU.
 
     Raises:
-        HeadError: an unknown head or option, a value of the wrong type or out of its range.
+        HeadError: the head or an option is unknown, or a value has the wrong type or is out of its
+            range.
     """
     if name not in HEADS:
         raise unknown("head", name, HEADS)

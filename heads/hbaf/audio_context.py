@@ -1,6 +1,6 @@
-"""The audio context network of HBAF: what is said before and after enters the low-level audio.
+"""The audio context network of HBAF: adds the context of the dialogue to the low-level audio.
 
-Recurrent networks over packed sequences, so that no step ever reads padding.
+The recurrent networks run over packed sequences, so that no step reads padding.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from ..modules.pooling import AttentionPooling
 
 
 class BiGRU(nn.Module):
-    """One bidirectional GRU layer (Cho et al., 2014), half the width for each direction.
+    """One bidirectional GRU layer (Cho et al., 2014); each direction has half of the width.
 
     Args:
-        width: W, of input and output; even.
+        width: W, the width of input and output; even.
 
     Raises:
-        HeadError: an odd width.
+        HeadError: the width is odd.
     """
 
     def __init__(self, width: int) -> None:
@@ -34,13 +34,13 @@ class BiGRU(nn.Module):
 
         Args:
             x: (B, T, W) floating; the padding is not read.
-            lengths: (B,) int64 in 0 .. T; best on the CPU, where packing wants them.
+            lengths: (B,) int64 in 0 .. T, preferably on the CPU, where packing needs them.
 
         Returns:
-            (B, T, W); zeros in the padding, and for a sequence of length 0.
+            (B, T, W); zeros in the padding and for a sequence of length 0.
         """
         lengths = lengths.cpu()
-        # Packing refuses empty sequences: they are read as one of length 1, which is then dropped.
+        # Packing does not accept empty sequences: give them length 1, and drop the result below.
         packed = pack_padded_sequence(
             x, lengths.clamp(min=1), batch_first=True, enforce_sorted=False
         )
@@ -49,16 +49,16 @@ class BiGRU(nn.Module):
 
 
 class AudioContextNetwork(nn.Module):
-    """Frames to utterance vectors that know their dialogue [interpretation].
+    """Frames to utterance vectors with the context of their dialogue [interpretation].
 
     x_i = AttentionPooling(BiGRU_frames(frames of i)), and over the utterances of a dialogue
-    c_i = LN(x_i + BiGRU_dialogue(x)_i). An utterance without frames is x_i = 0 to its neighbours.
+    c_i = LN(x_i + BiGRU_dialogue(x)_i). For an utterance without frames, x_i = 0.
 
     Args:
-        width: W, even.
+        width: W, the width of frames and utterances; even.
 
     Raises:
-        HeadError: an odd width.
+        HeadError: the width is odd.
     """
 
     def __init__(self, width: int) -> None:
@@ -74,17 +74,18 @@ class AudioContextNetwork(nn.Module):
         Args:
             frames: (B, T, W) floating, finite in the padding too.
             mask: (B, T) bool, True where a frame is valid.
-            lengths: (B,) int64, the frames of each utterance; what ``mask`` says.
-            sizes: (G,) int64, the utterances of each dialogue; they stand together in the batch.
+            lengths: (B,) int64, the number of frames of each utterance; must agree with ``mask``.
+            sizes: (G,) int64, the number of utterances of each dialogue; the utterances of a
+                dialogue are adjacent in the batch.
         """
         x = self.pooling(self.frames(frames, lengths), mask)
-        said = self.dialogue(by_dialogue(x, sizes.tolist()), sizes)
-        context: Tensor = self.norm(x + by_utterance(said, sizes.tolist()))
-        return context
+        context = self.dialogue(by_dialogue(x, sizes.tolist()), sizes)
+        in_context: Tensor = self.norm(x + by_utterance(context, sizes.tolist()))
+        return in_context
 
 
 def by_dialogue(x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Utterances (B, …) to padded dialogues (G, N, …), zeros (False) in the padding."""
+    """Utterances (B, …) to padded dialogues (G, N, …), with zeros (False) in the padding."""
     return pad_sequence(list(torch.split(x, list(sizes))), batch_first=True)
 
 

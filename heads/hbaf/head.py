@@ -1,40 +1,41 @@
 """``hbaf``: heterogeneous bimodal attention fusion of the utterances of a dialogue.
 
-After arXiv 2503.06405 (Speech Communication, 2025), of which we have the abstract. From it: emotion
-recognition in conversations, from audio and text; contextual content enters the low-level audio
-representation, to bridge its gap to high-level text; dynamic bimodal attention and a dynamic gate
-filter wrong cross-modal relations, and use intra- and inter-modal interactions with residuals;
-inter-modal contrastive learning of absolute and relative interactions. Every equation is an
-INTERPRETATION, part by part below, and no result of this head reproduces the paper's.
+After arXiv 2503.06405 (Speech Communication, 2025); only the abstract was available to us. The
+abstract describes: emotion recognition in conversations from audio and text; contextual content
+that is added to the low-level audio representation, to reduce its gap to high-level text; dynamic
+bimodal attention and a dynamic gate that filter wrong cross-modal relations and use intra- and
+inter-modal interactions with residuals; inter-modal contrastive learning of absolute and relative
+interactions. Every equation is an INTERPRETATION, explained below. Results of this head do not
+reproduce results of the paper.
 
 Notation: utterance i of a dialogue, modality m, x_m,i (width W) its uni-modal representation.
 
 Granularity [interpretation]
-    Fusion works on the sequence of the utterances of a dialogue: the audio context network gives
-    one vector an utterance, and it is utterances that are compared and classified in the paper.
-    So one utterance attends to the turns before and after it, of its own and of the other modality.
-    A dialogue of one utterance, such as every utterance where no dialogues are given, can attend to
-    itself alone; λ and the gate still weigh one modality against the other.
+    The fusion works on the sequence of the utterances of a dialogue: the audio context network
+    returns one vector per utterance, and the paper compares and classifies utterances. An utterance
+    attends to the turns before and after it, in its own and in the other modality. A dialogue of
+    one utterance attends only to itself; without dialogues every utterance is such a dialogue. λ
+    and the gate still weight the modalities against each other.
 
 Uni-modal representation [interpretation]
     speech: x_i = AudioContextNetwork(Projection(frames)), a recurrent network over the frames, then
-    one over the utterances of the dialogue. Any other modality: x_m,i =
-    AttentionPooling(Projection_m(tokens)). The network belongs to the modality called ``speech``;
-    where there is none, no modality has it. By default speech reads the first four cached layers,
-    mixed, and every other modality its last: the gap between low and high levels, made literal.
+    a recurrent network over the utterances of the dialogue. Any other modality: x_m,i =
+    AttentionPooling(Projection_m(tokens)). The modality with the name ``speech`` has the network;
+    without ``speech``, no modality has it. By default speech reads a mix of the first four cached
+    layers, and every other modality its last layer: low-level audio and high-level text.
 
 Fusion [interpretation]
-    h = BimodalAttention(x), o_m = DynamicGate(x_m, h_m), see there.
+    h = BimodalAttention(x), o_m = DynamicGate(x_m, h_m); see these classes.
 
 Output [interpretation]
-    [o_m for each m] → dropout → Linear; o_m = 0 where the utterance lacks m.
+    [o_m for each m] → dropout → Linear; o_m = 0 if the utterance lacks m.
 
 Loss [interpretation]
     cross_entropy + β · uni_modal + λ_abs · absolute + λ_rel · relative. ``uni_modal`` is the sum
     over m (L_a + L_t) of the cross-entropy of Linear_m(x_m), over the utterances that have m.
-    ``absolute`` is symmetric InfoNCE on (x_m, x_n), which says which text belongs to which audio;
-    ``relative`` is ``relation_distance``; both are means over the pairs m < n, over the utterances
-    of the batch that have both. They stand on x and not on o, as what prepares the fusion.
+    ``absolute`` is symmetric InfoNCE on (x_m, x_n): which text belongs to which audio. ``relative``
+    is ``relation_distance``. Both are means over the pairs m < n and use the utterances of the
+    batch that have both modalities. They are computed on x, the input of the fusion, not on o.
 """
 
 from collections.abc import Mapping
@@ -53,37 +54,40 @@ from ..modules.projection import Projections
 from .audio_context import AudioContextNetwork, by_dialogue, by_utterance
 from .bimodal_attention import BimodalAttention, DynamicGate
 
+# The paper treats audio in a special way, so this head knows one modality by its name. For every
+# other head, a modality is only a key.
 SPEECH = "speech"
-"""The modality that has the audio context network."""
+"""The modality with the audio context network."""
 
 LOW_LAYERS = 4
-"""How many layers from the bottom of the cache speech reads by default."""
+"""How many of the first cached layers speech reads by default."""
 
 
 class HBAF(Head):
-    """``hbaf``; the module's docstring has the equations and says what is interpretation.
+    """``hbaf``; the module docstring has the equations and marks the interpretations.
 
-    The names of the terms are ``cross_entropy``, ``uni_modal``, ``absolute`` and ``relative``. A
-    term of weight 0 is not computed and has no name in the output; nor have the last two where
-    there is one modality.
+    The terms are ``cross_entropy``, ``uni_modal``, ``absolute`` and ``relative``. A term with
+    weight 0 is not computed and is not in the output. With one modality, ``absolute`` and
+    ``relative`` are not in the output.
 
     Args:
-        dims: modality → width D_m; one modality or more.
+        dims: modality → width D_m; at least one modality.
         n_classes: C.
         n_layers: modality → number of cached layers; 1 each if None.
         layer: see :class:`LayerMixes`; None mixes the first four cached layers of ``speech`` and
-            reads the last one of every other modality.
-        width: W, of the representations; even.
-        dropout: in projections and before the classifiers, in [0, 1).
-        context: False to do without the audio context network: speech is pooled like the others.
-        fusion: False to do without bimodal attention and gate: the classifier reads the x_m.
+            reads the last layer of every other modality.
+        width: W, the width of the representations; even.
+        dropout: rate in the projections and before the classifiers, in [0, 1).
+        context: False to leave out the audio context network: speech is pooled like the others.
+        fusion: False to leave out bimodal attention and gate: the classifier reads the x_m.
         uni_modal_weight: β; 0 switches the uni-modal classifiers off.
         absolute_weight: λ_abs; 0 switches the term off.
         relative_weight: λ_rel; 0 switches the term off.
-        temperature: τ > 0 of the absolute term.
+        temperature: τ > 0 of the term ``absolute``.
 
     Raises:
-        HeadError: a layer that is not there, or an option out of its range; see also :class:`Head`.
+        HeadError: the layer does not exist, or an option is out of its range; see also
+            :class:`Head`.
     """
 
     reads_dialogues = True
@@ -130,8 +134,9 @@ class HBAF(Head):
         gated = self.dims if fusion else ()
         self.gates = nn.ModuleDict({m: DynamicGate(width) for m in gated})
         self.dropout = nn.Dropout(dropout)
-        voting = self.dims if uni_modal_weight else ()
-        self.votes = nn.ModuleDict({m: nn.Linear(width, n_classes) for m in voting})
+        classified = self.dims if uni_modal_weight else ()
+        # The uni-modal classifiers; ``votes`` is part of the names of saved weights.
+        self.votes = nn.ModuleDict({m: nn.Linear(width, n_classes) for m in classified})
         self.classifier = nn.Linear(len(self.dims) * width, n_classes)
 
     def forward(
@@ -147,23 +152,25 @@ class HBAF(Head):
             features: see :meth:`Head.forward`.
             lengths: see :meth:`Head.forward`.
             labels: see :meth:`Head.forward`.
-            dialogues: which utterances are of one dialogue; None where each is one of its own.
+            dialogues: which utterances belong to one dialogue; None if each utterance is a dialogue
+                of its own.
 
         Raises:
-            HeadError: a dialogue that is cut or scattered; and see :meth:`Head.forward`.
+            HeadError: a dialogue is cut, or its utterances are not adjacent; see also
+                :meth:`Head.forward`.
         """
         hidden, masks = self.inputs(features, lengths)
         n_batch = len(next(iter(masks.values())))
         dialogues = Dialogues.alone(n_batch) if dialogues is None else dialogues
-        given = len(dialogues.number)
-        require(given == n_batch, f"dialogues must be of {n_batch} utterances, not of {given}")
+        n_given = len(dialogues.number)
+        require(n_given == n_batch, f"dialogues must have {n_batch} utterances, not {n_given}")
         sizes = dialogues.lengths().cpu()
 
         x = self.represent(hidden, masks, lengths, sizes)
         present = {m: mask.any(dim=1) for m, mask in masks.items()}
         fused = self.fuse(x, present, sizes)
-        heard = [torch.where(present[m].unsqueeze(1), fused[m], 0.0) for m in self.dims]
-        logits: Tensor = self.classifier(self.dropout(torch.cat(heard, dim=1)))
+        outputs = [torch.where(present[m].unsqueeze(1), fused[m], 0.0) for m in self.dims]
+        logits: Tensor = self.classifier(self.dropout(torch.cat(outputs, dim=1)))
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, n_batch)
@@ -179,7 +186,14 @@ class HBAF(Head):
         lengths: Mapping[str, Tensor],
         sizes: Tensor,
     ) -> dict[str, Tensor]:
-        """x_m: modality → (B, W), from modality → (B, L_m, T_m, D_m) and (G,) dialogue sizes."""
+        """Return x_m: modality → (B, W).
+
+        Args:
+            hidden: modality → (B, L_m, T_m, D_m) hidden states, as :meth:`inputs` returns them.
+            masks: modality → (B, T_m) bool.
+            lengths: modality → (B,) int64 valid positions.
+            sizes: (G,) int64, the number of utterances of each dialogue.
+        """
         tokens = self.projections(hidden)
         x = {m: pooling(tokens[m], masks[m]) for m, pooling in self.poolings.items()}
         if self.context is not None:
@@ -189,25 +203,29 @@ class HBAF(Head):
     def fuse(
         self, x: Mapping[str, Tensor], present: Mapping[str, Tensor], sizes: Tensor
     ) -> dict[str, Tensor]:
-        """o_m: modality → (B, W), from x_m and modality → (B,) bool; x_m without fusion."""
+        """Return o_m: modality → (B, W); x_m without fusion.
+
+        Args:
+            x: modality → (B, W) x_m.
+            present: modality → (B,) bool, the utterances that have it.
+            sizes: (G,) int64, the number of utterances of each dialogue.
+        """
         if self.attention is None:
             return dict(x)
-        turns = sizes.tolist()
-        sequences = {m: by_dialogue(z, turns) for m, z in x.items()}
-        heard = self.attention(sequences, {m: by_dialogue(p, turns) for m, p in present.items()})
-        return {
-            m: by_utterance(gate(sequences[m], heard[m]), turns) for m, gate in self.gates.items()
-        }
+        counts = sizes.tolist()
+        sequences = {m: by_dialogue(z, counts) for m, z in x.items()}
+        h = self.attention(sequences, {m: by_dialogue(p, counts) for m, p in present.items()})
+        return {m: by_utterance(gate(sequences[m], h[m]), counts) for m, gate in self.gates.items()}
 
     def _uni_modal(
         self, x: Mapping[str, Tensor], present: Mapping[str, Tensor], labels: Tensor
     ) -> Tensor:
         losses = []
-        for m, vote in self.votes.items():
-            logits = vote(self.dropout(x[m][present[m]]))
+        for m, classify in self.votes.items():
+            logits = classify(self.dropout(x[m][present[m]]))
             # The mean over no utterance is NaN; the sum is a zero with a gradient.
-            some = len(logits) > 0
-            losses.append(self.cross_entropy(logits, labels[present[m]]) if some else logits.sum())
+            empty = len(logits) == 0
+            losses.append(logits.sum() if empty else self.cross_entropy(logits, labels[present[m]]))
         return torch.stack(losses).sum()
 
     def _inter_modal(

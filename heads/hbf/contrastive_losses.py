@@ -1,8 +1,8 @@
-"""HBF's contrastive calibration: within a modality, and between modalities.
+"""The contrastive losses of HBF: within a modality, and between modalities.
 
-The abstract of HBF speaks of intra- and inter-modal contrastive learning as "self-supervised
-calibration" of modality-specific and cross-modal feature distributions; which pairs are compared is
-an INTERPRETATION. An utterance that lacks a modality is in none of its pairs.
+The abstract of HBF describes intra- and inter-modal contrastive learning as "self-supervised
+calibration" of modality-specific and cross-modal feature distributions. The choice of the pairs is
+an INTERPRETATION. An utterance that lacks a modality is in no pair of this modality.
 """
 
 from collections.abc import Mapping
@@ -21,11 +21,12 @@ def intra_modal(
     temperature: float,
     labels: Tensor | None = None,
 ) -> Tensor:
-    """Contrast two dropout views of each modality: InfoNCE, or SupCon where labels are given.
+    """Contrast two dropout views of each modality: InfoNCE, or SupCon if labels are given.
 
     Args:
-        first: modality → (B, D) floating views, the modalities to be compared.
-        second: the other views of the same utterances, at least of those modalities.
+        first: modality → (B, D) floating, the first views.
+        second: modality → (B, D) floating, the second views of the same utterances, for at least
+            the modalities of ``first``.
         present: modality → (B,) bool, the utterances that have it.
         temperature: τ > 0.
         labels: (B,) int64 classes, or None.
@@ -49,13 +50,13 @@ def inter_modal(
     temperature: float,
     turn: str | None = None,
 ) -> Tensor:
-    """Contrast modality with modality by InfoNCE: the views of an utterance find each other.
+    """Contrast each pair of modalities by InfoNCE; the positives are views of one utterance.
 
     Args:
-        views: modality → (B, D) floating; at least two.
+        views: modality → (B, D) floating; at least two modalities.
         present: modality → (B,) bool, the utterances that have it.
         temperature: τ > 0.
-        turn: only the pairs with this modality; None for all pairs m < n.
+        turn: use only the pairs with this modality; None for all pairs m < n.
 
     Returns:
         Scalar, the mean over the pairs.

@@ -1,4 +1,4 @@
-"""A classifier for each modality by itself, so that a modality has a loss of its own."""
+"""A classifier for each modality, and the loss of these classifiers."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,8 +12,8 @@ class UnimodalClassifiers(nn.ModuleDict):
     """A :func:`classifier` for each modality.
 
     Args:
-        modalities: their names.
-        width: W, of what each classifier reads.
+        modalities: names of the modalities.
+        width: W, the width of the input of each classifier.
         n_classes: C.
     """
 
@@ -31,16 +31,17 @@ def uni_modal(
     labels: Tensor,
     cross_entropy: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Mean over modalities of the cross-entropy of each one's own classifier [interpretation].
+    """Mean over the modalities of the cross-entropy of their own classifiers [interpretation].
 
     Args:
-        logits: modality → (B, C) floating; at least one.
-        present: modality → (B,) bool: the others are not in the loss.
+        logits: modality → (B, C) floating; at least one modality.
+        present: modality → (B,) bool, the utterances that have it; only they are in the loss.
         labels: (B,) int64 classes.
-        cross_entropy: the head's own, which knows the weights of the classes.
+        cross_entropy: :meth:`Head.cross_entropy`, which applies the class weights.
 
     Returns:
-        Scalar, the mean over the modalities that any utterance has; 0 where none has any.
+        Scalar, the mean over the modalities that at least one utterance has; 0 without such a
+        modality.
     """
     losses = [
         cross_entropy(x[present[m]], labels[present[m]])

@@ -1,16 +1,16 @@
 """The three granularities of MGCMA (arXiv 2412.20821, ICASSP 2025) as interchangeable modules.
 
-Each takes sequences and masks, and returns sequences of the same shapes and perhaps a loss, so
-that any list of them, in any order, is a model (the paper's Tables II and III):
+Each module takes sequences and masks, and returns sequences of the same shapes and possibly a loss.
+Therefore any list of modules, in any order, is a model (the paper's Tables II and III):
 
-    distribution (DAM, eqs. 1–8): pulls an utterance's Gaussians together, see :mod:`.gaussian`;
-        hands on the means μ [interpretation]
+    distribution (DAM, eqs. 1–8): aligns the Gaussians of an utterance, see :mod:`.gaussian`;
+        returns the means μ [interpretation]
     token (TAM): self-attention in each modality and cross-attention between them; has no loss
-    instance (IAM, eqs. 9–11): pulls an utterance's pooled sequences together, and hands the
-        sequences on as they are
+    instance (IAM, eqs. 9–11): aligns the pooled sequences of an utterance; returns the sequences
+        unchanged
 
 The paper has two modalities. With more, a loss is the mean over the pairs of modalities; with one,
-there is none [interpretation].
+there is no loss [interpretation].
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,21 +29,22 @@ Aligned = tuple[dict[str, Tensor], Tensor | None]
 
 
 class Alignment(nn.Module):
-    """The one interface of the alignment modules."""
+    """The interface of the alignment modules."""
 
     __call__: Callable[..., Aligned]
 
     def forward(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Aligned:
-        """Align a batch; each module defines it.
+        """Align a batch; each module implements this method.
 
         Args:
             tokens: modality → (B, T_m, W) floating, finite in the padding too.
-            masks: modality → (B, T_m) bool, True where a position is valid; a row without any is
-                an utterance that lacks the modality, and no part of the loss of such a pair.
+            masks: modality → (B, T_m) bool, True at a valid position. A row without a valid
+                position is an utterance that lacks the modality; the losses of pairs with this
+                modality leave the utterance out.
 
         Returns:
-            modality → (B, T_m, W), in the padding finite values without a meaning; and the loss,
-            a scalar ≥ 0 of float32 at least, or None where the module has none.
+            modality → (B, T_m, W), finite but meaningless in the padding; and the loss, a scalar
+            ≥ 0 in float32 or wider, or None if the module has no loss.
         """
         raise NotImplementedError
 
@@ -52,15 +53,15 @@ class DistributionAlignment(Alignment):
     """DAM: one constructor for each modality; the loss is L_DA (MGCMA eqs. 1–8).
 
     Args:
-        modalities: their names.
-        width: W, even.
-        n_heads: attention heads; must divide W.
+        modalities: names of the modalities.
+        width: W, the width of the sequences; even.
+        n_heads: number of attention heads; must divide W.
         dropout: see :class:`GaussianConstructor`.
         temperature: τ > 0.
-        p: of eq. 5, positive.
+        p: the factor p of eq. 5, positive.
 
     Raises:
-        HeadError: a width that cannot be halved, or that ``n_heads`` does not divide.
+        HeadError: the width is odd, or ``n_heads`` does not divide it.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class DistributionAlignment(Alignment):
         self.p = p
 
     def forward(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Aligned:
-        """Hand on the sequences of μ; see :meth:`Alignment.forward`."""
+        """Return the sequences of μ and the loss; see :meth:`Alignment.forward`."""
         means, utterances = {}, {}
         for m, x in tokens.items():
             means[m], log_deviation = self.constructors[m](x, masks[m])
@@ -95,24 +96,24 @@ class DistributionAlignment(Alignment):
 
 
 class TokenBlock(nn.Module):
-    """One block of TAM: self-attention, cross-attention, feed-forward, for each modality its own.
+    """One block of TAM: self-attention, cross-attention and feed-forward for each modality.
 
     s_m = SelfAttention_m(x_m);  c_m = CrossAttention_m(queries s_m; keys and values s_n, n ≠ m);
-    y_m = FFN_m(c_m). The inputs x_m are the y_m of the block before; what is attended to across
-    modalities is the self-attention of *this* block (as the paper says). Each step is a residual
-    branch behind a LayerNorm, and the FFN has ratio 4 [interpretation].
+    y_m = FFN_m(c_m). The inputs x_m are the outputs y_m of the previous block. The cross-attention
+    reads the self-attention s_n of *this* block (as in the paper). Each step is a pre-LN residual
+    branch, and the FFN has ratio 4 [interpretation].
 
-    Of more than two modalities, the other sequences are concatenated in time; with one, there is
-    no cross-attention [interpretation].
+    With more than two modalities, the sequences of the others are concatenated in time; with one,
+    there is no cross-attention [interpretation].
 
     Args:
-        modalities: their names.
-        width: W.
-        n_heads: attention heads; must divide W.
-        dropout: of the residual branches, in [0, 1).
+        modalities: names of the modalities.
+        width: W, the width of the sequences.
+        n_heads: number of attention heads; must divide W.
+        dropout: rate of the residual branches, in [0, 1).
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, modalities: Iterable[str], width: int, n_heads: int, dropout: float) -> None:
@@ -142,17 +143,17 @@ class TokenBlock(nn.Module):
 
 
 class TokenAlignment(Alignment):
-    """TAM: N blocks of self- and cross-attention; no loss of its own (MGCMA, token granularity).
+    """TAM: N blocks of self- and cross-attention; has no loss (MGCMA, token granularity).
 
     Args:
-        modalities: their names.
-        width: W.
-        n_heads: attention heads; must divide W.
-        n_blocks: N ≥ 1.
+        modalities: names of the modalities.
+        width: W, the width of the sequences.
+        n_heads: number of attention heads; must divide W.
+        n_blocks: N ≥ 1, the number of blocks.
         dropout: see :class:`TokenBlock`.
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class TokenAlignment(Alignment):
 
 
 class InstanceAlignment(Alignment):
-    """IAM: the loss is L_IA between the pooled sequences (MGCMA eqs. 9–11); no parameters.
+    """IAM: the loss is L_IA between the pooled sequences (MGCMA eqs. 9–11); has no parameters.
 
     Args:
         temperature: τ > 0.
@@ -184,7 +185,7 @@ class InstanceAlignment(Alignment):
         self.temperature = temperature
 
     def forward(self, tokens: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Aligned:
-        """Hand the sequences on as they are; see :meth:`Alignment.forward`."""
+        """Return the sequences unchanged and the loss; see :meth:`Alignment.forward`."""
         pooled = {m: masked_mean(x, masks[m]) for m, x in tokens.items()}
         loss = _mean_over_pairs(
             masks,
@@ -201,13 +202,13 @@ def instance_loss(
     The representations are L2-normalised first [interpretation], so the dot products are cosines.
 
     Args:
-        first: (B, W) floating, the utterances pooled in one modality.
-        second: (B, W) floating, the same utterances in the other.
+        first: (B, W) floating, the pooled utterances in one modality.
+        second: (B, W) floating, the same utterances in the other modality.
         temperature: τ > 0.
         present: (B,) bool, the utterances that have both modalities; None for all.
 
     Returns:
-        Scalar, ≥ 0, float32 at least; 0 for fewer than two utterances.
+        Scalar, ≥ 0, float32 or wider; 0 for fewer than two utterances.
     """
     return info_nce(first, second, temperature, present)
 
@@ -215,10 +216,10 @@ def instance_loss(
 def _mean_over_pairs(
     masks: Mapping[str, Tensor], loss: Callable[[str, str, Tensor], Tensor]
 ) -> Tensor | None:
-    """Average ``loss(m, n, both)`` over the pairs of modalities; None where there is one only.
+    """Return the mean of ``loss(m, n, both)`` over the pairs of modalities; None without a pair.
 
     ``both`` is (B,) bool, the utterances that have m and n.
     """
-    has = {m: mask.any(dim=1) for m, mask in masks.items()}
-    losses = [loss(m, n, has[m] & has[n]) for m, n in combinations(masks, 2)]
+    present = {m: mask.any(dim=1) for m, mask in masks.items()}
+    losses = [loss(m, n, present[m] & present[n]) for m, n in combinations(masks, 2)]
     return torch.stack(losses).mean() if losses else None

@@ -1,14 +1,14 @@
-"""Utterances as Gaussians, and the loss that brings two modalities' Gaussians together.
+"""Utterances as Gaussians, and the loss that aligns the Gaussians of two modalities.
 
-The distribution-based alignment of MGCMA (arXiv 2412.20821, ICASSP 2025), eqs. 1–8. The paper
-leaves activations and normalisations out of its diagram of the constructor; they are here those of
-MAP, which it builds on (Ji et al., CVPR 2023) [interpretation].
+The distribution-based alignment of MGCMA (arXiv 2412.20821, ICASSP 2025), eqs. 1–8. The paper's
+diagram of the constructor omits activations and normalisations; here they are those of MAP (Ji et
+al., CVPR 2023), on which the paper builds [interpretation].
 
     Constructor (eqs. 1–3), for each position of one modality's sequence x:
         x' = LN(GELU(FC(x)));  A = the concatenated heads of self-attention on x'
         μ = x + Linear(first half of A);       μ = μ + MLP(LN(μ))
         log σ = Linear(second half of A);  log σ = log σ + MLP(LN(log σ))
-    Utterance [interpretation; MAP takes its class token, and speech has none]:
+    Utterance [interpretation; MAP uses its class token, which speech does not have]:
         μ_i = mean_t μ_it,  σ_i = mean_t exp(log σ_it), over the valid positions
     W(N₁, N₂) = ‖μ₁ - μ₂‖² + ‖σ₁ - σ₂‖²   (eq. 4), the squared 2-Wasserstein distance of Gaussians
         with diagonal covariances
@@ -16,8 +16,8 @@ MAP, which it builds on (Ji et al., CVPR 2023) [interpretation].
     L_DA = symmetric InfoNCE of Sim / τ   (eqs. 6–8)
 
 p is 0.005 at the width 768, and q is 4, as in MAP; both are fixed here [interpretation]. Squared
-distances grow with the width, so p is divided by it. q is the same for all pairs, so that the
-softmax cancels it: it is kept for the similarity to be the paper's, and only p / τ matters.
+distances grow with the width, so p is scaled by 768 / width. q is the same for all pairs, so that
+the softmax cancels it; only p / τ has an effect. q is kept so that Sim is the paper's similarity.
 """
 
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Gaussian(NamedTuple):
 
     Attributes:
         mean: (B, W) floating μ.
-        deviation: (B, W) floating σ > 0, the standard deviations.
+        deviation: (B, W) floating σ > 0, standard deviations.
     """
 
     mean: Tensor
@@ -47,20 +47,20 @@ class Gaussian(NamedTuple):
 
 
 class GaussianConstructor(nn.Module):
-    """From a sequence to a sequence of Gaussians (MGCMA eqs. 1–3; details as in MAP).
+    """A sequence to a sequence of Gaussians (MGCMA eqs. 1–3; details as in MAP).
 
     Args:
-        width: W, an even number.
-        n_heads: attention heads; must divide W.
-        dropout: of the two branches and their feed-forward steps, in [0, 1).
+        width: W, the width of the sequence; even.
+        n_heads: number of attention heads; must divide W.
+        dropout: rate of the two branches and their feed-forward steps, in [0, 1).
 
     Raises:
-        HeadError: an odd width, or one that ``n_heads`` does not divide.
+        HeadError: the width is odd, or ``n_heads`` does not divide it.
     """
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
         super().__init__()
-        message = f"width {width} cannot be halved between the two branches: give an even width"
+        message = f"width must be even (each of two branches gets half), not {width}"
         require(width % 2 == 0, message)
         self.embed = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
         self.attention = Attention(width, n_heads, project=False)
@@ -71,14 +71,14 @@ class GaussianConstructor(nn.Module):
         self.log_deviation_step = FeedForwardStep(width, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Construct a Gaussian at every position.
+        """Return the Gaussian at every position.
 
         Args:
             x: (B, T, W) floating, finite in the padding too.
-            mask: (B, T) bool, True where a position is valid.
+            mask: (B, T) bool, True at a valid position.
 
         Returns:
-            μ and log σ, each (B, T, W); in the padding, finite values without a meaning.
+            μ and log σ, each (B, T, W); finite but meaningless in the padding.
         """
         embedded = self.embed(x)
         first, second = self.attention(embedded, embedded, mask).chunk(2, dim=2)
@@ -88,15 +88,15 @@ class GaussianConstructor(nn.Module):
 
 
 def utterance_gaussian(mean: Tensor, log_deviation: Tensor, mask: Tensor) -> Gaussian:
-    """Average the Gaussians of an utterance's positions to the utterance's [interpretation].
+    """Average the Gaussians over the positions of each utterance [interpretation].
 
     Args:
         mean: (B, T, W) floating μ.
         log_deviation: (B, T, W) floating log σ.
-        mask: (B, T) bool, True where a position is valid.
+        mask: (B, T) bool, True at a valid position.
 
     Returns:
-        The Gaussians of the B utterances, float32 at least; zeros where no position is valid.
+        The Gaussians of the B utterances, float32 or wider; zeros without a valid position.
     """
     with torch.autocast(mean.device.type, enabled=False):
         deviation = _wide(log_deviation).exp()
@@ -106,16 +106,16 @@ def utterance_gaussian(mean: Tensor, log_deviation: Tensor, mask: Tensor) -> Gau
 def wasserstein2(first: Gaussian, second: Gaussian) -> Tensor:
     """Squared 2-Wasserstein distances of all pairs (MGCMA eq. 4).
 
-    W_ij = ‖μ_i - μ_j‖² + ‖σ_i - σ_j‖², summed from the differences themselves: expanding the
-    squares would subtract numbers that are nearly equal where two Gaussians nearly are. There is
-    no square root, so that the gradient is finite (and 0) where they are the same.
+    W_ij = ‖μ_i - μ_j‖² + ‖σ_i - σ_j‖², computed from the differences: expanding the squares would
+    lose precision for two Gaussians that are nearly equal. There is no square root, so that the
+    gradient of equal Gaussians is finite (and 0).
 
     Args:
         first: A Gaussians of width W.
         second: B Gaussians of width W.
 
     Returns:
-        (A, B) ≥ 0, float32 at least; the work takes A · B · 2W numbers of memory.
+        (A, B) ≥ 0, float32 or wider; the computation needs memory for A · B · 2W numbers.
     """
     with torch.autocast(first.mean.device.type, enabled=False):
         a, b = _wide(torch.cat(first, dim=1)), _wide(torch.cat(second, dim=1))
@@ -140,13 +140,13 @@ def distribution_loss(
 
     Args:
         first: B Gaussians, the utterances in one modality.
-        second: B Gaussians, the same utterances in the other.
+        second: B Gaussians, the same utterances in the other modality.
         temperature: τ > 0.
-        p: of eq. 5, positive.
+        p: the factor p of eq. 5, positive.
         present: (B,) bool, the utterances that have both modalities; None for all.
 
     Returns:
-        Scalar, ≥ 0, float32 at least; 0 for fewer than two utterances.
+        Scalar, ≥ 0, float32 or wider; 0 for fewer than two utterances.
     """
     with torch.autocast(first.mean.device.type, enabled=False):
         logits = similarity(wasserstein2(first, second), p) / temperature
@@ -154,5 +154,5 @@ def distribution_loss(
 
 
 def _wide(x: Tensor) -> Tensor:
-    """``x`` in float32 at least."""
+    """``x`` in float32 or wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,20 +1,20 @@
-"""``mgcma``, multi-granularity cross-modal alignment, and its granularities each alone.
+"""``mgcma``, multi-granularity cross-modal alignment, and heads with only one granularity.
 
 After "Enhancing multimodal emotion recognition through multi-granularity cross-modal alignment"
-(arXiv 2412.20821, ICASSP 2025). Its equations 1–11 are the modules of :mod:`.alignment` and
-:mod:`.gaussian`, which also say what of them is interpretation; here they become a model.
+(arXiv 2412.20821, ICASSP 2025). Equations 1–11 are in :mod:`.alignment` and :mod:`.gaussian`, where
+interpretations are marked. This module combines them to a model:
 
     z_m = Linear(LN(LayerMix(x_m)))                       [interpretation] see ``Projections``
-    z = each alignment module in its order, on the z of the module before
+    z = the alignment modules in their order, each on the z of the previous module
     r_m = mean_t z_mt                                     [interpretation]
     logits = Linear(LN([r_m for each m]))                 [interpretation]
     L = L_DA + L_IA + L_CE                                (eq. 12)
 
-The paper's model is the order distribution, token, instance. A shorter list is a row of its
-Table II, the empty one being S4, "none"; another order is a row of its Table III.
+The paper's model has the order distribution, token, instance. A shorter list is a row of the
+paper's Table II (the empty list is S4, "none"); another order is a row of Table III.
 
-The paper does not say whether its encoders are frozen. Here they are, so no number of this head
-is a reproduction of the paper's.
+The paper does not state whether its encoders are frozen. Here they are frozen, so results of this
+head do not reproduce results of the paper.
 """
 
 from collections.abc import Mapping
@@ -45,31 +45,32 @@ class AlignmentHead(Head):
     """Projections, a list of alignment modules, and a classifier on the pooled sequences.
 
     loss = cross_entropy + distribution_weight · distribution + instance_weight · instance
-    (eq. 12; the paper has no weights), the names being those of the terms. A term is there if its
-    module is, there are two modalities or more, and its weight is not 0.
+    (eq. 12; the paper has no weights), with the names of the terms. The head has a term if it has
+    the module, at least two modalities, and a weight other than 0.
 
     Args:
-        dims: modality → width D_m; one modality or more.
+        dims: modality → width D_m; at least one modality.
         n_classes: C.
         n_layers: modality → number of cached layers; 1 each if None.
         layer: see :class:`LayerMixes`; None mixes all layers.
-        modules: names of alignment modules in their order, each once at most: ``distribution``,
-            ``token``, ``instance``. If None, the one by which the subclass is called.
-        width: W, of the sequences; 768 in the paper.
-        n_attention_heads: of the distribution and token modules; must divide W.
-        n_blocks: N ≥ 1, of the token module.
-        temperature: τ > 0, of both alignment losses.
-        dropout: of the projections and the modules, in [0, 1).
-        distribution_weight: of L_DA; 0 switches the loss off and leaves the module.
-        instance_weight: of L_IA; 0 switches it off.
+        modules: names of the alignment modules in their order, each at most once:
+            ``distribution``, ``token``, ``instance``. None for the ``granularity`` of the subclass.
+        width: W, the width of the sequences; 768 in the paper.
+        n_attention_heads: heads of the distribution and token modules; must divide W.
+        n_blocks: N ≥ 1, the number of blocks of the token module.
+        temperature: τ > 0 of both alignment losses.
+        dropout: rate in the projections and the modules, in [0, 1).
+        distribution_weight: weight of L_DA; 0 switches the loss off and keeps the module.
+        instance_weight: weight of L_IA; 0 switches the loss off.
         distance_scale: p of eq. 5 at the width 768, positive; p = distance_scale · 768 / W.
 
     Raises:
-        HeadError: an unknown or repeated module, or an option out of its range; see also
+        HeadError: a module is unknown or repeated, or an option is out of its range; see also
             :class:`Head` and :class:`LayerMixes`.
     """
 
     granularity: ClassVar[str]
+    """The one module of a subclass that has no option ``modules``."""
 
     def __init__(
         self,
@@ -111,7 +112,10 @@ class AlignmentHead(Head):
             raise unknown("alignment module", name, ("distribution", "token", "instance"))
 
         order = (self.granularity,) if modules is None else tuple(modules)
-        require(len(set(order)) == len(order), f"modules must be different, not {order}")
+        require(
+            len(set(order)) == len(order),
+            f"modules must name each module at most once, not {order}",
+        )
         self.alignments = nn.ModuleDict({name: build(name) for name in order})
         self.classifier = classifier(len(self.dims) * width, n_classes)
 
@@ -134,15 +138,15 @@ class AlignmentHead(Head):
     def represent(
         self, hidden: Mapping[str, Tensor], masks: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Align the sequences and pool them: what the paper's Figure 3 shows of each modality.
+        """Align the sequences and pool them; the paper's Figure 3 shows the pooled vectors.
 
         Args:
             hidden: modality → (B, L_m, T_m, D_m) hidden states, as :meth:`inputs` returns them.
             masks: modality → (B, T_m) bool.
 
         Returns:
-            modality → (B, W) r_m, zeros where an utterance lacks the modality; and the alignment
-            losses by name, scalars, those of weight 0 left out.
+            modality → (B, W) r_m, zeros if the utterance lacks the modality; and the alignment
+            losses by name, scalars, without the losses of weight 0.
         """
         tokens, losses = self.projections(hidden), {}
         for name, align in self.alignments.items():
@@ -153,10 +157,10 @@ class AlignmentHead(Head):
 
 
 class MGCMA(AlignmentHead):
-    """``mgcma``: alignment modules in any order; its options are explained at the base.
+    """``mgcma``: alignment modules in any order; :class:`AlignmentHead` explains the options.
 
     Raises:
-        HeadError: as the base does.
+        HeadError: see :class:`AlignmentHead`.
     """
 
     def __init__(
@@ -194,18 +198,18 @@ class MGCMA(AlignmentHead):
 
 
 class DistributionHead(AlignmentHead):
-    """``distribution``: DAM alone, eqs. 1–8."""
+    """``distribution``: only DAM, eqs. 1–8."""
 
     granularity = "distribution"
 
 
 class TokenHead(AlignmentHead):
-    """``token``: TAM alone."""
+    """``token``: only TAM."""
 
     granularity = "token"
 
 
 class InstanceHead(AlignmentHead):
-    """``instance``: IAM alone, eqs. 9–11."""
+    """``instance``: only IAM, eqs. 9–11."""
 
     granularity = "instance"

@@ -1,4 +1,4 @@
-"""Pre-LN transformer pieces: attention with a key mask, and the blocks that are made of it."""
+"""Pre-LN transformer layers: attention with a key mask, feed-forward, and their block."""
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,12 @@ class Attention(nn.Module):
     """Multi-head scaled dot-product attention (Vaswani et al., 2017) with a key mask.
 
     Args:
-        width: W, of queries, memory and output.
-        n_heads: must divide W.
-        project: False to return the attention heads side by side, without the output layer.
+        width: W, the width of queries, memory and output.
+        n_heads: number of attention heads; must divide W.
+        project: False to return the concatenated attention heads without the output layer.
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, width: int, n_heads: int, *, project: bool = True) -> None:
@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.out: nn.Module = nn.Linear(width, width) if project else nn.Identity()
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """Let every row of ``x`` attend to the valid rows of ``memory``.
+        """Attend from every row of ``x`` to the valid rows of ``memory``.
 
         Args:
             x: (B, Q, W) floating queries.
@@ -39,7 +39,7 @@ class Attention(nn.Module):
             mask: (B, T) bool, True where a row of ``memory`` is valid.
 
         Returns:
-            (B, Q, W); zeros for an utterance without any valid row, which has nothing to say.
+            (B, Q, W); zeros for an utterance whose memory has no valid row.
         """
         key, value = self.key_value(memory).chunk(2, dim=2)
         attended = attend(self._split(self.query(x)), self._split(key), self._split(value), mask)
@@ -55,17 +55,17 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
     """softmax(Q Kᵀ / √d) V over the valid keys (Vaswani et al., 2017, eq. 1).
 
     Args:
-        query: (B, H, Q, d) floating, H attention heads.
+        query: (B, H, Q, d) floating; H is the number of attention heads.
         key: (B, H, T, d) floating, finite in the padding too.
         value: (B, H, T, d) floating, finite in the padding too.
         mask: (B, T) bool, True where a key is valid.
 
     Returns:
-        (B, H, Q, d); where no key is valid, finite and without a meaning.
+        (B, H, Q, d); finite but meaningless for an utterance without a valid key.
     """
-    # A softmax over nothing is NaN: who has nothing to attend to sees the padding.
-    seen = mask | ~mask.any(dim=1, keepdim=True)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=seen[:, None, None, :])
+    # A softmax over no keys is NaN: an utterance without a valid key attends to its padding.
+    visible = mask | ~mask.any(dim=1, keepdim=True)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=visible[:, None, None, :])
 
 
 class AttentionStep(nn.Module):
@@ -73,14 +73,14 @@ class AttentionStep(nn.Module):
 
     Args:
         width: W.
-        n_heads: attention heads; must divide W.
-        dropout: of the residual branch, in [0, 1), and of nothing inside it: on a CPU the fused
-            attention takes no dropout.
-        foreign: the memory comes from elsewhere and has a LayerNorm of its own; otherwise it
-            shares that of ``x``.
+        n_heads: number of attention heads; must divide W.
+        dropout: rate at the end of the residual branch, in [0, 1). The attention weights have no
+            dropout: the fused attention on a CPU does not support it.
+        foreign: True if the memory comes from another module and gets its own LayerNorm; otherwise
+            it shares the LayerNorm of ``x``.
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, width: int, n_heads: int, dropout: float, *, foreign: bool = False) -> None:
@@ -93,7 +93,7 @@ class AttentionStep(nn.Module):
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
         """(B, Q, W) → (B, Q, W), by attention to itself or to ``memory`` (B, T, W).
 
-        ``mask`` is (B, T) bool, the valid rows of the memory; T = Q where there is none.
+        ``mask`` is (B, T) bool, the valid rows of the memory; without a memory, those of ``x``.
         """
         query = self.norm(x)
         if memory is None:
@@ -109,8 +109,8 @@ class FeedForwardStep(nn.Module):
 
     Args:
         width: W.
-        dropout: of the residual branch: drawing masks four times as wide inside it would cost as
-            much as the layer they would drop.
+        dropout: rate at the end of the residual branch, in [0, 1). The inner layer has no dropout:
+            its mask would be four times as wide and would cost as much as the layer itself.
     """
 
     def __init__(self, width: int, dropout: float) -> None:
@@ -124,7 +124,7 @@ class FeedForwardStep(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, W) → (B, T, W), each position by itself."""
+        """(B, T, W) → (B, T, W), each position separately."""
         updated: Tensor = x + self.dropout(self.layers(self.norm(x)))
         return updated
 
@@ -132,16 +132,16 @@ class FeedForwardStep(nn.Module):
 class PreNormBlock(nn.Module):
     """An attention step, then a feed-forward step.
 
-    Normalising before each part (Xiong et al., 2020) trains without warm-up. There is no
-    positional encoding: an encoder's hidden states already carry their positions.
+    Normalisation before each step (Xiong et al., 2020) makes warm-up unnecessary. There is no
+    positional encoding: the hidden states of an encoder already contain their positions.
 
     Args:
         width: W.
-        n_heads: attention heads; must divide W.
-        dropout: of both residual branches, in [0, 1).
+        n_heads: number of attention heads; must divide W.
+        dropout: rate of both residual branches, in [0, 1).
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
@@ -150,10 +150,10 @@ class PreNormBlock(nn.Module):
         self.feed_forward = FeedForwardStep(width, dropout)
 
     def forward(self, x: Tensor, mask: Tensor, memory: Tensor | None = None) -> Tensor:
-        """Update ``x`` by attention to itself, or to ``memory`` where it is given.
+        """Update ``x`` by attention to itself, or to ``memory`` if it is given.
 
-        Where ``x`` is a part of the rows of ``memory``, the result is exactly those rows of the
-        full self-attention block, at the cost of those rows only.
+        If ``x`` is a part of the rows of ``memory``, the result equals these rows of the full
+        self-attention block, and only these rows are computed.
 
         Args:
             x: (B, Q, W) floating.
@@ -161,7 +161,7 @@ class PreNormBlock(nn.Module):
             memory: (B, T, W) floating, not normalised, finite in the padding too.
 
         Returns:
-            (B, Q, W); in the padding, finite values without a meaning.
+            (B, Q, W); finite but meaningless in the padding.
         """
         updated: Tensor = self.feed_forward(self.attend(x, mask, memory))
         return updated

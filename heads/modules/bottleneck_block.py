@@ -1,4 +1,4 @@
-"""Fusion through a few bottleneck tokens, the only way from one modality to another."""
+"""Fusion through a few bottleneck tokens, the only connection between the modalities."""
 
 from collections.abc import Iterable, Mapping
 
@@ -14,17 +14,17 @@ class BottleneckBlock(nn.Module):
 
     For each modality m, with its own weights, [z_m' ; b_m'] = Block_m([z_m ; b]); then b' is the
     mean of b_m' over the modalities that an utterance has. Tokens of different modalities never
-    attend to each other: what one modality says to another is in the bottlenecks that both leave
-    for the next layer.
+    attend to each other: information passes from one modality to another only through b', which
+    the next layer reads.
 
     Args:
-        modalities: their names.
-        width: W, of tokens and bottlenecks.
-        n_heads: attention heads; must divide W.
+        modalities: names of the modalities.
+        width: W, the width of tokens and bottlenecks.
+        n_heads: number of attention heads; must divide W.
         dropout: see :class:`PreNormBlock`.
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, modalities: Iterable[str], width: int, n_heads: int, dropout: float) -> None:
@@ -38,17 +38,17 @@ class BottleneckBlock(nn.Module):
         bottlenecks: Tensor,
         update_tokens: bool = True,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Update the bottlenecks, and the tokens unless nobody reads them.
+        """Update the bottlenecks and, if ``update_tokens``, the tokens.
 
         Args:
             tokens: modality → (B, T_m, W) floating z_m, finite in the padding too.
             masks: modality → (B, T_m) bool, True where a token is valid.
             bottlenecks: (B, N, W) floating b.
-            update_tokens: False to compute only b', the same b' at a fraction of the work: N
-                queries for each modality and not T_m + N.
+            update_tokens: False to compute only b'. The b' is the same and costs less: N queries
+                for each modality in place of T_m + N.
 
         Returns:
-            modality → (B, T_m, W) z_m' (without ``update_tokens`` an empty dict), and (B, N, W) b'.
+            modality → (B, T_m, W) z_m' (an empty dict without ``update_tokens``), and (B, N, W) b'.
         """
         n = bottlenecks.shape[1]
         new_tokens, total = {}, torch.zeros_like(bottlenecks)
@@ -60,11 +60,11 @@ class BottleneckBlock(nn.Module):
                 new_tokens[m] = updated[:, :-n]
             else:
                 updated = self.blocks[m](bottlenecks, valid, memory=rows)
-            total = total + torch.where(_some(masks[m]), updated[:, -n:], 0.0)
-        present = torch.stack([_some(masks[m]) for m in tokens]).sum(dim=0)
-        return new_tokens, total / present
+            total = total + torch.where(_present(masks[m]), updated[:, -n:], 0.0)
+        n_present = torch.stack([_present(masks[m]) for m in tokens]).sum(dim=0)
+        return new_tokens, total / n_present
 
 
-def _some(mask: Tensor) -> Tensor:
+def _present(mask: Tensor) -> Tensor:
     """(B, T) → (B, 1, 1) bool, whether the utterance has the modality."""
     return mask.any(dim=1)[:, None, None]

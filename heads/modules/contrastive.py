@@ -1,8 +1,8 @@
-"""Contrastive losses over a batch: symmetric InfoNCE, its supervised variant, relations.
+"""Contrastive losses over a batch: symmetric InfoNCE, supervised contrast, distance of relations.
 
-All compare directions, not lengths: representations are L2-normalised here, so that dot products
-are cosines. All work in float32 at least, also under autocast: at a temperature of 0.07 a rounding
-of half precision would be visible in the loss.
+The representations are L2-normalised here: dot products are cosines, and the norm of a vector has
+no effect. The losses are computed in float32 or wider, also under autocast: at a temperature of
+0.07, the rounding of half precision would change the loss visibly.
 """
 
 import torch
@@ -11,19 +11,19 @@ from torch import Tensor
 
 
 def info_nce(a: Tensor, b: Tensor, temperature: float, present: Tensor | None = None) -> Tensor:
-    """Symmetric InfoNCE: a_i must find b_i among all b, and b_i must find a_i among all a.
+    """Symmetric InfoNCE: identify b_i from a_i among all b, and a_i from b_i among all a.
 
     With s_ij = cos(a_i, b_j) / τ, the mean over i of
     -½ [log softmax_j(s_ij)]_{j=i} - ½ [log softmax_j(s_ji)]_{j=i}
     (van den Oord et al., 2018; in both directions as in CLIP, Radford et al., 2021).
-    For B = 1 there are no negatives: the loss is 0 and so is its gradient.
+    For B = 1 there are no negatives: the loss and its gradient are 0.
 
     Args:
         a: (B, D) floating representations; row i belongs to row i of ``b``.
         b: (B, D) floating.
         temperature: τ > 0.
-        present: (B,) bool, the utterances that have both; the others are neither pairs nor
-            negatives. None for all.
+        present: (B,) bool, the utterances that have both representations. The others are neither
+            pairs nor negatives. None for all.
 
     Returns:
         Scalar, ≥ 0.
@@ -32,14 +32,15 @@ def info_nce(a: Tensor, b: Tensor, temperature: float, present: Tensor | None = 
 
 
 def matching_loss(similarity: Tensor, present: Tensor | None = None) -> Tensor:
-    """Cross-entropy of the diagonal, by rows and by columns: InfoNCE for any similarity.
+    """InfoNCE for any similarity: cross-entropy of the diagonal, over rows and over columns.
 
     Args:
-        similarity: (B, B) floating logits, divided by the temperature; the pairs are the diagonal.
-        present: (B,) bool, the rows and columns that count; None for all.
+        similarity: (B, B) floating logits, already divided by the temperature; the diagonal holds
+            the pairs.
+        present: (B,) bool, the rows and columns to use; None for all.
 
     Returns:
-        Scalar, ≥ 0; 0 where nothing counts.
+        Scalar, ≥ 0; 0 if no row is used.
     """
     if present is not None:
         similarity = similarity[present][:, present]
@@ -52,46 +53,48 @@ def matching_loss(similarity: Tensor, present: Tensor | None = None) -> Tensor:
 def supervised_contrastive(
     a: Tensor, b: Tensor, labels: Tensor, temperature: float, present: Tensor | None = None
 ) -> Tensor:
-    """SupCon over two views: every view of the same class is a positive.
+    """SupCon over two views: every other view of the same class is a positive.
 
-    With z the 2B normalised views, A(i) all others than i and P(i) those of A(i) in the class of i,
-    the mean over i of -1/|P(i)| Σ_{p ∈ P(i)} log [exp(z_i·z_p/τ) / Σ_{a ∈ A(i)} exp(z_i·z_a/τ)]
-    (Khosla et al., NeurIPS 2020, eq. 2, "L_out"). P(i) holds at least the other view of i.
+    With z the 2B normalised views, A(i) all views except i, and P(i) the views in A(i) of the class
+    of i, the mean over i of
+    -1/|P(i)| Σ_{p ∈ P(i)} log [exp(z_i·z_p/τ) / Σ_{a ∈ A(i)} exp(z_i·z_a/τ)]
+    (Khosla et al., NeurIPS 2020, eq. 2, "L_out"). P(i) always contains the other view of i.
 
     Args:
         a: (B, D) floating, the first views.
         b: (B, D) floating, the second views of the same utterances.
         labels: (B,) int64 classes.
         temperature: τ > 0.
-        present: (B,) bool, the utterances that count; None for all.
+        present: (B,) bool, the utterances to use; None for all.
 
     Returns:
-        Scalar, ≥ 0; 0 where nothing counts.
+        Scalar, ≥ 0; 0 if no utterance is used.
     """
     if present is not None:
         a, b, labels = a[present], b[present], labels[present]
     views, classes = torch.cat([a, b]), labels.repeat(2)
     similarity = _cosines(views, views) / temperature
-    itself = torch.eye(len(views), dtype=torch.bool, device=views.device)
-    others = similarity.masked_fill(itself, float("-inf"))
+    diagonal = torch.eye(len(views), dtype=torch.bool, device=views.device)
+    others = similarity.masked_fill(diagonal, float("-inf"))
     log_p = similarity - others.logsumexp(dim=1, keepdim=True)
-    positive = (classes.unsqueeze(0) == classes.unsqueeze(1)) & ~itself
-    each = torch.where(positive, log_p, 0.0).sum(dim=1) / positive.sum(dim=1)
-    return -each.sum() / max(len(views), 1)
+    positive = (classes.unsqueeze(0) == classes.unsqueeze(1)) & ~diagonal
+    mean_log_p = torch.where(positive, log_p, 0.0).sum(dim=1) / positive.sum(dim=1)
+    return -mean_log_p.sum() / max(len(views), 1)
 
 
 def relation_distance(a: Tensor, b: Tensor, present: Tensor | None = None) -> Tensor:
-    """How far two modalities disagree about which utterances are alike [interpretation].
+    """Distance between the similarity matrices of two modalities [interpretation].
 
-    (1/B²) ‖S_aa - S_bb‖²_F, with S_aa and S_bb the (B, B) matrices of the cosines within each: the
-    *relative* interactions of HBAF (arXiv 2503.06405), which names them in its abstract only.
-    For B = 1 both matrices are 1: the loss is 0 and so is its gradient.
+    (1/B²) ‖S_aa - S_bb‖²_F, with S_aa and S_bb the (B, B) matrices of the cosines within each
+    modality. It stands for the *relative* interactions of HBAF (arXiv 2503.06405), which the
+    abstract names without an equation. For B = 1 both matrices are 1: the loss and its gradient
+    are 0.
 
     Args:
         a: (B, D) floating representations; row i belongs to row i of ``b``.
         b: (B, E) floating; E may differ from D.
-        present: (B,) bool, the utterances that have both; the others do not count, in B neither.
-            None for all.
+        present: (B,) bool, the utterances that have both representations; the others are left out,
+            and B does not count them. None for all.
 
     Returns:
         Scalar in 0 .. 4.
@@ -103,7 +106,7 @@ def relation_distance(a: Tensor, b: Tensor, present: Tensor | None = None) -> Te
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:
-    """Cosines between the rows of (A, D) and of (B, D): (A, B), float32 at least."""
+    """Cosines between the rows of (A, D) and of (B, D): (A, B), float32 or wider."""
     dtype = torch.promote_types(a.dtype, torch.float32)
     with torch.autocast(a.device.type, enabled=False):
         return F.normalize(a.to(dtype), dim=1) @ F.normalize(b.to(dtype), dim=1).T

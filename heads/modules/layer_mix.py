@@ -1,4 +1,4 @@
-"""From the cached layers of an encoder to one sequence: a learned mix, the last layer or one."""
+"""Combine the cached layers of an encoder into one sequence: a learned mix, or one layer."""
 
 from collections.abc import Mapping
 
@@ -8,29 +8,30 @@ from torch import Tensor, nn
 from ..errors import HeadError, require, unknown
 
 LayerChoice = str | int | tuple[int, ...]
-"""``"mix"``, ``"last"``, a position among the cached layers (negative: from the last), or several
-positions, which are mixed."""
+"""``"mix"``, ``"last"``, a position among the cached layers (a negative position counts from the
+last layer), or several positions, which are mixed."""
 
 LayerChoices = LayerChoice | Mapping[str, LayerChoice]
-"""One choice of layers for all modalities, or one for each."""
+"""One choice of layers for all modalities, or one choice for each modality."""
 
 
 class LayerMix(nn.Module):
-    """Read one cached layer, or the learned softmax-weighted sum of all or of some of them.
+    """Read one cached layer, or a learned softmax-weighted sum of several layers.
 
-    The sum is that of SUPERB (Yang et al., Interspeech 2021): Σ_l softmax(w)_l · x_l, one weight a
-    layer, all equal at the start, trained with the head.
+    The sum is that of SUPERB (Yang et al., Interspeech 2021): Σ_l softmax(w)_l · x_l, with one
+    weight for each layer. All weights are equal at the start and are trained with the head.
 
     Args:
-        n_layers: cached layers of the encoder.
-        layer: ``"mix"``, ``"last"``, or positions in 0 .. n_layers - 1; negative positions count
-            from the last. Positions are those in the cache, which may hold a part of the layers.
+        n_layers: number of cached layers of the encoder.
+        layer: ``"mix"`` for all layers, ``"last"``, one position or several positions. A position
+            is an index among the cached layers, in 0 .. n_layers - 1, and not the encoder's layer
+            number: the cache may hold only some layers. A negative position counts from the last.
 
     Attributes:
-        positions: the cached layers that it reads, in the order in which ``forward`` wants them.
+        positions: the positions of the layers that are read, in the order that ``forward`` expects.
 
     Raises:
-        HeadError: an unknown name, or a position out of range or given twice.
+        HeadError: the name is unknown, or a position is out of range or given twice.
     """
 
     positions: tuple[int, ...]
@@ -45,10 +46,12 @@ class LayerMix(nn.Module):
             raise unknown("layer", layer, ("mix", "last", "or an integer"))
         else:
             given = layer if isinstance(layer, list | tuple) else (layer,)
-            self.positions = tuple(_position(one, n_layers) for one in given)
+            self.positions = tuple(_position(position, n_layers) for position in given)
             distinct = len(set(self.positions)) == len(self.positions) > 0
-            require(distinct, f"layers {layer!r}: give one or more different layers")
-        several = len(self.positions) > 1  # of one layer there is nothing to choose
+            require(
+                distinct, f"layer must name at least one layer, and no layer twice, not {layer!r}"
+            )
+        several = len(self.positions) > 1  # the softmax over one weight is 1
         self.weights = nn.Parameter(torch.zeros(len(self.positions))) if several else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,16 +65,17 @@ class LayerMixes(nn.Module):
     """A :class:`LayerMix` for each modality.
 
     Args:
-        n_layers: modality → cached layers.
-        layer: for all modalities, or modality → its own; those that are not named, and all where
-            it is None, take ``default``.
-        default: modality → layer; ``"mix"`` for those that are not named.
+        n_layers: modality → number of cached layers.
+        layer: one choice for all modalities, or modality → choice. A modality without a choice
+            uses ``default``; if ``layer`` is None, all modalities do.
+        default: modality → choice; ``"mix"`` for a modality without a default.
 
     Attributes:
-        positions: modality → the cached layers that it reads; what a head has as ``layers``.
+        positions: modality → the positions of the cached layers that are read; a head returns them
+            as ``layers``.
 
     Raises:
-        HeadError: a layer that is not there, or one for a modality that is not there.
+        HeadError: a layer or a modality does not exist.
     """
 
     def __init__(
@@ -82,12 +86,12 @@ class LayerMixes(nn.Module):
     ) -> None:
         super().__init__()
         chosen: dict[str, LayerChoice] = dict.fromkeys(n_layers, "mix")
-        chosen |= {m: one for m, one in (default or {}).items() if m in n_layers}
+        chosen |= {m: choice for m, choice in (default or {}).items() if m in n_layers}
         if isinstance(layer, Mapping):
-            for name, one in layer.items():
+            for name, choice in layer.items():
                 if name not in n_layers:
                     raise unknown("modality in layer", name, n_layers)
-                chosen[name] = one
+                chosen[name] = choice
         elif layer is not None:
             chosen = dict.fromkeys(n_layers, layer)
         mixes = {m: LayerMix(n, chosen[m]) for m, n in n_layers.items()}
@@ -95,13 +99,13 @@ class LayerMixes(nn.Module):
         self.mixes = nn.ModuleDict(mixes)
 
     def forward(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Mix modality → (B, L_m, T_m, D_m) to modality → (B, T_m, D_m)."""
+        """Modality → (B, L_m, T_m, D_m) to modality → (B, T_m, D_m)."""
         return {m: self.mixes[m](x) for m, x in hidden.items()}
 
 
 def _position(layer: object, n_layers: int) -> int:
     if not isinstance(layer, int) or isinstance(layer, bool):
-        raise HeadError(f"layer must be 'mix', 'last', an integer or several, not {layer!r}")
-    message = f"layer {layer} is out of range: only {n_layers} are cached, numbered from 0"
+        raise HeadError(f"layer must be 'mix', 'last', or one or more integers, not {layer!r}")
+    message = f"layer position {layer} is out of range: the number of cached layers is {n_layers}"
     require(-n_layers <= layer < n_layers, message)
     return layer % n_layers

@@ -1,14 +1,14 @@
-"""From lengths to masks: True where a frame or a token is real, False in the padding."""
+"""Masks of padded sequences: True at a frame or token, False in the padding."""
 
 import torch
 from torch import Tensor
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Mark the valid positions of padded sequences.
+    """Return the mask of the valid positions.
 
     Args:
-        lengths: (B,) int64, valid positions per utterance, counted from the start.
+        lengths: (B,) int64, the number of valid positions of each utterance.
         size: T, the padded length in positions.
 
     Returns:

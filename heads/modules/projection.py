@@ -1,4 +1,4 @@
-"""From an encoder's hidden states to a head's width."""
+"""Projections of an encoder's hidden states to the width of a head."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from .layer_mix import LayerChoice, LayerChoices, LayerMixes
 
 
-class Stem(nn.Module):
-    """LayerNorm → Linear → GELU → dropout, one mask an utterance [interpretation].
+class InputProjection(nn.Module):
+    """LayerNorm → Linear → GELU → dropout, with one dropout mask per utterance [interpretation].
 
     The LayerNorm comes first because the scale of hidden states differs by an order of magnitude
     between encoders and between the layers of one encoder.
 
-    The dropout mask is drawn once an utterance and shared by all its positions (as in Gal &
-    Ghahramani, 2016): masks drawn for each position would average out in the pooling, and the two
-    dropout views of a long utterance, the positive pair of a contrastive loss, would be the same.
+    All positions of an utterance share one dropout mask (as in Gal & Ghahramani, 2016). Separate
+    masks for each position would average out in the pooling, and the two dropout views of a long
+    utterance, the positive pair of a contrastive loss, would be almost equal.
 
     Args:
         dim: D, the width of the hidden states.
-        width: W, that of the head.
+        width: W, the width of the head.
         dropout: probability of dropping a channel, in [0, 1).
     """
 
@@ -31,33 +31,34 @@ class Stem(nn.Module):
         self.dropout = dropout
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, W), each position by itself."""
+        """(B, T, D) → (B, T, W), each position separately."""
         return channel_dropout(F.gelu(self.linear(self.norm(x))), self.dropout, self.training)
 
 
 def channel_dropout(x: Tensor, rate: float, training: bool) -> Tensor:
-    """Drop channels of (B, T, W), the same ones at all positions of an utterance."""
+    """Drop channels of (B, T, W), the same channels at all positions of an utterance."""
     return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), rate, training)
 
 
 class Projections(nn.Module):
-    """What stands before most heads: layer mix → LayerNorm → Linear → dropout, per modality.
+    """The first part of most heads: layer mix → LayerNorm → Linear → dropout, per modality.
 
-    The LayerNorm and the dropout are those of :class:`Stem` [interpretation].
+    For the LayerNorm and the dropout see :class:`InputProjection` [interpretation].
 
     Args:
         dims: modality → D_m, the width of its hidden states.
-        n_layers: modality → cached layers.
-        width: W, that of the head.
+        n_layers: modality → number of cached layers.
+        width: W, the width of the head.
         dropout: probability of dropping a channel, in [0, 1).
         layer: see :class:`LayerMixes`.
         default: see :class:`LayerMixes`.
 
     Attributes:
-        positions: modality → the cached layers that it reads; what a head has as ``layers``.
+        positions: modality → the positions of the cached layers that are read; a head returns them
+            as ``layers``.
 
     Raises:
-        HeadError: a layer that is not there.
+        HeadError: the layer does not exist.
     """
 
     def __init__(
@@ -84,21 +85,24 @@ class Projections(nn.Module):
         }
 
 
-class StageStems(nn.Module):
-    """One modality's stems, one for each stage: the part of a head that no other modality enters.
+class StageProjections(nn.Module):
+    """The input projections of one modality, one for each stage of a head.
+
+    No other modality is an input of these layers.
 
     Args:
         dim: D, the width of the hidden states.
-        width: W, that of the head.
-        dropout: see :class:`Stem`.
-        reads: for each stage, which of the L layers of the batch it reads.
+        width: W, the width of the head.
+        dropout: see :class:`InputProjection`.
+        reads: for each stage, the index of the layer that it reads among the L layers of a batch.
     """
 
     def __init__(self, dim: int, width: int, dropout: float, reads: Sequence[int]) -> None:
         super().__init__()
         self.reads = tuple(reads)
-        self.stems = nn.ModuleList(Stem(dim, width, dropout) for _ in reads)
+        # ``stems`` is part of the names of saved weights.
+        self.stems = nn.ModuleList(InputProjection(dim, width, dropout) for _ in reads)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, L, T, D) → for each stage (B, T, W)."""
-        return [stem(x[:, i]) for stem, i in zip(self.stems, self.reads, strict=True)]
+        return [project(x[:, i]) for project, i in zip(self.stems, self.reads, strict=True)]

@@ -1,1 +1,1 @@
-"""Emotion queries: learned tokens that gather emotion information by cross-attention."""
+"""Emotion queries: learned tokens that collect emotion information by cross-attention."""

@@ -1,4 +1,4 @@
-"""A few learned query tokens that gather emotion from all modalities, as a transformer decoder."""
+"""Emotion queries: learned tokens that read all modalities, in a transformer decoder."""
 
 import torch
 from torch import Tensor, nn
@@ -7,17 +7,17 @@ from ..modules.attention import AttentionStep, FeedForwardStep
 
 
 class QueryLayer(nn.Module):
-    """Queries attend to each other, then to the memory, then each goes through a feed-forward net.
+    """Self-attention of the queries, cross-attention to the memory, then a feed-forward step.
 
-    Each step is pre-LN with a residual [interpretation].
+    Each step is a pre-LN residual branch [interpretation].
 
     Args:
-        width: W, of queries and memory.
-        n_heads: attention heads; must divide W.
-        dropout: of the residual branches, in [0, 1).
+        width: W, the width of queries and memory.
+        n_heads: number of attention heads; must divide W.
+        dropout: rate of the residual branches, in [0, 1).
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, width: int, n_heads: int, dropout: float) -> None:
@@ -27,7 +27,7 @@ class QueryLayer(nn.Module):
         self.feed_forward = FeedForwardStep(width, dropout)
 
     def forward(self, queries: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """Update (B, Q, W) queries by (B, T, W) memory, of which the (B, T) bool mask is valid."""
+        """Update (B, Q, W) queries by the rows of (B, T, W) memory that the (B, T) mask marks."""
         all_queries = mask.new_ones(queries.shape[:2])
         queries = self.among_queries(queries, all_queries)
         queries = self.to_memory(queries, mask, memory)
@@ -36,20 +36,21 @@ class QueryLayer(nn.Module):
 
 
 class EmotionQueries(nn.Module):
-    """Learned query tokens, through layers of :class:`QueryLayer` over one memory.
+    """Learned query tokens that pass through layers of :class:`QueryLayer` with one memory.
 
-    That such tokens gather emotion by cross-attention in a decoder is from the paper (Wang, Ma,
-    Ding, ICASSP 2023); sizes, order of steps and start (std 0.02) are an interpretation.
+    From the paper (Wang, Ma, Ding, ICASSP 2023): such tokens collect emotion information by
+    cross-attention in a decoder. The sizes, the order of the steps and the initialisation (std
+    0.02) are an interpretation.
 
     Args:
-        n_queries: Q.
-        width: W, of queries and memory.
-        n_heads: attention heads; must divide W.
-        n_layers: decoder layers.
-        dropout: of the residual branches, in [0, 1).
+        n_queries: Q, the number of query tokens.
+        width: W, the width of queries and memory.
+        n_heads: number of attention heads; must divide W.
+        n_layers: number of decoder layers.
+        dropout: rate of the residual branches, in [0, 1).
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(
@@ -60,11 +61,11 @@ class EmotionQueries(nn.Module):
         self.layers = nn.ModuleList(QueryLayer(width, n_heads, dropout) for _ in range(n_layers))
 
     def forward(self, memory: Tensor, mask: Tensor) -> Tensor:
-        """Gather from a memory.
+        """Return the queries after they have read a memory.
 
         Args:
             memory: (B, T, W) floating, not normalised, finite in the padding too.
-            mask: (B, T) bool, True where a row of ``memory`` may be read.
+            mask: (B, T) bool, True at a valid row of ``memory``.
 
         Returns:
             (B, Q, W).

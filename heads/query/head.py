@@ -2,28 +2,29 @@
 
 After "Exploring complementary features in multi-modal speech emotion recognition" (Wang, Ma, Ding,
 ICASSP 2023). From the paper: parallel uni-modal encoders refine pre-trained features; a group of
-learnable emotion query tokens gathers emotion from the refined features by cross-attention in a
-transformer decoder; random modality masking in training counters modality bias. Sizes and details
-are an INTERPRETATION, part by part below, and no result of this head reproduces the paper's.
+learnable emotion query tokens collects emotion information from the refined features by
+cross-attention in a transformer decoder; random modality masking in training reduces modality bias.
+Sizes and details are an INTERPRETATION, explained below. Results of this head do not reproduce
+results of the paper.
 
 Notation: x_m are the hidden states of modality m, e_m its learned embedding.
 
 Encoders [interpretation of the sizes]
     z_m = PreNormBlock²(Projection_m(x_m) + e_m), 4 attention heads, feed-forward ratio 4. No
-    positional encoding: the hidden states of an encoder already carry their positions.
+    positional encoding: the hidden states of an encoder already contain their positions.
 
 Queries [interpretation of the sizes]
-    q = EmotionQueries([z_1 ; z_2 ; …]), 4 queries and 2 layers, see ``EmotionQueries``.
+    q = EmotionQueries([z_1 ; z_2 ; …]), with 4 queries and 2 layers.
 
 Output [interpretation]
     mean of the queries → LayerNorm → Linear.
 
 Random modality masking [rates: interpretation]
-    In training an utterance loses a modality with probability ``masking``, never its last one, see
-    ``ModalityMasking``. A hidden modality leaves the key-padding masks, exactly as if the utterance
-    lacked it.
+    In training a modality of an utterance is hidden with probability ``masking``, but never its
+    only modality; see ``ModalityMasking``. A hidden modality is removed from the key-padding masks,
+    exactly as if the utterance lacked it.
 
-The loss is the cross-entropy; its one term is ``cross_entropy``.
+The loss is the cross-entropy; its only term is ``cross_entropy``.
 """
 
 from collections.abc import Mapping
@@ -42,16 +43,16 @@ from .decoder import EmotionQueries
 
 
 class UniModalEncoder(nn.Module):
-    """What refines one modality by itself: its embedding added, then transformer blocks.
+    """The encoder of one modality: adds the embedding of the modality, then transformer blocks.
 
     Args:
-        width: W.
-        n_heads: attention heads; must divide W.
-        n_layers: blocks; 0 for none.
+        width: W, the width of the tokens.
+        n_heads: number of attention heads; must divide W.
+        n_layers: number of blocks; 0 for none.
         dropout: see :class:`PreNormBlock`.
 
     Raises:
-        HeadError: a width that ``n_heads`` does not divide.
+        HeadError: ``n_heads`` does not divide the width.
     """
 
     def __init__(self, width: int, n_heads: int, n_layers: int, dropout: float) -> None:
@@ -60,7 +61,7 @@ class UniModalEncoder(nn.Module):
         self.blocks = nn.ModuleList(PreNormBlock(width, n_heads, dropout) for _ in range(n_layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """(B, T, W), of which the (B, T) bool mask is valid → (B, T, W), not normalised."""
+        """(B, T, W) → (B, T, W), not normalised; the (B, T) bool mask marks the valid positions."""
         z = x + self.embedding
         for block in self.blocks:
             z = block(z, mask)
@@ -68,23 +69,24 @@ class UniModalEncoder(nn.Module):
 
 
 class QueryHead(Head):
-    """``query``; the module's docstring has the parts and says what is interpretation.
+    """``query``; the module docstring has the parts and marks the interpretations.
 
     Args:
-        dims: modality → width D_m; one modality or more (with one nothing is masked).
+        dims: modality → width D_m; at least one modality (with one, no modality is masked).
         n_classes: C.
         n_layers: modality → number of cached layers; 1 each if None.
         layer: see :class:`LayerMixes`; None mixes all layers.
-        width: W, of tokens and queries.
+        width: W, the width of tokens and queries.
         n_attention_heads: must divide W.
-        n_encoder_layers: blocks of each uni-modal encoder; 0 for none.
-        n_queries: query tokens.
-        n_decoder_layers: of the queries.
-        dropout: in projections, encoders and decoder, in [0, 1).
-        masking: probability that an utterance loses a modality in training, in [0, 1].
+        n_encoder_layers: number of blocks of each uni-modal encoder; 0 for none.
+        n_queries: number of query tokens.
+        n_decoder_layers: number of layers of the decoder.
+        dropout: rate in projections, encoders and decoder, in [0, 1).
+        masking: probability that a modality of an utterance is hidden in training, in [0, 1].
 
     Raises:
-        HeadError: a layer that is not there, or an option out of its range; see also :class:`Head`.
+        HeadError: the layer does not exist, or an option is out of its range; see also
+            :class:`Head`.
     """
 
     def __init__(
@@ -131,11 +133,11 @@ class QueryHead(Head):
         hidden, masks = self.inputs(features, lengths)
         masks = self.masking(masks)
         memory = self.encode(hidden, masks)
-        gathered = self.queries(memory, torch.cat([masks[m] for m in self.dims], dim=1))
-        logits: Tensor = self.classifier(gathered.mean(dim=1))
+        queries = self.queries(memory, torch.cat([masks[m] for m in self.dims], dim=1))
+        logits: Tensor = self.classifier(queries.mean(dim=1))
         return self.classified(logits, labels)
 
     def encode(self, hidden: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensor:
-        """[z_1 ; z_2 ; …]: (B, Σ T_m, W) from modality → (B, L_m, T_m, D_m), not normalised."""
+        """Return [z_1 ; z_2 ; …], (B, Σ T_m, W), not normalised; see :meth:`inputs`."""
         tokens = self.projections(hidden)
         return torch.cat([self.encoders[m](tokens[m], masks[m]) for m in self.dims], dim=1)

@@ -1,4 +1,4 @@
-"""``bottleneck``: its equations, and who meets whom in which block."""
+"""``bottleneck``: its equations, and in which block the modalities exchange information."""
 
 from typing import Any
 
@@ -23,14 +23,14 @@ def batch(seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
 
 
 @pytest.mark.parametrize("n_blocks", [1, 3])
-def test_fusion_is_its_equations(n_blocks: int) -> None:
+def test_the_fusion_follows_its_equations(n_blocks: int) -> None:
     head = built(n_blocks=n_blocks)
     x, n = batch()
-    for i in range(2):  # utterance by utterance, without any padding
+    for i in range(2):  # one utterance at a time, without padding
         b = head.bottlenecks.unsqueeze(0)
         z, masks = {}, {}
         for m in DIMS:
-            mixed = x[m][i : i + 1, :, : n[m][i]].mean(dim=1)  # equal weights at the start
+            mixed = x[m][i : i + 1, :, : n[m][i]].mean(dim=1)  # the weights are equal at the start
             z[m] = head.projections.linears[m](head.projections.norms[m](mixed))
             masks[m] = torch.ones(z[m].shape[:2], dtype=torch.bool)
         assert len(head.blocks) == n_blocks
@@ -41,7 +41,7 @@ def test_fusion_is_its_equations(n_blocks: int) -> None:
         torch.testing.assert_close(head(x, n).logits[i : i + 1], linear(norm(fused)))
 
 
-def test_modalities_meet_from_the_second_block_on() -> None:
+def test_modalities_exchange_information_from_the_second_block() -> None:
     fused: list[Tensor] = []
     for n_blocks in (1, 2):
         head = built(n_blocks=n_blocks)
@@ -56,6 +56,6 @@ def test_modalities_meet_from_the_second_block_on() -> None:
 
 
 @pytest.mark.parametrize(("layer", "reads"), [(None, (0, 1, 2)), ("last", (2,)), (1, (1,))])
-def test_reads(layer: str | int | None, reads: tuple[int, ...]) -> None:
+def test_the_layers_that_are_read(layer: str | int | None, reads: tuple[int, ...]) -> None:
     head = BottleneckFusion(DIMS, 4, {"speech": 3, "text": 3}, layer, width=8)
     assert head.layers == {"speech": reads, "text": reads}

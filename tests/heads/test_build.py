@@ -1,4 +1,4 @@
-"""Building heads: which layers they read, which options they know, and what they refuse."""
+"""Building heads: the registry, the layers, the options, and wrong arguments."""
 
 import math
 from typing import Any
@@ -6,22 +6,24 @@ from typing import Any
 import pytest
 
 from mser.heads import HEADS, HeadError, build_head
+from mser.tests.support.small_heads import SMALL
 
 DIMS = {"speech": 8, "text": 6}
 
 
-def test_registry() -> None:
+def test_the_registry_has_every_head() -> None:
     names = "bottleneck distribution hbaf hbf instance linear mgcma query token"
     assert sorted(HEADS) == names.split()
     for name, kind in HEADS.items():
-        assert type(build_head(name, DIMS, 4)) is kind
+        small = {k: v for k, v in SMALL[name].items() if k != "layer"}
+        assert type(build_head(name, DIMS, 4, **small)) is kind
 
 
 @pytest.mark.parametrize(
     ("layer", "speech", "text"),
     [(None, (0, 1, 2), (0, 1)), ("mix", (0, 1, 2), (0, 1)), ("last", (2,), (1,)), (1, (1,), (1,))],
 )
-def test_linear_reads(
+def test_the_layers_that_linear_reads(
     layer: str | int | None, speech: tuple[int, ...], text: tuple[int, ...]
 ) -> None:
     head = build_head("linear", DIMS, 4, {"speech": 3, "text": 2}, layer)
@@ -61,16 +63,20 @@ def test_linear_reads(
         (("hbf", DIMS, 4), {"beta": math.nan}, r"beta must be in \[0, 1\]"),
         (("hbf", DIMS, 4), {"agreement": -1}, "the weight of agreement must not be negative"),
         (("hbf", DIMS, 4), {"masking": 2}, r"the rate of modality masking must be in \[0, 1\]"),
-        (("hbf", DIMS, 4), {"own_weight": 0}, "an own_weight above 0 is needed by mb"),
+        (("hbf", DIMS, 4), {"own_weight": 0}, "own_weight must be above 0 because mb needs it"),
         (
             ("hbf", {"text": 6}, 4),
             {"own_weight": 0, "mb": False, "dropout": 0},
-            "an own_weight above 0 or beta is needed for the stems to learn anything",
+            "own_weight or beta must be above 0: otherwise the input projections are not trained",
         ),
         (("bottleneck", DIMS, 4), {"n_blocks": 0}, "n_blocks must be at least 1, not 0"),
         (("bottleneck", DIMS, 4), {"width": 10}, "cannot be divided among 4 attention heads"),
         (("bottleneck", DIMS, 4), {"dropout": 1.0}, r"dropout must be in \[0, 1\), not 1.0"),
-        (("linear", DIMS, 4, None, 1), {}, "layer 1 is out of range: only 1 are cached"),
+        (
+            ("linear", DIMS, 4, None, 1),
+            {},
+            "layer position 1 is out of range: the number of cached layers is 1",
+        ),
         (("linear", DIMS, 4, None, "lats"), {}, "unknown layer 'lats': did you mean 'last'"),
         (("linear", {}, 4), {}, "at least one modality"),
         (("linear", {"a.b": 8}, 4), {}, "cannot be called 'a.b'"),
@@ -78,11 +84,17 @@ def test_linear_reads(
         (("linear", {"": 8}, 4), {}, "cannot be called ''"),
         (("linear", {"text": 0}, 4), {}, "width of text must be at least 1"),
         (("linear", DIMS, 1), {}, "n_classes must be at least 2"),
-        (("linear", DIMS, 4, {"speech": 2}), {}, "n_layers must name speech, text"),
+        (
+            ("linear", DIMS, 4, {"speech": 2}),
+            {},
+            "n_layers must have the modalities speech, text, but has speech",
+        ),
         (("linear", DIMS, 4, {"speech": 2, "text": 0}), {}, "cached layers of text must be"),
     ],
 )
-def test_refuses(arguments: tuple[object, ...], options: dict[str, Any], message: str) -> None:
+def test_wrong_arguments_are_errors(
+    arguments: tuple[object, ...], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(HeadError, match=message) as error:
         build_head(*arguments, **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)

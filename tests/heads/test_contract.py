@@ -1,4 +1,4 @@
-"""What holds for every head: padding, shapes, dtypes, terms, gradients, saving and loading."""
+"""The contract of every head: padding, shapes, dtypes, terms, gradients, saving and loading."""
 
 import math
 from collections.abc import Sequence
@@ -10,26 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_model, save_model
-from torch import Tensor
+from torch import Tensor, nn
 
 from mser.heads import HEADS, Head, HeadError, HeadOutput, build_head
 from mser.heads.dialogues import Dialogues
+from mser.tests.support.small_heads import ALIGNED, SMALL
 
 DIMS = {"speech": 24, "text": 16, "vision": 8}
 LAYERS = {"speech": 5, "text": 4, "vision": 1}
-ALIGNED: dict[str, Any] = {"width": 16, "n_attention_heads": 2, "n_blocks": 1}
-SMALL: dict[str, dict[str, Any]] = {
-    "bottleneck": {"width": 16, "n_attention_heads": 2},
-    "linear": {},
-    "mgcma": ALIGNED,
-    "distribution": ALIGNED,
-    "token": ALIGNED,
-    "instance": ALIGNED,
-    "hbaf": {"width": 16, "layer": "mix"},
-    "hbf": {"width": 16, "n_attention_heads": 2, "projection": 8},
-    "query": {"width": 16, "n_attention_heads": 2},
-}
-# Options without which a loss is random, or its gradient not its derivative but weakened by design.
+# Options that make the loss deterministic and its gradient the true derivative.
 EXACT: dict[str, dict[str, Any]] = {"hbf": {"beta": 1.0}, "query": {"masking": 0.0}}
 N_CLASSES = 4
 
@@ -47,7 +36,7 @@ def small(name: str, count: int = 2, **options: object) -> Head:
 def utterances(
     head: Head, lengths: Sequence[Sequence[int]], seed: int = 0
 ) -> list[dict[str, Tensor]]:
-    """For each utterance, modality → (L_m, length, D_m)."""
+    """Return modality → (L_m, length, D_m) for each utterance."""
     g = torch.Generator().manual_seed(seed)
     return [
         {
@@ -88,7 +77,7 @@ def batch(
     padding=st.sampled_from([math.nan, math.inf, -1e30, 0.0, 7.0]),
 )
 @settings(max_examples=10, deadline=None)
-def test_alone_as_in_any_batch(
+def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
     name: str, count: int, lengths: list[tuple[int, ...]], extra: int, padding: float
 ) -> None:
     head = small(name, count).eval()
@@ -111,7 +100,7 @@ def test_a_modality_may_be_missing(
 ) -> None:
     head = small(name, count).eval()
     some = [row if any(row[:count]) else (1, *row[1:]) for row in lengths]
-    # Each modality is missing somewhere, and one is the only modality somewhere.
+    # Each modality is missing in one utterance, and speech is the only modality of one.
     rows = utterances(head, [*some, (0, 2, 3), (3, 0, 1), (2, 0, 0)])
     together = head(*collate(rows, 2, padding)).logits
     alone = torch.cat([head(*collate([row], 0, padding)).logits for row in rows])
@@ -125,7 +114,7 @@ def test_a_modality_may_be_missing(
     [[[0, 3, 0], [2, 0, 1]], [[0, 3, 2]], [[0, 3, 0]] * 3],
     ids=["nothing in common", "one utterance", "one modality in all"],
 )
-def test_learns_without_a_modality(name: str, lengths: list[list[int]]) -> None:
+def test_gradients_are_finite_without_a_modality(name: str, lengths: list[list[int]]) -> None:
     gradients = []
     for padding in (math.nan, 7.0):
         head = small(name, 3, **EXACT.get(name, {}), dropout=0.0)
@@ -139,7 +128,7 @@ def test_learns_without_a_modality(name: str, lengths: list[list[int]]) -> None:
 
 
 @every_head
-def test_finite_from_short_to_long(name: str) -> None:
+def test_losses_and_gradients_are_finite_for_short_and_long_utterances(name: str) -> None:
     head = small(name, 3, dropout=0.1)
     features, lengths = collate(utterances(head, [[700, 4, 31], [4, 180, 700], [57, 700, 4]]))
     out = head(features, lengths, torch.tensor([0, 1, 3]))
@@ -186,20 +175,20 @@ def test_gradients_are_the_same_with_any_padding(name: str, count: int) -> None:
 
 
 @every_head
-def test_every_parameter_learns(name: str) -> None:
+def test_every_parameter_receives_a_gradient(name: str) -> None:
     head = small(name, 3, dropout=0.1)
-    # What reads a dialogue learns nothing from the dialogues of one utterance.
-    two = Dialogues(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([3, 3, 3, 2, 2]))
-    loss = head(*batch(head), *([two] if head.reads_dialogues else [])).loss
+    # With dialogues of one utterance, the layers that read a dialogue receive no gradient.
+    dialogues = Dialogues(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([3, 3, 3, 2, 2]))
+    loss = head(*batch(head), *([dialogues] if head.reads_dialogues else [])).loss
     assert loss is not None
     loss.backward()
-    still = [k for k, p in head.named_parameters() if p.grad is None or not p.grad.any()]
-    assert still == []
+    untrained = [k for k, p in head.named_parameters() if p.grad is None or not p.grad.any()]
+    assert untrained == []
 
 
 @every_head
 @pytest.mark.parametrize("kind", ["length one", "one utterance", "all equal", "all zero"])
-def test_finite_at_the_edges(name: str, kind: str) -> None:
+def test_losses_and_gradients_are_finite_in_edge_cases(name: str, kind: str) -> None:
     head = small(name, 3, dropout=0.1)
     lengths = {"one utterance": [[4, 2, 3]], "length one": [[1, 1, 1]] * 3}.get(
         kind, [[4, 2, 3]] * 3
@@ -217,7 +206,7 @@ def test_finite_at_the_edges(name: str, kind: str) -> None:
 
 @every_head
 @every_count
-def test_overfits_a_few_utterances(name: str, count: int) -> None:
+def test_training_fits_a_few_utterances(name: str, count: int) -> None:
     torch.manual_seed(1)
     dims = dict.fromkeys(list(DIMS)[:count], 48)
     wide: dict[str, dict[str, Any]] = {"hbf": {"width": 32, "projection": 16}}
@@ -231,12 +220,25 @@ def test_overfits_a_few_utterances(name: str, count: int) -> None:
     labels = torch.randint(N_CLASSES, (32,))
     adam = torch.optim.Adam(head.parameters(), 5e-3)
     for _ in range(150):
-        adam.zero_grad()
         out: HeadOutput = head(features, lengths, labels)
+        if torch.equal(out.logits.argmax(1), labels):
+            break  # fitted
+        adam.zero_grad()
         assert out.loss is not None
         out.loss.backward()
         adam.step()
     assert torch.equal(head(features, lengths).logits.argmax(1), labels)
+
+
+@every_head
+def test_the_option_dropout_reaches_every_dropout(name: str) -> None:
+    head = small(name, 2, dropout=0.35)
+    rates = [m.p for m in head.modules() if isinstance(m, nn.Dropout)]
+    own = [
+        m for m in head.modules() if not isinstance(m, nn.RNNBase)
+    ]  # a GRU of one layer has none
+    rates += [m.dropout for m in own if isinstance(getattr(m, "dropout", None), float)]
+    assert set(rates) == {0.35}
 
 
 @every_head
@@ -278,7 +280,7 @@ def test_the_loss_is_a_weighted_sum_of_its_terms(name: str, training: bool) -> N
     terms = torch.stack([torch.stack(list(out.terms.values())) for out in outs])
     loss = torch.stack([out.loss.detach() for out in outs if out.loss is not None])
     weights = torch.linalg.lstsq(terms, loss.unsqueeze(1)).solution.flatten()
-    torch.testing.assert_close(terms @ weights, loss)  # the same weights for all the batches
+    torch.testing.assert_close(terms @ weights, loss)  # the weights are the same for all batches
     by_name = dict(zip(outs[0].terms, weights.tolist(), strict=True))
     assert by_name.pop("cross_entropy") == pytest.approx(1)
     assert all(weight > 0 for weight in by_name.values())
@@ -313,9 +315,12 @@ def test_one_layer_needs_no_layer_axis(name: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f, n, y: ({"speech": f["speech"]}, n, y), "features must name speech, text"),
-        (lambda f, n, y: (f | {"video": f["text"]}, n, y), "it names speech, text, video"),
-        (lambda f, n, y: (f, {"text": n["text"]}, y), "lengths must name"),
+        (
+            lambda f, n, y: ({"speech": f["speech"]}, n, y),
+            "features must have the modalities speech, text, but has speech",
+        ),
+        (lambda f, n, y: (f | {"video": f["text"]}, n, y), "but has speech, text, video"),
+        (lambda f, n, y: (f, {"text": n["text"]}, y), "lengths must have the modalities"),
         (lambda f, n, y: (f | {"text": f["text"][:, :1]}, n, y), "features of text must be"),
         (lambda f, n, y: (f | {"text": f["text"][..., 1:]}, n, y), "features of text must be"),
         (lambda f, n, y: (f | {"text": f["text"][:, 0]}, n, y), "features of text must be"),
@@ -325,7 +330,10 @@ def test_one_layer_needs_no_layer_axis(name: str) -> None:
             lambda f, n, y: (f | {"text": f["text"].long()}, n, y),
             "features of text must be floating",
         ),
-        (lambda f, n, y: (f, {m: k * 0 for m, k in n.items()}, y), "have no modality at all"),
+        (
+            lambda f, n, y: (f, {m: k * 0 for m, k in n.items()}, y),
+            "have no modality: leave them out",
+        ),
         (lambda f, n, y: (f, n | {"text": n["text"] * -1}, y), "lengths of text must be in 0"),
         (lambda f, n, y: (f, n | {"text": n["text"] + 9}, y), "lengths of text must be in 0"),
         (lambda f, n, y: (f, n | {"text": n["text"][:3]}, y), "lengths of text must be int64"),
@@ -336,7 +344,7 @@ def test_one_layer_needs_no_layer_axis(name: str) -> None:
         (lambda f, n, y: (f, n, y - 1), "labels must be in 0 .. 3"),
     ],
 )
-def test_a_batch_that_does_not_fit(name: str, change: object, message: str) -> None:
+def test_a_wrong_batch_is_an_error(name: str, change: object, message: str) -> None:
     head = small(name, 2)
     with pytest.raises(HeadError, match=message) as error:
         head(*change(*batch(head)))  # type: ignore[operator]

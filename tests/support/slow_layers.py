@@ -1,6 +1,7 @@
-"""Layers of the heads in Python floats and loops, to compute what a head should give.
+"""Layers of the heads in Python floats and loops: the expected values of tests.
 
-One utterance at a time: a sequence is a list of vectors, without padding and without a mask.
+They follow the formulas and process one utterance at a time: a sequence is a list of vectors,
+without padding and without a mask.
 """
 
 import math
@@ -8,19 +9,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from mser.heads.modules.attention import AttentionStep, FeedForwardStep
+from mser.heads.modules.attention import Attention, AttentionStep, FeedForwardStep, PreNormBlock
 
 Vector = list[float]
 
 
-def shaken(module: nn.Module) -> Any:
-    """The module in float64, its parameters all random: LayerNorms and biases too."""
+def double(seed: int, *shape: int) -> Tensor:
+    """Return standard normal float64 numbers that depend on the seed only."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def randomised(module: nn.Module) -> Any:
+    """Return the module in float64 with random parameters, also those that start as 0 or 1."""
     g = torch.Generator().manual_seed(3)
     for p in module.parameters():
         p.data = torch.randn(p.shape, generator=g) * 0.7
     return module.double()
+
+
+def silence(layer: Any) -> None:
+    """Set a linear layer to zero, so that it returns zeros."""
+    layer.weight.data.zero_()
+    layer.bias.data.zero_()
 
 
 def linear(layer: Any, x: Vector) -> Vector:
@@ -33,9 +45,9 @@ def linear(layer: Any, x: Vector) -> Vector:
 
 def norm(layer: Any, x: Vector) -> Vector:
     mean = sum(x) / len(x)
-    spread = math.sqrt(sum((v - mean) ** 2 for v in x) / len(x) + layer.eps)
-    scale, shift = layer.weight.tolist(), layer.bias.tolist()
-    return [(v - mean) / spread * a + b for v, a, b in zip(x, scale, shift, strict=True)]
+    deviation = math.sqrt(sum((v - mean) ** 2 for v in x) / len(x) + layer.eps)
+    gain, bias = layer.weight.tolist(), layer.bias.tolist()
+    return [(v - mean) / deviation * a + b for v, a, b in zip(x, gain, bias, strict=True)]
 
 
 def gelu(x: Vector) -> Vector:
@@ -46,8 +58,14 @@ def add(x: Vector, y: Vector) -> Vector:
     return [a + b for a, b in zip(x, y, strict=True)]
 
 
-def attended_heads(layer: Any, queries: Sequence[Vector], memory: Sequence[Vector]) -> list[Vector]:
-    """softmax(q·k / √d) v for every head, the heads side by side."""
+def mean(rows: Sequence[Vector]) -> Vector:
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+def attended_heads(
+    layer: Attention, queries: Sequence[Vector], memory: Sequence[Vector]
+) -> list[Vector]:
+    """Return softmax(q·k / √d) v of every attention head, concatenated."""
     width = len(memory[0])
     d = width // layer.n_heads
     pairs = [linear(layer.key_value, row) for row in memory]
@@ -56,22 +74,55 @@ def attended_heads(layer: Any, queries: Sequence[Vector], memory: Sequence[Vecto
     for x in queries:
         q, row = linear(layer.query, x), []
         for head in range(layer.n_heads):
-            of = range(head * d, head * d + d)
-            weights = [math.exp(sum(q[c] * k[c] for c in of) / math.sqrt(d)) for k in keys]
+            channels = range(head * d, head * d + d)
+            weights = [math.exp(sum(q[c] * k[c] for c in channels) / math.sqrt(d)) for k in keys]
             row += [
                 sum(w * v[c] for w, v in zip(weights, values, strict=True)) / sum(weights)
-                for c in of
+                for c in channels
             ]
         out.append(row)
     return out
 
 
-def attend(step: AttentionStep, xs: list[Vector], memory: list[Vector] | None = None) -> Any:
+def attention_branch(
+    step: AttentionStep, xs: list[Vector], memory: list[Vector] | None = None
+) -> list[Vector]:
+    """Return Attention(LN(x), LN(memory)) without the residual."""
     queries = [norm(step.norm, x) for x in xs]
     context = queries if memory is None else [norm(step.memory_norm, x) for x in memory]
     heads = attended_heads(step.attention, queries, context)
-    return [add(x, linear(step.attention.out, h)) for x, h in zip(xs, heads, strict=True)]
+    return [linear(step.attention.out, row) for row in heads]
+
+
+def attend(
+    step: AttentionStep, xs: list[Vector], memory: list[Vector] | None = None
+) -> list[Vector]:
+    branch = attention_branch(step, xs, memory)
+    return [add(x, row) for x, row in zip(xs, branch, strict=True)]
+
+
+def feed_forward_branch(step: FeedForwardStep, x: Vector) -> Vector:
+    """Return FFN(LN(x)) without the residual."""
+    return linear(step.layers[2], gelu(linear(step.layers[0], norm(step.norm, x))))
 
 
 def feed_forward(step: FeedForwardStep, x: Vector) -> Vector:
-    return add(x, linear(step.layers[2], gelu(linear(step.layers[0], norm(step.norm, x)))))
+    return add(x, feed_forward_branch(step, x))
+
+
+def pre_norm_block(block: PreNormBlock, xs: list[Vector]) -> list[Vector]:
+    return [feed_forward(block.feed_forward, x) for x in attend(block.attend, xs)]
+
+
+def assert_dropout(outputs: Sequence[Tensor], expected: Tensor, rate: float) -> None:
+    """Check that outputs are ``expected`` under dropout.
+
+    Every element is 0 or its value in ``expected`` divided by 1 - rate, and the share of zeros over
+    all outputs is the rate within 5 standard deviations.
+    """
+    drawn = torch.stack(list(outputs))
+    dropped = drawn.abs() < 1e-12
+    kept = (expected / (1 - rate)).expand_as(drawn)
+    torch.testing.assert_close(drawn, torch.where(dropped, 0.0, kept))
+    share, n = float(dropped.double().mean()), drawn.numel()
+    assert abs(share - rate) < 5 * math.sqrt(rate * (1 - rate) / n), share

@@ -14,7 +14,7 @@ from mser.cache import EntrySpec, FeatureCache, Quarantined, UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
 from mser.pipeline.corpora.manifest import to_table
 from mser.pipeline.train import Run, TrainSettings
-from mser.tests.heads.test_contract import SMALL as SMALL_HEADS
+from mser.tests.support.small_heads import SMALL as SMALL_HEADS
 
 BOTH: dict[str, str | None] = {"speech": None, "text": None}
 CLASSES = ("angry", "happy", "neutral", "sad")

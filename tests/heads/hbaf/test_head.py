@@ -1,4 +1,4 @@
-"""``hbaf``: what holds of dialogues, absent modalities, terms of the loss, layers and options."""
+"""``hbaf``: dialogues, absent modalities, terms of the loss, dropout, layers and options."""
 
 import math
 from typing import Any
@@ -15,14 +15,11 @@ from mser.heads.hbaf.audio_context import AudioContextNetwork
 from mser.heads.hbaf.head import HBAF
 from mser.heads.modules.contrastive import info_nce, relation_distance
 from mser.heads.modules.masks import length_mask
+from mser.tests.support.slow_layers import assert_dropout, double
 
 DIMS = {"speech": 6, "text": 5, "vision": 4}
 N_CLASSES = 3
 seeds = st.integers(0, 2**31)
-
-
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def small(count: int = 2, **options: Any) -> HBAF:
@@ -59,7 +56,9 @@ many = st.lists(st.lists(some_lengths, min_size=1, max_size=4), min_size=1, max_
 
 @given(many, seeds)
 @settings(max_examples=25, deadline=None)
-def test_a_dialogue_alone_is_as_in_any_batch(rows: list[list[tuple[int, ...]]], seed: int) -> None:
+def test_the_logits_of_a_dialogue_do_not_depend_on_the_batch(
+    rows: list[list[tuple[int, ...]]], seed: int
+) -> None:
     head = small(3)
     given = batch([row for dialogue in rows for row in dialogue], seed)
     sizes = [len(dialogue) for dialogue in rows]
@@ -67,9 +66,9 @@ def test_a_dialogue_alone_is_as_in_any_batch(rows: list[list[tuple[int, ...]]], 
     assert torch.isfinite(together).all()
     start = 0
     for size in sizes:
-        here = slice(start, start + size)
-        alone = head(*part(given, here), dialogues=dialogues(size)).logits
-        torch.testing.assert_close(alone, together[here], atol=1e-5, rtol=0)
+        rows_of_dialogue = slice(start, start + size)
+        alone = head(*part(given, rows_of_dialogue), dialogues=dialogues(size)).logits
+        torch.testing.assert_close(alone, together[rows_of_dialogue], atol=1e-5, rtol=0)
         start += size
     features, lengths = given
     for m, x in features.items():
@@ -78,7 +77,7 @@ def test_a_dialogue_alone_is_as_in_any_batch(rows: list[list[tuple[int, ...]]], 
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_only_the_own_dialogue_matters_and_all_of_it(count: int) -> None:
+def test_the_logits_depend_on_all_utterances_of_the_dialogue_and_on_no_other(count: int) -> None:
     head = small(count)
     given = batch([(3, 2, 4)[:count]] * 5)
     logits = head(*given, dialogues=dialogues(3, 2)).logits
@@ -91,7 +90,7 @@ def test_only_the_own_dialogue_matters_and_all_of_it(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "order", "others"),
+    ("options", "depends_on_order", "depends_on_others"),
     [
         ({}, True, True),
         ({"fusion": False}, True, True),
@@ -99,16 +98,16 @@ def test_only_the_own_dialogue_matters_and_all_of_it(count: int) -> None:
         ({"context": False, "fusion": False}, False, False),
     ],
 )
-def test_what_reads_the_turns_before_and_after(
-    options: dict[str, bool], order: bool, others: bool
+def test_which_parts_read_the_other_turns(
+    options: dict[str, bool], depends_on_order: bool, depends_on_others: bool
 ) -> None:
     head = small(**options)
     given = batch([(3, 2), (5, 4), (1, 1), (2, 5)])
     logits = head(*given, dialogues=dialogues(4)).logits
-    turned = torch.tensor([2, 0, 3, 1])
-    again = head(*part(given, turned), dialogues=dialogues(4)).logits
-    assert torch.allclose(again, logits[turned], atol=1e-5) is not order
-    assert torch.allclose(head(*given).logits, logits, atol=1e-5) is not others
+    order = torch.tensor([2, 0, 3, 1])
+    reordered = head(*part(given, order), dialogues=dialogues(4)).logits
+    assert torch.allclose(reordered, logits[order], atol=1e-5) is not depends_on_order
+    assert torch.allclose(head(*given).logits, logits, atol=1e-5) is not depends_on_others
     each = head(*given, dialogues=Dialogues.alone(4)).logits
     assert torch.equal(head(*given).logits, each)
 
@@ -116,20 +115,20 @@ def test_what_reads_the_turns_before_and_after(
 @pytest.mark.parametrize(
     ("number", "size", "message"),
     [
-        ([0, 0, 1], [3, 3, 1], "a dialogue of 3 utterances is cut: 2 of it are here"),
-        ([0, 1, 0], [2, 1, 2], "must stand together"),
-        ([0, 0], [2, 2], "dialogues must be of 3 utterances, not of 2"),
+        ([0, 0, 1], [3, 3, 1], "a dialogue of 3 utterances is cut: the batch has 2 of them"),
+        ([0, 1, 0], [2, 1, 2], "must be adjacent"),
+        ([0, 0], [2, 2], "dialogues must have 3 utterances, not 2"),
         ([0.0, 0.0, 1.0], [2, 2, 1], "number of dialogues must be int64"),
     ],
 )
-def test_dialogues_that_cannot_be(number: list[int], size: list[int], message: str) -> None:
+def test_wrong_dialogues_are_errors(number: list[int], size: list[int], message: str) -> None:
     with pytest.raises(HeadError, match=message):
         small()(*batch([(3, 2)] * 3), dialogues=Dialogues(torch.tensor(number), torch.tensor(size)))
 
 
 @pytest.mark.parametrize("missing", ["speech", "text"])
 @pytest.mark.parametrize("kind", ["some", "all", "a dialogue"])
-def test_what_is_absent_is_neither_read_nor_scored(missing: str, kind: str) -> None:
+def test_an_absent_modality_is_neither_read_nor_in_the_loss(missing: str, kind: str) -> None:
     head = small().train()
     head.dropout.p = head.projections.dropout = 0.0
     given = batch([(3, 2)] * 5)
@@ -156,30 +155,30 @@ def test_what_is_absent_is_neither_read_nor_scored(missing: str, kind: str) -> N
 
 
 @pytest.mark.parametrize("options", [{}, {"fusion": False}, {"context": False}])
-def test_an_absent_modality_says_nothing_to_the_classifier(options: dict[str, bool]) -> None:
+def test_an_absent_modality_does_not_reach_the_classifier(options: dict[str, bool]) -> None:
     head = small(**options)
     given = batch([(3, 2), (0, 4), (5, 1)])
     before = head(*given, dialogues=dialogues(3)).logits
-    head.classifier.weight.data[:, :8] *= 2  # what it hears of speech
+    head.classifier.weight.data[:, :8] *= 2  # the columns for speech
     after = head(*given, dialogues=dialogues(3)).logits
     assert (after == before).all(dim=1).tolist() == [False, True, False]
 
 
-def test_the_terms_are_their_formulas() -> None:
+def test_the_terms_follow_their_formulas() -> None:
     head = small(3)
     given = batch([(3, 2, 0), (0, 4, 1), (5, 0, 2), (1, 1, 1)])
     labels = torch.tensor([2, 0, 1, 1])
     terms = head(*given, labels, dialogues(3, 1)).terms
     x = head.represent(*head.inputs(*given), given[1], torch.tensor([3, 1]))
-    has = {m: [i for i in range(4) if given[1][m][i]] for m in DIMS}
+    present = {m: [i for i in range(4) if given[1][m][i]] for m in DIMS}
     uni_modal = 0.0
     for m in DIMS:
         scores = head.votes[m](x[m]).log_softmax(dim=1).detach()
-        uni_modal -= sum(float(scores[i, labels[i]]) for i in has[m]) / len(has[m])
+        uni_modal -= sum(float(scores[i, labels[i]]) for i in present[m]) / len(present[m])
     assert math.isclose(float(terms["uni_modal"]), uni_modal, rel_tol=1e-5)
     absolute = relative = 0.0
     for m, n in [("speech", "text"), ("speech", "vision"), ("text", "vision")]:
-        both = [i for i in has[m] if i in has[n]]
+        both = [i for i in present[m] if i in present[n]]
         absolute += info_nce(x[m][both], x[n][both], 0.07).item() / 3
         relative += relation_distance(x[m][both], x[n][both]).item() / 3
     assert math.isclose(float(terms["absolute"]), absolute, rel_tol=1e-5)
@@ -196,11 +195,30 @@ def test_the_terms_are_their_formulas() -> None:
         (2, {"relative_weight": 0}, {"uni_modal", "absolute"}),
     ],
 )
-def test_terms_are_switched_off_by_their_weight(
+def test_a_weight_of_0_switches_a_term_off(
     count: int, options: dict[str, Any], names: set[str]
 ) -> None:
     out = small(count, **options)(*batch([(3, 2)[:count]] * 2), torch.tensor([0, 1]))
     assert set(out.terms) == names | {"cross_entropy"}
+
+
+def test_the_classifiers_read_their_input_under_dropout() -> None:
+    rate, width = 0.3, 8
+    torch.manual_seed(0)
+    head = build_head("hbaf", {"speech": 6, "text": 5}, 2 * width, width=width, dropout=rate)
+    head.projections.dropout = 0.0  # only the dropout of the classifiers is random
+    head.classifier.weight.data = torch.eye(2 * width)  # the logits are the input of the classifier
+    head.classifier.bias.data.zero_()
+    given, labels = batch([(3, 2), (5, 4), (1, 1)]), torch.tensor([0, 1, 2])
+    x = head.represent(*head.inputs(*given), given[1], torch.tensor([1, 1, 1]))
+    fused = head.fuse(x, dict.fromkeys(x, torch.ones(3, dtype=torch.bool)), torch.tensor([1, 1, 1]))
+    inputs: dict[str, list[Tensor]] = {m: [] for m in x}
+    for m, classify in head.votes.items():
+        classify.register_forward_pre_hook(lambda _, given, m=m: inputs[m].append(given[0]))
+    logits = [head.train()(*given, labels).logits for _ in range(60)]
+    assert_dropout(logits, torch.cat(list(fused.values()), dim=1), rate)
+    for m in x:
+        assert_dropout(inputs[m], x[m], rate)
 
 
 def test_one_utterance_has_no_contrast() -> None:
@@ -220,7 +238,7 @@ def test_one_utterance_has_no_contrast() -> None:
         ({"speech": 6, "text": 5}, 2, "mix", {"speech": (0, 1), "text": (0, 1)}),
     ],
 )
-def test_speech_reads_low_layers_and_the_others_the_last(
+def test_speech_reads_the_first_layers_and_the_others_the_last(
     dims: dict[str, int], n_layers: int, layer: Any, reads: dict[str, tuple[int, ...]]
 ) -> None:
     head = build_head("hbaf", dims, N_CLASSES, dict.fromkeys(dims, n_layers), layer, width=8)
@@ -245,6 +263,6 @@ def test_only_speech_has_the_context_network() -> None:
         ({"context": 1}, "hbaf option 'context' must be of type bool"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message):
         build_head("hbaf", DIMS, N_CLASSES, **options)

@@ -1,4 +1,4 @@
-"""The pieces of ``hbaf`` against their equations, written slowly and independently here."""
+"""The modules of ``hbaf`` against their equations, computed here with loops."""
 
 import math
 from typing import Any
@@ -13,24 +13,14 @@ from mser.heads.hbaf.audio_context import AudioContextNetwork, BiGRU, by_dialogu
 from mser.heads.hbaf.bimodal_attention import BimodalAttention, DynamicGate
 from mser.heads.modules.contrastive import relation_distance
 from mser.heads.modules.masks import length_mask
+from mser.tests.support.slow_layers import double, randomised
 
 NAMES = ["speech", "text", "vision"]
 seeds = st.integers(0, 2**31)
 
 
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def shaken(module: nn.Module) -> Any:
-    """Give every parameter a random value, so that no gain of 1 or bias of 0 hides a mistake."""
-    for at, parameter in enumerate(module.parameters()):
-        parameter.data = 0.7 * double(at, *parameter.shape)
-    return module
-
-
 def dot(a: Tensor, b: Tensor) -> float:
-    return sum(float(x) * float(y) for x, y in zip(a, b, strict=True))
+    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
 
 def times(weight: Tensor, x: Tensor) -> Tensor:
@@ -48,9 +38,9 @@ def close(fast: Tensor, slow: Tensor) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_bimodal_attention_is_its_equations(count: int) -> None:
+def test_bimodal_attention_follows_its_equations(count: int) -> None:
     names, d, sizes = NAMES[:count], 4, [4, 2]
-    attention = shaken(BimodalAttention(names, d))
+    attention = randomised(BimodalAttention(names, d))
     x = {m: double(20 + i, 2, 4, d) for i, m in enumerate(names)}
     masks = {m: length_mask(torch.tensor(sizes), 4) for m in names}
     masks[names[-1]] = torch.tensor(
@@ -81,8 +71,8 @@ def test_bimodal_attention_is_its_equations(count: int) -> None:
                 close(h[m][g, t], slow)
 
 
-def test_a_negative_lambda_takes_away_what_the_other_modality_says() -> None:
-    attention = shaken(BimodalAttention(["speech", "text"], 4))
+def test_a_negative_lambda_subtracts_the_other_modality() -> None:
+    attention = randomised(BimodalAttention(["speech", "text"], 4))
     x = {"speech": double(1, 1, 1, 4), "text": double(2, 1, 1, 4)}
     masks = dict.fromkeys(x, torch.ones(1, 1, dtype=torch.bool))
     intra, inter = (attention.projections[m](x[m]).chunk(3, dim=2)[2] for m in ("speech", "text"))
@@ -92,8 +82,8 @@ def test_a_negative_lambda_takes_away_what_the_other_modality_says() -> None:
         close(attention(x, masks)["speech"], intra + sign * inter)
 
 
-def test_the_gate_is_its_equation() -> None:
-    gate = shaken(DynamicGate(4))
+def test_the_gate_follows_its_equation() -> None:
+    gate = randomised(DynamicGate(4))
     x, h = double(20, 1, 3, 4), double(21, 1, 3, 4)
     for t, row in enumerate(gate(x, h)[0]):
         z = times(gate.gate.weight, torch.cat([h[0, t], x[0, t]])) + gate.gate.bias
@@ -122,12 +112,12 @@ def slow_bigru(layer: BiGRU, x: Tensor) -> Tensor:
     return torch.stack([torch.cat(pair) for pair in zip(forwards, backwards, strict=True)])
 
 
-def test_the_recurrent_network_is_its_equations_and_reads_no_padding() -> None:
-    layer = shaken(BiGRU(4))
+def test_the_recurrent_network_follows_its_equations_and_reads_no_padding() -> None:
+    layer = randomised(BiGRU(4))
     lengths = [3, 0, 5, 1]
     x = double(20, 4, 6, 4)
     x[~length_mask(torch.tensor(lengths), 6)] = math.nan
-    x[1, 0] = 3.0  # of the sequence without length
+    x[1, 0] = 3.0  # in the sequence of length 0
     out = layer(x, torch.tensor(lengths))
     for i, n in enumerate(lengths):
         assert not out[i, n:].any()
@@ -135,8 +125,8 @@ def test_the_recurrent_network_is_its_equations_and_reads_no_padding() -> None:
             close(out[i, :n], slow_bigru(layer, x[i, :n]))
 
 
-def test_the_context_network_is_its_equations() -> None:
-    network = shaken(AudioContextNetwork(4))
+def test_the_context_network_follows_its_equations() -> None:
+    network = randomised(AudioContextNetwork(4))
     lengths, sizes = [3, 0, 2, 1], [3, 1]
     frames, mask = double(20, 4, 3, 4), length_mask(torch.tensor(lengths), 3)
     context = network(frames, mask, torch.tensor(lengths), torch.tensor(sizes))
@@ -146,14 +136,14 @@ def test_the_context_network_is_its_equations() -> None:
             x.append(torch.zeros(4, dtype=torch.float64))
             continue
         z = slow_bigru(network.frames, frames[i, :n])
-        scores = [float(network.pooling.scores(row)) for row in z.detach()]
+        scores = [network.pooling.scores(row).item() for row in z.detach()]
         weights = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
         x.append(sum(w * row for w, row in zip(weights, z, strict=True)))
     start = 0
     for size in sizes:
-        said = torch.stack(x[start : start + size])
+        dialogue = torch.stack(x[start : start + size])
         for row, slow in zip(
-            context[start:], said + slow_bigru(network.dialogue, said), strict=False
+            context[start:], dialogue + slow_bigru(network.dialogue, dialogue), strict=False
         ):
             close(row, norm(network.norm, slow))
         start += size
@@ -171,30 +161,31 @@ def test_utterances_to_dialogues_and_back(sizes: list[int], seed: int) -> None:
 
 @given(seeds, st.lists(st.booleans(), min_size=1, max_size=6))
 @settings(max_examples=25, deadline=None)
-def test_the_relation_distance_is_its_formula(seed: int, present: list[bool]) -> None:
+def test_the_relation_distance_follows_its_formula(seed: int, present: list[bool]) -> None:
     n = len(present)
     a, b = double(seed, n, 4), double(seed + 1, n, 3)
 
     def cosine(x: Tensor, y: Tensor) -> float:
         return dot(x, y) / math.sqrt(dot(x, x) * dot(y, y))
 
-    there = [i for i in range(n) if present[i]]
-    slow = sum((cosine(a[i], a[j]) - cosine(b[i], b[j])) ** 2 for i in there for j in there)
+    kept = [i for i in range(n) if present[i]]
+    slow = sum((cosine(a[i], a[j]) - cosine(b[i], b[j])) ** 2 for i in kept for j in kept)
     fast = relation_distance(a, b, torch.tensor(present))
-    assert math.isclose(float(fast), slow / max(len(there), 1) ** 2, rel_tol=1e-9, abs_tol=1e-12)
+    assert math.isclose(float(fast), slow / max(len(kept), 1) ** 2, rel_tol=1e-9, abs_tol=1e-12)
     if all(present):
         assert torch.equal(relation_distance(a, b), fast)
-    turn = torch.linalg.qr(double(seed + 2, 4, 4))[0]  # relations know no direction and no length
-    torch.testing.assert_close(relation_distance(a, 5 * a @ turn), torch.zeros_like(fast))
+    # A rotation and a scale do not change the cosines.
+    rotation = torch.linalg.qr(double(seed + 2, 4, 4))[0]
+    torch.testing.assert_close(relation_distance(a, 5 * a @ rotation), torch.zeros_like(fast))
 
 
-def test_gradients_of_the_pieces() -> None:
+def test_the_gradients_of_the_modules_are_their_derivatives() -> None:
     masks = {
         "speech": torch.tensor([[True, True, False]]),
         "text": torch.tensor([[True, False, True]]),
     }
-    attention, gate = shaken(BimodalAttention(masks, 2)), shaken(DynamicGate(2))
-    network = shaken(AudioContextNetwork(2))
+    attention, gate = randomised(BimodalAttention(masks, 2)), randomised(DynamicGate(2))
+    network = randomised(AudioContextNetwork(2))
 
     def bimodal(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return tuple(attention({"speech": x, "text": y}, masks).values())

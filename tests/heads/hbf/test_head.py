@@ -1,4 +1,4 @@
-"""``hbf``: what it reads, how it fuses, which terms it has, and utterances without a modality."""
+"""``hbf``: the layers, the fusion, the terms of the loss, and utterances without a modality."""
 
 import math
 from typing import Any, cast
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from mser.heads import Head, build_head
-from mser.heads.hbf import contrastive_losses as calibration
+from mser.heads.hbf import contrastive_losses
 from mser.heads.modules.contrastive import info_nce, supervised_contrastive
+from mser.tests.support.slow_layers import double
 
 DIMS = {"speech": 8, "text": 6}
 
@@ -24,25 +25,31 @@ DIMS = {"speech": 8, "text": 6}
         ({"hierarchical": False}, 13, (12,)),
         ({"depths": [0, 0.5, 1]}, 13, (0, 6, 12)),
         ({"depths": (1.0, 0.0)}, 13, (0, 12)),
+        # Rounded to the nearest layer: 5/3 and 10/3; 3.6 and 8.4; 11.4.
+        ({}, 6, (2, 3, 5)),
+        ({"depths": [0.3, 0.7]}, 13, (4, 8)),
+        ({"depths": [0.95]}, 13, (11,)),
     ],
 )
-def test_hbf_reads(options: dict[str, Any], n_layers: int, layers: tuple[int, ...]) -> None:
+def test_the_depths_are_rounded_to_layers(
+    options: dict[str, Any], n_layers: int, layers: tuple[int, ...]
+) -> None:
     head = build_head("hbf", {"speech": 8}, 4, {"speech": n_layers}, width=8, **options)
     assert head.layers == {"speech": layers}
 
 
-def test_hbf_stages_read_their_own_layer() -> None:
+def test_each_stage_reads_its_own_layer() -> None:
     torch.manual_seed(0)
     head = build_head("hbf", {"speech": 8}, 4, {"speech": 13}, width=8, depths=(1.0, 0.0)).eval()
     x = torch.randn(1, 2, 5, 8)
-    deep, shallow = head.stem_tokens({"speech": x})["speech"]  # type: ignore[operator]
+    deep, shallow = head.tokens({"speech": x})["speech"]  # type: ignore[operator]
     x[:, 0] = 0  # position 0 of the batch is layer 0, which the second stage reads
-    deep_after, shallow_after = head.stem_tokens({"speech": x})["speech"]  # type: ignore[operator]
+    deep_after, shallow_after = head.tokens({"speech": x})["speech"]  # type: ignore[operator]
     assert torch.equal(deep, deep_after)
     assert not torch.equal(shallow, shallow_after)
 
 
-def test_the_hierarchy_costs_no_parameters() -> None:
+def test_the_hierarchy_adds_no_parameters() -> None:
     count = [
         sum(p.numel() for p in build_head("hbf", DIMS, 4, hierarchical=h).parameters())
         for h in (True, False)
@@ -75,7 +82,9 @@ PLAIN: dict[str, Any] = {"mrc": "off", "mb": False}
         (1, False, PLAIN, set()),
     ],
 )
-def test_hbf_switches(count: int, training: bool, options: dict[str, Any], terms: set[str]) -> None:
+def test_the_options_switch_terms_off(
+    count: int, training: bool, options: dict[str, Any], terms: set[str]
+) -> None:
     dims = dict(list(DIMS.items())[:count])
     head = build_head("hbf", dims, 4, width=8, **options).train(training)
     features = {m: torch.randn(3, 5, d) for m, d in dims.items()}
@@ -84,7 +93,7 @@ def test_hbf_switches(count: int, training: bool, options: dict[str, Any], terms
     assert all(math.isfinite(v) for v in out.terms.values())
 
 
-def test_without_mrc_and_mb_nothing_of_them_is_left() -> None:
+def test_without_mrc_and_mb_no_part_of_them_remains() -> None:
     x = {m: torch.randn(4, 5, d) for m, d in DIMS.items()}
     n = {m: torch.tensor([5, 2, 1, 4]) for m in DIMS}
     labels = torch.tensor([0, 1, 1, 0])
@@ -104,12 +113,12 @@ def test_without_mrc_and_mb_nothing_of_them_is_left() -> None:
     assert all(torch.equal(p, full[k]) for k, p in plain.items())
     assert torch.equal(outs[0].logits, outs[1].logits)
     torch.testing.assert_close(losses[0] + 2 * outs[1].terms["uni_modal"], losses[1])
-    # The fusion's gradient of what stands behind the stems does not know the modalities' losses.
+    # After the input projections, the losses of the modalities do not change the gradients.
     same = [k for k in plain if not k.startswith("stems.")]
     torch.testing.assert_close([plain[k].grad for k in same], [full[k].grad for k in same])
 
 
-def test_supervised_changes_the_intra_modal_term_only() -> None:
+def test_supervised_changes_only_the_intra_modal_term() -> None:
     values = []
     for supervised in (False, True):
         torch.manual_seed(0)
@@ -120,14 +129,16 @@ def test_supervised_changes_the_intra_modal_term_only() -> None:
     assert values[0]["intra_modal"] != values[1]["intra_modal"]
 
 
-def test_contrast_is_between_two_passes_of_the_stems_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_contrast_compares_two_passes_of_the_input_projections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     seen = []
 
     def spy(a: Tensor, b: Tensor, temperature: float, present: Tensor) -> Tensor:
         seen.append((a, b))
         return info_nce(a, b, temperature, present)
 
-    monkeypatch.setattr(calibration, "info_nce", spy)
+    monkeypatch.setattr(contrastive_losses, "info_nce", spy)
     head = build_head("hbf", DIMS, 4, width=8)
     x = {m: torch.randn(3, 5, d) for m, d in DIMS.items()}
     head(x, {m: torch.tensor([5, 2, 1]) for m in DIMS}, torch.tensor([0, 1, 1]))
@@ -137,41 +148,72 @@ def test_contrast_is_between_two_passes_of_the_stems_alone(monkeypatch: pytest.M
     assert across[0] is speech
     assert across[1] is text
     names, parameters = zip(*head.named_parameters(), strict=True)
-    gradients = torch.autograd.grad(speech.sum(), parameters, allow_unused=True)
-    moved = {name for name, g in zip(names, gradients, strict=True) if g is not None}
     own = ("stems.speech.", "projections.speech.")
-    assert moved == {name for name in names if name.startswith(own)}
+    for view in (speech, speech_again):
+        gradients = torch.autograd.grad(view.sum(), parameters, allow_unused=True)
+        trained = {name for name, g in zip(names, gradients, strict=True) if g is not None}
+        assert trained == {name for name in names if name.startswith(own)}
 
 
-def test_dropout_views_of_long_utterances_differ() -> None:
+@pytest.mark.parametrize("supervised", [False, True])
+def test_the_gradient_of_the_contrast_goes_through_both_views(supervised: bool) -> None:
+    """With a fixed seed, the gradient equals the difference quotient of the loss."""
+    torch.manual_seed(0)
+    options = {"dropout": 0.5, "intra_weight": 1.0, "supervised": supervised, "temperature": 0.5}
+    head = build_head("hbf", {"speech": 4}, 3, width=4, projection=3, **options, **PLAIN).double()
+    x, n, labels = double(1, 4, 3, 4), torch.tensor([3, 2, 1, 3]), torch.tensor([0, 1, 1, 2])
+
+    def loss() -> Tensor:
+        torch.manual_seed(7)  # the same dropout masks each time
+        out = head({"speech": x}, {"speech": n}, labels)
+        return cast(Tensor, out.loss)
+
+    loss().backward()
+    names = ["stems.speech.stems.0.linear.bias", "projections.speech.0.bias"]
+    for parameter in map(head.get_parameter, names):
+        for k in range(len(parameter)):
+            values = []
+            for step in (1e-5, -1e-5):
+                with torch.no_grad():
+                    parameter[k] += step
+                    values.append(loss().item())
+                    parameter[k] -= step
+            quotient = (values[0] - values[1]) / 2e-5
+            assert parameter.grad is not None
+            assert parameter.grad[k].item() == pytest.approx(quotient, rel=1e-4, abs=1e-7)
+
+
+def test_the_dropout_views_of_a_long_utterance_differ() -> None:
     torch.manual_seed(0)
     head = build_head("hbf", {"speech": 8}, 4, width=64)
     hidden = {"speech": torch.randn(1, 1, 2000, 8)}
-    first, second = (head.stem_tokens(hidden)["speech"][0].mean(1) for _ in range(2))  # type: ignore[operator]
+    first, second = (head.tokens(hidden)["speech"][0].mean(1) for _ in range(2))  # type: ignore[operator]
     dropped = [(x == 0).float().mean().item() for x in (first, second)]
     assert all(0 < share < 0.3 for share in dropped)
     assert not torch.equal(first == 0, second == 0)
 
 
-def test_modalities_of_hbf_meet_through_bottlenecks() -> None:
+def test_modalities_exchange_information_through_bottlenecks() -> None:
     torch.manual_seed(0)
     head = build_head("hbf", DIMS, 4, width=8).eval()
     x = {m: torch.randn(1, 5, d) for m, d in DIMS.items()}
     n = {m: torch.tensor([5]) for m in DIMS}
     hidden, masks = head.inputs(x, n)
-    before = head.fuse(head.stem_tokens(hidden), masks)  # type: ignore[operator]
+    before = head.fuse(head.tokens(hidden), masks)  # type: ignore[operator]
     hidden["speech"] = -hidden["speech"]
-    after = head.fuse(head.stem_tokens(hidden), masks)  # type: ignore[operator]
+    after = head.fuse(head.tokens(hidden), masks)  # type: ignore[operator]
     text = slice(8, 16)  # [speech ; text ; bottlenecks]
-    assert not torch.allclose(before[:, text], after[:, text])  # by way of two earlier stages
+    assert not torch.allclose(before[:, text], after[:, text])  # through two earlier stages
     single = build_head("hbf", DIMS, 4, width=8, depths=(1.0,)).eval()
-    after = single.fuse(single.stem_tokens(hidden), masks)  # type: ignore[operator]
+    after = single.fuse(single.tokens(hidden), masks)  # type: ignore[operator]
     hidden["speech"] = -hidden["speech"]
-    before = single.fuse(single.stem_tokens(hidden), masks)  # type: ignore[operator]
-    assert torch.equal(before[:, text], after[:, text])  # one stage: nothing has come across yet
+    before = single.fuse(single.tokens(hidden), masks)  # type: ignore[operator]
+    assert torch.equal(
+        before[:, text], after[:, text]
+    )  # with one stage, no information has passed yet
 
 
-def test_fusion_is_its_equations() -> None:
+def test_the_fusion_follows_its_equations() -> None:
     torch.manual_seed(0)
     head = build_head("hbf", DIMS, 4, {"speech": 3, "text": 3}, width=8, depths=(0, 0.5, 1)).eval()
     x = {m: torch.randn(2, 3, 5, d) for m, d in DIMS.items()}
@@ -182,12 +224,12 @@ def test_fusion_is_its_equations() -> None:
         y, b = stage(z, masks, b)
         passed.append(b)
     parts = [y["speech"].mean(1), y["text"].mean(1), sum(passed).mean(1) / 3]
-    fused = head.fuse(head.stem_tokens(hidden), masks)  # type: ignore[operator]
+    fused = head.fuse(head.tokens(hidden), masks)  # type: ignore[operator]
     torch.testing.assert_close(fused, torch.cat(parts, dim=1))
 
 
 def without_text(head: Head) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
-    """Five utterances, of which the second and the last have no text; and those that have it."""
+    """Return five utterances, the second and the last without text, and those with text."""
     g = torch.Generator().manual_seed(0)
     x = {m: torch.randn(5, len(head.layers[m]), 4, d, generator=g) for m, d in DIMS.items()}
     n = {"speech": torch.tensor([4, 2, 3, 1, 4]), "text": torch.tensor([3, 0, 1, 4, 0])}
@@ -195,7 +237,7 @@ def without_text(head: Head) -> tuple[dict[str, Tensor], dict[str, Tensor], Tens
 
 
 @pytest.mark.parametrize("supervised", [True, False])
-def test_who_lacks_a_modality_is_not_in_its_losses(supervised: bool) -> None:
+def test_an_utterance_without_a_modality_is_not_in_its_losses(supervised: bool) -> None:
     torch.manual_seed(0)
     head = build_head("hbf", DIMS, 4, width=8, dropout=0.5, supervised=supervised)
     x, n, labels, rest = without_text(head)
@@ -206,7 +248,7 @@ def test_who_lacks_a_modality_is_not_in_its_losses(supervised: bool) -> None:
         torch.testing.assert_close(both[name], alone[name])
     a, b = torch.randn(2, 5, 3)
     pairs = ({"text": a}, {"text": b}, {"text": n["text"] > 0}, 0.1)
-    value = calibration.intra_modal(*pairs, labels if supervised else None)
+    value = contrastive_losses.intra_modal(*pairs, labels if supervised else None)
     expected = (
         supervised_contrastive(a[rest], b[rest], labels[rest], 0.1)
         if supervised
@@ -215,10 +257,10 @@ def test_who_lacks_a_modality_is_not_in_its_losses(supervised: bool) -> None:
     torch.testing.assert_close(value, expected)
 
 
-def test_contrast_of_nothing_is_zero() -> None:
-    a, nobody = torch.randn(3, 2, requires_grad=True), torch.zeros(3, dtype=torch.bool)
+def test_the_contrast_of_no_utterance_is_zero() -> None:
+    a, none = torch.randn(3, 2, requires_grad=True), torch.zeros(3, dtype=torch.bool)
     for labels in (None, torch.tensor([0, 0, 1])):
-        value = calibration.intra_modal({"m": a}, {"m": a}, {"m": nobody}, 0.1, labels)
+        value = contrastive_losses.intra_modal({"m": a}, {"m": a}, {"m": none}, 0.1, labels)
         value.backward()
         assert value == 0
         assert a.grad is not None
@@ -232,33 +274,33 @@ def test_the_uni_modal_loss_is_the_mean_over_the_modalities() -> None:
     head.class_weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
     x, n, labels, _ = without_text(head)
     hidden, _ = head.inputs(x, n)
-    tokens = head.stem_tokens(hidden)  # type: ignore[operator]
+    tokens = head.tokens(hidden)  # type: ignore[operator]
     slow = 0.0
     for m in DIMS:
-        votes, weights = 0.0, 0.0
+        losses, weights = 0.0, 0.0
         for i in [i for i in range(5) if n[m][i] > 0]:
             pooled = sum(z[i, : n[m][i]].mean(0) for z in tokens[m]) / 3
             log_p = head.own_classifiers[m](pooled).log_softmax(0)  # type: ignore[index,operator]
             weight = float(head.class_weights[labels[i]])
-            votes -= weight * float(log_p[labels[i]])
+            losses -= weight * float(log_p[labels[i]])
             weights += weight
-        slow += votes / weights / 2
+        slow += losses / weights / 2
     assert float(head(x, n, labels).terms["uni_modal"]) == pytest.approx(slow, rel=1e-5)
     only = head(x, n | {"text": torch.zeros_like(n["text"])}, labels).terms["uni_modal"]
     speech = head(x, n, labels, turn="speech").terms["uni_modal"]
-    torch.testing.assert_close(only, speech)  # a modality that nobody has does not halve it
+    torch.testing.assert_close(only, speech)  # a modality that no utterance has is not counted
 
 
-def test_a_missing_modality_is_pooled_to_zero() -> None:
+def test_the_pooled_vector_of_a_missing_modality_is_zero() -> None:
     head = build_head("hbf", DIMS, 4, width=8).eval()
     x, n, *_ = without_text(head)
     hidden, masks = head.inputs(x, n)
-    fused = head.fuse(head.stem_tokens(hidden), masks)  # type: ignore[operator]
+    fused = head.fuse(head.tokens(hidden), masks)  # type: ignore[operator]
     assert not fused[[1, 4], 8:16].any()
     assert fused[[0, 2, 3], 8:16].any(dim=1).all()
 
 
-def test_masking_hides_modalities_in_training_only() -> None:
+def test_masking_hides_modalities_only_in_training() -> None:
     torch.manual_seed(0)
     head = build_head("hbf", DIMS, 4, width=8, dropout=0.0, masking=1.0, mrc="off", mb=False)
     x = {m: torch.randn(200, 3, d) for m, d in DIMS.items()}
@@ -268,9 +310,9 @@ def test_masking_hides_modalities_in_training_only() -> None:
     alone = [head(x, n | {m: none}).logits for m in DIMS]
     logits = head(x, n).logits
     hits = [torch.isclose(logits, other, atol=1e-5).all(dim=1) for other in alone]
-    assert (hits[0] | hits[1]).all()  # each utterance has lost one modality or the other
+    assert (hits[0] | hits[1]).all()  # one modality of each utterance is hidden
     assert all(50 < hit.sum() < 150 for hit in hits)
-    assert head(x, n, labels).terms["inter_modal"] == 0  # nobody has both
+    assert head(x, n, labels).terms["inter_modal"] == 0  # no utterance has both
     head.eval()
     both = head(x, n)
     head.masking.rate = 0.0  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""MB: who learns in a turn, from whom, and in which order the turns come."""
+"""MB: which modality learns in a turn, the agreement term, and the order of the turns."""
 
 import math
 from pathlib import Path
@@ -15,13 +15,10 @@ from mser.heads import HeadError, build_head
 from mser.heads.hbf.head import HBF
 from mser.heads.hbf.mb import MOMENTUM, TurnOrder, agreement
 from mser.heads.hbf.mrc import KINDS
+from mser.tests.support.slow_layers import double
 
 DIMS = {"speech": 8, "text": 6, "vision": 4}
 quick = settings(max_examples=25, deadline=None)
-
-
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def built(**options: Any) -> HBF:
@@ -50,7 +47,7 @@ def probabilities(logits: Tensor) -> list[float]:
     st.lists(st.tuples(*[st.booleans()] * 3, st.integers(0, 3)), min_size=1, max_size=6),
 )
 @quick
-def test_agreement_is_its_formula(
+def test_the_agreement_follows_its_formula(
     seed: int, count: int, rows: list[tuple[bool, bool, bool, int]]
 ) -> None:
     names = list(DIMS)[:count]
@@ -66,11 +63,11 @@ def test_agreement_is_its_formula(
                 q = probabilities(logits[other][i])
                 if q[y] > p[y]:
                     total += sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
-    found = float(agreement("speech", logits, present, labels))
-    assert math.isclose(found, total / max(pairs, 1), rel_tol=1e-9, abs_tol=1e-12)
+    value = float(agreement("speech", logits, present, labels))
+    assert math.isclose(value, total / max(pairs, 1), rel_tol=1e-9, abs_tol=1e-12)
 
 
-def test_agreement_moves_the_learner_and_nobody_else() -> None:
+def test_the_agreement_changes_only_the_modality_of_the_turn() -> None:
     present = dict.fromkeys(["speech", "text"], torch.ones(2, dtype=torch.bool))
     labels = torch.tensor([0, 1])
     speech = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
@@ -78,13 +75,13 @@ def test_agreement_moves_the_learner_and_nobody_else() -> None:
     agreement("speech", {"speech": speech, "text": text}, present, labels).backward()
     assert text.grad is None
     assert speech.grad is not None
-    assert speech.grad[0, 0] < 0  # towards what text knows of the first utterance
-    assert not speech.grad[1].any()  # of the second it knows less
-    found = agreement("text", {"speech": speech, "text": text}, present, labels)
-    assert torch.autograd.grad(found, text)[0][1].any()  # there, text listens to speech
+    assert speech.grad[0, 0] < 0  # text is more confident in the first utterance
+    assert not speech.grad[1].any()  # and less confident in the second
+    value = agreement("text", {"speech": speech, "text": text}, present, labels)
+    assert torch.autograd.grad(value, text)[0][1].any()  # where speech is more confident
 
 
-def test_derivatives_of_agreement() -> None:
+def test_the_gradient_of_the_agreement_is_its_derivative() -> None:
     present = dict.fromkeys(DIMS, torch.tensor([True, True, True, False]))
     labels = torch.tensor([0, 1, 2, 0])
     fixed = {m: 3 * double(i, 4, 3) for i, m in enumerate(DIMS)}
@@ -97,7 +94,7 @@ def test_derivatives_of_agreement() -> None:
     assert torch.autograd.gradcheck(loss, (x,))
 
 
-def test_agreement_keeps_float32_under_autocast() -> None:
+def test_the_agreement_is_computed_in_float32_under_autocast() -> None:
     logits = {m: double(i, 4, 3).float() for i, m in enumerate(DIMS)}
     given = (
         logits,
@@ -111,11 +108,11 @@ def test_agreement_keeps_float32_under_autocast() -> None:
 
 @pytest.mark.parametrize("mrc", KINDS)
 @pytest.mark.parametrize("masking", [0.0, 0.5])
-def test_in_a_turn_no_other_modality_moves(mrc: str, masking: float) -> None:
+def test_in_a_turn_the_other_modalities_do_not_change(mrc: str, masking: float) -> None:
     head = built(mrc=mrc, masking=masking, agreement=1.0)
     adam = torch.optim.AdamW(head.parameters(), lr=0.01, weight_decay=0.1)
     x, n, labels = batch()
-    for turn in 2 * head.turns():  # in the second round all have a momentum
+    for turn in 2 * head.turns():  # in the second round the optimiser has momentum
         before = {k: p.detach().clone() for k, p in head.named_parameters()}
         adam.zero_grad()
         loss = head(x, n, labels, turn=turn).loss
@@ -123,14 +120,14 @@ def test_in_a_turn_no_other_modality_moves(mrc: str, masking: float) -> None:
         loss.backward()
         adam.step()
         for name, p in head.named_parameters():
-            room, _, rest = name.partition(".")
-            own = room in ("stems", "projections", "own_classifiers")
-            apart = own and not rest.startswith(turn + ".")
-            assert (p.grad is None) == apart, name
-            assert torch.equal(p, before[name]) == apart, name
+            part, _, rest = name.partition(".")
+            own = part in ("stems", "projections", "own_classifiers")
+            fixed = own and not rest.startswith(turn + ".")
+            assert (p.grad is None) == fixed, name
+            assert torch.equal(p, before[name]) == fixed, name
 
 
-def test_the_loss_of_a_turn_is_of_its_modality() -> None:
+def test_the_loss_of_a_turn_is_that_of_its_modality() -> None:
     head = built(agreement=0.7).eval()
     x, n, labels = batch()
     both = head(x, n, labels)
@@ -144,14 +141,14 @@ def test_the_loss_of_a_turn_is_of_its_modality() -> None:
         total = sum(weights.get(k, 1.0) * v for k, v in out.terms.items())
         assert out.loss is not None
         torch.testing.assert_close(out.loss.detach(), total)
-    # Three modalities: a mean over three, and three pairs, each of which is in two turns.
+    # Three modalities have three pairs, and each pair is in two turns.
     for name in ("uni_modal", "inter_modal"):
         mean = torch.stack([out.terms[name] for out in turns.values()]).mean()
         torch.testing.assert_close(mean, both.terms[name])
     assert "agreement" not in built(agreement=0.0)(x, n, labels, turn="text").terms
 
 
-def test_agreement_reaches_the_stem_whose_turn_it_is() -> None:
+def test_the_agreement_trains_the_input_projections_of_the_turn() -> None:
     gradients = []
     for weight in (0.0, 1.0):
         head = built(agreement=weight, dropout=0.0)
@@ -164,23 +161,23 @@ def test_agreement_reaches_the_stem_whose_turn_it_is() -> None:
     assert not torch.allclose(gradients[0], gradients[1])
 
 
-def sure_of_the_truth(head: HBF, modality: str, logit: float) -> None:
-    """Let the modality's own classifier give every utterance of class 0 that much of a logit."""
+def set_confidence(head: HBF, modality: str, logit: float) -> None:
+    """Make the classifier of a modality return this logit for class 0, and 0 for the others."""
     linear = f"own_classifiers.{modality}.1"
     head.get_parameter(f"{linear}.weight").data.zero_()
     head.get_parameter(f"{linear}.bias").data = torch.tensor([logit, 0.0, 0.0, 0.0])
 
 
-def test_the_weak_modality_comes_first() -> None:
+def test_the_weakest_modality_has_the_first_turn() -> None:
     head = built()
-    assert head.turns() == ("speech", "text", "vision")  # nothing is known yet: as they were given
+    assert head.turns() == ("speech", "text", "vision")  # no confidence yet: the order of dims
     x, n, _ = batch()
     labels = torch.zeros(5, dtype=torch.int64)
 
     def train(steps: int, logits: dict[str, float]) -> list[tuple[str, ...]]:
         orders = []
         for m, logit in logits.items():
-            sure_of_the_truth(head, m, logit)
+            set_confidence(head, m, logit)
         for _ in range(steps):
             for m in head.turns():
                 head(x, n, labels, turn=m)
@@ -190,11 +187,11 @@ def test_the_weak_modality_comes_first() -> None:
     weak_text = train(10, {"speech": 3.0, "text": -1.0, "vision": 1.0})
     assert set(weak_text) == {("text", "vision", "speech")}
     weak_speech = train(20, {"speech": -9.0, "text": 9.0, "vision": 1.0})
-    assert weak_speech[-1] == ("speech", "vision", "text")  # it follows,
-    assert weak_speech[0] == weak_text[-1]  # but not at once
+    assert weak_speech[-1] == ("speech", "vision", "text")  # the order follows the confidence
+    assert weak_speech[0] == weak_text[-1]  # with a delay
 
 
-def test_the_average_is_its_formula() -> None:
+def test_the_moving_average_follows_its_formula() -> None:
     order = TurnOrder(("speech", "text"), 4)
     labels = torch.tensor([1, 0, 3])
     expected = {"speech": 0.25, "text": 0.25}
@@ -204,17 +201,17 @@ def test_the_average_is_its_formula() -> None:
         order.update(m, logits, torch.tensor([True, False, True]), labels)
         p = [probabilities(logits[i])[int(labels[i])] for i in (0, 2)]
         expected[m] = MOMENTUM * expected[m] + (1 - MOMENTUM) * sum(p) / 2
-        order.update(m, logits, torch.zeros(3, dtype=torch.bool), labels)  # nobody has it
+        order.update(m, logits, torch.zeros(3, dtype=torch.bool), labels)  # no utterance has it
         order.update(m, logits * math.inf, torch.ones(3, dtype=torch.bool), labels)
     assert order.confidence.tolist() == pytest.approx(list(expected.values()), rel=1e-6)
 
 
-def test_only_training_follows_the_confidence(tmp_path: Path) -> None:
+def test_only_training_updates_the_confidence(tmp_path: Path) -> None:
     head = built()
     given = batch()
     average = head.get_buffer("turn_order.confidence")
     start = average.clone()
-    head(*given[:2], turn="text")  # without labels nothing is known of the truth
+    head(*given[:2], turn="text")  # without labels there is no confidence
     head.eval()
     head(*given)
     head(*given, turn="text")
@@ -231,7 +228,7 @@ def test_only_training_follows_the_confidence(tmp_path: Path) -> None:
     assert twin.turns() == head.turns()
 
 
-def test_who_has_turns() -> None:
+def test_which_heads_have_turns() -> None:
     assert built(mb=False).turns() == ()
     assert built(mrc="off").turns() == tuple(DIMS)
     alone = build_head("hbf", {"text": 6}, 4, width=8)
@@ -245,7 +242,7 @@ def test_who_has_turns() -> None:
         built(mb=False)(x, n, labels, turn="text")
 
 
-def test_a_turn_of_a_modality_that_nobody_has() -> None:
+def test_a_turn_of_a_modality_that_no_utterance_has() -> None:
     head = built()
     x, n, labels = batch()
     n = {
@@ -260,13 +257,15 @@ def test_a_turn_of_a_modality_that_nobody_has() -> None:
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
-def test_alternating_steps_learn() -> None:
+def test_training_in_turns_fits_a_few_utterances() -> None:
     torch.manual_seed(1)
     head = build_head("hbf", {"speech": 24, "text": 24}, 4, width=16, projection=8, dropout=0.0)
     x = {m: torch.randn(16, 3, 24) for m in head.dims}
     n, labels = {m: torch.full((16,), 3) for m in head.dims}, torch.randint(4, (16,))
     adam = torch.optim.AdamW(head.parameters(), lr=5e-3)
     for _ in range(60):
+        if torch.equal(head(x, n).logits.argmax(1), labels):
+            break
         for m in head.turns():
             adam.zero_grad()
             loss = head(x, n, labels, turn=m).loss

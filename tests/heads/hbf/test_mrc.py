@@ -1,4 +1,4 @@
-"""MRC: what of the fusion's gradient reaches a stem, by itself and inside ``hbf``."""
+"""MRC: the gradient from the fusion to an input projection, alone and inside ``hbf``."""
 
 import math
 from typing import Any
@@ -12,13 +12,10 @@ from torch import Tensor
 
 from mser.heads import Head, build_head
 from mser.heads.hbf.mrc import KINDS, ModalityConstraint, without_conflict
+from mser.tests.support.slow_layers import double
 
 DIMS = {"speech": 8, "text": 6}
 quick = settings(max_examples=25, deadline=None)
-
-
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def slow_projection(fused: Tensor, own: Tensor) -> Tensor:
@@ -32,7 +29,7 @@ def slow_projection(fused: Tensor, own: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
-def test_both_ways_carry_the_same_values(kind: str, beta: float) -> None:
+def test_the_constraint_does_not_change_the_values(kind: str, beta: float) -> None:
     z = double(0, 3, 4, 5).float().requires_grad_()
     to_fusion, own = ModalityConstraint(kind, beta)(z)
     assert torch.equal(to_fusion, z)
@@ -41,29 +38,29 @@ def test_both_ways_carry_the_same_values(kind: str, beta: float) -> None:
 
 @given(st.integers(0, 2**31), st.floats(-3, 3), st.floats(0.01, 100))
 @quick
-def test_projection_is_its_formula(seed: int, towards: float, scale: float) -> None:
+def test_the_projection_follows_its_formula(seed: int, along: float, scale: float) -> None:
     own = double(seed, 2, 3, 4)
-    fused = scale * (double(seed + 1, 2, 3, 4) + towards * own)
+    fused = scale * (double(seed + 1, 2, 3, 4) + along * own)
     z = double(seed + 2, 2, 3, 4).requires_grad_()
     for_fusion, for_own = ModalityConstraint("project", 0.0)(z)
     ((fused * for_fusion).sum() + (own * for_own).sum()).backward()
     expected = slow_projection(fused, own)
     assert z.grad is not None
     torch.testing.assert_close(z.grad, expected + own)
-    # It never goes against the modality's own learning, and leaves what agrees as it is.
+    # The result never conflicts with g_own, and a gradient without conflict is not changed.
     assert (without_conflict(fused, own) * own).sum() >= -1e-9 * scale
     if (fused * own).sum() > 0:
         assert torch.equal(without_conflict(fused, own), fused)
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e30])
-def test_projection_of_gradients_of_any_size(scale: float) -> None:
+def test_the_projection_works_for_gradients_of_any_size(scale: float) -> None:
     own = torch.tensor([3.0, 4.0]) * scale
     fused = torch.tensor([-1.0, 0.0])
     torch.testing.assert_close(without_conflict(fused, own), torch.tensor([-0.64, 0.48]))
 
 
-def test_without_own_gradient_there_is_no_conflict() -> None:
+def test_without_a_gradient_of_the_modality_there_is_no_conflict() -> None:
     fused = double(0, 2, 3).requires_grad_()
     assert torch.equal(without_conflict(fused, torch.zeros_like(fused)), fused)
     z = double(1, 2, 3).requires_grad_()
@@ -74,7 +71,7 @@ def test_without_own_gradient_there_is_no_conflict() -> None:
 
 
 @pytest.mark.parametrize(("kind", "beta"), [("off", 0.0), ("scale", 1.0)])
-def test_derivatives_where_nothing_is_held_back(kind: str, beta: float) -> None:
+def test_the_gradient_is_the_derivative_without_a_constraint(kind: str, beta: float) -> None:
     constraint = ModalityConstraint(kind, beta)
     z = double(0, 2, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: constraint(z)[0].sin() * constraint(z)[1].exp(), (z,))
@@ -98,7 +95,7 @@ def batch(
     return x, n, torch.tensor([0, 1, 2, 3])
 
 
-def stem_gradients_of_the_fused_loss(head: Head) -> dict[str, Tensor | None]:
+def input_gradients_of_the_fused_loss(head: Head) -> dict[str, Tensor | None]:
     x, n, labels = batch(head)
     loss = F.cross_entropy(head(x, n).logits, labels)
     stems = {k: p for k, p in head.named_parameters() if k.startswith("stems.")}
@@ -106,46 +103,46 @@ def stem_gradients_of_the_fused_loss(head: Head) -> dict[str, Tensor | None]:
     return dict(zip(stems, gradients, strict=True))
 
 
-def test_with_beta_0_the_fused_loss_does_not_reach_the_stems() -> None:
-    assert set(stem_gradients_of_the_fused_loss(built()).values()) == {None}
+def test_with_beta_0_the_fused_loss_does_not_reach_the_input_projections() -> None:
+    assert set(input_gradients_of_the_fused_loss(built()).values()) == {None}
     head = built()
     loss = head(*batch(head)).loss
     assert loss is not None
-    loss.backward()  # and yet all learn, from the losses of their modality
+    loss.backward()  # all are trained, by the losses of their modality
     assert all(p.grad is not None and p.grad.any() for p in head.parameters())
 
 
 def test_beta_scales_the_gradient_of_the_fused_loss() -> None:
-    full = stem_gradients_of_the_fused_loss(built(mrc="off"))
-    one = stem_gradients_of_the_fused_loss(built(beta=1.0))
-    half = stem_gradients_of_the_fused_loss(built(beta=0.5))
+    full = input_gradients_of_the_fused_loss(built(mrc="off"))
+    one = input_gradients_of_the_fused_loss(built(beta=1.0))
+    half = input_gradients_of_the_fused_loss(built(beta=0.5))
     for name, gradient in full.items():
         assert gradient is not None
         assert gradient.any()
         torch.testing.assert_close(one[name], gradient, rtol=1e-6, atol=0)
-        twice = half[name]
-        assert twice is not None
-        assert torch.equal(2 * twice, gradient)
+        halved = half[name]
+        assert halved is not None
+        assert torch.equal(2 * halved, gradient)
 
 
 def kept_tokens(head: Head, monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
-    """All z of a pass to come, modality by modality and stage by stage."""
+    """Return a list that the next forward pass fills with all z, by modality and stage."""
     kept: list[Tensor] = []
-    plain = head.stem_tokens
+    plain = head.tokens
 
     def spy(*given: Any) -> Any:
         tokens = plain(*given)  # type: ignore[operator]
         kept.extend(z for stages in tokens.values() for z in stages)
         return tokens
 
-    monkeypatch.setattr(head, "stem_tokens", spy)
+    monkeypatch.setattr(head, "tokens", spy)
     return kept
 
 
-def test_projection_fires_inside_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_head_applies_the_projection(monkeypatch: pytest.MonkeyPatch) -> None:
     conflicts = []
     for seed in range(4):
-        # The same losses with and without MRC; without it, taken apart into the two gradients.
+        # The losses are the same with and without MRC; without it, compute the two gradients.
         head = built(mrc="off", mb=True, own_weight=1.0)
         z = kept_tokens(head, monkeypatch)
         x, n, labels = batch(head, seed)
@@ -158,18 +155,18 @@ def test_projection_fires_inside_the_head(monkeypatch: pytest.MonkeyPatch) -> No
         z = kept_tokens(twin, monkeypatch)
         loss = twin(x, n, labels).loss
         assert loss is not None
-        for found, f, o in zip(torch.autograd.grad(loss, z), fused, own, strict=True):
+        for gradient, f, o in zip(torch.autograd.grad(loss, z), fused, own, strict=True):
             expected = slow_projection(f.double(), o.double()) + o.double()
-            torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(gradient.double(), expected, rtol=1e-4, atol=1e-6)
             conflicts.append(bool((f * o).sum() < 0))
             if conflicts[-1]:
-                assert not torch.allclose(found, f + o, rtol=1e-3, atol=1e-6)
+                assert not torch.allclose(gradient, f + o, rtol=1e-3, atol=1e-6)
     assert any(conflicts)
     assert not all(conflicts)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_padding_has_no_part_in_it(kind: str) -> None:
+def test_the_constraint_does_not_depend_on_the_padding(kind: str) -> None:
     gradients = []
     for extra, padding in [(0, 0.0), (3, math.nan)]:
         head = built(mrc=kind)

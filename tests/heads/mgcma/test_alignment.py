@@ -1,4 +1,4 @@
-"""The pieces of MGCMA against its equations, computed slowly and independently here."""
+"""The modules of MGCMA against its equations, computed here with Python floats."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,13 +29,17 @@ from mser.heads.modules.masks import length_mask
 from mser.tests.support.slow_layers import (
     Vector,
     add,
+    assert_dropout,
     attend,
     attended_heads,
+    double,
     feed_forward,
+    feed_forward_branch,
     gelu,
     linear,
     norm,
-    shaken,
+    randomised,
+    silence,
 )
 
 seeds = st.integers(0, 2**31)
@@ -46,10 +50,6 @@ Sequences = dict[str, list[Vector]]
 
 WIDTH, HEADS = 4, 2
 LENGTHS = {"speech": [5, 3], "text": [2, 4], "vision": [3, 1]}
-
-
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def gaussians(seed: int, n: int, width: int = 3) -> Gaussian:
@@ -75,11 +75,11 @@ def distance(a: Gaussian, i: int, b: Gaussian, j: int) -> float:
 
 
 def slow_info_nce(score: Callable[[int, int], float], kept: Sequence[int]) -> float:
-    """The mean of both directions; score(i, j) is divided by the temperature already."""
+    """Return the mean of both directions; score(i, j) includes the temperature."""
     loss = 0.0
     for i in kept:
         for others in ([score(i, j) for j in kept], [score(j, i) for j in kept]):
-            top = max(others)  # far pairs have a probability below the smallest float
+            top = max(others)  # the probability of a distant pair can underflow
             total = sum(math.exp(other - top) for other in others)
             loss -= (score(i, i) - top - math.log(total)) / (2 * len(kept))
     return loss
@@ -91,7 +91,7 @@ def batch(modalities: Sequence[str], seed: int = 0) -> tuple[dict[str, Tensor], 
 
 
 def valid(tokens: dict[str, Tensor], i: int) -> Sequences:
-    """The sequences of one utterance without their padding."""
+    """Return the sequences of one utterance without their padding."""
     return {m: x[i, : LENGTHS[m][i]].tolist() for m, x in tokens.items()}
 
 
@@ -100,8 +100,8 @@ def valid(tokens: dict[str, Tensor], i: int) -> Sequences:
 
 @given(seeds)
 @settings(max_examples=5, deadline=None)
-def test_constructor_is_its_equations(seed: int) -> None:
-    build = shaken(GaussianConstructor(WIDTH, HEADS, 0.1)).eval()
+def test_the_constructor_follows_its_equations(seed: int) -> None:
+    build = randomised(GaussianConstructor(WIDTH, HEADS, 0.1)).eval()
     x, mask = double(seed, 2, 6, WIDTH), length_mask(torch.tensor([6, 3]), 6)
     mean, log_deviation = build(x, mask)
     for i, n in enumerate([6, 3]):
@@ -116,9 +116,36 @@ def test_constructor_is_its_equations(seed: int) -> None:
             assert log_deviation[i, t].tolist() == pytest.approx(slow)
 
 
-def test_constructor_wants_two_halves() -> None:
-    with pytest.raises(HeadError, match="width 9 cannot be halved"):
+def test_the_constructor_needs_an_even_width() -> None:
+    with pytest.raises(HeadError, match=r"width must be even .* not 9"):
         GaussianConstructor(9, 3, 0.0)
+
+
+@pytest.mark.parametrize(
+    "branch", ["mean", "log_deviation", "mean_step", "log_deviation_step"], ids=str
+)
+def test_each_branch_of_the_constructor_has_dropout(branch: str) -> None:
+    rate = 0.3
+    build, x = randomised(GaussianConstructor(WIDTH, HEADS, rate)), double(0, 1, 6, WIDTH)
+    rows = x[0].tolist()
+    is_mean = branch.startswith("mean")
+    step = build.mean_step if is_mean else build.log_deviation_step
+    start = rows if is_mean else [[0.0] * WIDTH] * 6  # μ has a residual of x, log σ has none
+    if branch.endswith("_step"):  # the other branch of the pair is zero
+        silence(build.mean if is_mean else build.log_deviation)
+        expected = [feed_forward_branch(step, row) for row in start]
+    else:
+        silence(step.layers[2])
+        embedded = [norm(build.embed[2], gelu(linear(build.embed[0], row))) for row in rows]
+        half = slice(WIDTH // 2) if is_mean else slice(WIDTH // 2, WIDTH)
+        heads = attended_heads(build.attention, embedded, embedded)
+        layer = build.mean if is_mean else build.log_deviation
+        expected = [linear(layer, row[half]) for row in heads]
+    torch.manual_seed(0)
+    mask = length_mask(torch.tensor([6]), 6)
+    outputs = [build(x, mask)[0 if is_mean else 1][0] for _ in range(100)]
+    changes = [out - torch.tensor(start, dtype=torch.float64) for out in outputs]
+    assert_dropout(changes, torch.tensor(expected, dtype=torch.float64), rate)
 
 
 def test_an_utterance_is_the_mean_of_its_positions() -> None:
@@ -138,7 +165,9 @@ def test_an_utterance_is_the_mean_of_its_positions() -> None:
 
 @given(seeds, st.integers(1, 5), st.integers(1, 5))
 @quick
-def test_wasserstein_is_its_formula(seed: int, n_first: int, n_second: int) -> None:
+def test_the_wasserstein_distance_follows_its_formula(
+    seed: int, n_first: int, n_second: int
+) -> None:
     a, b = gaussians(seed, n_first), gaussians(seed + 2, n_second)
     fast = wasserstein2(a, b)
     assert fast.shape == (n_first, n_second)
@@ -149,8 +178,8 @@ def test_wasserstein_is_its_formula(seed: int, n_first: int, n_second: int) -> N
     assert wasserstein2(a, a).diagonal().tolist() == [0.0] * n_first
 
 
-def test_wasserstein_is_the_distance_of_gaussians() -> None:
-    """‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2 (Σ₁^½ Σ₂ Σ₁^½)^½), the distance for any covariances."""
+def test_the_distance_equals_the_formula_for_any_covariances() -> None:
+    """‖μ₁ - μ₂‖² + tr(Σ₁ + Σ₂ - 2 (Σ₁^½ Σ₂ Σ₁^½)^½)."""
     a, b = gaussians(0, 1), gaussians(2, 1)
     first, second = a.deviation[0].square().diag(), b.deviation[0].square().diag()
     root = torch.linalg.cholesky(first)
@@ -160,7 +189,7 @@ def test_wasserstein_is_the_distance_of_gaussians() -> None:
     torch.testing.assert_close(wasserstein2(a, b)[0, 0], general)
 
 
-def test_wasserstein_does_not_cancel_far_from_the_origin() -> None:
+def test_the_distance_is_exact_far_from_the_origin() -> None:
     a = Gaussian(torch.full((1, 768), 4096.0), torch.full((1, 768), 2.0))
     b = Gaussian(a.mean + 0.5, a.deviation + 0.25)
     assert wasserstein2(a, b).item() == 768 * (0.25 + 0.0625)
@@ -176,11 +205,11 @@ def test_similarity_falls_with_the_distance() -> None:
 
 @given(seeds, present_lists, st.floats(0.05, 2), st.floats(0.001, 0.2))
 @quick
-def test_distribution_loss_is_its_formula(
+def test_the_distribution_loss_follows_its_formula(
     seed: int, present: list[bool], tau: float, p: float
 ) -> None:
     a, b = gaussians(seed, len(present)), gaussians(seed + 2, len(present))
-    kept = [i for i, here in enumerate(present) if here]
+    kept = [i for i, is_present in enumerate(present) if is_present]
     slow = slow_info_nce(lambda i, j: (-p * distance(a, i, b, j) + 4) / tau, kept)
     fast = distribution_loss(a, b, tau, p, torch.tensor(present))
     assert float(fast) == pytest.approx(slow, abs=1e-9)
@@ -188,7 +217,7 @@ def test_distribution_loss_is_its_formula(
 
 @given(seeds, present_lists, st.floats(0.05, 2))
 @quick
-def test_instance_loss_is_its_formula(seed: int, present: list[bool], tau: float) -> None:
+def test_the_instance_loss_follows_its_formula(seed: int, present: list[bool], tau: float) -> None:
     a, b = double(seed, len(present), 3), double(seed + 1, len(present), 3)
 
     def score(i: int, j: int) -> float:
@@ -197,7 +226,7 @@ def test_instance_loss_is_its_formula(seed: int, present: list[bool], tau: float
         dot = sum(p * q for p, q in zip(x, y, strict=True))
         return dot / math.hypot(*x) / math.hypot(*y) / tau
 
-    slow = slow_info_nce(score, [i for i, here in enumerate(present) if here])
+    slow = slow_info_nce(score, [i for i, is_present in enumerate(present) if is_present])
     fast = instance_loss(a, b, tau, torch.tensor(present))
     assert float(fast) == pytest.approx(slow, abs=1e-9)
 
@@ -216,7 +245,7 @@ def test_without_negatives_the_losses_and_their_gradients_are_zero(
     assert all(x.grad is not None and not x.grad.any() for x in inputs)
 
 
-def test_equal_utterances_cannot_be_told_apart_and_have_finite_gradients() -> None:
+def test_equal_utterances_give_the_loss_of_chance_and_finite_gradients() -> None:
     inputs = [torch.ones(4, 3, requires_grad=True) for _ in range(4)]
     a, b = Gaussian(*inputs[:2]), Gaussian(*inputs[2:])
     for loss in (distribution_loss(a, b, 0.07, 0.005), instance_loss(a[0], b[0], 0.07)):
@@ -226,7 +255,7 @@ def test_equal_utterances_cannot_be_told_apart_and_have_finite_gradients() -> No
     assert all(x.grad is not None for x in inputs)
 
 
-def test_losses_keep_float32_under_autocast_and_for_half_inputs() -> None:
+def test_the_losses_are_computed_in_float32_under_autocast_and_for_half_inputs() -> None:
     a, b = (Gaussian(*(x.float() for x in gaussians(s, 6, 32))) for s in (0, 2))
     sequence, mask = double(5, 2, 9, 32).float(), length_mask(torch.tensor([9, 4]), 9)
 
@@ -242,7 +271,7 @@ def test_losses_keep_float32_under_autocast_and_for_half_inputs() -> None:
     assert utterance_gaussian(sequence.half(), sequence.half(), mask)[1].dtype == torch.float32
 
 
-def test_gradients_of_the_equations() -> None:
+def test_the_gradients_of_the_equations_are_their_derivatives() -> None:
     inputs = [x.requires_grad_() for x in (*gaussians(0, 3, 2), *gaussians(2, 3, 2))]
     present = torch.tensor([True, False, True])
 
@@ -260,8 +289,8 @@ def test_gradients_of_the_equations() -> None:
     assert torch.autograd.gradcheck(run, inputs)
 
 
-def test_gradients_of_the_constructor() -> None:
-    build = shaken(GaussianConstructor(WIDTH, HEADS, 0.0))
+def test_the_gradients_of_the_constructor_are_its_derivatives() -> None:
+    build = randomised(GaussianConstructor(WIDTH, HEADS, 0.0))
     mask = length_mask(torch.tensor([3, 2]), 3)
 
     def run(x: Tensor) -> Gaussian:
@@ -275,8 +304,8 @@ def test_gradients_of_the_constructor() -> None:
 
 
 @pytest.mark.parametrize("modalities", [["speech"], ["speech", "text"], list(LENGTHS)])
-def test_token_blocks_are_their_equations(modalities: list[str]) -> None:
-    align = shaken(TokenAlignment(modalities, WIDTH, HEADS, 2, 0.1)).eval()
+def test_token_blocks_follow_their_equations(modalities: list[str]) -> None:
+    align = randomised(TokenAlignment(modalities, WIDTH, HEADS, 2, 0.1)).eval()
     tokens, masks = batch(modalities)
     passed, loss = align(tokens, masks)
     assert loss is None
@@ -290,17 +319,17 @@ def test_token_blocks_are_their_equations(modalities: list[str]) -> None:
 
 
 def test_cross_attention_reads_the_self_attention_of_this_block() -> None:
-    block = shaken(TokenBlock(["speech", "text"], WIDTH, HEADS, 0.0))
+    block = randomised(TokenBlock(["speech", "text"], WIDTH, HEADS, 0.0))
     tokens, masks = batch(["speech", "text"])
     fast = valid(block(tokens, masks), 0)
-    this, before = (slow_block(block, valid(tokens, 0), read) for read in (True, False))
+    expected, other = (slow_block(block, valid(tokens, 0), read) for read in (True, False))
     for m in tokens:
-        torch.testing.assert_close(torch.tensor(fast[m]), torch.tensor(this[m]))
-        assert not torch.allclose(torch.tensor(fast[m]), torch.tensor(before[m]), atol=0.01)
+        torch.testing.assert_close(torch.tensor(fast[m]), torch.tensor(expected[m]))
+        assert not torch.allclose(torch.tensor(fast[m]), torch.tensor(other[m]), atol=0.01)
 
 
-def test_gradients_of_the_token_block() -> None:
-    block = shaken(TokenBlock(["speech", "text"], WIDTH, HEADS, 0.0))
+def test_the_gradients_of_the_token_block_are_its_derivatives() -> None:
+    block = randomised(TokenBlock(["speech", "text"], WIDTH, HEADS, 0.0))
     masks = {
         "speech": length_mask(torch.tensor([3, 2]), 3),
         "text": length_mask(torch.tensor([0, 2]), 2),
@@ -320,12 +349,12 @@ def test_gradients_of_the_token_block() -> None:
     assert torch.autograd.gradcheck(run, [*sequences, *free], fast_mode=True)
 
 
-# The one interface.
+# The interface of the modules.
 
 
-def test_distribution_hands_on_the_means_and_averages_its_loss_over_pairs() -> None:
+def test_distribution_returns_the_means_and_averages_its_loss_over_pairs() -> None:
     tokens, masks = batch(list(LENGTHS))
-    align = shaken(DistributionAlignment(LENGTHS, WIDTH, HEADS, 0.0, 0.5, 0.1))
+    align = randomised(DistributionAlignment(LENGTHS, WIDTH, HEADS, 0.0, 0.5, 0.1))
     passed, loss = align(tokens, masks)
     built = {m: align.constructors[m](x, masks[m]) for m, x in tokens.items()}
     assert all(torch.equal(passed[m], mean) for m, (mean, _) in built.items())
@@ -334,7 +363,7 @@ def test_distribution_hands_on_the_means_and_averages_its_loss_over_pairs() -> N
     torch.testing.assert_close(loss, sum(pairs) / 3)
 
 
-def test_instance_leaves_the_sequences_and_averages_its_loss_over_pairs() -> None:
+def test_instance_returns_its_input_and_averages_its_loss_over_pairs() -> None:
     tokens, masks = batch(list(LENGTHS))
     passed, loss = InstanceAlignment(0.5)(tokens, masks)
     assert all(passed[m] is x for m, x in tokens.items())
@@ -347,22 +376,22 @@ def test_instance_leaves_the_sequences_and_averages_its_loss_over_pairs() -> Non
     torch.testing.assert_close(loss, sum(pairs) / 3)
 
 
-def test_one_modality_has_nothing_to_be_aligned_with() -> None:
+def test_one_modality_has_no_alignment_loss() -> None:
     tokens, masks = batch(["speech"])
-    distribution = shaken(DistributionAlignment(tokens, WIDTH, HEADS, 0.0, 0.5, 0.1))
+    distribution = randomised(DistributionAlignment(tokens, WIDTH, HEADS, 0.0, 0.5, 0.1))
     for align in (distribution, InstanceAlignment(0.5)):
         assert align(tokens, masks)[1] is None
 
 
-def test_utterances_without_a_modality_are_no_pairs() -> None:
+def test_utterances_without_a_modality_are_not_pairs() -> None:
     tokens, masks = {}, {}
     for i, (m, lengths) in enumerate({"speech": [3, 0, 2, 4], "text": [2, 2, 3, 0]}.items()):
         tokens[m], masks[m] = double(i, 4, 4, WIDTH), length_mask(torch.tensor(lengths), 4)
     both = [0, 2]
-    distribution = shaken(DistributionAlignment(tokens, WIDTH, HEADS, 0.0, 0.5, 0.1))
+    distribution = randomised(DistributionAlignment(tokens, WIDTH, HEADS, 0.0, 0.5, 0.1))
     for align in (distribution, InstanceAlignment(0.5)):
         loss = align(tokens, masks)[1]
-        subset = [{m: x[both] for m, x in of.items()} for of in (tokens, masks)]
+        subset = [{m: x[both] for m, x in given.items()} for given in (tokens, masks)]
         assert loss is not None
         assert loss.item() > 0
         torch.testing.assert_close(loss, align(*subset)[1])

@@ -1,4 +1,4 @@
-"""``mgcma`` and its granularities: which modules, in which order, with which terms of the loss."""
+"""``mgcma`` and its granularities: their modules, the order of the modules, the loss terms."""
 
 import math
 from inspect import signature
@@ -31,9 +31,9 @@ def inputs(
     """Utterance i has ``lengths[i]`` positions in each of the head's modalities."""
     g = torch.Generator().manual_seed(1)
     features, n = {}, {}
-    for at, (m, dim) in enumerate(head.dims.items()):
+    for k, (m, dim) in enumerate(head.dims.items()):
         features[m] = torch.randn(len(lengths), size, dim, generator=g)
-        n[m] = torch.tensor([row[at] for row in lengths])
+        n[m] = torch.tensor([row[k] for row in lengths])
         for i, length in enumerate(n[m].tolist()):
             features[m][i, length:] = padding
     return features, n
@@ -65,7 +65,7 @@ def test_the_modules_are_applied_in_the_order_of_the_list(order: tuple[str, ...]
     torch.testing.assert_close(out.loss, sum(expected.values()))  # eq. 12
 
 
-def test_every_order_is_another_model_of_the_same_weights() -> None:
+def test_every_order_of_the_modules_is_a_different_model() -> None:
     weights = build().state_dict()
     outputs = []
     for order in permutations(GRANULARITIES):
@@ -75,11 +75,11 @@ def test_every_order_is_another_model_of_the_same_weights() -> None:
         assert out.loss is not None
         outputs.append((out.logits.sum().item(), out.loss.item()))
     assert len({round(loss, 5) for _, loss in outputs}) == 6
-    # The instance module changes no sequence, so the logits know of the other two only.
+    # The instance module does not change the sequences, so only the other two affect the logits.
     assert len({round(total, 5) for total, _ in outputs}) == 2
 
 
-def test_without_modules_there_is_a_classifier_on_the_projections() -> None:
+def test_without_modules_the_classifier_reads_the_projections() -> None:
     head = build(modules=())
     assert {name.split(".")[0] for name, _ in head.named_parameters()} == {
         "projections",
@@ -101,20 +101,20 @@ def test_without_modules_there_is_a_classifier_on_the_projections() -> None:
         (2, {"instance_weight": 0.0}, {"distribution"}),
     ],
 )
-def test_terms(count: int, options: dict[str, Any], terms: set[str]) -> None:
+def test_the_terms_of_the_loss(count: int, options: dict[str, Any], terms: set[str]) -> None:
     out = run(build(count=count, **options))
     assert set(out.terms) == {"cross_entropy"} | terms
     assert all(math.isfinite(term) for term in out.terms.values())
 
 
-def test_the_weights_are_those_of_the_terms() -> None:
+def test_each_term_is_multiplied_by_its_weight() -> None:
     out = run(build(distribution_weight=0.5, instance_weight=3.0))
     total = 0.5 * out.terms["distribution"] + 3 * out.terms["instance"] + out.terms["cross_entropy"]
     torch.testing.assert_close(out.loss, total)
 
 
 @pytest.mark.parametrize("name", GRANULARITIES)
-def test_one_granularity_alone_is_a_list_of_one(name: str) -> None:
+def test_one_granularity_equals_a_list_of_one_module(name: str) -> None:
     alone, listed = run(build(name).eval()), run(build(modules=(name,)).eval())
     assert torch.equal(alone.logits, listed.logits)
     assert alone.terms == listed.terms
@@ -122,7 +122,7 @@ def test_one_granularity_alone_is_a_list_of_one(name: str) -> None:
         build(name, modules=("token",))
 
 
-def test_the_options_are_the_same_and_start_as_in_the_paper() -> None:
+def test_all_heads_have_the_same_options_with_the_defaults_of_the_paper() -> None:
     defaults = {
         kind: {
             name: p.default
@@ -153,7 +153,7 @@ def test_distances_are_scaled_to_the_width(width: int, p: float) -> None:
 
 @pytest.mark.parametrize("name", ["mgcma", *GRANULARITIES])
 @pytest.mark.parametrize("count", [2, 3])
-def test_an_absent_modality_is_neither_seen_nor_compared(name: str, count: int) -> None:
+def test_an_absent_modality_is_neither_read_nor_compared(name: str, count: int) -> None:
     head = build(name, count).eval()
     lengths = [[5, 2, 1], [0, 4, 0], [3, 0, 2], [6, 1, 0]]
     out = head(*inputs(head, lengths), LABELS)
@@ -162,18 +162,18 @@ def test_an_absent_modality_is_neither_seen_nor_compared(name: str, count: int) 
     torch.testing.assert_close(out.terms, other.terms)
     features, n = inputs(head, lengths)
     for i in range(4):
-        alone = head(*({m: x[i : i + 1] for m, x in of.items()} for of in (features, n)))
+        alone = head(*({m: x[i : i + 1] for m, x in given.items()} for given in (features, n)))
         torch.testing.assert_close(out.logits[i : i + 1], alone.logits, atol=1e-5, rtol=0)
     if count == 2:  # 0 and 3 are the utterances that have both
         both = head(
-            *({m: x[[0, 3]] for m, x in of.items()} for of in (features, n)), LABELS[[0, 3]]
+            *({m: x[[0, 3]] for m, x in given.items()} for given in (features, n)), LABELS[[0, 3]]
         )
         for term in set(out.terms) - {"cross_entropy"}:
             torch.testing.assert_close(out.terms[term], both.terms[term])
 
 
 @pytest.mark.parametrize("name", ["mgcma", *GRANULARITIES])
-def test_gradients_are_finite_where_nothing_can_be_compared(name: str) -> None:
+def test_gradients_are_finite_without_a_pair(name: str) -> None:
     head = build(name)
     for lengths in ([[5, 2]], [[0, 2], [3, 0]]):
         head.zero_grad()
@@ -184,7 +184,7 @@ def test_gradients_are_finite_where_nothing_can_be_compared(name: str) -> None:
         assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
-def test_equal_utterances_cannot_be_told_apart() -> None:
+def test_equal_utterances_give_the_loss_of_chance() -> None:
     head = build(dropout=0.0)
     features = {m: torch.full((4, 6, dim), 0.5) for m, dim in head.dims.items()}
     out = head(features, {m: torch.full((4,), 6) for m in head.dims}, LABELS)
@@ -195,7 +195,7 @@ def test_equal_utterances_cannot_be_told_apart() -> None:
     assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
-def test_the_alignment_losses_draw_the_modalities_together() -> None:
+def test_training_lowers_the_alignment_losses() -> None:
     head = build(modules=("distribution", "instance"), dropout=0.0)
     adam = torch.optim.Adam(head.parameters(), 1e-2)
     start = run(head).terms
@@ -210,7 +210,7 @@ def test_the_alignment_losses_draw_the_modalities_together() -> None:
         assert run(head).terms[term] < 0.1
 
 
-def test_a_step_repeats_itself_bit_by_bit() -> None:
+def test_a_training_step_is_reproducible() -> None:
     torch.use_deterministic_algorithms(True)
     try:
         gradients = []
@@ -239,11 +239,11 @@ def test_losses_are_float32_under_autocast() -> None:
     ("options", "message"),
     [
         ({"modules": ["tokens"]}, "unknown alignment module 'tokens': did you mean 'token'"),
-        ({"modules": ["token", "token"]}, "modules must be different"),
+        ({"modules": ["token", "token"]}, "each module at most once"),
         ({"modules": "token"}, r"must be of type tuple\[str, ...\], not 'token'"),
         ({"modules": [1]}, r"must be of type tuple\[str, ...\]"),
         ({"width": 0}, "width must be at least 1"),
-        ({"width": 9, "n_attention_heads": 3}, "width 9 cannot be halved"),
+        ({"width": 9, "n_attention_heads": 3}, r"width must be even .* not 9"),
         ({"n_attention_heads": 3}, "width 8 cannot be divided among 3 attention heads"),
         ({"n_blocks": 0}, "n_blocks must be at least 1"),
         ({"temperature": 0.0}, "temperature must be positive"),
@@ -254,7 +254,7 @@ def test_losses_are_float32_under_autocast() -> None:
         ({"instance_weight": math.nan}, "weight of instance must not be negative"),
     ],
 )
-def test_refuses(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message) as error:
         build(**options)
     assert "\n" not in str(error.value)

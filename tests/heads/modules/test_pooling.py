@@ -1,6 +1,6 @@
-"""From a sequence to one vector: each pooling against its formula, at the edges, and its gradients.
+"""Each pooling against its formula, in edge cases, and its gradients.
 
-The masked mean is among the pieces of ``test_heads_pieces.py``.
+The tests of the masked mean are in ``test_modules.py``.
 """
 
 import math
@@ -14,14 +14,11 @@ from torch import Tensor
 
 from mser.heads.modules.masks import length_mask
 from mser.heads.modules.pooling import AttentionPooling, masked_mean_std
+from mser.tests.support.slow_layers import double
 
 lengths = st.lists(st.integers(0, 6), min_size=1, max_size=4)
 seeds = st.integers(0, 2**31)
 quick = settings(max_examples=25, deadline=None)
-
-
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def attention_pooling(width: int = 3) -> Any:
@@ -35,26 +32,26 @@ def with_nan(x: Tensor, mask: Tensor) -> Tensor:
 
 @given(lengths, seeds, st.integers(1, 3), st.floats(-1e3, 1e3))
 @quick
-def test_mean_and_deviation_are_their_formulas(
-    counts: list[int], seed: int, extra: int, far: float
+def test_mean_and_deviation_follow_their_formulas(
+    counts: list[int], seed: int, extra: int, offset: float
 ) -> None:
     size = max(counts) + extra
     mask = length_mask(torch.tensor(counts), size)
-    x = double(seed, len(counts), size, 3) + far
-    both = masked_mean_std(with_nan(x, mask), mask, eps=1e-3)
+    x = double(seed, len(counts), size, 3) + offset
+    pooled = masked_mean_std(with_nan(x, mask), mask, eps=1e-3)
     for i, n in enumerate(counts):
         for d in range(3):
             values = [float(x[i, t, d]) for t in range(n)]
             mean = sum(values) / n if n else 0.0
             variance = sum((v - mean) ** 2 for v in values) / n if n else -1e-3
-            assert math.isclose(float(both[i, d]), mean, rel_tol=1e-9, abs_tol=1e-9)
+            assert math.isclose(float(pooled[i, d]), mean, rel_tol=1e-9, abs_tol=1e-9)
             deviation = math.sqrt(variance + 1e-3)
-            assert math.isclose(float(both[i, 3 + d]), deviation, rel_tol=1e-7, abs_tol=1e-9)
+            assert math.isclose(float(pooled[i, 3 + d]), deviation, rel_tol=1e-7, abs_tol=1e-9)
 
 
 @given(lengths, seeds, st.integers(1, 3))
 @quick
-def test_attention_pooling_is_its_formula(counts: list[int], seed: int, extra: int) -> None:
+def test_attention_pooling_follows_its_formula(counts: list[int], seed: int, extra: int) -> None:
     size = max(counts) + extra
     mask = length_mask(torch.tensor(counts), size)
     x = double(seed, len(counts), size, 3)
@@ -76,10 +73,10 @@ def test_attention_pooling_is_its_formula(counts: list[int], seed: int, extra: i
             assert math.isclose(float(pooled[i, d]), slow, rel_tol=1e-9, abs_tol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["length one", "all equal", "all zero", "nothing"])
+@pytest.mark.parametrize("kind", ["length one", "all equal", "all zero", "empty"])
 @pytest.mark.parametrize("pool", [masked_mean_std, attention_pooling().float()])
-def test_gradients_are_finite_at_the_edges(kind: str, pool) -> None:
-    n = {"length one": 1, "nothing": 0}.get(kind, 4)
+def test_gradients_are_finite_in_edge_cases(kind: str, pool) -> None:
+    n = {"length one": 1, "empty": 0}.get(kind, 4)
     x = torch.full((2, 5, 3), 0.0 if kind == "all zero" else 7.0)
     mask = length_mask(torch.tensor([n, 3]), 5)
     x = with_nan(x, mask).requires_grad_()
@@ -102,7 +99,7 @@ def test_large_scores_do_not_overflow() -> None:
         torch.testing.assert_close(pooled[i], x[i, best])
 
 
-def test_gradients_of_the_poolings() -> None:
+def test_the_gradients_of_the_poolings_are_their_derivatives() -> None:
     mask = length_mask(torch.tensor([4, 2, 1]), 4)
     x = double(0, 3, 4, 3).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: masked_mean_std(x, mask), (x,))

@@ -1,120 +1,79 @@
-"""``query``: the decoder of emotion queries, random modality masking, and the head of both."""
+"""``query``: the decoder of emotion queries, random modality masking, and the head."""
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
 from mser.heads import Head, HeadError, build_head
+from mser.heads.modules.attention import PreNormBlock
 from mser.heads.modules.masks import length_mask
 from mser.heads.modules.modality_masking import ModalityMasking
 from mser.heads.query.decoder import EmotionQueries, QueryLayer
 from mser.heads.query.head import UniModalEncoder
+from mser.tests.support.slow_layers import (
+    Vector,
+    add,
+    attend,
+    double,
+    feed_forward,
+    linear,
+    mean,
+    norm,
+    pre_norm_block,
+    randomised,
+)
 
 DIMS = {"speech": 6, "text": 5, "vision": 4}
 
 
-def double(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def norm(layer: nn.LayerNorm, row: list[float]) -> list[float]:
-    mean = sum(row) / len(row)
-    deviation = math.sqrt(sum((v - mean) ** 2 for v in row) / len(row) + layer.eps)
-    gain, bias = layer.weight.tolist(), layer.bias.tolist()
-    return [g * (v - mean) / deviation + b for v, g, b in zip(row, gain, bias, strict=True)]
-
-
-def linear(layer: nn.Linear, row: list[float]) -> list[float]:
-    pairs = zip(layer.weight.tolist(), layer.bias.tolist(), strict=True)
-    return [sum(w * v for w, v in zip(ws, row, strict=True)) + b for ws, b in pairs]
-
-
-def add(a: list[float], b: list[float]) -> list[float]:
-    return [x + y for x, y in zip(a, b, strict=True)]
-
-
-def attend(attention, queries: list[list[float]], memory: list[list[float]]) -> list[list[float]]:
-    """Multi-head attention of rows to rows, one number after the other."""
-    width = len(queries[0])
-    size = width // attention.n_heads
-    keys_values = [linear(attention.key_value, row) for row in memory]
-    out = []
-    for row in queries:
-        query, joined = linear(attention.query, row), []
-        for head in range(attention.n_heads):
-            part = range(head * size, (head + 1) * size)
-            scores = [sum(query[d] * kv[d] for d in part) / math.sqrt(size) for kv in keys_values]
-            weights = [math.exp(s) for s in scores]
-            joined += [
-                sum(w * kv[width + d] for w, kv in zip(weights, keys_values, strict=True))
-                / sum(weights)
-                for d in part
-            ]
-        out.append(linear(attention.out, joined))
-    return out
-
-
-def feed_forward(step, row: list[float]) -> list[float]:
-    first, _, second = step.layers
-    hidden = linear(first, norm(step.norm, row))
-    return add(row, linear(second, [v * (1 + math.erf(v / math.sqrt(2))) / 2 for v in hidden]))
-
-
 def slow_query_layer(
-    layer: QueryLayer, queries: list[list[float]], memory: list[list[float]]
-) -> list[list[float]]:
-    step = layer.among_queries
-    normed = [norm(step.norm, row) for row in queries]
-    heard = attend(step.attention, normed, normed)
-    queries = [add(*pair) for pair in zip(queries, heard, strict=True)]
-    step = layer.to_memory
-    assert step.memory_norm is not None
-    there = [norm(step.memory_norm, row) for row in memory]
-    heard = attend(step.attention, [norm(step.norm, row) for row in queries], there)
-    queries = [add(*pair) for pair in zip(queries, heard, strict=True)]
+    layer: QueryLayer, queries: list[Vector], memory: list[Vector]
+) -> list[Vector]:
+    queries = attend(layer.among_queries, queries)
+    queries = attend(layer.to_memory, queries, memory)
     return [feed_forward(layer.feed_forward, row) for row in queries]
 
 
-def shaken(module: nn.Module) -> Any:
-    """Give every parameter a random value, so that no gain of 1 or bias of 0 hides a mistake."""
-    for at, parameter in enumerate(module.parameters()):
-        parameter.data = 0.5 * double(at, *parameter.shape)
-    return module
+def slow_decoder(decoder: EmotionQueries, memory: list[Vector]) -> list[Vector]:
+    queries: list[Vector] = decoder.queries.tolist()
+    for layer in decoder.layers:
+        queries = slow_query_layer(cast(QueryLayer, layer), queries, memory)
+    return queries
 
 
-def test_the_decoder_is_its_formula() -> None:
-    decoder = shaken(EmotionQueries(3, 4, 2, 2, 0.0))
+def slow_encoder(encoder: UniModalEncoder, rows: list[Vector]) -> list[Vector]:
+    rows = [add(row, encoder.embedding.tolist()) for row in rows]
+    for block in encoder.blocks:
+        rows = pre_norm_block(cast(PreNormBlock, block), rows)
+    return rows
+
+
+def test_the_decoder_follows_its_formula() -> None:
+    decoder = randomised(EmotionQueries(3, 4, 2, 2, 0.0))
     memory, mask = double(50, 2, 5, 4), length_mask(torch.tensor([5, 2]), 5)
-    gathered = decoder(memory, mask)
+    queries = decoder(memory, mask)
     for i, n in enumerate([5, 2]):
-        slow = decoder.queries.tolist()
-        for layer in decoder.layers:
-            slow = slow_query_layer(layer, slow, memory[i, :n].tolist())
-        torch.testing.assert_close(gathered[i], torch.tensor(slow, dtype=torch.float64))
+        slow = slow_decoder(decoder, memory[i, :n].tolist())
+        torch.testing.assert_close(queries[i], torch.tensor(slow, dtype=torch.float64))
 
 
-def test_the_encoder_is_its_formula() -> None:
-    encoder = shaken(UniModalEncoder(4, 2, 2, 0.0))
+def test_the_encoder_follows_its_formula() -> None:
+    encoder = randomised(UniModalEncoder(4, 2, 2, 0.0))
     x, mask = double(50, 2, 5, 4), length_mask(torch.tensor([5, 2]), 5)
     refined = encoder(x, mask)
     for i, n in enumerate([5, 2]):
-        rows = [add(row, encoder.embedding.tolist()) for row in x[i, :n].tolist()]
-        for block in encoder.blocks:
-            normed = [norm(block.attend.norm, row) for row in rows]
-            heard = attend(block.attend.attention, normed, normed)
-            rows = [add(*pair) for pair in zip(rows, heard, strict=True)]
-            rows = [feed_forward(block.feed_forward, row) for row in rows]
+        rows = slow_encoder(encoder, x[i, :n].tolist())
         torch.testing.assert_close(refined[i, :n], torch.tensor(rows, dtype=torch.float64))
 
 
-def test_gradients_of_the_decoder() -> None:
-    decoder = shaken(EmotionQueries(2, 4, 2, 1, 0.0))
+def test_the_gradients_of_the_decoder_are_its_derivatives() -> None:
+    decoder = randomised(EmotionQueries(2, 4, 2, 1, 0.0))
     mask = length_mask(torch.tensor([3, 1]), 3)
     names = [name for name, _ in decoder.named_parameters()]
 
@@ -131,8 +90,8 @@ def test_gradients_of_the_decoder() -> None:
 def test_the_queries_of_an_untrained_decoder_differ() -> None:
     torch.manual_seed(0)
     decoder = EmotionQueries(4, 8, 2, 2, 0.0)
-    gathered = decoder(torch.randn(1, 3, 8), torch.ones(1, 3, dtype=torch.bool))[0].detach()
-    assert min(float((a - b).norm()) for a, b in pairwise(gathered)) > 1e-3
+    queries = decoder(torch.randn(1, 3, 8), torch.ones(1, 3, dtype=torch.bool))[0].detach()
+    assert min(float((a - b).norm()) for a, b in pairwise(queries)) > 1e-3
 
 
 # --- random modality masking ------------------------------------------------------------------
@@ -159,20 +118,20 @@ def test_each_modality_is_hidden_at_its_rate(rate: float, count: int) -> None:
 
 @given(st.lists(st.tuples(*[st.integers(0, 4)] * 3).filter(any), min_size=1, max_size=9))
 @settings(max_examples=50, deadline=None)
-def test_the_last_modality_is_never_hidden(rows: list[tuple[int, ...]]) -> None:
+def test_the_only_modality_of_an_utterance_is_never_hidden(rows: list[tuple[int, ...]]) -> None:
     before = lengths_to_masks(rows)
     after = ModalityMasking(1.0)(before)
-    had = torch.stack([mask.any(dim=1) for mask in before.values()]).sum(dim=0)
-    has = torch.stack([mask.any(dim=1) for mask in after.values()]).sum(dim=0)
-    assert bool((has >= 1).all())
-    assert bool((has >= had - 1).all())
-    assert has[had == 1].tolist() == [1] * int((had == 1).sum())
-    for m, mask in after.items():  # whole or hidden, never a part
+    n_before = torch.stack([mask.any(dim=1) for mask in before.values()]).sum(dim=0)
+    n_after = torch.stack([mask.any(dim=1) for mask in after.values()]).sum(dim=0)
+    assert bool((n_after >= 1).all())
+    assert bool((n_after >= n_before - 1).all())
+    assert n_after[n_before == 1].tolist() == [1] * int((n_before == 1).sum())
+    for m, mask in after.items():  # a modality is kept or hidden as a whole
         kept = mask.any(dim=1)
         assert torch.equal(mask, before[m] & kept.unsqueeze(1))
 
 
-def test_nothing_is_hidden_in_evaluation_nor_of_one_modality() -> None:
+def test_evaluation_and_a_single_modality_hide_nothing() -> None:
     masks = lengths_to_masks([(2, 3, 4)] * 50)
     kept = ModalityMasking(1.0).eval()(masks)
     assert all(torch.equal(kept[m], masks[m]) for m in DIMS)
@@ -181,7 +140,7 @@ def test_nothing_is_hidden_in_evaluation_nor_of_one_modality() -> None:
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan, math.inf])
-def test_a_rate_that_cannot_be(rate: float) -> None:
+def test_a_rate_out_of_its_range_is_an_error(rate: float) -> None:
     with pytest.raises(HeadError, match="rate of modality masking"):
         ModalityMasking(rate)
 
@@ -200,7 +159,7 @@ def batch(n: int, count: int = 2) -> tuple[dict[str, Tensor], dict[str, Tensor]]
     return features, dict.fromkeys(features, torch.full((n,), 4))
 
 
-def test_the_published_sizes() -> None:
+def test_the_default_sizes() -> None:
     head = build_head("query", {"speech": 768, "text": 768}, 4, {"speech": 13, "text": 13})
     assert head.layers == {"speech": tuple(range(13)), "text": tuple(range(13))}
     assert isinstance(head.queries, EmotionQueries)
@@ -212,17 +171,47 @@ def test_the_published_sizes() -> None:
         assert encoder.blocks[0].feed_forward.layers[0].out_features == 1024
 
 
-def test_a_hidden_modality_gets_no_gradient_and_is_as_if_it_were_not_there() -> None:
+def test_the_logits_follow_their_formula() -> None:
+    dims = {"speech": 3, "text": 2}
+    options: dict[str, Any] = {"n_queries": 3, "n_encoder_layers": 1, "n_decoder_layers": 1}
+    options |= {"width": 4, "n_attention_heads": 2}
+    head = randomised(build_head("query", dims, 3, {"speech": 2, "text": 1}, **options)).eval()
+    lengths = {"speech": [3, 2], "text": [2, 0]}
+    features = {m: double(i, 2, len(head.layers[m]), 3, d) for i, (m, d) in enumerate(dims.items())}
+    logits = head(features, {m: torch.tensor(n) for m, n in lengths.items()}).logits
+    weights = [math.exp(w) for w in head.projections.mixes.mixes["speech"].weights.tolist()]
+    shares = {"speech": [w / sum(weights) for w in weights], "text": [1.0]}
+    layer_norm, linear_layer = head.classifier
+    for i in range(2):
+        memory: list[Vector] = []
+        for m in dims:
+            rows = []
+            for t in range(lengths[m][i]):
+                layers = [features[m][i, k, t].tolist() for k in range(len(shares[m]))]
+                mixed = [
+                    sum(share * v for share, v in zip(shares[m], values, strict=True))
+                    for values in zip(*layers, strict=True)
+                ]
+                normed = norm(head.projections.norms[m], mixed)
+                rows.append(linear(head.projections.linears[m], normed))
+            memory += slow_encoder(head.encoders[m], rows) if rows else []
+        pooled = mean(slow_decoder(head.queries, memory))  # the mean over all queries
+        assert logits[i].tolist() == pytest.approx(linear(linear_layer, norm(layer_norm, pooled)))
+
+
+def test_a_hidden_modality_gets_no_gradient_and_equals_a_missing_modality() -> None:
     head = small(masking=1.0)
     features, lengths = batch(12)
     features = {m: x.requires_grad_() for m, x in features.items()}
     logits = head(features, lengths).logits
     logits.square().sum().backward()
-    met = {m: x.grad.abs().amax(dim=(1, 2)) > 0 for m, x in features.items() if x.grad is not None}
-    assert (met["speech"] ^ met["text"]).all()  # one of both is always hidden
-    assert met["speech"].any()
-    assert met["text"].any()
-    missing = {m: torch.where(met[m], 4, 0) for m in features}
+    reached = {
+        m: x.grad.abs().amax(dim=(1, 2)) > 0 for m, x in features.items() if x.grad is not None
+    }
+    assert (reached["speech"] ^ reached["text"]).all()  # exactly one of the two is hidden
+    assert reached["speech"].any()
+    assert reached["text"].any()
+    missing = {m: torch.where(reached[m], 4, 0) for m in features}
     torch.testing.assert_close(head.eval()(features, missing).logits, logits, atol=1e-5, rtol=0)
 
 
@@ -244,7 +233,7 @@ def test_an_absent_modality_is_not_read(missing: str) -> None:
         torch.testing.assert_close(alone.logits, together[i : i + 1], atol=1e-5, rtol=0)
 
 
-def test_masking_only_acts_in_training() -> None:
+def test_masking_acts_only_in_training() -> None:
     features, lengths = batch(8)
     head = small(masking=1.0)
     assert not torch.equal(head(features, lengths).logits, head.eval()(features, lengths).logits)
@@ -264,6 +253,6 @@ def test_masking_only_acts_in_training() -> None:
         ({"masking": "often"}, "query option 'masking' must be of type float"),
     ],
 )
-def test_options_that_cannot_be(options: dict[str, Any], message: str) -> None:
+def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:
     with pytest.raises(HeadError, match=message):
         build_head("query", DIMS, 3, **options)
