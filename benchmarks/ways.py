@@ -11,7 +11,7 @@ from mser.benchmarks.extractions import Extraction, as_typed, stored_errors
 from mser.benchmarks.frame_errors import States
 from mser.benchmarks.held import Held
 from mser.benchmarks.passes import Job, Order, Passes
-from mser.pipeline.compute.dask_cluster import KEEP_MEMORY
+from mser.pipeline.compute.dask_cluster import MALLOC_ENVIRONMENT
 from mser.pipeline.compute.device import cores
 
 OURS, FLOAT32, TYPED = "mser", "mser, float32 on the disk", "mser, as typed"
@@ -41,7 +41,7 @@ class Ways:
         start = partial(_start, held, job)
         bare = [start("transformers") for _ in range(cores())]
         # It changes how memory is freed, which a GPU's passes do not do.
-        keeping = [start("transformers", KEEP_MEMORY) for _ in bare if job.device == "cpu"]
+        keeping = [start("transformers", MALLOC_ENVIRONMENT) for _ in bare if job.device == "cpu"]
         toolkits = {name: start(name) for name in ("s3prl", "SpeechBrain")}
         self.utterances = bare[0].begin("save_reference").result()
         ours = held.enter_context(Held(Extraction, job))  # when the others have been started
