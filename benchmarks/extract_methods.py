@@ -11,7 +11,7 @@ from mser.benchmarks.extract_mser import WarmExtraction, command_seconds, stored
 from mser.benchmarks.forward_passes import Batching, ForwardPasses, Job
 from mser.benchmarks.frame_errors import States
 from mser.benchmarks.persistent_process import PersistentProcess
-from mser.pipeline.compute.dask_cluster import KEEP_MEMORY
+from mser.pipeline.compute.dask_cluster import MALLOC_ENVIRONMENT
 from mser.pipeline.compute.device import cores
 
 MSER, FLOAT32, COMMAND = "mser", "mser, stored as float32", "mser, whole command"
@@ -44,7 +44,7 @@ class ExtractMethods:
         start = partial(_start, processes, job)
         per_core = [start("transformers") for _ in range(cores())]
         # The variable changes how glibc frees memory, which does not concern passes on a GPU.
-        keeping = [start("transformers", KEEP_MEMORY) for _ in per_core if job.device == "cpu"]
+        keeping = [start("transformers", MALLOC_ENVIRONMENT) for _ in per_core if job.device == "cpu"]
         toolkits = {name: start(name) for name in ("s3prl", "SpeechBrain")}
         self.corpus_size = per_core[0].call("save_reference").result()
         # mser starts after the others, which load their encoders meanwhile.

@@ -19,7 +19,7 @@ from mser.cache import FeatureCache
 from mser.pipeline.compute import local_cluster, visible_gpus
 from mser.pipeline.compute.device import cores
 from mser.pipeline.extract import ExtractSettings, extract
-from mser.pipeline.extract.crew import default_workers, threads_of
+from mser.pipeline.extract.engine import default_workers, threads_of
 
 NAME = "measured"
 

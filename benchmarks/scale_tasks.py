@@ -19,7 +19,7 @@ from mser.cache import Entry, FeatureCache
 from mser.pipeline.compute import local_cluster, visible_gpus
 from mser.pipeline.compute.device import chosen_device, cores
 from mser.pipeline.extract import ExtractSettings, extract
-from mser.pipeline.extract.crew import threads_of
+from mser.pipeline.extract.engine import threads_of
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
 from mser.pipeline.train.examples import Examples

@@ -1,21 +1,19 @@
-"""Dask clusters: where jobs are done, and how they are sent there.
+"""Where jobs are done, for both stages: this process, worker processes, Dask, SLURM.
 
-Both stages use them. A job does its own writing, so that nothing large travels.
+A job reads its input and writes its output itself, so that nothing large is sent.
 """
 
 from .backend import Backend
 from .dask_cluster import Cluster, WorkerSizing, local_cluster, visible_gpus
-from .dispatch import check_workers, run_tasks
-from .requirements import Task, WorkerRequirements
+from .dispatch import run_jobs
+from .requirements import WorkerRequirements
 
 __all__ = [
     "Backend",
     "Cluster",
-    "Task",
     "WorkerRequirements",
     "WorkerSizing",
-    "check_workers",
     "local_cluster",
-    "run_tasks",
+    "run_jobs",
     "visible_gpus",
 ]

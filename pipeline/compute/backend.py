@@ -1,4 +1,4 @@
-"""Where the work is done, as the user chose: here, on this machine, at a scheduler, under SLURM."""
+"""Where the work is done, as the user chose: this process, this machine, a scheduler, SLURM."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,78 +13,86 @@ from .dask_cluster import (
     Cluster,
     WorkerSizing,
     check_address,
-    find_scheduler,
+    check_scheduler,
     local_cluster,
     running_scheduler,
     visible_gpus,
 )
 from .device import cores
-from .slurm import SlurmFile, find_slurm, read_slurm_file, slurm_cluster
+from .slurm import SlurmFile, check_slurm, read_slurm_file, slurm_cluster
 
-_WAIT = {"scheduler": 1.0, "slurm": 10.0}  # minutes
+_WAIT_MINUTES = {"scheduler": 1.0, "slurm": 10.0}
 
 
 @dataclass(frozen=True)
 class Backend:
-    """At most one of: a number of processes on this machine, a scheduler's address, a SLURM file.
-
-    ``workers`` 0 is this process, without Dask; ``None`` chooses for the machine.
-    ``wait_minutes`` is how long a scheduler or SLURM may be without a worker. ``crew`` is how the
-    stage wants its workers.
-    """
+    """Where jobs are done; at most one of ``workers``, ``scheduler`` and ``slurm`` is given."""
 
     sizing: WorkerSizing
+    """How many workers the stage wants, and how many jobs each does at once."""
     workers: int | None = None
+    """Worker processes on this machine; 0 is this process, without Dask; default: by ``sizing``."""
     scheduler: str | None = None
+    """Address of a Dask scheduler that runs already, such as ``tcp://node1:8786``."""
     slurm: Path | None = None
+    """TOML file that describes the SLURM jobs to submit."""
     wait_minutes: float | None = None
+    """How long to wait without any worker; default: 1 for a scheduler, 10 for SLURM."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the settings.
 
         Raises:
-            UsageError: two places, a number below 0, no address, or a file that does not fit.
+            UsageError: more than one place is given, or a value is invalid.
         """
         given = {"workers": self.workers, "scheduler": self.scheduler, "slurm": self.slurm}
         names = [f"--{name}" for name, value in given.items() if value is not None]
         if len(names) > 1:
-            raise UsageError(f"{' and '.join(names)} are different places to work: give one")
+            raise UsageError(f"{' and '.join(names)} exclude each other: give only one of them")
         if self.workers is not None and self.workers < 0:
             raise UsageError(f"{self.workers} workers: give 0 (this process) or more")
         if self.wait_minutes is not None and not (self.remote and self.wait_minutes >= 0):
-            raise UsageError("--wait-minutes is 0 or more, and goes with --scheduler or --slurm")
+            raise UsageError(
+                f"--wait-minutes {self.wait_minutes:g}: give 0 or more, together with --scheduler "
+                "or --slurm"
+            )
         if self.scheduler is not None:
             check_address(self.scheduler)
         if self.slurm is not None:
             _ = self._slurm_file
 
     @property
-    def here(self) -> bool:
-        """Whether it is this process."""
+    def in_process(self) -> bool:
+        """Whether this process does the jobs itself."""
         return self.workers == 0
 
     @property
     def remote(self) -> bool:
-        """Whether it may be another machine, with devices that this one does not have."""
+        """Whether other machines may do the jobs, with devices that this machine does not have."""
         return self.scheduler is not None or self.slurm is not None
 
-    def find(self) -> None:
-        """Look whether the place is there, before there is much to lose.
+    def check_available(self) -> None:
+        """Check that the scheduler answers, or that this machine has SLURM.
 
         Raises:
             PipelineError: no scheduler answers, or this machine has no SLURM.
         """
         if self.scheduler is not None:
-            find_scheduler(self.scheduler)
+            check_scheduler(self.scheduler)
         if self.slurm is not None:
-            find_slurm(self._slurm_file)
+            check_slurm(self._slurm_file)
 
     def cluster(self, jobs: int, device: torch.device) -> AbstractContextManager[Cluster]:
-        """Return a context in which the place has workers, no more of its own than ``jobs``."""
+        """Return a context with a connected cluster; it starts at most ``jobs`` workers here.
+
+        Raises:
+            PipelineError: no scheduler answers, this machine has no SLURM, or SLURM refuses a job.
+        """
         if self.scheduler is not None:
-            return running_scheduler(self.scheduler, self._patience("scheduler"))
+            return running_scheduler(self.scheduler, self._wait_seconds("scheduler"))
         if self.slurm is not None:
-            return slurm_cluster(self._slurm_file, device, self._patience("slurm"), self.sizing)
+            wait_seconds = self._wait_seconds("slurm")
+            return slurm_cluster(self._slurm_file, device, wait_seconds, self.sizing)
         gpus = visible_gpus() if device.type == "cuda" else []
         workers = min(self.processes(device), jobs)
         threads = self.sizing.threads(device, max(1, cores() // workers))
@@ -94,8 +102,8 @@ class Backend:
         """Return the number of worker processes on this machine."""
         return self.sizing.workers(device) if self.workers is None else self.workers
 
-    def facts(self, device: torch.device) -> dict[str, Any]:
-        """Return what is to be known of the place, as JSON values."""
+    def as_json(self, device: torch.device) -> dict[str, Any]:
+        """Return where the jobs are done, as JSON values for the record of a run."""
         if self.scheduler is not None:
             return {"scheduler": self.scheduler}
         if self.slurm is not None:
@@ -104,8 +112,8 @@ class Backend:
 
     @cached_property
     def _slurm_file(self) -> SlurmFile:
-        assert self.slurm is not None  # noqa: S101 -- asked for only then
+        assert self.slurm is not None  # noqa: S101 -- callers check it
         return read_slurm_file(self.slurm)
 
-    def _patience(self, kind: str) -> float:
-        return 60 * (_WAIT[kind] if self.wait_minutes is None else self.wait_minutes)
+    def _wait_seconds(self, kind: str) -> float:
+        return 60 * (_WAIT_MINUTES[kind] if self.wait_minutes is None else self.wait_minutes)

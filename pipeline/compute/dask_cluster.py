@@ -1,4 +1,4 @@
-"""Dask clusters to work on: worker processes on this machine, and a scheduler that runs already."""
+"""Dask clusters: worker processes on this machine, and a scheduler that runs already."""
 
 import asyncio
 import logging
@@ -20,105 +20,104 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, rpc
 from ..errors import PipelineError, UsageError
 from ..progress import print_note
 
-_CONNECT = 10.0  # seconds
-_POLL = 0.5
-# A forward pass takes and frees large pieces of memory, which glibc keeps for the next one by this.
-# By Dask's own choice it gives all back at once, and a pass takes far longer.
-KEEP_MEMORY = {
+_CONNECT_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+# Environment variables with which glibc keeps the memory that a forward pass frees, for the next
+# pass. With Dask's own values glibc returns it to the system at once, and a pass takes far longer.
+MALLOC_ENVIRONMENT = {
     "MALLOC_ARENA_MAX": "1",
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-_RESTART = 300.0  # seconds in which a worker of this machine that died must be there again
+_RESTART_SECONDS = 300.0  # how long a worker of this machine may take to start again
 _ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})/?")
-_SILENT = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
+_SILENT_LOGGERS = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A connected cluster, and what to say of it when it fails.
-
-    Without a worker for ``patience`` seconds it is given up. ``started_here`` are workers of the
-    same machine and environment, which need no look at what they have.
-    """
+    """A connected cluster."""
 
     client: Client
+    """The connection to the scheduler."""
     name: str
+    """How errors name the cluster."""
     advice: str
-    patience: float
+    """What an error tells the user to do if no worker comes."""
+    wait_seconds: float
+    """How long to wait without any worker."""
     started_here: bool
+    """Whether this process started the workers, in its own environment: no check is needed."""
 
     def threads(self) -> int:
-        """Return how many jobs all workers do at once, having waited for a worker.
+        """Return how many jobs all workers do at once; wait until there is a worker.
 
         Raises:
             PipelineError: the scheduler is gone, or no worker has come.
         """
-        started, said = time.monotonic(), self.started_here
-        while not (threads := sum(self._ask().values())):
+        started, noted = time.monotonic(), self.started_here
+        while not (threads := sum(self._threads_by_worker().values())):
             waited = time.monotonic() - started
-            if waited > self.patience:
+            if waited > self.wait_seconds:
                 raise PipelineError(
-                    f"{self.name}: no worker for {_time(self.patience)}; what was finished is "
+                    f"{self.name}: no worker for {_duration(self.wait_seconds)}; finished work is "
                     f"kept: {self.advice}, then run the same command again"
                 )
-            if not said and waited > _POLL:
-                wait = f"waiting up to {_time(self.patience)} for one"
-                print_note(f"mser: {self.name}: no worker yet, {wait}")
-                said = True
-            time.sleep(_POLL)
+            if not noted and waited > _POLL_SECONDS:
+                limit = _duration(self.wait_seconds)
+                print_note(f"mser: {self.name}: no worker yet, waiting up to {limit}")
+                noted = True
+            time.sleep(_POLL_SECONDS)
         return threads
 
-    def lost(self) -> PipelineError:
-        """Say that the scheduler is gone."""
+    def connection_lost(self) -> PipelineError:
+        """Return the error for a scheduler that is gone."""
         return PipelineError(
-            f"{self.name} went away: what was finished is kept; start one and run the same "
-            "command again"
+            f"the connection to {self.name} is lost; finished work is kept: start a scheduler, "
+            "then run the same command again"
         )
 
-    def _ask(self) -> dict[str, int]:
+    def _threads_by_worker(self) -> dict[str, int]:
         if self.client.status != "running":
-            raise self.lost()
+            raise self.connection_lost()
         try:
             return dict(self.client.nthreads())
         except (OSError, CancelledError) as error:
-            raise self.lost() from error
+            raise self.connection_lost() from error
 
 
 @dataclass(frozen=True)
 class WorkerSizing:
-    """How a stage wants its workers.
-
-    ``workers`` gives their number on this machine for a device, where the user gives none;
-    ``threads`` how many jobs a worker with so many cores has in hand at once, for a device.
-    """
+    """How many workers a stage wants, and how many jobs each worker does at once."""
 
     workers: Callable[[torch.device], int]
+    """Device → number of workers on this machine, if the user gives none."""
     threads: Callable[[torch.device | str, int], int]
+    """Device and cores of a worker → number of jobs that the worker does at once."""
 
 
 def visible_gpus() -> list[str]:
     """Return the names of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` does."""
     count = torch.cuda.device_count()
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(one) for one in range(count)] if given is None else given.split(",")
+    names = [str(number) for number in range(count)] if given is None else given.split(",")
     return [name.strip() for name in names[:count]]
 
 
 @contextmanager
 def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[Cluster]:
-    """Start so many worker processes of so many threads here; of ``gpus`` each sees one."""
+    """Start worker processes on this machine, each with ``threads`` threads and one of ``gpus``."""
     options = {
         "nthreads": threads,
         "host": "127.0.0.1",
         "silence_logs": logging.CRITICAL,
-        # Maps of shards count as memory to Dask, which would stop a worker for nothing.
+        # Dask counts memory-mapped shards as memory, and would stop a worker without need.
         "memory_limit": 0,
         "dashboard": False,
     }
     specs: dict[int, dict[str, Any]] = {
-        # Set in the new process before CUDA is asked for. Dask's pre-spawn environment would be
-        # set in this one, which all workers' nannies share.
+        # The new process sets this before it uses CUDA. Dask sets its pre-spawn environment in this
+        # process, which the nannies of all workers share.
         number: {
             "cls": Nanny,
             "options": {
@@ -128,17 +127,17 @@ def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[C
         }
         for number in range(workers)
     }
-    # Even without a dashboard it has a page for health, on a port that may be taken.
+    # Even without a dashboard the scheduler opens a port for its health page: use any free port.
     web = {"dashboard": False, "dashboard_address": ":0"}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **web}}
     with (
         dask.config.set(
             {
-                "distributed.worker.multiprocessing-method": "spawn",  # torch survives no fork
-                "distributed.nanny.pre-spawn-environ": KEEP_MEMORY,
-                "distributed.worker.profile.enabled": False,  # a hundred looks a second
+                "distributed.worker.multiprocessing-method": "spawn",  # torch breaks after a fork
+                "distributed.nanny.pre-spawn-environ": MALLOC_ENVIRONMENT,
+                "distributed.worker.profile.enabled": False,  # would sample 100 times a second
                 "distributed.scheduler.allowed-failures": 1,
-                # Otherwise a worker that is just being started again is taken for lost, for good.
+                # Otherwise Dask gives up a worker for good while that worker is starting again.
                 "distributed.deploy.lost-worker-timeout": "365 days",
             }
         ),
@@ -147,96 +146,100 @@ def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[C
         Client(cluster) as client,
     ):
         client.register_plugin(_IgnoreInterrupt())
-        advice = "see whether this machine has memory left"
-        yield Cluster(client, "this machine", advice, _RESTART, started_here=True)
+        advice = "check whether this machine has enough memory"
+        yield Cluster(client, "this machine", advice, _RESTART_SECONDS, started_here=True)
 
 
 @contextmanager
-def running_scheduler(address: str, patience: float) -> Iterator[Cluster]:
-    """Connect to a scheduler that others have started, and leave it running.
+def running_scheduler(address: str, wait_seconds: float) -> Iterator[Cluster]:
+    """Connect to a scheduler that runs already, and leave it running.
 
     Raises:
-        PipelineError: no scheduler is there.
+        PipelineError: no scheduler answers at the address.
     """
-    find_scheduler(address)
-    name, advice = f"the scheduler at {address}", f"start one with 'dask worker {address}'"
+    check_scheduler(address)
+    name, advice = f"the scheduler at {address}", f"start a worker with 'dask worker {address}'"
     with quiet(), connected(address) as client:
-        yield Cluster(client, name, advice, patience, started_here=False)
+        yield Cluster(client, name, advice, wait_seconds, started_here=False)
 
 
 @contextmanager
 def connected(address: str) -> Iterator[Client]:
-    """Connect to a scheduler, which must be there."""
-    with warnings.catch_warnings():  # of other versions of Dask, as long as they understand us
+    """Connect to a scheduler.
+
+    Raises:
+        PipelineError: no scheduler answers at the address.
+    """
+    with warnings.catch_warnings():  # another version of Dask that still works
         warnings.simplefilter("ignore")
         try:
-            client = Client(address, timeout=_CONNECT, name="mser")
+            client = Client(address, timeout=_CONNECT_SECONDS, name="mser")
         except (OSError, ImportError, ValueError) as error:
-            raise _absent(address, error) from error
+            raise _no_scheduler(address, error) from error
     with client:
         yield client
 
 
 def check_address(address: str) -> None:
-    """Refuse what is no address of a scheduler.
+    """Check the form of a scheduler's address.
 
     Raises:
-        UsageError: so it is.
+        UsageError: the address is malformed.
     """
     match = _ADDRESS.fullmatch(address)
     if not match or not 0 < int(match[3]) < 2**16:
         raise UsageError(f"scheduler '{address}': give an address such as tcp://node1:8786")
 
 
-def find_scheduler(address: str) -> None:
-    """Look whether a scheduler is there.
+def check_scheduler(address: str) -> None:
+    """Check that a scheduler answers.
 
     Raises:
-        PipelineError: nothing answers, or something else.
+        PipelineError: nothing answers at the address, or something that is not a scheduler.
     """
 
-    async def kind() -> str:
-        # Dask would wait for ever on what takes a connection and says nothing.
-        async with asyncio.timeout(_CONNECT):
-            async with rpc(address, timeout=_CONNECT) as there:
-                return str((await there.identity(n_workers=0))["type"])
+    async def server_type() -> str:
+        # Dask would wait for ever on a server that accepts the connection and sends nothing.
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            async with rpc(address, timeout=_CONNECT_SECONDS) as server:
+                return str((await server.identity(n_workers=0))["type"])
 
     with quiet(), ThreadPoolExecutor(1) as pool:  # in a notebook this thread has a loop already
         try:
-            found = pool.submit(asyncio.run, kind()).result()
-        except Exception as error:  # whatever a stranger's bytes are taken for
-            raise _absent(address, error) from error
-    if found != "Scheduler":
-        raise PipelineError(f"at {address} is a Dask {found.lower()}: give its scheduler's address")
+            kind = pool.submit(asyncio.run, server_type()).result()
+        except Exception as error:  # the bytes of another program can raise anything
+            raise _no_scheduler(address, error) from error
+    if kind != "Scheduler":
+        raise PipelineError(f"{address} is a Dask {kind.lower()}: give its scheduler's address")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Dask's own log off standard error: what matters of it is said in a sentence."""
-    loggers = [logging.getLogger(name) for name in _SILENT]
-    before = [one.level for one in loggers]
-    for one in loggers:
-        one.setLevel(logging.CRITICAL + 1)
+    """Keep Dask's own log off standard error; mser prints its own errors, one sentence each."""
+    loggers = [logging.getLogger(name) for name in _SILENT_LOGGERS]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        for one, level in zip(loggers, before, strict=True):
-            one.setLevel(level)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
-    """Ctrl-C reaches every process of a terminal; the one that asked for the work answers it."""
+    """Ctrl-C reaches every process of a terminal; only the main process must react to it."""
 
     def setup(self, worker: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _absent(address: str, error: Exception) -> PipelineError:
+def _no_scheduler(address: str, error: Exception) -> PipelineError:
     return PipelineError(
         f"no Dask scheduler answers at {address} ({type(error).__name__}): start one with "
         "'dask scheduler', and give the address that it prints"
     )
 
 
-def _time(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 60:g} minutes" if seconds > 60 else f"{seconds:g} s"

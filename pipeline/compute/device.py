@@ -1,4 +1,4 @@
-"""Where to compute: a GPU where there is one, and on how many cores."""
+"""The device to compute on, and the number of cores that this process may use."""
 
 import os
 
@@ -11,7 +11,7 @@ def chosen_device(name: str) -> torch.device:
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device of this machine.
 
     Raises:
-        UsageError: another name, or a GPU where there is none.
+        UsageError: the name is another one, or this machine has no GPU that PyTorch can use.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -23,7 +23,7 @@ def chosen_device(name: str) -> torch.device:
 
 
 def cores() -> int:
-    """Return how many cores this process may use: a SLURM job's, not all that the node has."""
+    """Return how many cores this process may use: in a SLURM job those of the job, not the node."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

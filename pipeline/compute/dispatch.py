@@ -1,73 +1,195 @@
-"""Sending jobs to the workers of a cluster, and hearing what became of each."""
+"""The dispatch loop of both stages: send each job to this process or to a cluster, yield reports.
+
+A job that another process is working on is not lost: it goes to the end of the queue.
+"""
 
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
+import torch
 from distributed import as_completed
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
 from ..errors import PipelineError
+from .backend import Backend
 from .dask_cluster import Cluster
-from .requirements import Task, WorkerRequirements, lacking_there
+from .requirements import WorkerRequirements, WorkerTask, missing_on_worker
 
-_AHEAD = 2  # jobs at a time for each thread of a worker: the one it does, and the next
-_LOOK = 1.0  # seconds between looks at which workers there are
-_PAUSE = 0.1
+_JOBS_PER_THREAD = 2  # of a worker: the job that it does, and the next one
+_COUNT_SECONDS = 1.0  # between two counts of the cluster's threads
+_POLL_SECONDS = 0.1
 
 
-class Busy(Protocol):
-    """A report says whether another process is at work on the job, which then comes again."""
+class Report(Protocol):
+    """What became of a job."""
 
     @property
     def busy(self) -> bool:
-        """Whether it is so."""
+        """Whether another process is working on the job, so that the job must come again."""
 
 
 JobT = TypeVar("JobT")
-ReportT = TypeVar("ReportT", bound=Busy)
+ReportT = TypeVar("ReportT", bound=Report)
+Reports = Generator[tuple[JobT, ReportT | None]]
 
 
-def check_workers(cluster: Cluster, requirements: WorkerRequirements) -> None:
-    """Look at every worker before the work begins; those that come later look at themselves."""
+def run_jobs(
+    work: Callable[[JobT], ReportT],
+    jobs: Sequence[JobT],
+    backend: Backend,
+    device: torch.device,
+    requirements: Callable[[], WorkerRequirements],
+    *,
+    threads: int = 0,
+    pause: float = 0.0,
+    split: Callable[[JobT], Sequence[JobT]] | None = None,
+) -> Reports[JobT, ReportT]:
+    """Do all jobs on a backend, and yield each job with its report as soon as it is done.
+
+    Close the generator to end the work early.
+
+    Args:
+        work: does one job; for a cluster it must be possible to pickle it.
+        jobs: in the order in which they should start.
+        backend: where the jobs are done.
+        device: on which the jobs compute.
+        requirements: returns what workers must have that this process did not start itself.
+        threads: how many jobs this process does at once, if it does them: on threads of their own,
+            or with 0 one after the other on the calling thread.
+        pause: seconds to wait in this process when other processes work on all jobs that are left.
+        split: divides a job whose workers died into smaller jobs. All jobs whose workers died are
+            done again at the end, one at a time, and divided until ``split`` returns no jobs.
+
+    Yields:
+        A job and its report, which is ``None`` if its workers died and it cannot be divided.
+
+    Raises:
+        PipelineError: the scheduler or all workers are gone, or a worker does not meet the
+            requirements. An exception of ``work`` is raised unchanged.
+    """
+    if backend.in_process:
+        yield from _in_this_process(work, jobs, threads, pause)
+    elif jobs:
+        with backend.cluster(len(jobs), device) as cluster:
+            required = None if cluster.started_here else requirements()
+            yield from on_cluster(work, jobs, cluster, required, split)
+
+
+def _in_this_process(
+    work: Callable[[JobT], ReportT], jobs: Sequence[JobT], threads: int, pause: float
+) -> Reports[JobT, ReportT]:
+    waiting, running, busy = deque(jobs), 0, 0
+    finished: SimpleQueue[tuple[JobT, Future[ReportT]]] = SimpleQueue()
+    executor = ThreadPoolExecutor(threads) if threads else _CallingThread()
+    try:
+        while waiting or running:
+            while waiting and running < max(threads, 1):
+                job = waiting.popleft()
+                future = executor.submit(work, job)
+                future.add_done_callback(partial(_put, finished, job))
+                running += 1
+            job, future = finished.get()
+            running -= 1
+            report = future.result()
+            if not report.busy:
+                busy = 0
+                yield job, report
+                continue
+            waiting.append(job)
+            busy += 1
+            if busy >= len(waiting) + running:
+                time.sleep(pause)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+class _CallingThread(Executor):
+    """Does work at once, on the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def _put(
+    finished: SimpleQueue[tuple[JobT, Future[ReportT]]], job: JobT, future: Future[ReportT]
+) -> None:
+    finished.put((job, future))
+
+
+def on_cluster(
+    work: Callable[[JobT], ReportT],
+    jobs: Sequence[JobT],
+    cluster: Cluster,
+    required: WorkerRequirements | None = None,
+    split: Callable[[JobT], Sequence[JobT]] | None = None,
+) -> Reports[JobT, ReportT]:
+    """Do all jobs on a cluster that runs; see :func:`run_jobs`."""
+    if required:
+        check_workers(cluster, required)
+    task = WorkerTask(work, required)
+    suspects: list[JobT] = []
+    for job, report in _sent(task, jobs, cluster):
+        if report is None and split:
+            suspects.append(job)  # perhaps it only waited on a worker that another job killed
+        else:
+            yield job, report
+    while suspects and split:
+        for job, report in _sent(task, [suspects.pop()], cluster):
+            if report is None and (parts := split(job)):
+                suspects += parts
+            else:
+                yield job, report
+
+
+def check_workers(cluster: Cluster, required: WorkerRequirements) -> None:
+    """Check every worker before the work begins; workers that come later check themselves.
+
+    Raises:
+        PipelineError: a worker does not meet the requirements, or the scheduler is gone.
+    """
     cluster.threads()
     try:
-        found = cluster.client.run(lacking_there, requirements, on_error="return")
+        answers = cluster.client.run(missing_on_worker, required, on_error="return")
     except (OSError, CancelledError) as error:
-        raise cluster.lost() from error
-    for address, lacks in found.items():
-        if isinstance(lacks, ImportError):
-            raise _cannot_import(address, lacks)
-        if isinstance(lacks, str):
-            raise PipelineError(f"worker {address} {lacks}")
-        if isinstance(lacks, Exception) and not isinstance(lacks, OSError):  # it left meanwhile
-            raise lacks
+        raise cluster.connection_lost() from error
+    for address, answer in answers.items():
+        if isinstance(answer, ImportError):
+            raise _cannot_import(f"worker {address}", answer)
+        if isinstance(answer, str):
+            raise PipelineError(f"worker {address} {answer}")
+        if isinstance(answer, Exception) and not isinstance(answer, OSError):
+            raise answer  # an OSError is from a worker that has left meanwhile
 
 
-def run_tasks(
-    task: Task[JobT, ReportT], jobs: Sequence[JobT], cluster: Cluster
-) -> Generator[tuple[JobT, ReportT | None]]:
-    """Yield each job with its report, or with ``None`` if it was on workers that died.
+def _sent(
+    task: WorkerTask[JobT, ReportT], jobs: Sequence[JobT], cluster: Cluster
+) -> Reports[JobT, ReportT]:
+    """Send the jobs to the workers; yield each with its report, or ``None`` if its workers died.
 
-    Few jobs are sent ahead, so that a scheduler of many workers holds what they need just now, not
-    the whole corpus.
+    Only few jobs are sent ahead, so that the scheduler of many workers does not hold the jobs of a
+    whole corpus.
     """
     waiting = deque(jobs)
     sent: dict[object, JobT] = {}
     working = as_completed(loop=cluster.client.loop, with_results=True, raise_errors=False)
-    room, looked = 0, -_LOOK
+    room, counted = 0, -_COUNT_SECONDS
     while waiting or sent:
-        if time.monotonic() - looked > _LOOK:
-            room, looked = _AHEAD * cluster.threads(), time.monotonic()
+        if time.monotonic() - counted > _COUNT_SECONDS:
+            room, counted = _JOBS_PER_THREAD * cluster.threads(), time.monotonic()
         while waiting and len(sent) < room:
             job = waiting.popleft()
             future = cluster.client.submit(task, job, pure=False)
             sent[future] = job
             working.add(future)
         if not working.has_ready():
-            time.sleep(_PAUSE)
+            time.sleep(_POLL_SECONDS)
             continue
         future, result = next(working)
         job = sent.pop(future)
@@ -79,7 +201,7 @@ def run_tasks(
 
 
 def _report(result: ReportT | BaseException | tuple[Any, ...], cluster: Cluster) -> ReportT | None:
-    """Return a report, or ``None`` if workers died; raise what else went wrong, as it is."""
+    """Return a report, or ``None`` if workers died; raise any other error."""
     if not isinstance(result, tuple | BaseException):
         return result
     error = result[1] if isinstance(result, tuple) else result
@@ -87,14 +209,14 @@ def _report(result: ReportT | BaseException | tuple[Any, ...], cluster: Cluster)
         case KilledWorker():
             return None
         case CancelledError() if cluster.client.status != "running":
-            raise cluster.lost()
+            raise cluster.connection_lost()
         case CancelledError() | NoWorkerError() | NoValidWorkerError():
             raise PipelineError(
-                f"{cluster.name} gave up a job ({type(error).__name__}): what was finished is "
-                "kept; run the same command again"
+                f"{cluster.name} gave up a job ({type(error).__name__}): finished work is kept; "
+                "run the same command again"
             )
         case ImportError() if not cluster.started_here:
-            raise _cannot_import("there", error)
+            raise _cannot_import("a worker", error)
         case Exception():
             raise error
     raise TypeError(f"a worker returned {result!r}")
@@ -102,6 +224,5 @@ def _report(result: ReportT | BaseException | tuple[Any, ...], cluster: Cluster)
 
 def _cannot_import(worker: str, error: ImportError) -> PipelineError:
     return PipelineError(
-        f"worker {worker} cannot import mser ({error}): start the workers in an environment like "
-        "this one"
+        f"{worker} cannot import mser ({error}): start the workers in an environment like this one"
     )

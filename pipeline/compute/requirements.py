@@ -1,4 +1,4 @@
-"""What a worker of a running cluster must have, and what it does before each job."""
+"""What a worker of a cluster must have, and the check that it makes before its first job."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -21,64 +21,66 @@ _PACKAGES = ("mser", "torch", "transformers")  # another version may give other 
 
 @dataclass(frozen=True)
 class WorkerRequirements:
-    """What a worker must have: packages of these versions, folders it can see, perhaps a GPU."""
+    """What a worker must have."""
 
     versions: tuple[tuple[str, str], ...]
+    """Name and version of each package."""
     folders: tuple[Path, ...]
+    """Folders that the worker must see at the same path."""
     gpu: bool
+    """Whether the worker needs a GPU."""
 
     @classmethod
-    def here(cls, folders: Iterable[Path], gpu: bool) -> "WorkerRequirements":
-        """Return the need of what is installed here, and of ``folders``."""
-        versions = tuple((one, _version(one)) for one in _PACKAGES)
+    def of_this_process(cls, folders: Iterable[Path], gpu: bool) -> "WorkerRequirements":
+        """Require the package versions of this process, and ``folders``."""
+        versions = tuple((package, _version(package)) for package in _PACKAGES)
         return cls(versions, tuple(sorted(set(folders))), gpu)
 
 
 @lru_cache(maxsize=1)
-def lacking(requirements: WorkerRequirements) -> str | None:
-    """Say in a few words what this process lacks, or ``None`` if it has all that is needed."""
-    for package, wanted in requirements.versions:
-        if (found := _version(package)) != wanted:
-            return f"has {package} {found}, and this command {wanted}: install the same there"
-    for folder in requirements.folders:
+def missing_requirement(required: WorkerRequirements) -> str | None:
+    """Return what this process lacks, as the end of a sentence, or ``None`` if it lacks nothing."""
+    for package, wanted in required.versions:
+        if (installed := _version(package)) != wanted:
+            return f"has {package} {installed}, this command has {wanted}: install the same version"
+    for folder in required.folders:
         if not folder.is_dir():
-            return f"cannot see {folder}: it must be shared, and lie at the same path there"
-    if requirements.gpu and not torch.cuda.is_available():
-        return "has no GPU that PyTorch can use: give it one, or --device cpu"
+            return f"cannot see {folder}: share this folder, at the same path on all machines"
+    if required.gpu and not torch.cuda.is_available():
+        return "has no GPU that PyTorch can use: give it a GPU, or use --device cpu"
     return None
 
 
-async def lacking_there(requirements: WorkerRequirements) -> str | None:
-    """Say what a worker lacks, without keeping it from answering its scheduler meanwhile."""
-    return await asyncio.to_thread(lacking, requirements)
+async def missing_on_worker(required: WorkerRequirements) -> str | None:
+    """Return what a worker lacks; the worker can answer its scheduler meanwhile."""
+    return await asyncio.to_thread(missing_requirement, required)
 
 
 @dataclass(frozen=True)
-class Task(Generic[JobT, ReportT]):
-    """What is sent to a worker with each job.
-
-    ``needs`` is looked at before the first job of a process, for a worker may come while others
-    are at work; ``None`` is for workers that this process started.
-    """
+class WorkerTask(Generic[JobT, ReportT]):
+    """The function that a worker gets with each job."""
 
     work: Callable[[JobT], ReportT]
-    requirements: WorkerRequirements | None
+    """Does one job."""
+    required: WorkerRequirements | None
+    """Checked before the first job of a process, because a worker may come late; ``None`` for
+    workers that this process started itself."""
 
     def __call__(self, job: JobT) -> ReportT:
         """Do one job.
 
         Raises:
-            PipelineError: this worker lacks something.
+            PipelineError: this worker does not meet the requirements.
         """
         worker = get_worker()
-        if self.requirements and (lacks := lacking(self.requirements)):
-            raise PipelineError(f"worker {worker.address} {lacks}")
+        if self.required and (missing := missing_requirement(self.required)):
+            raise PipelineError(f"worker {worker.address} {missing}")
         return self.work(job)
 
 
 def _version(package: str) -> str:
     try:
-        # Behind the + it says for which GPU it was built, and a node to log in at has none.
+        # The part after the + names the GPU for which torch was built; a login node has no GPU.
         return version(package).partition("+")[0]
     except PackageNotFoundError:
         return "of unknown version"

@@ -1,4 +1,4 @@
-"""SLURM: a file says what a job asks for, dask-jobqueue submits the jobs and cancels them."""
+"""SLURM: a TOML file describes the jobs, dask-jobqueue submits and cancels them."""
 
 import importlib.util
 import shutil
@@ -15,7 +15,7 @@ from dask.utils import parse_bytes
 from distributed import Status
 
 from ..errors import PipelineError, UsageError, unknown
-from .dask_cluster import KEEP_MEMORY, Cluster, WorkerSizing, connected, quiet
+from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, WorkerSizing, connected, quiet
 
 _TEXT, _NUMBER, _TEXTS, _TABLE = str, int, list, dict
 # Of dask-jobqueue's SLURMCluster, but for the first.
@@ -50,19 +50,21 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class SlurmFile:
-    """What ``--slurm`` says: ``jobs`` jobs of ``cores`` cores and ``processes`` workers each.
-
-    ``options`` go to dask-jobqueue as they are.
-    """
+    """The content of the file given by ``--slurm``."""
 
     path: Path
+    """Path of the file."""
     jobs: int
+    """How many jobs to submit; default 1."""
     cores: int
+    """Cores of each job."""
     processes: int
+    """Worker processes in each job, which share its cores; default 1."""
     options: dict[str, Any]
+    """The other keys; dask-jobqueue gets them unchanged."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return what the file says, as JSON values."""
+        """Return the content of the file as JSON values."""
         numbers = {"jobs": self.jobs, "cores": self.cores, "processes": self.processes}
         return {**numbers, **self.options}
 
@@ -97,38 +99,40 @@ def read_slurm_file(path: Path) -> SlurmFile:
     return SlurmFile(path, jobs, cores, processes, said)
 
 
-def find_slurm(file: SlurmFile) -> None:
-    """Look whether jobs can be submitted from here.
+def check_slurm(file: SlurmFile) -> None:
+    """Check that this machine can submit jobs.
 
     Raises:
-        PipelineError: dask-jobqueue is not installed, or SLURM is not there.
+        PipelineError: dask-jobqueue is not installed, or this machine has no SLURM.
     """
     if importlib.util.find_spec("dask_jobqueue") is None:
-        raise PipelineError("--slurm requirements dask-jobqueue: pip install 'mser[slurm]'")
+        raise PipelineError("--slurm needs dask-jobqueue: pip install 'mser[slurm]'")
     if shutil.which("sbatch") is None:
         raise PipelineError(
-            f"--slurm {file.path}: there is no sbatch here: run this where jobs are submitted"
+            f"--slurm {file.path}: this machine has no sbatch: run this where jobs are submitted"
         )
 
 
 @contextmanager
 def slurm_cluster(
-    file: SlurmFile, device: torch.device, patience: float, sizing: WorkerSizing
+    file: SlurmFile, device: torch.device, wait_seconds: float, sizing: WorkerSizing
 ) -> Iterator[Cluster]:
-    """Submit the jobs, and cancel those that are left at the end; the scheduler is in this process.
+    """Submit the jobs and connect to their workers; at the end cancel the jobs that are left.
+
+    The scheduler is in this process.
 
     Raises:
-        PipelineError: SLURM is not here, or refuses a job.
+        PipelineError: this machine has no SLURM, or SLURM refuses a job.
     """
-    find_slurm(file)
+    check_slurm(file)
     name = f"the SLURM jobs of {file.path}"
-    advice = "look at squeue and at what the jobs printed"
+    advice = "check squeue and the logs of the jobs"
     with (
         quiet(),
         submitted(file, device, sizing) as cluster,
         connected(cluster.scheduler_address) as client,
     ):
-        yield Cluster(client, name, advice, patience, started_here=False)
+        yield Cluster(client, name, advice, wait_seconds, started_here=False)
 
 
 @contextmanager
@@ -141,31 +145,31 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: PLC0415 -- an optional package
 
     class Job(SLURMJob):  # type: ignore[misc]
-        """One that Dask does not take for unfinished after it was refused or cancelled."""
+        """A job that Dask counts as finished after SLURM refused or cancelled it."""
 
         async def close(self) -> None:
             await super().close()
             self.status = Status.closed
 
     options = dict(file.options)
-    wants_gpu = any("gpu" in one for one in options.get("job_extra_directives", []))
+    wants_gpu = any("gpu" in text for text in options.get("job_extra_directives", []))
     threads = sizing.threads("cuda" if wants_gpu else device, max(1, file.cores // file.processes))
-    # SLURM watches over the memory; Dask would count maps of shards, and stop a worker for nothing.
-    ours = ["--memory-limit", "0", "--no-dashboard"]
+    # SLURM limits the memory. Dask counts memory-mapped shards, and would stop a worker needlessly.
+    worker_args = ["--memory-limit", "0", "--no-dashboard"]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a port that is taken
+            warnings.simplefilter("ignore")  # another program has the port
             cluster = SLURMCluster(
                 job_cls=Job,
                 job_name="mser",
-                # To dask-jobqueue a core is a thread that does tasks; ours are fewer than cores.
+                # dask-jobqueue starts a thread for each core; our workers may have fewer threads.
                 cores=threads * file.processes,
                 job_cpu=file.cores,
                 processes=file.processes,
                 silence_logs="critical",
-                worker_extra_args=[*ours, *options.pop("worker_extra_args", [])],
+                worker_extra_args=[*worker_args, *options.pop("worker_extra_args", [])],
                 job_script_prologue=[
-                    *(f"export {name}={value}" for name, value in KEEP_MEMORY.items()),
+                    *(f"export {name}={value}" for name, value in MALLOC_ENVIRONMENT.items()),
                     *options.pop("job_script_prologue", []),
                 ],
                 scheduler_options={
@@ -177,7 +181,7 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise _failed(file, "cannot start a scheduler", error) from error
     with cluster:
-        # Not by scale(), which says nothing of a job that is refused.
+        # scale() would not raise an error if SLURM refuses a job.
         for _ in range(file.jobs):
             cluster.worker_spec.update(cluster.new_worker_spec())
 
@@ -192,8 +196,8 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
 
 
 def _failed(file: SlurmFile, what: str, error: Exception) -> PipelineError:
-    said = str(error).strip().rpartition("\n")[2]
-    return PipelineError(f"--slurm {file.path}: {what}: {said}")
+    last_line = str(error).strip().rpartition("\n")[2]
+    return PipelineError(f"--slurm {file.path}: {what}: {last_line}")
 
 
 def _fits(value: object, kind: type) -> bool:

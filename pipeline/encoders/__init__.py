@@ -6,7 +6,7 @@ from typing import Any
 from ..errors import UsageError, unknown
 from . import torchaudio_bundle
 from .checkpoint_files import EncoderFiles, find_encoder
-from .encoder import CONCURRENT, Encoder, EncoderSettings
+from .encoder import THREAD_SAFE, Encoder, EncoderSettings
 from .speech import SpeechEncoder
 from .text import TextEncoder
 from .torchaudio_bundle import BundleEncoder
@@ -29,8 +29,8 @@ FAMILIES: dict[str, type[Encoder[Any]]] = {
 }
 
 __all__ = [
-    "CONCURRENT",
     "FAMILIES",
+    "THREAD_SAFE",
     "Encoder",
     "EncoderSettings",
     "SpeechEncoder",

@@ -29,7 +29,7 @@ _FRAMES_AT_ONCE = {"cpu": 2048, "cuda": 16_384}
 _UNUSED = ("pooler", "masked_spec_embed", "position_ids")
 
 
-def _is_concurrent() -> bool:
+def _is_thread_safe() -> bool:
     """Say whether two threads may run one model at once.
 
     Before this module came, transformers gathered hidden states by changing the model during the
@@ -40,7 +40,7 @@ def _is_concurrent() -> bool:
     return any((Path(one) / "utils" / "output_capturing.py").exists() for one in folders)
 
 
-CONCURRENT = _is_concurrent()
+THREAD_SAFE = _is_thread_safe()
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Encoder(ABC, Generic[Raw]):
         self.frames_at_once = _FRAMES_AT_ONCE[self.device.type]
         self._loading = threading.Lock()
         self._computing: AbstractContextManager[Any] = nullcontext()
-        if not CONCURRENT:
+        if not THREAD_SAFE:
             self._computing = threading.Lock()
         elif self.device.type == "cuda":
             # While one computes, another copies; more would only take the GPU's memory.

@@ -1,91 +1,85 @@
-"""Doing the jobs: in this process or on a cluster, each once, whatever becomes of a worker."""
+"""How an extraction uses its workers: how many, what they need, and what happens if one dies."""
 
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
 
 import torch
 
-from ..compute import Backend, Cluster, Task, WorkerRequirements, check_workers, run_tasks
+from ..compute import Backend, WorkerRequirements, WorkerSizing, run_jobs, visible_gpus
 from ..compute.device import cores
-from .crew import threads_of
+from ..encoders import THREAD_SAFE
 from .sharding import ShardJob
-from .worker import ShardReport, crashed
+from .worker import ShardReport, crash_report
 
 Work = Callable[[ShardJob], ShardReport]
 
+# The threads of a larger worker would wait for each other in Python. If two forward passes cannot
+# run at once in a process, each pass has a process.
+_CORES_PER_WORKER = 4 if THREAD_SAFE else 1
 
-def run(
-    work: Work, jobs: Sequence[ShardJob], place: Backend, device: torch.device
+
+def threads_of(device: torch.device | str, cores: int) -> int:
+    """Return how many jobs a process with ``cores`` cores does at once.
+
+    On a CPU each job has a thread. One more thread than cores gains less while others wait for a
+    disk than it takes from the caches of the cores. On a GPU three jobs run at once: one is
+    decoded, one is computed, one is written.
+    """
+    return 3 if torch.device(device).type == "cuda" else cores
+
+
+def default_workers(device: torch.device) -> int:
+    """Return one worker for each GPU, or for each group of cores; its jobs share the encoders."""
+    if device.type == "cuda":
+        return max(1, len(visible_gpus()))
+    return -(-cores() // _CORES_PER_WORKER)
+
+
+WORKER_SIZING = WorkerSizing(default_workers, threads_of)
+
+
+def run_shards(
+    work: Work, jobs: Sequence[ShardJob], backend: Backend, device: torch.device
 ) -> Generator[ShardReport]:
-    """Do ``jobs`` at ``place``, and yield what became of each as it is done.
+    """Do ``jobs`` on a backend, and yield the report of each as soon as it is done.
 
-    A job at which another process is at work comes again behind the others. One whose worker dies
-    again and again is set aside and then divided, with nothing beside it, until the one utterance
-    that kills workers is found; all others are extracted. Close the iterator to end early.
+    Jobs whose workers die are done again at the end, one at a time, and are divided until the one
+    utterance that kills workers is found; all other utterances are extracted. Close the generator
+    to end the work early.
 
     Raises:
-        PipelineError: the scheduler, or all its workers, went away; a worker lacks what it needs.
+        PipelineError: the scheduler or all its workers are gone, or a worker lacks what it needs.
     """
-    if place.here:
-        yield from _in_this_process(work, jobs, threads_of(device, cores()))
-    elif jobs:
-        with place.cluster(len(jobs), device) as cluster:
-            yield from _on_cluster(work, jobs, cluster)
-
-
-def _in_this_process(work: Work, jobs: Sequence[ShardJob], threads: int) -> Generator[ShardReport]:
-    # Not on the main thread, which is the one that Ctrl-C reaches: FFmpeg reads through a callback
-    # into Python, and swallows an interrupt that arrives there.
-    # Each pass on one thread: several side by side take less time, and it changes no bit how many.
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    waiting, working = deque(jobs), 0
-    done: SimpleQueue[Future[ShardReport]] = SimpleQueue()
+    # In this process the jobs run on threads of their own, never on the main thread. Ctrl-C reaches
+    # the main thread, and FFmpeg, which reads through a callback into Python, would swallow it.
+    reports = run_jobs(
+        _OneThread(work),
+        jobs,
+        backend,
+        device,
+        partial(requirements_of, jobs),
+        threads=threads_of(device, cores()),
+        split=ShardJob.halves,
+    )
     try:
-        while waiting or working:
-            while waiting and working < threads:
-                pool.submit(work, waiting.popleft()).add_done_callback(done.put)
-                working += 1
-            report = done.get().result()
-            working -= 1
-            if report.busy:
-                waiting.append(report.job)
-            else:
-                yield report
+        with closing(reports):
+            for job, report in reports:
+                yield crash_report(job) if report is None else report
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(before)
-
-
-def _on_cluster(work: Work, jobs: Sequence[ShardJob], cluster: Cluster) -> Generator[ShardReport]:
-    requirements = None if cluster.started_here else requirements_of(jobs)
-    if requirements:
-        check_workers(cluster, requirements)
-    task = Task(_OneThread(work), requirements)
-    suspects: list[ShardJob] = []
-    for job, report in run_tasks(task, jobs, cluster):
-        if report is None:
-            suspects.append(job)  # or it only waited on the worker that another job killed
-        else:
-            yield report
-    while suspects:
-        for job, report in run_tasks(task, [suspects.pop()], cluster):
-            if report is not None:
-                yield report
-            elif halves := job.halves():
-                suspects += halves
-            else:
-                yield crashed(job)
 
 
 @dataclass(frozen=True)
 class _OneThread:
-    """Work whose forward passes take one thread, as in this process."""
+    """Work that runs each forward pass on one thread.
+
+    Several passes side by side then take less time, and the number of cores changes no bit.
+    """
 
     work: Work
 
@@ -95,10 +89,11 @@ class _OneThread:
 
 
 def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
-    """Return what the workers need to do ``jobs``, going by what is installed here."""
+    """Return what workers need to do ``jobs``: the packages of this process, folders, a GPU."""
     folders = {job.encoder.files.folder for job in jobs}
     folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
     clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
     if clips:
         folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
-    return WorkerRequirements.here(folders, any(job.encoder.device == "cuda" for job in jobs))
+    gpu = any(job.encoder.device == "cuda" for job in jobs)
+    return WorkerRequirements.of_this_process(folders, gpu)

@@ -19,7 +19,7 @@ from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
 from ..progress import progress
 from ..provenance import provenance
-from .engine import run
+from .engine import run_shards
 from .scan import Scan, scan_clips, scan_texts
 from .settings import ExtractSettings
 from .sharding import PlannedUtterance, ShardJob, plan
@@ -56,9 +56,9 @@ def extract(settings: ExtractSettings) -> Summary:
     started = time.monotonic()
     corpus, root = _find_corpus(settings)
     _check_ids(corpus)
-    place = settings.place
+    backend = settings.backend
     # A GPU that other machines have need not be here, where only lengths are looked up.
-    elsewhere = place.remote and settings.device == "cuda"
+    elsewhere = backend.remote and settings.device == "cuda"
     encoders = {
         modality: load_encoder(
             name,
@@ -78,13 +78,13 @@ def extract(settings: ExtractSettings) -> Summary:
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:
-        place.find()
+        backend.check_available()
 
     scans = {
         modality: scan_clips(chosen) if modality == "speech" else scan_texts(chosen)
         for modality in encoders
     }
-    made = provenance(_PACKAGES, settings=settings.facts(device), root=str(root))
+    made = provenance(_PACKAGES, settings=settings.as_json(device), root=str(root))
     modalities = [
         _prepare(settings, cache, encoder, corpus, chosen, scans[modality], made)
         for modality, encoder in encoders.items()
@@ -107,7 +107,7 @@ def extract(settings: ExtractSettings) -> Summary:
         size = _room(cache, modalities)
         table = to_table(corpus, root, clips.hashes, clips.seconds)
         manifest = partial(cache.write_manifest, corpus.name, table)
-        reports = partial(run, extract_shard, place=place, device=device)
+        reports = partial(run_shards, extract_shard, backend=backend, device=device)
         _fill(modalities, reports, manifest, f"extracting {size}", strict=settings.strict)
     for one in modalities:
         one.summary.quarantined = [one.quarantined[u.id] for u in chosen if u.id in one.quarantined]

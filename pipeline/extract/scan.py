@@ -1,4 +1,4 @@
-"""A first look at every utterance: is there content, what is its hash, how long is it."""
+"""Scan a corpus before the extraction: the hash of each utterance, and the length of its clip."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,32 +10,35 @@ from ..corpora import Utterance
 from ..progress import progress
 from .audio import BadClipError, probe, read_clip
 
-_THREADS = 8  # reading from a network file system is mostly waiting
+_THREADS = 8  # on a network file system, reading a file is mostly waiting
 
 
 @dataclass
 class Scan:
-    """What was found: hashes and lengths by utterance id, and what cannot be used."""
+    """Hashes and lengths by utterance id, and the utterances that cannot be used."""
 
     hashes: dict[str, str] = field(default_factory=dict)
+    """Utterance id → SHA-256 of its clip or text."""
     seconds: dict[str, float] = field(default_factory=dict)
+    """Utterance id → length of its clip; empty for texts."""
     quarantined: list[Quarantined] = field(default_factory=list)
+    """Utterances without usable content, each with its reason."""
 
 
 def scan_clips(utterances: Iterable[Utterance]) -> Scan:
-    """Read every clip once: hash it, and ask its container how long it lasts."""
+    """Read every clip once: hash it, and read its length from its container."""
     utterances = list(utterances)
     scan = Scan()
     with (
         progress(len(utterances), "reading clips", "clip") as bar,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
-        for utterance, found in zip(utterances, pool.map(_look, utterances), strict=True):
+        for utterance, result in zip(utterances, pool.map(_scan_clip, utterances), strict=True):
             bar.update()
-            if isinstance(found, Quarantined):
-                scan.quarantined.append(found)
+            if isinstance(result, Quarantined):
+                scan.quarantined.append(result)
             else:
-                scan.hashes[utterance.id], scan.seconds[utterance.id] = found
+                scan.hashes[utterance.id], scan.seconds[utterance.id] = result
     return scan
 
 
@@ -44,18 +47,18 @@ def scan_texts(utterances: Iterable[Utterance]) -> Scan:
     scan = Scan()
     for utterance in utterances:
         if utterance.text is None or not utterance.text.strip():
-            detail = "the corpus gives it no text"
+            detail = "the corpus has no text for this utterance"
             scan.quarantined.append(Quarantined(utterance.id, None, "no-text", detail))
         else:
             scan.hashes[utterance.id] = hashlib.sha256(utterance.text.encode()).hexdigest()
     return scan
 
 
-def _look(utterance: Utterance) -> tuple[str, float] | Quarantined:
+def _scan_clip(utterance: Utterance) -> tuple[str, float] | Quarantined:
     content_hash = None
     try:
         if utterance.audio is None:
-            raise BadClipError("absent", "the corpus gives it no audio")
+            raise BadClipError("absent", "the corpus has no clip for this utterance")
         content = read_clip(utterance.audio)
         content_hash = hashlib.sha256(content).hexdigest()
         return content_hash, probe(content)

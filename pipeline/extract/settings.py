@@ -1,4 +1,4 @@
-"""What an extraction is asked to do."""
+"""Settings of an extraction."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,54 +10,68 @@ import torch
 from ...cache import COMPRESSIONS, FORMATS
 from ..compute import Backend
 from ..errors import UsageError, unknown
-from .crew import WORKER_SIZING
+from .engine import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
 class ExtractSettings:
-    """What to extract, from where, into which cache.
+    """Which corpus to extract, with which encoders, into which cache, and where.
 
-    A corpus lies below ``root``; that of the dataset ``manifest`` is described by the file
-    ``manifest``, and called ``name`` in the cache. ``classes`` takes only the utterances of a class
-    set, such as IEMOCAP's ``4``.
-
-    ``layers``, ``dtype``, ``precision`` and ``max_seconds`` change the numbers and are part of an
-    entry's identity; ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do not.
-    ``workers`` is the number of processes; ``None`` chooses, 0 works in this process without Dask.
-    Instead of it, ``scheduler`` is the address of a running Dask scheduler, or ``slurm`` a file
-    that says which SLURM jobs to submit; ``wait_minutes`` is how long these may be without a
-    worker. ``limit`` takes the first utterances only; ``strict`` ends the run at the first
-    utterance that fails. ``shard_mib`` is the largest shard, what a killed worker loses at most;
-    ``None`` chooses for the device.
+    ``layers``, ``dtype``, ``precision`` and ``max_seconds`` change the numbers, so they are part of
+    an entry's identity. ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do
+    not.
     """
 
     dataset: str
+    """A known corpus, such as ``meld``; ``manifest`` for a corpus described by a table."""
     root: Path | None
-    cache: str | Path  # or the URL of an object store
-    encoders: dict[str, str]  # by modality: a hub name or a folder
+    """Folder of the corpus; ``None`` for ``manifest``."""
+    cache: str | Path
+    """Folder of the cache, or the URL of an object store."""
+    encoders: dict[str, str]
+    """Modality → its encoder: a hub name, a folder, or a bundle of torchaudio."""
     manifest: Path | None = None
+    """The table that describes the dataset ``manifest``."""
     name: str | None = None
+    """Name of the dataset ``manifest`` in the cache."""
     classes: str | None = None
+    """Extract only utterances of this class set, such as IEMOCAP's ``4``; default: all."""
     layers: str = "all"
+    """Encoder layers to keep: ``all``, ``last``, or numbers such as ``0,6,12``."""
     dtype: str = "float16"
+    """Of the stored features: ``float16`` (default) or ``float32``."""
     precision: str = "float32"
+    """Of the forward pass: ``float32`` (default), ``bfloat16`` or ``float16``."""
     max_seconds: float = 30.0
+    """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
     device: str = "auto"
+    """``auto`` (default: a GPU if this machine has one), ``cpu`` or ``cuda``."""
     workers: int | None = None
+    """Worker processes on this machine; 0: this process, without Dask; default: by the machine."""
     scheduler: str | None = None
+    """Address of a running Dask scheduler, instead of ``workers``."""
     slurm: Path | None = None
+    """TOML file that describes SLURM jobs, instead of ``workers``."""
     wait_minutes: float | None = None
+    """How long to wait without any worker; default: 1 for ``scheduler``, 10 for ``slurm``."""
     limit: int | None = None
+    """Extract only the first ``limit`` utterances; default: all."""
     strict: bool = False
+    """End the run at the first utterance that fails; default: put it into quarantine."""
     dry_run: bool = False
+    """Only report what an extraction would do; default: extract."""
     shard_mib: float | None = None
+    """Size of the largest shard in MiB, which a killed worker loses at most; default: 64, on a GPU
+    256."""
     store: str = "zarr"
+    """Format of the shards: ``zarr`` (default) or ``hdf5``."""
     compression: str = "none"
+    """Of the shards: ``none`` (default), ``zstd`` or ``blosc``."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the settings.
 
         Raises:
             UsageError: a value is out of range, or unknown.
@@ -78,32 +92,32 @@ class ExtractSettings:
             raise unknown("store", self.store, FORMATS)
         if self.compression not in COMPRESSIONS:
             raise unknown("compression", self.compression, COMPRESSIONS)
-        _ = self.place
+        _ = self.backend
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"limit {self.limit}: give 1 or more")
         if self.shard_mib is not None and not self.shard_mib > 0:
             raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
 
     @cached_property
-    def place(self) -> Backend:
+    def backend(self) -> Backend:
         """Where the work is done."""
         return Backend(WORKER_SIZING, self.workers, self.scheduler, self.slurm, self.wait_minutes)
 
     def largest_shard(self, device: torch.device) -> float:
-        """Return the largest shard in MiB: on a GPU as much as its batches want to be full."""
+        """Return the size of the largest shard in MiB; on a GPU larger, to fill its batches."""
         if self.shard_mib is not None:
             return self.shard_mib
         return 256.0 if "cuda" in (self.device, device.type) else 64.0
 
-    def facts(self, device: torch.device) -> dict[str, Any]:
-        """Return what was chosen, by the user or by default, as JSON values."""
+    def as_json(self, device: torch.device) -> dict[str, Any]:
+        """Return the settings with their defaults resolved, as JSON values."""
         return {
             "layers": self.layers,
             "dtype": self.dtype,
             "precision": self.precision,
             "max_seconds": self.max_seconds,
-            "device": self.device if self.place.remote else str(device),
-            **self.place.facts(device),
+            "device": self.device if self.backend.remote else str(device),
+            **self.backend.as_json(device),
             "shard_mib": self.largest_shard(device),
             "store": self.store,
             "compression": self.compression,

@@ -1,4 +1,4 @@
-"""Which utterances go into which shard."""
+"""Divide a corpus into shards."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
@@ -13,31 +13,38 @@ _SMALL_SHARD = 2**21
 
 @dataclass(frozen=True)
 class PlannedUtterance:
-    """One utterance to encode: its clip's path, or its text; ``seconds`` of audio, if any."""
+    """One utterance to encode."""
 
     id: str
+    """The utterance's id in the corpus."""
     source: Path | str
+    """The path of its clip, or its text."""
     content_hash: str
+    """SHA-256 of the clip or the text."""
     frames: int
+    """How many frames its features will have."""
     seconds: float = 0.0
+    """Length of the clip; 0 for a text."""
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """The unit of work: one shard, from files to committed features. Small enough to send.
-
-    ``lease`` names the work: all processes that divide a corpus alike call it the same, whatever
-    each has still to do of it.
-    """
+    """The unit of work: one shard, from files to committed features; it is small to send."""
 
     number: int
+    """Number of the shard in its entry."""
     lease: str
+    """Name of the lease: the same in all processes that divide the corpus in the same way, even if
+    they have other utterances left to do."""
     encoder: EncoderSettings
+    """The encoder to load."""
     writer: EntryWriter
+    """Writes the shard into the cache."""
     items: tuple[PlannedUtterance, ...]
+    """The utterances that are still to be encoded."""
 
     def halves(self) -> "list[ShardJob]":
-        """Split the job in two, or return nothing if it is of one utterance."""
+        """Split the job in two; return no jobs if it has only one utterance."""
         middle = len(self.items) // 2
         if not middle:
             return []
@@ -51,14 +58,22 @@ def plan(
     writer: EntryWriter,
     shard_bytes: int,
 ) -> list[ShardJob]:
-    """Divide a corpus into shards of ``shard_bytes`` at most, and keep of each what is ``pending``.
+    """Divide a corpus into shards, and return a job for each shard with pending utterances.
 
-    An utterance larger than a shard has one of its own. Shards of a small corpus are smaller, so
-    that there is work for several workers.
+    Utterances of similar length share a shard, because utterances of equal length share a forward
+    pass. The whole corpus is divided, not only the pending utterances: a run that continues after a
+    kill then encodes the same utterances together as a run that was not killed, with the same bits.
 
-    Utterances of like length lie together: those of equal length share a forward pass. The whole
-    corpus is divided, not what is pending, so that a run that was killed and goes on encodes the
-    same utterances together as one that was not, and comes to the same bits.
+    Args:
+        items: all utterances of the corpus.
+        pending: ids of the utterances that are still to be encoded.
+        encoder: the encoder to load.
+        writer: writes the shards into the cache.
+        shard_bytes: the largest size of a shard; a larger utterance has a shard of its own, and the
+            shards of a small corpus are smaller, so that several workers have work.
+
+    Returns:
+        Jobs with their pending utterances only, the longest utterances first.
     """
     per_frame = writer.spec.bytes_per_frame
     total = sum(item.frames for item in items) * per_frame
@@ -82,5 +97,5 @@ def plan(
         )
         for number, shard in enumerate(shards)
     ]
-    # The longest first, so that no worker is left with a large shard at the end.
+    # The longest first, so that no worker still has a large shard when the others are done.
     return [job for job in reversed(jobs) if job.items]

@@ -1,4 +1,4 @@
-"""What a worker does: one shard, from files to committed features."""
+"""Extract one shard, from files to committed features."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -19,30 +19,31 @@ from ..encoders.speech import SAMPLE_RATE
 from .audio import BadClipError, decode, read_clip
 from .sharding import PlannedUtterance, ShardJob
 
-_PATIENCE = 2.0  # seconds that a worker waits for another process before it does something else
+_PATIENCE = 2.0  # seconds to wait for the lease of a shard before another shard is done
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What became of a shard's utterances.
-
-    ``stored`` are in the cache by this job, ``elsewhere`` by another process that was faster.
-    ``busy`` says that another process is at it: nothing was done, and the job should come again.
-    """
+    """The result of a job."""
 
     job: ShardJob
+    """The job that this is the report of."""
     stored: tuple[str, ...] = ()
+    """Ids of the utterances that this job has stored in the cache."""
     elsewhere: tuple[str, ...] = ()
+    """Ids of the utterances that another process had stored before."""
     quarantined: tuple[Quarantined, ...] = ()
+    """The utterances that failed, each with its reason."""
     busy: bool = False
+    """Whether another process is working on this shard; then nothing was done."""
 
 
 _loading = Lock()
 
 
-def load_once(settings: EncoderSettings) -> Encoder[Any]:
-    """Return a worker's encoder, made when a job first requirements it; its threads share it."""
-    with _loading:  # two threads that come at once would make two
+def cached_encoder(settings: EncoderSettings) -> Encoder[Any]:
+    """Return the encoder of this process; all its threads share it."""
+    with _loading:  # otherwise two threads at once would each make an encoder
         return _encoder(settings)
 
 
@@ -52,20 +53,25 @@ def _encoder(settings: EncoderSettings) -> Encoder[Any]:
 
 
 def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
-    """Decode, encode and commit the utterances of one shard, unless another process does it."""
-    with job.writer.lease(job.lease, patience) as mine:
-        if not mine:
+    """Decode, encode and commit the utterances of one shard, unless another process does it.
+
+    ``patience`` is how many seconds to wait for the other process.
+    """
+    with job.writer.lease(job.lease, patience) as acquired:
+        if not acquired:
             return ShardReport(job, busy=True)
-        # Another process may have done it since the work was planned.
-        there = job.writer.committed(job.number)
-        elsewhere = tuple(one.id for one in job.items if there.get(one.id) == one.content_hash)
-        todo = [one for one in job.items if one.id not in set(elsewhere)]
+        # Another process may have stored some of them since the work was planned.
+        committed = job.writer.committed(job.number)
+        elsewhere = tuple(
+            item.id for item in job.items if committed.get(item.id) == item.content_hash
+        )
+        todo = [item for item in job.items if item.id not in set(elsewhere)]
         return replace(_extracted(job, todo), elsewhere=elsewhere)
 
 
 def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
-    encoder = load_once(job.encoder)
-    # Loaded here, where a failure ends the run; what follows fails utterance by utterance.
+    encoder = cached_encoder(job.encoder)
+    # Load the model here, where an error ends the run; an error below fails only one utterance.
     _ = encoder.model
     quarantined: list[Quarantined] = []
     readable: list[tuple[PlannedUtterance, Any]] = []
@@ -80,18 +86,20 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
         if np.isfinite(hidden_states).all():
             features.append(UtteranceFeatures(item.id, item.content_hash, hidden_states))
         else:
-            detail = "the encoder gives it features that are not numbers"
+            detail = "its features contain infinite values or NaN"
             if dtype == "float16" and not np.isnan(hidden_states).any():
                 detail = "its features do not fit float16: extract with --dtype float32"
             quarantined.append(_failed(item, BadClipError("not-finite", detail)))
     if features:
         job.writer.write_shard(job.number, features)
-    return ShardReport(job, tuple(one.id for one in features), quarantined=tuple(quarantined))
+    return ShardReport(
+        job, tuple(utterance.id for utterance in features), quarantined=tuple(quarantined)
+    )
 
 
-def crashed(job: ShardJob) -> ShardReport:
-    """Report a job of one utterance that no worker survived."""
-    detail = "the worker process died on it, twice"
+def crash_report(job: ShardJob) -> ShardReport:
+    """Return the report of a job that killed its workers."""
+    detail = "two worker processes died while they extracted it"
     failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
     return ShardReport(job, quarantined=failed)
 
@@ -99,15 +107,15 @@ def crashed(job: ShardJob) -> ShardReport:
 def _read_all(
     items: Sequence[PlannedUtterance], encoder: Encoder[Any]
 ) -> Iterator[tuple[PlannedUtterance, Any]]:
-    """Yield what the encoder takes of each utterance, or the ``BadClipError`` that says why not."""
-    # A GPU is faster than one core can decode; on a CPU the cores are busy with encoding.
+    """Yield each utterance with its wave or text, or with the ``BadClipError`` that it raised."""
+    # One core decodes more slowly than a GPU encodes. Without a GPU the cores are busy encoding.
     reading = _readers().map if encoder.device.type == "cuda" else map
     yield from zip(items, reading(partial(_try, encoder), items), strict=True)
 
 
 @cache
 def _readers() -> ThreadPoolExecutor:
-    """Return the threads that decode, for all jobs in this process."""
+    """Return the threads on which all jobs of this process decode."""
     return ThreadPoolExecutor(cores())
 
 
@@ -123,12 +131,13 @@ def _read(item: PlannedUtterance, encoder: Encoder[Any]) -> Any:
         return item.source
     content = read_clip(item.source)
     if hashlib.sha256(content).hexdigest() != item.content_hash:
-        detail = f"{item.source} changed during the run: run again"
-        raise BadClipError("changed", detail, passing=True)
+        detail = f"{item.source} changed during the run: run the same command again"
+        raise BadClipError("changed", detail, transient=True)
     wave = decode(content)
     if not encoder.frames(wave):
         raise BadClipError(
-            "too-short", f"{1000 * len(wave) / SAMPLE_RATE:.0f} ms of audio are less than one frame"
+            "too-short",
+            f"{1000 * len(wave) / SAMPLE_RATE:.0f} ms of audio are shorter than one frame",
         )
     return wave
 
@@ -139,20 +148,20 @@ def _encode(
     dtype: str,
     quarantined: list[Quarantined],
 ) -> list[tuple[PlannedUtterance, np.ndarray[Any, Any]]]:
-    """Encode all at once; if that fails, one at a time, to find out which one it is."""
+    """Encode all utterances at once; if that fails, one at a time, to find the one that fails."""
     try:
         encoded = encoder.encode([raw for _, raw in readable], dtype)
         return [(item, states) for (item, _), states in zip(readable, encoded, strict=True)]
     except Exception as error:
         if len(readable) == 1:
-            detail = f"the encoder failed on it ({type(error).__name__}: {error})"
-            passing = isinstance(error, MemoryError | torch.OutOfMemoryError)
-            bad = BadClipError("encoder", detail, passing=passing)
+            detail = f"the encoder failed ({type(error).__name__}: {error})"
+            transient = isinstance(error, MemoryError | torch.OutOfMemoryError)
+            bad = BadClipError("encoder", detail, transient=transient)
             quarantined.append(_failed(readable[0][0], bad))
             return []
-    return [done for one in readable for done in _encode(encoder, [one], dtype, quarantined)]
+    return [pair for one in readable for pair in _encode(encoder, [one], dtype, quarantined)]
 
 
 def _failed(item: PlannedUtterance, error: BadClipError) -> Quarantined:
-    content_hash = None if error.passing else item.content_hash
+    content_hash = None if error.transient else item.content_hash
     return Quarantined(item.id, content_hash, error.reason, error.detail)

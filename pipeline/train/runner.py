@@ -1,7 +1,6 @@
 """Stage two: from features in the cache to trained heads and their scores."""
 
-import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ...cache.storage.leases import lease
 from ...heads import HEADS
-from ..compute import Backend, Task, WorkerRequirements, check_workers, run_tasks
+from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device, cores
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
@@ -87,12 +86,12 @@ def train_heads(
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
     """
-    place, device = several[0].place, chosen_device(several[0].device)
+    backend, device = several[0].backend, chosen_device(several[0].device)
     plans = _plans(several)
     unfinished = [one for one in plans if not one.run.finished]
     for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
         print_note(line)
-    threads, processes = _threads(place, device), _processes(place, device)
+    threads, processes = _threads(backend, device), _processes(backend, device)
     jobs = [job for one in unfinished for job in one.jobs(threads, processes) if not job.done]
     most = sum(job.settings.epochs for job in jobs)
     what = f"training {', '.join(dict.fromkeys(one.settings.head for one in plans))}"
@@ -106,7 +105,7 @@ def train_heads(
 
     finish()
     with progress(most, what, "epoch") as bar:
-        for _ in _reports(jobs, place, device, lambda epoch: bar.update()):
+        for _ in _reports(jobs, backend, device, lambda epoch: bar.update()):
             finish()
     return [runs[at] for at in range(len(plans))]
 
@@ -153,61 +152,50 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
     }
     run = RunFolder(settings.out or named_by_content(settings.runs, config))
     excluded = {**examples.excluded, **splits.left_out}
-    threads = _threads(settings.place, device)
+    threads = _threads(settings.backend, device)
     run.begin(config, folds_as_json(splits.folds, excluded), device, threads)
     return Planned(settings, protocol, examples, splits, excluded, leakage, run)
 
 
-def _processes(place: Backend, device: torch.device) -> int:
+def _processes(backend: Backend, device: torch.device) -> int:
     """Return how many trainings share the memory of this machine."""
-    return 1 if place.remote else max(1, place.processes(device))
+    return 1 if backend.remote else max(1, backend.processes(device))
 
 
-def _threads(place: Backend, device: torch.device) -> int | None:
+def _threads(backend: Backend, device: torch.device) -> int | None:
     """Return the threads of a training: the processes here share the cores, others have theirs."""
-    if place.remote:
+    if backend.remote:
         return None
-    return torch.get_num_threads() if place.here else max(1, cores() // place.processes(device))
+    return (
+        torch.get_num_threads()
+        if backend.in_process
+        else max(1, cores() // backend.processes(device))
+    )
 
 
 def _reports(
-    jobs: Sequence[TrainingJob], place: Backend, device: torch.device, tick: Callable[[int], None]
+    jobs: Sequence[TrainingJob], backend: Backend, device: torch.device, tick: Callable[[int], None]
 ) -> Generator[TrainingReport]:
-    """Do the jobs at their place; one at which another process is comes again behind the others."""
-    if place.here:
-        waiting, refused = deque(jobs), 0
-        while waiting:
-            job = waiting.popleft()
-            report = run_training(job, tick)
-            if not report.busy:
-                refused = 0
-                yield report
-                continue
-            waiting.append(job)
-            refused += 1
-            if refused >= len(waiting):
-                time.sleep(_PAUSE)
-    elif jobs:
-        place.find()
-        with place.cluster(len(jobs), device) as cluster:
-            folders = {job.run for job in jobs}
-            requirements = (
-                None
-                if cluster.started_here
-                else WorkerRequirements.here(folders, device.type == "cuda")
+    """Do the trainings on a backend; call ``tick`` with the number of each epoch that is over."""
+
+    def requirements() -> WorkerRequirements:
+        return WorkerRequirements.of_this_process({job.run for job in jobs}, device.type == "cuda")
+
+    def with_ticks(job: TrainingJob) -> TrainingReport:
+        return run_training(job, tick)
+
+    work = with_ticks if backend.in_process else run_training
+    for job, report in run_jobs(work, jobs, backend, device, requirements, pause=_PAUSE):
+        if report is None:
+            raise PipelineError(
+                f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
+                "(too little memory?): what was finished is kept; run the same command again with "
+                "fewer workers"
             )
-            if requirements:
-                check_workers(cluster, requirements)
-            for job, there in run_tasks(Task(run_training, requirements), jobs, cluster):
-                if there is None:
-                    raise PipelineError(
-                        f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
-                        "(too little memory?): what was finished is kept; run the same command "
-                        "again with fewer workers"
-                    )
-                for epoch in range(job.settings.epochs):
-                    tick(epoch)
-                yield there
+        if not backend.in_process:
+            for epoch in range(job.settings.epochs):
+                tick(epoch)
+        yield report
 
 
 def _finished(one: Planned) -> Run | None:

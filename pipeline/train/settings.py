@@ -128,10 +128,10 @@ class TrainSettings:
             raise UsageError("seeds: give different numbers from 0 on, such as 0,1,2")
         if not self.encoders:
             raise UsageError("no modality is asked for: say speech, text, or both")
-        _ = self.place
+        _ = self.backend
 
     @cached_property
-    def place(self) -> Backend:
+    def backend(self) -> Backend:
         """Where the trainings are done; in this process where nothing is said."""
         elsewhere = self.scheduler is not None or self.slurm is not None
         workers = self.workers if self.workers is not None or elsewhere else 0

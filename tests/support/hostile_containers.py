@@ -10,12 +10,12 @@ from typing import Any
 import av
 import numpy as np
 
-from mser.tests.support.clip_fates import RATE, Array, Fate, Lasts, Refused, heard, noise
+from mser.tests.support.clip_outcomes import RATE, Array, Lasts, Outcome, Refused, heard, noise
 from mser.tests.support.hostile_wavs import wav, whole
 
 SECONDS = 0.5
 
-Made = Iterator[tuple[str, bytes, Fate]]
+Made = Iterator[tuple[str, bytes, Outcome]]
 Encode = Callable[[Any], list[Any]]  # from an open file to the packets of a new stream
 
 

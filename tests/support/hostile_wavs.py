@@ -5,14 +5,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mser.tests.support.clip_fates import RATE, Array, Fate, Lasts, Refused, heard, noise
+from mser.tests.support.clip_outcomes import RATE, Array, Lasts, Outcome, Refused, heard, noise
 
 PCM, FLOAT, A_LAW, MU_LAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 UNKNOWN_SIZE = 0xFFFFFFFF  # of a file that is written to a pipe
 _SUBFORMAT = bytes.fromhex("0100000000001000800000aa00389b71")  # KSDATAFORMAT_SUBTYPE_PCM
 _FRONT_5_1 = 0x3F  # left, right, centre, bass, back left, back right
 
-Made = Iterator[tuple[str, bytes, Fate]]
+Made = Iterator[tuple[str, bytes, Outcome]]
 
 
 def chunk(name: bytes, content: bytes, size: int | None = None) -> bytes:
@@ -129,9 +129,9 @@ def loudness() -> Made:
         yield (
             f"one-{name}",
             floats(np.where(np.arange(4000) == 2000, value, voice)),
-            Refused("not-finite", "not all numbers"),
+            Refused("not-finite", "infinite values or NaN"),
         )
-    yield "all-nan", floats(np.full(4000, np.nan)), Refused("not-finite", "not all numbers")
+    yield "all-nan", floats(np.full(4000, np.nan)), Refused("not-finite", "infinite values or NaN")
     yield "1e30", floats(voice * 1e30), Refused("too-loud", "5e+29 times full scale")
     yield "scale-of-integers", floats(voice * 32767), heard((voice * 32767).astype("f4"))
     clipped = np.clip(voice * 20, -1, 1)
@@ -151,7 +151,7 @@ def lengths() -> Made:
     yield "399-samples", wav(data[:-2]), Refused("too-short", "25 ms of audio are less than one")
     yield "6-ms", wav(data[: 2 * 96]), Refused("too-short", "6 ms of audio")
     yield "1-sample", wav(data[:2]), Refused("silent", "louder than -80 dBFS")
-    yield "0-samples", wav(b""), Refused("empty", "holds no sample")
+    yield "0-samples", wav(b""), Refused("empty", "has no samples")
     yield "5-minutes", wav(whole(noise(81, 300 * 8000))[0], rate=8000), Lasts(300.0, 0.0)
     yield "2-hours", wav(whole(noise(82, 7200))[0], rate=1), Refused("too-long", "60 minutes")
 
@@ -184,7 +184,7 @@ def headers() -> Made:
         yield (
             f"{name.decode().strip()}-beyond-the-file",
             riff(fmt, chunk(name, inner, size), chunk(b"data", data)),
-            Refused("unreadable", "a part is longer than the file"),
+            Refused("unreadable", "a chunk is longer than the file"),
         )
     yield "0-bits", wav(data, bits=0, align=2), no_decoder
     yield "255-bits", wav(data, bits=255, align=2), no_decoder

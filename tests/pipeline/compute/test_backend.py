@@ -19,23 +19,26 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.storage.local import LocalFolder
-from mser.pipeline.compute import dask_cluster as clusters
-from mser.pipeline.compute import dispatch as tasks
+from mser.pipeline.compute import dask_cluster
 from mser.pipeline.compute.backend import Backend
 from mser.pipeline.compute.dask_cluster import (
     Cluster,
-    find_scheduler,
+    check_scheduler,
     local_cluster,
     running_scheduler,
     visible_gpus,
 )
-from mser.pipeline.compute.requirements import Task, lacking
+from mser.pipeline.compute.dispatch import _sent, check_workers, on_cluster
+from mser.pipeline.compute.requirements import WorkerTask, missing_requirement
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.extract import engine
-from mser.pipeline.extract.crew import WORKER_SIZING, default_workers, threads_of
-from mser.pipeline.extract.engine import requirements_of
+from mser.pipeline.extract.engine import (
+    WORKER_SIZING,
+    default_workers,
+    requirements_of,
+    threads_of,
+)
 from mser.pipeline.extract.sharding import PlannedUtterance, ShardJob
 from mser.pipeline.extract.worker import ShardReport, extract_shard
 from mser.pipeline.provenance import provenance
@@ -75,7 +78,7 @@ def test_places_exclude_one_another(tmp_path):
         {"workers": 0, "slurm": file},
         {"scheduler": "tcp://a:1", "slurm": file},
     ):
-        with pytest.raises(UsageError, match="are different places to work: give one"):
+        with pytest.raises(UsageError, match="exclude each other: give only one of them"):
             Backend(WORKER_SIZING, **two)
 
 
@@ -106,7 +109,7 @@ def test_several_jobs_are_in_hand_at_once():
 
 def test_a_worker_has_a_group_of_cores(monkeypatch):
     for count, workers in ((1, 1), (2, 1), (4, 1), (5, 2), (16, 4)):
-        monkeypatch.setattr("mser.pipeline.extract.crew.cores", lambda n=count: n)
+        monkeypatch.setattr("mser.pipeline.extract.engine.cores", lambda n=count: n)
         assert default_workers(CPU) == workers
 
 
@@ -148,7 +151,7 @@ def test_each_worker_is_a_new_process_with_a_gpu_of_its_own(monkeypatch):
 
 @pytest.mark.parametrize("says", [None, b"SSH-2.0-OpenSSH_9.6\r\n" + 100 * b"x"])
 def test_something_else_at_the_address_is_one_sentence(monkeypatch, says):
-    monkeypatch.setattr(clusters, "_CONNECT", 0.5)
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         address = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
         taken = []
@@ -162,33 +165,33 @@ def test_something_else_at_the_address_is_one_sentence(monkeypatch, says):
         if says:
             threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(PipelineError, match=f"no Dask scheduler answers at {address}"):
-            find_scheduler(address)
+            check_scheduler(address)
     for one in taken:
         one.close()
 
 
 def test_nobody_at_the_address_is_one_sentence(monkeypatch):
-    monkeypatch.setattr(clusters, "_CONNECT", 0.5)
+    monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(PipelineError, match="start one with 'dask scheduler'"):
-        find_scheduler(address)
+        check_scheduler(address)
 
 
 def test_a_scheduler_without_workers_is_waited_for_and_given_up(tmp_path, capfd):
     with started(tmp_path, workers=0) as there:
-        says = r"no worker for 1 s; what was finished is kept: start one with 'dask worker tcp:"
+        says = r"no worker for 1 s; finished work is kept: start a worker with 'dask worker tcp:"
         with (
-            running_scheduler(there.address, patience=1.0) as cluster,
+            running_scheduler(there.address, wait_seconds=1.0) as cluster,
             pytest.raises(PipelineError, match=says),
         ):
             cluster.threads()
         said = capfd.readouterr().err
         assert said.startswith(f"mser: the scheduler at {there.address}: no worker yet, waiting")
         assert said.count("\n") == 1
-        with running_scheduler(there.address, patience=60.0) as cluster:
+        with running_scheduler(there.address, wait_seconds=60.0) as cluster:
             os.killpg(there.scheduler.pid, signal.SIGKILL)
-            with pytest.raises(PipelineError, match="went away: what was finished is kept"):
+            with pytest.raises(PipelineError, match="is lost; finished work is kept"):
                 cluster.threads()
     assert capfd.readouterr().err == ""
 
@@ -197,7 +200,7 @@ def test_a_scheduler_without_workers_is_waited_for_and_given_up(tmp_path, capfd)
 
 
 def test_a_worker_like_this_process_lacks_nothing(job):
-    assert lacking(requirements_of([job])) is None
+    assert missing_requirement(requirements_of([job])) is None
 
 
 def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
@@ -214,22 +217,22 @@ def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
 @pytest.mark.parametrize("gone", ["clips", "encoder", "entry"])
 def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(job, inside, tmp_path, gone):
     (tmp_path / gone).rmdir()
-    says = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: it must be shared"
+    says = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: share this folder"
     with pytest.raises(PipelineError, match=says):
-        list(engine._on_cluster(never, [job], inside))
+        list(on_cluster(never, [job], inside, requirements_of([job])))
 
 
 def test_a_worker_with_another_version_is_named(job, inside):
     versions = tuple((name, "0.0.1") for name, _ in requirements_of([job]).versions)
     requirements = replace(requirements_of([job]), versions=versions)
-    with pytest.raises(PipelineError, match=r"^worker \S+ has mser \S+, and this command 0\.0\.1"):
-        tasks.check_workers(inside, requirements)
+    with pytest.raises(PipelineError, match=r"^worker \S+ has mser \S+, this command has 0\.0\.1"):
+        check_workers(inside, requirements)
 
 
 def test_a_worker_that_comes_later_is_looked_at_too(job, inside):
     requirements = replace(requirements_of([job]), folders=(Path("/not/there"),))
     with pytest.raises(PipelineError, match="cannot see /not/there"):
-        list(tasks.run_tasks(Task(never, requirements), [job], inside))
+        list(_sent(WorkerTask(never, requirements), [job], inside))
 
 
 def never(job: ShardJob) -> ShardReport:
@@ -242,9 +245,9 @@ def never(job: ShardJob) -> ShardReport:
 def test_few_jobs_are_held_by_the_scheduler_at_a_time(job, inside):
     jobs = [replace(job, number=number) for number in range(300)]
     held, numbers = [], []
-    for report in engine._on_cluster(stored, jobs, inside):
+    for done, _ in on_cluster(stored, jobs, inside):
         held.append(len(inside.client.cluster.scheduler.tasks))
-        numbers.append(report.job.number)
+        numbers.append(done.number)
     assert sorted(numbers) == list(range(300))
     assert 1 < max(held) <= 4 * inside.threads()
 
@@ -255,8 +258,7 @@ def stored(job: ShardJob) -> ShardReport:
 
 def test_a_job_that_another_process_is_at_comes_again(job, inside, tmp_path):
     jobs = [replace(job, number=number) for number in range(5)]
-    task = Task(partial(busy_at_first, tmp_path), None)
-    reports = list(tasks.run_tasks(task, jobs, inside))
+    reports = list(on_cluster(partial(busy_at_first, tmp_path), jobs, inside))
     assert sorted(one.number for one, _ in reports) == list(range(5))
 
 
@@ -277,7 +279,7 @@ def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
         for n in range(300)
     )
     large = replace(job, items=items, writer=replace(job.writer, provenance=made))
-    task = Task(extract_shard, requirements_of([large]))
+    task = WorkerTask(extract_shard, requirements_of([large]))
     assert len(pickle.dumps((task, large))) < 200 * len(items)
 
 
@@ -290,7 +292,7 @@ def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
         (
             ["--workers", 2, "--scheduler", "tcp://a:1"],
             2,
-            "--workers and --scheduler are",
+            "--workers and --scheduler exclude each other",
         ),
         (["--scheduler", "node1"], 2, "scheduler 'node1': give an address"),
         (["--slurm", "none.toml"], 2, "--slurm none.toml: No such file"),

@@ -13,10 +13,10 @@ import torch
 
 from mser.cache import FeatureCache
 from mser.pipeline.compute import Backend
-from mser.pipeline.compute.slurm import KEYS, find_slurm, read_slurm_file, submitted
+from mser.pipeline.compute.slurm import KEYS, check_slurm, read_slurm_file, submitted
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.extract.crew import WORKER_SIZING
+from mser.pipeline.extract.engine import WORKER_SIZING
 
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[3] / "docs" / "clusters.md"
@@ -133,14 +133,14 @@ def test_without_dask_jobqueue_it_says_what_to_install(tmp_path, monkeypatch):
     file = read_slurm_file(written(tmp_path, BOTH))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PipelineError, match=r"pip install 'mser\[slurm\]'"):
-        find_slurm(file)
+        check_slurm(file)
 
 
 def test_without_slurm_it_says_where_to_run_it(tmp_path, monkeypatch):
     file = read_slurm_file(written(tmp_path, BOTH))
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PipelineError, match="there is no sbatch here"):
-        find_slurm(file)
+    with pytest.raises(PipelineError, match="this machine has no sbatch"):
+        check_slurm(file)
 
 
 def test_the_script_of_a_job(tmp_path, slurm):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mser.pipeline.encoders import FAMILIES, EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import find_encoder
 from mser.pipeline.extract import load_encoder
-from mser.pipeline.extract.worker import load_once
+from mser.pipeline.extract.worker import cached_encoder
 from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     SPEECH,
@@ -193,6 +193,6 @@ def test_threads_of_a_worker_share_one_encoder(folder_of, monkeypatch):
     monkeypatch.setitem(FAMILIES, "bert", slow)
     settings = EncoderSettings(find_encoder(str(folder_of("bert"))), "bert", device="cpu")
     with ThreadPoolExecutor(4) as pool:
-        encoders = list(pool.map(load_once, [settings] * 4))
+        encoders = list(pool.map(cached_encoder, [settings] * 4))
     assert len(made) == 1
     assert len({id(one) for one in encoders}) == len({id(one.model) for one in encoders}) == 1

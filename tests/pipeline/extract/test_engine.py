@@ -20,8 +20,7 @@ from mser.cache.storage.local import LocalFolder
 from mser.pipeline.compute import Backend
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
-from mser.pipeline.extract.crew import WORKER_SIZING
-from mser.pipeline.extract.engine import Work, run
+from mser.pipeline.extract.engine import WORKER_SIZING, Work, run_shards
 from mser.pipeline.extract.sharding import PlannedUtterance, ShardJob, plan
 from mser.pipeline.extract.worker import ShardReport
 
@@ -49,7 +48,7 @@ def store(one: ShardJob) -> ShardReport:
 
 
 def done(work: Work, jobs: list[ShardJob], workers: int) -> list[ShardReport]:
-    return list(run(work, jobs, Backend(WORKER_SIZING, workers), torch.device("cpu")))
+    return list(run_shards(work, jobs, Backend(WORKER_SIZING, workers), torch.device("cpu")))
 
 
 def where(one: ShardJob) -> ShardReport:

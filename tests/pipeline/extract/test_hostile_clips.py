@@ -16,7 +16,7 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import BadClipError, decode, probe, read_clip
 from mser.tests.conftest import run_mser
 from mser.tests.support import hostile_clips
-from mser.tests.support.clip_fates import RATE, Array, Heard, Lasts, Refused
+from mser.tests.support.clip_outcomes import RATE, Array, Heard, Lasts, Refused
 from mser.tests.support.extract_runs import assert_rounded, direct
 
 FIELD, STRIDE = 400, 320  # samples of a frame, and from one to the next, as of wav2vec2-base

@@ -58,7 +58,7 @@ def test_a_clip_shorter_than_a_frame_is_in_quarantine(meld, encoders, tmp_path):
     save_clip(clip(meld, "test/dia3_utt0"), "6 ms", 3)
     summary = run(meld, tmp_path / "cache", {"speech": encoders["speech"]})
     assert reasons(summary, "speech") == {**BAD_CLIPS, "test/dia3_utt0": "too-short"}
-    assert "6 ms of audio are less than one frame" in str(summary)
+    assert "6 ms of audio are shorter than one frame" in str(summary)
     assert set(entry(tmp_path / "cache", "speech").ids) == SPEECH_IDS - {"test/dia3_utt0"}
 
 
@@ -99,7 +99,7 @@ def test_an_encoder_that_gives_no_numbers(meld, encoders, tmp_path):
     for bad in summary.modalities[0].quarantined:
         assert (bad.reason, bad.detail) == (
             "not-finite",
-            "the encoder gives it features that are not numbers",
+            "its features contain infinite values or NaN",
         )
     assert len(summary.modalities[0].quarantined) == 2
 

@@ -22,7 +22,7 @@ def test_a_dry_run_writes_nothing(meld, encoders, tmp_path):
     assert speech.total == text.total == len(ROWS)
     assert speech.bytes > 0
     assert f"{text.pending} would be extracted" in str(summary)
-    assert "absent (1):\n    dev/dia110_utt7: there is no file" in str(summary)
+    assert "absent (1):\n    dev/dia110_utt7: the file" in str(summary)
 
 
 def test_a_dry_run_on_a_filled_cache_changes_nothing(meld, filled, encoders):

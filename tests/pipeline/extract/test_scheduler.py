@@ -105,8 +105,8 @@ def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(
         out, err = running.communicate(timeout=120)
     assert (running.returncode, out) == (1, "")
     assert err == (
-        f"mser: the scheduler at {there.address} went away: what was finished is kept; start one "
-        "and run the same command again\n"
+        f"mser: the connection to the scheduler at {there.address} is lost; finished work is kept: "
+        "start a scheduler, then run the same command again\n"
     )
     before = {path: path.stat().st_mtime_ns for path in committed(cache)}
     new = finished(start(corpus, cache, encoders, "--workers", 0))

@@ -38,7 +38,7 @@ class Refused:
     says: str
 
 
-Fate = Heard | Lasts | Refused
+Outcome = Heard | Lasts | Refused
 
 
 def noise(seed: int, count: int = 4000, channels: int | None = None) -> Array:

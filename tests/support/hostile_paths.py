@@ -7,10 +7,10 @@ from contextlib import chdir
 from pathlib import Path
 from unicodedata import normalize
 
-from mser.tests.support.clip_fates import Fate, Refused, heard, noise
+from mser.tests.support.clip_outcomes import Outcome, Refused, heard, noise
 from mser.tests.support.hostile_wavs import wav, whole
 
-Made = Iterator[tuple[str, str, Fate]]
+Made = Iterator[tuple[str, str, Outcome]]
 
 NAMES = (
     "two words.wav",
@@ -35,7 +35,7 @@ NAMES = (
 IDS = ("../../../outside", "..", "/etc/passwd", "two\r\nlines", "😀", "x" * 5000, "-v", "\u202e")
 
 
-def _save(path: Path, seed: int) -> Fate:
+def _save(path: Path, seed: int) -> Outcome:
     data, stored = whole(noise(seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(wav(data))
@@ -73,12 +73,12 @@ def no_files(folder: Path) -> Made:
         one.bind("socket.wav")  # a longer path would be too long for it
     with (folder / "sparse.wav").open("wb") as file:
         file.truncate(2**40)
-    yield "empty", "empty.wav", Refused("empty", "holds no bytes")
+    yield "empty", "empty.wav", Refused("empty", "is an empty file")
     for name in ("folder", "to-folder"):
         yield name, f"{name}.wav", Refused("unreadable", f"{name}.wav is a folder, not a file")
     for name in ("nothing", "dangling"):
-        yield name, f"{name}.wav", Refused("absent", f"there is no file {folder / name}.wav")
-    yield "no audio", "", Refused("absent", "the corpus gives it no audio")
+        yield name, f"{name}.wav", Refused("absent", f"the file {folder / name}.wav does not exist")
+    yield "no audio", "", Refused("absent", "the corpus has no clip for this utterance")
     yield "loop", "loop.wav", Refused("unreadable", "loop.wav cannot be read: Too many levels")
     for name in ("pipe", "socket"):
         yield name, f"{name}.wav", Refused("unreadable", "is a pipe, socket or device, not a file")
