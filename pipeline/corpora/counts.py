@@ -1,35 +1,36 @@
-"""What a corpus holds, counted: by class, split, session and speaker, and beside a publication."""
+"""Counts of utterances by class, split, session and speaker, compared with published counts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .utterance import Corpus, Published, Utterance
+from .utterance import Corpus, PublishedCounts, Utterance
 
 
 @dataclass(frozen=True)
 class PublishedComparison:
-    """How many utterances of each value are published, and how many we find."""
+    """Published counts of a field, and the counts of this corpus (``here``)."""
 
-    published: Published
+    published: PublishedCounts
     here: Mapping[str, int]
 
     @property
     def rows(self) -> list[tuple[str, int, int]]:
-        """Value, published, here, in the publication's order, and then what it has not."""
-        values = [*self.published.counts, *sorted(set(self.here) - set(self.published.counts))]
-        return [(one, self.published.counts.get(one, 0), self.here.get(one, 0)) for one in values]
+        """Value, published, here: in the publication's order, then the values it does not have."""
+        published = self.published.counts
+        values = [*published, *sorted(set(self.here) - set(published))]
+        return [(value, published.get(value, 0), self.here.get(value, 0)) for value in values]
 
     @property
     def differs(self) -> bool:
-        """Whether any count is another one than the published."""
+        """Whether any count differs from the published one."""
         return any(theirs != ours for _, theirs, ours in self.rows)
 
 
 def by_label(corpus: Corpus) -> dict[str, int]:
-    """Count the utterances of each class; one that does not occur counts zero.
+    """Count the utterances of each class; a class that does not occur counts zero.
 
-    A label that is no class comes after them, and what has no label is not counted.
+    Labels that are not classes come after the classes. Utterances without a label are not counted.
     """
     return dict.fromkeys(corpus.classes, 0) | by_field(corpus.utterances, "label")
 
@@ -40,33 +41,37 @@ def by_class_set(corpus: Corpus) -> dict[str, dict[str, int]]:
 
 
 def by_field(utterances: Iterable[Utterance], field: str) -> dict[str, int]:
-    """Count utterances by the value of a field, in order of appearance; ``None`` is no value."""
-    values = (getattr(one, field) for one in utterances)
+    """Count utterances by the value of a field, in order of appearance; ``None`` is not counted."""
+    values = (getattr(utterance, field) for utterance in utterances)
     return dict(Counter(value for value in values if value is not None))
 
 
 def published_comparisons(corpus: Corpus) -> list[PublishedComparison]:
-    """Hold the corpus against each count that is published."""
-    return [PublishedComparison(one, _as_published(corpus, one)) for one in corpus.published]
+    """Compare the corpus with each of its published counts."""
+    return [
+        PublishedComparison(published, _count_as(published, corpus))
+        for published in corpus.published
+    ]
 
 
 def identical_clips(
     utterances: Iterable[Utterance], hashes: Mapping[str, str]
 ) -> list[list[Utterance]]:
-    """Return the groups of utterances whose clips are the same bytes under different labels.
+    """Return the groups of utterances whose clips have the same bytes but different labels.
 
-    ``hashes`` are those of the clips by utterance id, as far as they are known.
+    ``hashes`` gives the hashes of the clips by utterance id; utterances without one are ignored.
     """
     groups: defaultdict[str, list[Utterance]] = defaultdict(list)
-    for one in utterances:
-        if one.id in hashes:
-            groups[hashes[one.id]].append(one)
-    return [group for group in groups.values() if len({one.label for one in group}) > 1]
+    for utterance in utterances:
+        if utterance.id in hashes:
+            groups[hashes[utterance.id]].append(utterance)
+    return [group for group in groups.values() if len({member.label for member in group}) > 1]
 
 
-def _as_published(corpus: Corpus, published: Published) -> dict[str, int]:
+def _count_as(published: PublishedCounts, corpus: Corpus) -> dict[str, int]:
+    """Count the utterances of ``corpus`` in the way of a publication."""
     utterances = corpus.utterances
     if published.classes is not None:
-        chosen = corpus.in_classes(published.classes)
-        utterances = [one for one in chosen.utterances if one.label is not None]
+        in_classes = corpus.in_classes(published.classes).utterances
+        utterances = [utterance for utterance in in_classes if utterance.label is not None]
     return by_field(utterances, published.by)

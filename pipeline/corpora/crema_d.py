@@ -1,26 +1,26 @@
-"""CREMA-D (Cao et al., IEEE Transactions on Affective Computing 2014), as its repository lies.
+"""CREMA-D (Cao et al., IEEE Transactions on Affective Computing 2014), a clone of its repository.
 
     ROOT/AudioWAV/1001_DFA_ANG_XX.wav      actor, sentence, emotion, level (or ROOT is AudioWAV)
-    ROOT/SentenceFilenames.csv             all clips by name; copies of the corpus often lack it
+    ROOT/SentenceFilenames.csv             the names of all clips; often missing in copies
 
-The label is the emotion that the actor was asked for, as the file's name gives it, and not the one
-that listeners heard, which is in ``processedResults``: from the voice alone, they heard the
-intended one 41 % of the time.
+The label is the emotion that the actor was asked to express, from the file name. It is not the
+emotion that listeners perceived, which is in ``processedResults``: from the voice alone, they
+recognised the intended emotion in 41 % of the cases.
 
 Known faults: ``1076_MTI_SAD_XX`` is digital silence, ``1076_MTI_NEU_XX`` and ``1064_TIE_SAD_XX``
-are next to empty, ``1064_IEO_DIS_MD`` lasts a minute and holds several emotions, and three pairs of
-clips are the same sound under two labels. Older copies call one clip ``1040_ITH_SAD_X``; its id is
-``1040_ITH_SAD_XX`` here.
+are nearly silent, ``1064_IEO_DIS_MD`` lasts a minute and contains several emotions, and three pairs
+of clips are the same audio under two labels. Older copies name one clip ``1040_ITH_SAD_X``; its id
+here is ``1040_ITH_SAD_XX``.
 """
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import PipelineError
 from .git_lfs import is_pointer
-from .utterance import Corpus, Published, Utterance
+from .tables import read_table
+from .utterance import Corpus, PublishedCounts, Utterance
 
 EMOTIONS = {
     "ANG": "anger",
@@ -45,7 +45,7 @@ SENTENCES = {
     "WSI": "We'll stop in a couple of minutes",
 }
 
-_PUBLISHED = Published(
+_PUBLISHED = PublishedCounts(
     "Cao et al. 2014, 7442 clips of 91 actors",
     "label",
     dict.fromkeys(EMOTIONS.values(), 1271) | {"neutral": 1087},
@@ -55,29 +55,29 @@ _TABLE = "SentenceFilenames.csv"
 
 
 def load(root: Path) -> Corpus:
-    """Read CREMA-D as it lies below ``root``; a clip that only the table names counts as absent.
+    """Read CREMA-D from the folder ``root``; a clip that only the table names counts as absent.
 
     Raises:
-        PipelineError: there is no folder of clips, or the table of clips is not CREMA-D's.
+        PipelineError: there is no folder of clips, or the table of clips is not that of CREMA-D.
     """
     folder = root / "AudioWAV" if (root / "AudioWAV").is_dir() else root
     clips: dict[str, Path] = {}
     ignored: list[tuple[Path, str]] = []
-    # Backwards, so that a name with XX comes before its older form with X.
+    # In reverse order, so that a name with XX comes before its older form with X.
     for path in sorted((path for path in folder.iterdir() if path.is_file()), reverse=True):
         id = _id(path.stem) if path.suffix.lower() == ".wav" else None
         if path.name.startswith("._"):
             ignored.append((path, "a macOS companion file, not a clip"))
         elif id is None:
-            ignored.append((path, "no clip's name: ACTOR_SENTENCE_EMOTION_LEVEL.wav"))
+            ignored.append((path, "not a clip name: ACTOR_SENTENCE_EMOTION_LEVEL.wav"))
         elif id in clips:
             ignored.append((path, f"the same clip as {clips[id].name}"))
         else:
             clips[id] = path
     if not clips:
         raise PipelineError(
-            f"{root} is not CREMA-D: 'AudioWAV' with clips such as 1001_DFA_ANG_XX.wav is not in "
-            "it; give the folder of the cloned repository"
+            f"{root} is not CREMA-D: it contains no 'AudioWAV' with clips such as "
+            "1001_DFA_ANG_XX.wav; give the folder of the cloned repository"
         )
     pointers = sum(map(is_pointer, clips.values()))
     note = f"{pointers} of {len(clips)} clips are Git LFS pointers, not audio: "
@@ -96,27 +96,22 @@ def load(root: Path) -> Corpus:
 
 
 def _id(name: str) -> str | None:
-    found = _NAME.fullmatch(name)
-    return "{}_{}_{}_{}".format(*found.groups()[:3], found[4].ljust(2, "X")) if found else None
+    match = _NAME.fullmatch(name)
+    return "{}_{}_{}_{}".format(*match.groups()[:3], match[4].ljust(2, "X")) if match else None
 
 
 def _listed(table: Path) -> Iterator[str]:
-    """Yield the ids that the table of clips names."""
+    """Yield the ids in the table of clips, if there is one."""
     if not table.exists():
         return
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        try:
-            for row in reader:
-                id = _id(row.get("Filename") or "")
-                if id is None:
-                    raise PipelineError(
-                        f"{table}, line {reader.line_num}, names no clip of CREMA-D in its column "
-                        "Filename: take the release's own file"
-                    )
-                yield id
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise PipelineError(f"{table} is not CREMA-D's ({error})") from error
+    for place, row in read_table(table, ("Filename",), required=("Filename",)):
+        id = _id(row["Filename"])
+        if id is None:
+            raise PipelineError(
+                f"{table}, {place}: its Filename is not a clip of CREMA-D: take the file from the "
+                "release again"
+            )
+        yield id
 
 
 def _utterance(id: str, clip: Path) -> Utterance:

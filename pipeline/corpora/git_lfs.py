@@ -1,17 +1,17 @@
-"""Git LFS: a clone without it holds small text files in place of the media."""
+"""Git LFS pointers: a clone made without Git LFS has small text files in place of the media."""
 
 from pathlib import Path
 
 POINTER = b"version https://git-lfs.github.com/spec/v1"
-"""How a file begins that stands for another one."""
+"""The first bytes of a pointer file."""
 
 _LARGEST = 1024  # bytes; the specification says that a pointer is smaller
 
 
 def is_pointer(path: Path) -> bool:
-    """Say whether a file only stands for another one; one that cannot be read does not.
+    """Return whether a file is a Git LFS pointer; ``False`` for a file that cannot be read.
 
-    Only a file that is small enough is opened.
+    Larger files than a pointer are not opened.
     """
     try:
         if path.stat().st_size >= _LARGEST:

@@ -1,17 +1,18 @@
-"""IEMOCAP (Busso et al., Language Resources and Evaluation 42, 2008): the full release's layout.
+"""IEMOCAP (Busso et al., Language Resources and Evaluation 42, 2008), the full release.
 
     ROOT/Session1/dialog/EmoEvaluation/Ses01F_impro01.txt      (ROOT is IEMOCAP_full_release, or
     ROOT/Session1/dialog/transcriptions/Ses01F_impro01.txt      the folder that it lies in)
     ROOT/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
 
-An utterance is a line of the consensus labels: what single annotators said, in the folders below
-EmoEvaluation, is not read. Its speaker is told by the last field of its id, since both speak in
-every dialogue: ``Ses01F_impro01_M000`` is said by ``Ses01_M``. Texts are the release's, with its
-marks such as ``[LAUGHTER]``. The label ``xxx`` says that the annotators did not agree; it is no
-emotion, so no class, but its utterances are in the corpus, as are those with ``oth``.
+An utterance is a line of the consensus labels. The labels of single annotators, in the folders
+below EmoEvaluation, are not read. The last field of an id gives the speaker, because both speakers
+talk in every dialogue: the speaker of ``Ses01F_impro01_M000`` is ``Ses01_M``. Texts are those of
+the release, with its marks such as ``[LAUGHTER]``. The label ``xxx`` means that the annotators did
+not agree; it is not an emotion and not a class, but its utterances are part of the corpus, as are
+those with ``oth``.
 
-The release has 7380 utterances in six classes, 595 of them happy. Papers that count 7433 have the
-labels of another preparation, with 648 happy ones.
+The release has 7380 utterances in six classes, 595 of them happy. Papers that count 7433 utterances
+use labels of another preparation, with 648 happy ones.
 """
 
 import re
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import PipelineError
-from .utterance import Corpus, Published, Utterance
+from .utterance import Corpus, PublishedCounts, Utterance
 
 CLASSES = ("neu", "hap", "sad", "ang", "sur", "fea", "dis", "fru", "exc", "oth")
 NO_AGREEMENT = "xxx"
@@ -37,7 +38,7 @@ CLASS_SETS = {
 }
 _FOUR = "the 5531 utterances in common use, as in arXiv 2412.20821"
 PUBLISHED = (
-    Published(
+    PublishedCounts(
         "github.com/tae898/multimodal-datasets, the splits of IEMOCAP/dataset-stats.md",
         "label",
         {
@@ -45,8 +46,10 @@ PUBLISHED = (
             **{"dis": 2, "fru": 1849, "exc": 1041, "oth": 3, NO_AGREEMENT: 2507},
         },
     ),
-    Published(_FOUR, "label", {"angry": 1103, "happy": 1636, "sad": 1084, "neutral": 1708}, "4"),
-    Published(
+    PublishedCounts(
+        _FOUR, "label", {"angry": 1103, "happy": 1636, "sad": 1084, "neutral": 1708}, "4"
+    ),
+    PublishedCounts(
         _FOUR,
         "session",
         {"Ses01": 1085, "Ses02": 1023, "Ses03": 1151, "Ses04": 1031, "Ses05": 1241},
@@ -58,7 +61,7 @@ _SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 # "[6.2901 - 8.2357]⇥Ses01F_impro01_F000⇥neu⇥[2.5000, 2.5000, 2.5000]"
 _LABEL = re.compile(
     r"\[(?P<start>\d+(?:\.\d+)?)\s*-\s*(?P<end>\d+(?:\.\d+)?)\]\s+"
-    r"(?P<id>(?P<dialogue>(?P<session>Ses0[1-5])[FM]_(?:impro|script)\w+)_(?P<who>[FM])[^\W_]+)\s+"
+    r"(?P<id>(?P<dialogue>(?P<session>Ses0[1-5])[FM]_(?:impro|script)\w+)_(?P<gender>[FM])[^\W_]+)\s+"
     r"(?P<label>[a-z]+)\s+\[.*\]"
 )
 # "Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me."
@@ -66,21 +69,21 @@ _TRANSCRIPT = re.compile(r"(?P<id>Ses0\S+)\s+\[[^\]]*\]\s*:(?P<text>.*)")
 
 
 class _Transcripts(NamedTuple):
-    """What was said, by id, and how many lines say something without one."""
+    """Texts by utterance id, and the number of lines that have no id."""
 
     texts: dict[str, str]
     without_id: int
 
 
 def load(root: Path) -> Corpus:
-    """Read IEMOCAP as it lies at ``root`` or in a folder of it.
+    """Read IEMOCAP from the folder ``root`` or from a folder in it.
 
-    Not all sessions need be there; a note names those that are not. Others count what is scripted,
-    and the lines of the transcripts that are no utterance because they have no id or no label.
+    Sessions may be missing; a note names them. Other notes count the scripted utterances, and the
+    lines of the transcripts that are not utterances because they have no id or no label.
 
     Raises:
         PipelineError: there is no session, or more than one release, or a file of labels is not
-            IEMOCAP's.
+            that of IEMOCAP.
     """
     release = _find(root)
     utterances: list[Utterance] = []
@@ -89,17 +92,19 @@ def load(root: Path) -> Corpus:
     without_id = without_label = 0
     for name in _SESSIONS:
         folder = release / name
-        found: list[Utterance] = []
+        in_session: list[Utterance] = []
         for path in sorted((folder / "dialog" / "EmoEvaluation").glob("Ses0*.txt")):
-            spoken = _transcripts(folder / "dialog" / "transcriptions" / path.name)
-            dialogue = list(_dialogue(path, folder / "sentences" / "wav", spoken.texts))
-            without_id += spoken.without_id
-            without_label += len(spoken.texts.keys() - {one.id for one in dialogue})
-            found += dialogue
-        if not found:
+            transcripts = _transcripts(folder / "dialog" / "transcriptions" / path.name)
+            dialogue = list(_dialogue(path, folder / "sentences" / "wav", transcripts.texts))
+            without_id += transcripts.without_id
+            labelled = {utterance.id for utterance in dialogue}
+            without_label += len(transcripts.texts.keys() - labelled)
+            in_session += dialogue
+        if not in_session:
             missing.append(name)
-        utterances += found
-        ignored += _strays(folder / "sentences" / "wav", {one.audio for one in found})
+        utterances += in_session
+        clips = {utterance.audio for utterance in in_session}
+        ignored += _strays(folder / "sentences" / "wav", clips)
     if not utterances:
         raise _not_iemocap(root)
     return Corpus(
@@ -115,13 +120,15 @@ def load(root: Path) -> Corpus:
 
 
 def _find(root: Path) -> Path:
-    """Find the folder that holds the sessions."""
+    """Return the folder that contains the sessions."""
     for above in ("", "*/"):
         labels = root.glob(f"{above}Session[1-5]/dialog/EmoEvaluation")
         releases = sorted({path.parents[2] for path in labels})
         if len(releases) > 1:
             names = ", ".join(path.name for path in releases)
-            raise PipelineError(f"{root} holds IEMOCAP more than once ({names}): give one of them")
+            raise PipelineError(
+                f"{root} contains IEMOCAP more than once ({names}): give one of these folders"
+            )
         if releases:
             return releases[0]
     raise _not_iemocap(root)
@@ -129,26 +136,26 @@ def _find(root: Path) -> Path:
 
 def _not_iemocap(root: Path) -> PipelineError:
     return PipelineError(
-        f"{root} is not IEMOCAP: there are no labels such as "
-        "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt below it; give the folder that holds "
+        f"{root} is not IEMOCAP: it contains no labels such as "
+        "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt; give the folder that contains "
         "Session1 to Session5 (IEMOCAP_full_release)"
     )
 
 
 def _dialogue(path: Path, wavs: Path, texts: dict[str, str]) -> Iterator[Utterance]:
-    """Read the utterances of a dialogue in the order in which they begin.
+    """Yield the utterances of a dialogue in the order of their start times.
 
-    The numbers in the ids do not tell it, since each speaker's begin at 0.
+    The numbers in the ids do not give that order, because they begin at 0 for each speaker.
     """
-    found = sorted(_labels(path), key=lambda one: (float(one["start"]), float(one["end"])))
-    for turn, one in enumerate(found):
+    by_time = sorted(_labels(path), key=lambda line: (float(line["start"]), float(line["end"])))
+    for turn, line in enumerate(by_time):
         yield Utterance(
-            id=one["id"],
-            audio=wavs / path.stem / f"{one['id']}.wav",
-            text=texts.get(one["id"]) or None,
-            label=one["label"],
-            speaker=f"{one['session']}_{one['who']}",
-            session=one["session"],
+            id=line["id"],
+            audio=wavs / path.stem / f"{line['id']}.wav",
+            text=texts.get(line["id"]) or None,
+            label=line["label"],
+            speaker=f"{line['session']}_{line['gender']}",
+            session=line["session"],
             dialogue=path.stem,
             turn=turn,
             split=None,
@@ -157,17 +164,17 @@ def _dialogue(path: Path, wavs: Path, texts: dict[str, str]) -> Iterator[Utteran
 
 def _labels(path: Path) -> Iterator[re.Match[str]]:
     for number, line in enumerate(_lines(path), 1):
-        if not line.startswith("["):  # the header, or what an annotator said
+        if not line.startswith("["):  # the header, or the label of a single annotator
             continue
-        found = _LABEL.fullmatch(line)
-        if found is None:
-            why = "it is no label of IEMOCAP's"
-        elif found["dialogue"] != path.stem:
-            why = f"{found['id']} is not of this dialogue"
-        elif found["label"] not in (*CLASSES, NO_AGREEMENT):
-            why = f"'{found['label']}' is no emotion of IEMOCAP"
+        match = _LABEL.fullmatch(line)
+        if match is None:
+            why = "it is not a label line of IEMOCAP"
+        elif match["dialogue"] != path.stem:
+            why = f"{match['id']} does not belong to this dialogue"
+        elif match["label"] not in (*CLASSES, NO_AGREEMENT):
+            why = f"'{match['label']}' is not an emotion of IEMOCAP"
         else:
-            yield found
+            yield match
             continue
         raise PipelineError(f"{path}, line {number}: {why}: take the file from the release again")
 
@@ -176,9 +183,9 @@ def _transcripts(path: Path) -> _Transcripts:
     texts: dict[str, str] = {}
     without_id = 0
     for line in _lines(path) if path.exists() else ():
-        found = _TRANSCRIPT.fullmatch(line)
-        if found:
-            texts[found["id"]] = found["text"].strip()
+        match = _TRANSCRIPT.fullmatch(line)
+        if match:
+            texts[match["id"]] = match["text"].strip()
         elif line:
             without_id += 1
     return _Transcripts(texts, without_id)
@@ -205,15 +212,15 @@ def _notes(
     utterances: list[Utterance], missing: list[str], without_id: int, without_label: int
 ) -> Iterator[str]:
     if missing:
-        yield f"not the whole of IEMOCAP: there are no labels of {', '.join(missing)}"
-    scripted = sum("_script" in one.id for one in utterances)
+        yield f"IEMOCAP is not complete: there are no labels of {', '.join(missing)}"
+    scripted = sum("_script" in utterance.id for utterance in utterances)
     yield (
         f"of all {len(utterances)} utterances {len(utterances) - scripted} are improvised and "
-        f"{scripted} scripted, as the ids say; scripts recur across sessions, so look at the two "
-        "apart as well"
+        f"{scripted} scripted, by their ids; scripts recur across sessions, so report improvised "
+        "and scripted utterances separately as well"
     )
     if without_id or without_label:
         yield (
-            f"the transcripts hold {without_id} lines without an id and {without_label} ids "
-            "without a label, which are no utterances"
+            f"the transcripts contain {without_id} lines without an id and {without_label} ids "
+            "without a label, which are not utterances"
         )

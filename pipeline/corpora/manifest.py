@@ -1,4 +1,4 @@
-"""A corpus as a table: what the cache keeps of it, so that training needs no corpus on disk."""
+"""The manifest that the cache keeps of a corpus, so that training needs no corpus on disk."""
 
 import json
 from collections.abc import Mapping
@@ -32,8 +32,8 @@ def to_table(
 ) -> Any:
     """Return the manifest of a corpus as a ``pyarrow.Table``.
 
-    Paths of clips are relative to ``root`` where they lie below it. ``sha256`` and ``seconds`` give
-    the hash and the length of the clips that have been looked at, by utterance id.
+    The paths of clips below ``root`` are relative to it. ``sha256`` and ``seconds`` give the hash
+    and the duration of the clips that were read, by utterance id.
     """
     rows = [
         {

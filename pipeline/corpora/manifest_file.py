@@ -1,66 +1,103 @@
-"""A corpus that is described by a file: one utterance a row, as CSV, JSON Lines or Parquet.
+"""A corpus described by a table that a user wrote: one utterance per row.
 
     id,audio,text,label,speaker,session,dialogue,turn,split
     Ses01F_impro01_F000,wav/Ses01F_impro01_F000.wav,Excuse me.,neutral,Ses01_F,1,Ses01F_impro01,0,
 
-Only ``id`` is required. A column that is missing, and a cell that is empty or null, say that
-nothing is known. Numbers are taken as their text, so a speaker may be 7. ``audio`` is relative to
-the folder of the file; ``turn`` is a whole number; ``split`` is train, validation or test.
+Only ``id`` is required. A missing column, and a cell that is empty or null, mean "not known".
+Numbers are read as their text, so a speaker may be 7. ``audio`` is relative to the folder of the
+file; ``turn`` is a whole number; ``split`` is train, validation or test. Small and capital letters
+in column names do not matter. :mod:`~mser.pipeline.corpora.tables` lists the kinds of files.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import PipelineError, UsageError
-from .manifest_readers import READERS
-from .manifest_row import COLUMNS, utterance_of
+from .tables import cell_text, read_table
 from .utterance import Corpus, Utterance
+
+COLUMNS = ("id", "audio", "text", "label", "speaker", "session", "dialogue", "turn", "split")
+_SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
 
 
 def read_manifest(path: Path, name: str) -> Corpus:
-    """Read the corpus ``name`` from a manifest, whose suffix says what kind of file it is.
+    """Read the corpus ``name`` from a manifest.
 
-    Its classes are the labels that occur, sorted. Its protocol is ``official`` where every
-    utterance has a split, and otherwise ``leave-one-session-out``. A note names the columns that
-    are not used.
+    Its classes are the labels that occur, sorted. Its protocol is ``official`` if every utterance
+    has a split, and ``leave-one-session-out`` otherwise. A note lists the columns that are not
+    used.
 
     Raises:
-        UsageError: there is no such file, or none of its kind can be read.
-        PipelineError: the file is not of that kind, or an id is empty or occurs twice.
+        UsageError: there is no such file, or its suffix is not that of a table.
+        PipelineError: the file is damaged, a cell has a wrong value, or an id is empty or occurs
+            twice.
     """
-    reader = READERS.get(path.suffix.lower())
-    if reader is None:
-        raise UsageError(
-            f"the manifest '{path}' is none of {', '.join(READERS)}: give a file of one of these "
-            "kinds, with the suffix that says so"
-        )
     utterances: list[Utterance] = []
     unused: dict[str, None] = {}
-    places: dict[str, str] = {}  # of the ids, in the file
+    places: dict[str, str] = {}  # id -> the row that has it
     try:
-        for place, cells in reader(path):
+        for place, cells in read_table(path, COLUMNS, required=("id",), ignore_case=True):
             try:
-                one = utterance_of(cells, path.parent)
-                if one.id in places:
+                utterance = _utterance(cells, path.parent)
+                if utterance.id in places:
                     raise ValueError(
-                        f"its id {one.id!r} is that of {places[one.id]} too: an id must be unique"
+                        f"its id {utterance.id!r} is also the id of {places[utterance.id]}: give "
+                        "each utterance its own id"
                     )
             except ValueError as error:
                 raise PipelineError(f"{path}, {place}: {error}") from error
-            places[one.id] = place
-            utterances.append(one)
+            places[utterance.id] = place
+            utterances.append(utterance)
             unused |= dict.fromkeys(column for column in cells if column not in (*COLUMNS, ""))
     except FileNotFoundError:
-        raise UsageError(f"there is no manifest '{path}': give a file that is there") from None
-    except UnicodeDecodeError as error:
-        raise PipelineError(f"{path} is not UTF-8 ({error}): convert it") from error
+        raise UsageError(f"there is no manifest '{path}': give a file that exists") from None
     if not utterances:
-        raise PipelineError(f"{path} names no utterance: give it a row for each of them")
-    labels = {one.label for one in utterances if one.label is not None}
-    split = all(one.split is not None for one in utterances)
+        raise PipelineError(f"{path} contains no utterance: give it one row per utterance")
+    labels = {utterance.label for utterance in utterances if utterance.label is not None}
+    split = all(utterance.split is not None for utterance in utterances)
     return Corpus(
         name,
         utterances,
         tuple(sorted(labels)),
         "official" if split else "leave-one-session-out",
-        notes=(f"{path.name}: not used: column {', '.join(unused)}",) if unused else (),
+        notes=(f"{path.name}: columns not used: {', '.join(unused)}",) if unused else (),
+    )
+
+
+def _utterance(cells: Mapping[str, Any], folder: Path) -> Utterance:
+    """Return the utterance of a row; the relative path of a clip is below ``folder``.
+
+    Raises:
+        ValueError: a cell has a wrong value.
+    """
+    texts = {column: cell_text(cells, column) for column in COLUMNS}
+    if texts["id"] is None:
+        raise ValueError("its id is empty: give each utterance an id")
+    audio, split, turn = texts["audio"], texts["split"], texts["turn"]
+    if audio is not None and "\0" in audio:
+        raise ValueError(f"its audio is {audio!r}, which cannot be a file name")
+    if split is not None and split.lower() not in _SPLITS:
+        raise ValueError(f"its split is {split!r}: write train, validation or test")
+    if turn is not None and not re.fullmatch("-?[0-9]{1,18}", turn):
+        raise ValueError(f"its turn is {turn!r}: write a whole number")
+    exact = cells["id"]
+    return Utterance(
+        id=exact if isinstance(exact, str) else texts["id"],  # not stripped: may be a file name
+        audio=None if audio is None else folder / audio,
+        text=texts["text"],
+        label=texts["label"],
+        speaker=texts["speaker"],
+        session=texts["session"],
+        dialogue=texts["dialogue"],
+        turn=None if turn is None else int(turn),
+        split=None if split is None else _SPLITS[split.lower()],
     )

@@ -1,4 +1,4 @@
-"""MELD (Poria et al., ACL 2019): the release's layout, faults included.
+"""MELD (Poria et al., ACL 2019), in the layout of the release and with its faults.
 
     ROOT/train/train_splits/dia0_utt0.mp4                  (or ROOT/train_splits/…)
     ROOT/dev/dev_splits_complete/dia0_utt0.mp4
@@ -9,24 +9,24 @@ Dialogue and utterance numbers repeat across the splits, so an id carries its sp
 ``train/dia0_utt0``. The CSVs' start and end times are not used: they often differ from the clip.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import PipelineError
 from .directory_walk import folders_below
-from .utterance import Corpus, Published, Utterance
+from .tables import read_table
+from .utterance import Corpus, PublishedCounts, Utterance
 
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
 
-# Split, the release's name for it, and the folder of its clips.
+# Split, its name in the release, and the folder of its clips.
 _SPLITS = (
     ("train", "train", "train_splits"),
     ("validation", "dev", "dev_splits_complete"),
     ("test", "test", "output_repeated_splits_test"),
 )
-_PUBLISHED = Published(
+_PUBLISHED = PublishedCounts(
     "Poria et al., ACL 2019", "split", {"train": 9989, "validation": 1109, "test": 2610}
 )
 _COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
@@ -35,54 +35,47 @@ _C1 = {code: bytes([code]).decode("cp1252", errors="ignore") for code in range(0
 
 
 def load(root: Path) -> Corpus:
-    """Read MELD as it lies below ``root``.
+    """Read MELD from the folder ``root``.
 
     Raises:
         PipelineError: a CSV or a folder of clips is missing, or a CSV is not MELD's.
     """
     utterances: list[Utterance] = []
     ignored: list[tuple[Path, str]] = []
-    found = _find(root)
+    paths = _find(root)
     for split, name, folder in _SPLITS:
-        clips = found[folder]
-        rows = list(_rows(found[f"{name}_sent_emo.csv"], split, name, clips))
-        utterances += rows
-        ignored += _strays(clips, {row.audio for row in rows})
+        clips = paths[folder]
+        in_split = list(_utterances(paths[f"{name}_sent_emo.csv"], split, name, clips))
+        utterances += in_split
+        ignored += _strays(clips, {utterance.audio for utterance in in_split})
     return Corpus("meld", utterances, CLASSES, "official", ignored, published=(_PUBLISHED,))
 
 
 def _find(root: Path) -> dict[str, Path]:
-    """Find the folders of clips and the CSVs by name, in one walk: there may be 14,000 files."""
+    """Return the folders of clips and the CSVs by name; one walk, as there are 14,000 files."""
     wanted = {name for _, short, folder in _SPLITS for name in (folder, f"{short}_sent_emo.csv")}
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder, folders, files in folders_below(root):
         for name in wanted.intersection([*folders, *files]):
             path = folder / name
-            # The shallowest is the release's own, where somebody keeps copies deeper down.
-            if name not in found or len(path.parts) < len(found[name].parts):
-                found[name] = path
-    for name in sorted(wanted - set(found)):
+            # If there are copies in deeper folders, the release's own file is the shallowest.
+            if name not in paths or len(path.parts) < len(paths[name].parts):
+                paths[name] = path
+    for name in sorted(wanted - set(paths)):
         raise PipelineError(
-            f"{root} is not MELD: '{name}' is not below it; give the folder that MELD's archive "
-            "was unpacked into, with its three CSVs"
+            f"{root} is not MELD: it contains no '{name}'; give the folder into which MELD's "
+            "archive was unpacked, with its three CSVs"
         )
-    return found
+    return paths
 
 
-def _rows(path: Path, split: str, name: str, clips: Path) -> Iterator[Utterance]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+def _utterances(path: Path, split: str, name: str, clips: Path) -> Iterator[Utterance]:
+    for place, row in read_table(path, _COLUMNS, required=_COLUMNS):
         try:
-            missing = [column for column in _COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise PipelineError(f"{path} is not MELD's: it has no column {missing[0]}")
-            for row in reader:
-                yield _utterance(row, split, name, clips)
-        except UnicodeDecodeError as error:
-            raise PipelineError(f"{path} is not UTF-8 ({error}): convert it") from error
-        except (ValueError, TypeError, AttributeError) as error:
+            yield _utterance(row, split, name, clips)
+        except ValueError as error:
             raise PipelineError(
-                f"{path}, line {reader.line_num}: {error}; it is no row of MELD's"
+                f"{path}, {place}: {error}; take the file from MELD's release again"
             ) from error
 
 
@@ -90,7 +83,7 @@ def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Ut
     dialogue, turn = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
     label = row["Emotion"].strip().lower()
     if label not in CLASSES:
-        raise ValueError(f"'{label}' is no emotion of MELD")
+        raise ValueError(f"'{label}' is not an emotion of MELD")
     return Utterance(
         id=f"{name}/dia{dialogue}_utt{turn}",
         audio=clips / f"dia{dialogue}_utt{turn}.mp4",

@@ -1,13 +1,12 @@
 """A synthetic corpus: invented sentences, spoken by a synthesizer, for demonstrations and tests.
 
-Nothing in it was said by anyone, and no result on it says anything about real speech. By
-construction no modality is enough alone: about a third of the sentences and another third of the
-voices say nothing about the emotion, and about one utterance in twenty gives no clue at all.
+It contains no real speech, and results on it do not carry over to real speech. By construction, no
+modality is sufficient alone: about a third of the sentences and another third of the voices do not
+depend on the emotion, and in about one utterance in twenty neither does.
 """
 
-import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from ..errors import PipelineError
 from .synthetic_sentences import SENTENCE_WORDS, sentence
+from .tables import read_table
 from .utterance import Corpus, Utterance
 
 if TYPE_CHECKING:
@@ -23,68 +23,71 @@ if TYPE_CHECKING:
 __all__ = ["CLASSES", "RECIPE", "SENTENCE_WORDS", "SESSIONS", "load", "make"]
 
 CLASSES = ("angry", "happy", "neutral", "sad")
-"""The emotions, in the corpus's order."""
+"""The emotions, in the order of the corpus."""
 
 RECIPE = 1
-"""Counts up whenever the same seed would give another corpus."""
+"""Version of the corpus: increased whenever the same seed would give another corpus."""
 
 SESSIONS = 4
-"""Of two speakers each."""
+"""Number of sessions, of two speakers each."""
 
 _NOTE = (
-    "synthetic voices and sentences made by mser: for demonstrations and tests, "
-    "no result on them says anything about real speech"
+    "synthetic voices and sentences made by mser, for demonstrations and tests: "
+    "results on them do not carry over to real speech"
 )
 _MARK = "Synthetic emotional speech corpus made by mser, recipe version "
 _README, _TABLE = "README.txt", "utterances.csv"
 _COLUMNS = ("id", "audio", "text", "label", "speaker", "session", "dialogue", "turn")
 
-_TURNS = (8, 6, 10, 7, 9)  # of one dialogue after another, over and over
-_BLOCK = 2 * CLASSES  # this many utterances of a session in a row hold each emotion twice
-_PLAIN = 0.35  # both the sentence and the voice tell the emotion
-_FLAT_TEXT = 0.30  # only the voice does
-_FLAT_VOICE = 0.30  # only the sentence does; in the remaining 5 % neither does
+_TURNS = (8, 6, 10, 7, 9)  # turns of consecutive dialogues, repeated
+_BLOCK = 2 * CLASSES  # so many consecutive utterances of a session contain each emotion twice
+# Shares of the utterances in which the emotion shows:
+_PLAIN = 0.35  # in the sentence and in the voice
+_FLAT_TEXT = 0.30  # in the voice only
+_FLAT_VOICE = 0.30  # in the sentence only; in neither for the remaining 5 %
 
 
 def load(root: Path, *, utterances_per_session: int = 120) -> Corpus:
-    """Read the synthetic corpus in ``root``; make it first, in this size, where it is not there.
+    """Read the synthetic corpus in ``root``; make it first, in this size, if it is not there.
 
-    ``root`` may be absent, empty, or hold a corpus made earlier, whole or interrupted. Clips are
-    mono 16-bit wav files at 16 kHz, one to three seconds long.
+    ``root`` may be absent, empty, or contain a corpus made earlier, complete or interrupted. Clips
+    are mono 16-bit wav files at 16 kHz, one to three seconds long.
 
-    Raises ``PipelineError`` for a folder that holds anything else, a corpus made by another
-    version of the recipe, or one that lost clips.
+    Raises:
+        PipelineError: the folder contains other files, a corpus made by another version of the
+            recipe, or a corpus with missing clips.
     """
     if not (_is_ours(root) and (root / _TABLE).exists()):
         make(root, utterances_per_session=utterances_per_session)
-    with (root / _TABLE).open(encoding="utf-8", newline="") as table:
-        utterances = [_read(root, row) for row in csv.DictReader(table)]
-    lost = sum(not (each.audio and each.audio.exists()) for each in utterances)
-    if lost:
+    rows = read_table(root / _TABLE, _COLUMNS, required=_COLUMNS)
+    utterances = [_utterance(root, row.cells) for row in rows]
+    missing = sum(not (utterance.audio and utterance.audio.exists()) for utterance in utterances)
+    if missing:
         raise PipelineError(
-            f"{lost} of the {len(utterances)} clips of the synthetic corpus in {root} are missing: "
-            "delete the folder and it is made again"
+            f"{missing} of the {len(utterances)} clips of the synthetic corpus in {root} are "
+            "missing: delete the folder, and the corpus is made again"
         )
     return Corpus("synthetic", utterances, CLASSES, "leave-one-session-out", notes=(_NOTE,))
 
 
 def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> None:
-    """Make a synthetic corpus of four sessions in ``root``, which is absent, empty or interrupted.
+    """Make a synthetic corpus of four sessions in ``root``.
 
-    The same ``seed`` gives the same bytes, and an utterance is the same however many are made. The
-    classes are balanced in each session when ``utterances_per_session`` is a multiple of 8, and no
-    dialogue is cut short when it is a multiple of 40. The table is written last, so that a folder
-    without it is known to be incomplete.
+    ``root`` is absent, empty or contains an interrupted corpus. The same ``seed`` gives the same
+    bytes, and an utterance does not depend on how many are made. The classes are balanced in each
+    session if ``utterances_per_session`` is a multiple of 8, and no dialogue is cut short if it is
+    a multiple of 40. The table is written last: a folder without it is incomplete.
 
-    Raises ``PipelineError`` when ``root`` holds anything but an interrupted corpus.
+    Raises:
+        PipelineError: ``root`` contains anything else.
     """
-    from scipy.io import wavfile  # noqa: PLC0415 -- every worker would import it, and take seconds
+    from scipy.io import wavfile  # noqa: PLC0415 -- takes seconds to import, in every worker
 
     from .synthetic_voice import RATE, deliver, speak  # noqa: PLC0415
 
     interrupted = _is_ours(root)
     if interrupted and (root / _TABLE).exists():
-        raise PipelineError(f"{root} holds a synthetic corpus already: delete the folder first")
+        raise PipelineError(f"{root} already contains a synthetic corpus: delete the folder first")
     if interrupted:
         for clip in root.glob("wav/ses*/ses*_dia*_utt*.wav"):
             clip.unlink()
@@ -95,37 +98,37 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
     for number in range(1, SESSIONS + 1):
         session = f"ses{number:02d}"
         (root / "wav" / session).mkdir(parents=True, exist_ok=True)
-        speakers = [_speaker(seed, number, who) for who in range(2)]
-        for index, (dialogue, turn, who) in enumerate(_places(number, utterances_per_session)):
+        speakers = [_speaker(seed, number, which) for which in range(2)]
+        for index, (dialogue, turn, which) in enumerate(_turns(number, utterances_per_session)):
             rng = _rng(seed, number, 2, index)
             emotion = _emotion(seed, number, index)
             text, strength = _draw(emotion, rng)
-            delivery = deliver(emotion, strength, speakers[who], rng)
-            place = f"{session}_dia{dialogue:02d}"
-            name = f"{place}_utt{turn:02d}"
-            audio = f"wav/{session}/{name}.wav"
-            wavfile.write(root / audio, RATE, speak(text, speakers[who], delivery, rng))
-            speaker = f"{session}_{'fm'[who]}"
-            rows.append((name, audio, text, emotion, speaker, session, place, str(turn)))
-    # No field needs quotes: a sentence has no comma.
+            delivery = deliver(emotion, strength, speakers[which], rng)
+            dialogue_id = f"{session}_dia{dialogue:02d}"
+            id = f"{dialogue_id}_utt{turn:02d}"
+            audio = f"wav/{session}/{id}.wav"
+            wavfile.write(root / audio, RATE, speak(text, speakers[which], delivery, rng))
+            speaker = f"{session}_{'fm'[which]}"
+            rows.append((id, audio, text, emotion, speaker, session, dialogue_id, str(turn)))
+    # No cell needs quotes: a sentence has no comma.
     _write(root / _TABLE, "".join(",".join(row) + "\n" for row in rows))
 
 
 def _rng(seed: int, session: int, purpose: int, index: int) -> np.random.Generator:
-    # Always four numbers: a SeedSequence takes [1] and [1, 0] for the same seed.
+    # Always four numbers: for a SeedSequence, [1] and [1, 0] are the same seed.
     return np.random.default_rng([seed, session, purpose, index])
 
 
-def _speaker(seed: int, session: int, who: int) -> "Speaker":
+def _speaker(seed: int, session: int, which: int) -> "Speaker":
     """Draw a female (0) or male (1) voice; averages near Peterson & Barney (1952)."""
     from .synthetic_voice import Speaker  # noqa: PLC0415
 
-    a, b, c, d, e = _rng(seed, session, 0, who).uniform(-1, 1, 5).tolist()
-    f0, tract = ((210, 1.16), (125, 1.0))[who]
+    a, b, c, d, e = _rng(seed, session, 0, which).uniform(-1, 1, 5).tolist()
+    f0, tract = ((210, 1.16), (125, 1.0))[which]
     return Speaker(f0 * 1.12**a, tract * 1.05**b, 1.08**c, 1.5 * d, 1.3**e)
 
 
-def _places(session: int, count: int) -> Iterator[tuple[int, int, int]]:
+def _turns(session: int, count: int) -> Iterator[tuple[int, int, int]]:
     """Yield dialogue, turn and speaker (0 or 1) of the first ``count`` utterances of a session."""
     dialogue = 0
     while count > 0:
@@ -137,15 +140,15 @@ def _places(session: int, count: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _emotion(seed: int, session: int, index: int) -> str:
-    block, place = divmod(index, len(_BLOCK))
-    return _BLOCK[_rng(seed, session, 1, block).permutation(len(_BLOCK))[place]]
+    block, position = divmod(index, len(_BLOCK))
+    return _BLOCK[_rng(seed, session, 1, block).permutation(len(_BLOCK))[position]]
 
 
 def _draw(emotion: str, rng: np.random.Generator) -> tuple[str, float]:
-    """Draw a sentence and how strongly the voice shows ``emotion`` (0: not at all).
+    """Draw a sentence, and the strength of ``emotion`` in the voice (0 is a neutral voice).
 
-    Flat sentences and flat voices have a probability of 0.35 each. Independent draws would leave
-    12 % of the utterances without any clue; one draw over the four cases leaves 5 %.
+    Neutral sentences and neutral voices have a probability of 0.35 each. With independent draws,
+    12 % of the utterances would have both; one draw over the four cases gives 5 %.
     """
     case = rng.uniform()
     flat_text = _PLAIN <= case < _PLAIN + _FLAT_TEXT or case >= _PLAIN + _FLAT_TEXT + _FLAT_VOICE
@@ -155,40 +158,45 @@ def _draw(emotion: str, rng: np.random.Generator) -> tuple[str, float]:
 
 
 def _is_ours(root: Path) -> bool:
-    """Tell a corpus made here, whole or interrupted, from a free place; refuse anything else."""
+    """Return whether ``root`` contains a synthetic corpus, complete or interrupted.
+
+    Raises:
+        PipelineError: ``root`` contains other files, or was made by another version.
+    """
     try:
         names = {path.name for path in root.iterdir()}
     except FileNotFoundError:
         return False
     except NotADirectoryError:
-        raise PipelineError(f"{root} is a file: name a folder for the synthetic corpus") from None
+        raise PipelineError(f"{root} is a file: give a folder for the synthetic corpus") from None
     partial = {f"{_README}.partial", f"{_TABLE}.partial"}
     if names <= partial:
         return False
     readme = root / _README
     mark = readme.read_text("utf-8", "replace").split("\n")[0] if readme.is_file() else ""
-    # Foreign files beside a whole corpus do no harm, because nothing will be written there.
+    # Other files beside a complete corpus do no harm, because nothing will be written there.
     foreign = set() if _TABLE in names else names - partial - {_README, "wav"}
     if not mark.startswith(_MARK) or foreign:
         raise PipelineError(
-            f"{root} holds files that are not the synthetic corpus's: name an empty or new folder"
+            f"{root} contains files of something else: give an empty or new folder for the "
+            "synthetic corpus"
         )
     if mark != f"{_MARK}{RECIPE}":
         raise PipelineError(
             f"the synthetic corpus in {root} was made by recipe version {mark[len(_MARK) :]} and "
-            f"this is version {RECIPE}: delete the folder and it is made again"
+            f"this is version {RECIPE}: delete the folder, and the corpus is made again"
         )
     return True
 
 
 def _write(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all."""
+    """Write ``path`` completely or not at all."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, "utf-8", newline="\n")
     os.replace(partial, path)
 
 
-def _read(root: Path, row: dict[str, str]) -> Utterance:
+def _utterance(root: Path, row: Mapping[str, str]) -> Utterance:
     return Utterance(
         id=row["id"],
         audio=root / row["audio"],

@@ -1,8 +1,8 @@
-"""The sentences of the synthetic corpus: invented templates and word lists, nobody's real words.
+"""The sentences of the synthetic corpus: invented templates and word lists, no real quotations.
 
-People, places, things and times are shared by all emotions, so that only the rest of a sentence
-tells the emotion; flat sentences are made of what fits every emotion. There are no contractions and
-no punctuation but the final full stop, so that any tokenizer finds exactly ``SENTENCE_WORDS``.
+People, places, things and times are shared by all emotions, so only the rest of a sentence depends
+on the emotion; flat sentences fit every emotion. There are no contractions and no punctuation
+except the final full stop, so any tokenizer splits them into exactly ``SENTENCE_WORDS``.
 """
 
 import re
@@ -112,11 +112,11 @@ _SLOT = re.compile(r"\{(\w+)\}")
 
 
 def sentence(emotion: str | None, rng: np.random.Generator) -> str:
-    """Return an invented sentence for ``emotion``, or a flat one that fits any for ``None``."""
+    """Return an invented sentence for ``emotion``; for ``None``, one that fits any emotion."""
     templates = _TEMPLATES[emotion]
     template = templates[rng.integers(len(templates))]
     words = _SLOT.sub(lambda slot: _SLOTS[slot[1]][rng.integers(len(_SLOTS[slot[1]]))], template)
-    # These are the words that English writes with a capital inside a sentence.
+    # The words that English writes with a capital letter inside a sentence.
     words = re.sub(r"\b(i|monday|december)\b", lambda word: word[0].capitalize(), words)
     return words[0].upper() + words[1:] + "."
 
@@ -128,4 +128,4 @@ def _words() -> tuple[str, ...]:
 
 
 SENTENCE_WORDS: tuple[str, ...] = _words()
-"""Every word that occurs in some sentence: sorted, lower case, without punctuation."""
+"""Every word that occurs in a sentence: sorted, lower case, without punctuation."""

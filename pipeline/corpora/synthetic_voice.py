@@ -1,10 +1,10 @@
-"""The voice of the synthetic corpus: a small source-filter synthesizer. It speaks no real words.
+"""The voice of the synthetic corpus: a small source-filter synthesizer of unintelligible words.
 
-A glottal pulse train and noise are shaped by formants that follow the spelling of the sentence, so
-that a clip has the syllables, pauses, pitch contour and spectrum of speech; nobody would understand
-it. Vowel formants are the men's averages of Hillenbrand et al. (1995), rounded; consonants are
-textbook loci and noise bands. How an emotion sounds is this package's interpretation of the
-directions reported by Scherer (2003) and Juslin & Laukka (2003), not a measurement.
+Formants that follow the spelling of the sentence filter a glottal pulse train and noise. A clip
+therefore has the syllables, pauses, pitch contour and spectrum of speech, but no listener would
+understand it. Vowel formants are the men's averages of Hillenbrand et al. (1995), rounded;
+consonants have textbook loci and noise bands. The acoustic correlates of the emotions follow the
+directions that Scherer (2003) and Juslin & Laukka (2003) report; they are not measurements.
 """
 
 import re
@@ -28,51 +28,51 @@ _FLOOR_DB = -62.0  # room noise, relative to full scale
 
 @dataclass(frozen=True, slots=True)
 class Speaker:
-    """A voice: what stays the same from one utterance of a speaker to the next.
-
-    ``f0`` is the pitch of neutral speech in Hz; ``tract`` scales the formants of an average man (a
-    shorter vocal tract has a larger scale); ``tempo`` is a factor; ``level`` is in dB; ``spread``
-    says how far the speaker's delivery strays from the intended one (1 is average).
-    """
+    """A voice: the properties that all utterances of a speaker share."""
 
     f0: float
+    """Pitch of neutral speech in Hz."""
     tract: float
+    """Factor on the formants of an average man; larger for a shorter vocal tract."""
     tempo: float
+    """Factor on the speaking rate."""
     level: float
+    """Loudness in dB, added to that of each utterance."""
     spread: float
+    """Factor on the random variation from utterance to utterance; 1 is average."""
 
 
 class Delivery(NamedTuple):
-    """How one utterance is spoken.
-
-    ``pitch`` is in semitones above the speaker's ``f0``, ``span`` the height of a pitch accent in
-    semitones, ``level`` in dB relative to full scale (RMS of the clip), ``tempo`` a factor, and
-    ``tilt`` in dB per octave: negative is a darker spectrum.
-    """
+    """The prosody of one utterance."""
 
     pitch: float
+    """Semitones above the speaker's ``f0``."""
     span: float
+    """Height of a pitch accent in semitones."""
     level: float
+    """RMS of the clip in dB relative to full scale."""
     tempo: float
+    """Factor on the speaking rate."""
     tilt: float
+    """Spectral tilt in dB per octave; negative is a darker spectrum."""
 
 
-_MIDDLE = np.array([0.0, 4.0, -26.0, 1.0, 0.0])
+_NEUTRAL = np.array([0.0, 4.0, -26.0, 1.0, 0.0])
 _TOWARD = {
     "angry": np.array([3.5, 2.5, 6.5, 0.20, 2.2]),
     "happy": np.array([5.5, 5.5, 2.5, 0.12, 0.6]),
     "neutral": np.zeros(5),
     "sad": np.array([-2.5, -2.4, -5.5, -0.22, -2.2]),
 }
-_STRAY = np.array([1.0, 0.9, 1.5, 0.06, 0.6])  # standard deviations, of an average speaker
-_LEAST = np.array([-6.0, 0.6, -38.0, 0.6, -5.0])
-_MOST = np.array([12.0, 14.0, -16.0, 1.5, 5.0])
+_DEVIATION = np.array([1.0, 0.9, 1.5, 0.06, 0.6])  # standard deviations, average speaker
+_LOWEST = np.array([-6.0, 0.6, -38.0, 0.6, -5.0])
+_HIGHEST = np.array([12.0, 14.0, -16.0, 1.5, 5.0])
 
 
 def deliver(emotion: str, strength: float, speaker: Speaker, rng: np.random.Generator) -> Delivery:
-    """Draw how ``speaker`` says something in ``emotion``: ``strength`` 0 is neutral, 1 typical."""
-    stray = _STRAY * speaker.spread * rng.standard_normal(5)
-    drawn = np.clip(_MIDDLE + strength * _TOWARD[emotion] + stray, _LEAST, _MOST)
+    """Draw the prosody of an utterance in ``emotion``: ``strength`` 0 is neutral, 1 typical."""
+    variation = _DEVIATION * speaker.spread * rng.standard_normal(5)
+    drawn = np.clip(_NEUTRAL + strength * _TOWARD[emotion] + variation, _LOWEST, _HIGHEST)
     return Delivery(*drawn.tolist())
 
 
@@ -135,19 +135,20 @@ _SPELLING = re.compile("|".join(sorted(_SOUNDS, key=len, reverse=True)))
 
 
 def _segments(text: str) -> list[_Segment]:
-    """Spell the words out; the first vowel of each longer word carries a pitch accent."""
+    """Return the sounds of the words; the first vowel of each longer word has a pitch accent."""
     segments: list[_Segment] = []
     for word in re.findall(r"[a-z]+", text.lower()):
-        # A final e after a vowel and a consonant is silent, and a doubled consonant is one sound.
+        # A final e after a vowel and a consonant is silent; a doubled consonant is one sound.
         spoken = re.sub(r"(?<=[aeiou][b-df-hj-np-tv-z])e$", "", word)
         spoken = re.sub(r"([b-df-hj-np-tv-z])\1", r"\1", spoken)
         accented = len(word) < 4
         for sound in _SPELLING.findall(spoken):
-            made = _SOUNDS[sound]
+            spelled = _SOUNDS[sound]
             if sound in _VOWELS and not accented:
-                made = [made[0]._replace(accent=True, seconds=1.25 * made[0].seconds), *made[1:]]
+                first, *rest = spelled
+                spelled = [first._replace(accent=True, seconds=1.25 * first.seconds), *rest]
                 accented = True
-            segments += made
+            segments += spelled
     return segments
 
 
@@ -167,15 +168,15 @@ def _pulses(f0: Signal, rng: np.random.Generator) -> Signal:
     cycles = np.cumsum(f0 * jitter[cycles.astype(np.intp)] / RATE)
     nth = cycles.astype(np.intp)
     shimmer = 1 + 0.06 * rng.standard_normal(int(nth[-1]) + 1)
-    opened = (cycles - nth) / 0.6  # the glottis is closed for the rest of a period
+    opened = (cycles - nth) / 0.6  # closed for the rest of a period
     return np.where(opened < 1, opened * (2 - 3 * opened), 0) * shimmer[nth]
 
 
 def _damp(formants: Signal, tilt: float, hz: Signal) -> NDArray[np.complex128]:
-    """Return what a cascade of resonances divides a spectrum by.
+    """Return the divisor of a spectrum that applies a cascade of resonances and a tilt.
 
-    ``formants`` in Hz is ``[frames, resonances]`` and the result ``[bins, frames]``; ``tilt`` is in
-    dB per octave above 300 Hz.
+    ``formants`` (frames, resonances) is in Hz; ``tilt`` is in dB per octave above 300 Hz; ``hz``
+    (bins,) are the frequencies. The result is (bins, frames).
     """
     damping = np.ones((len(hz), len(formants)), np.complex128)
     damping /= np.maximum(hz / 300, 1)[:, None] ** (tilt / 6.02)
@@ -190,17 +191,17 @@ def speak(
 ) -> NDArray[np.int16]:
     """Return a mono clip of int16 samples at ``RATE``, one to three seconds long.
 
-    The same arguments and the same state of ``rng`` give the same samples. ``text`` needs at least
-    one letter from a to z.
+    The same arguments and the same state of ``rng`` give the same samples. ``text`` must contain at
+    least one letter from a to z.
     """
-    spoken = _segments(text)
+    sounds = _segments(text)
     silence = _Segment(0.1, (500, 1500, 2500))
-    seconds = np.array([part.seconds for part in spoken]) / (delivery.tempo * speaker.tempo)
+    seconds = np.array([part.seconds for part in sounds]) / (delivery.tempo * speaker.tempo)
     seconds *= rng.uniform(0.85, 1.15, len(seconds))
     seconds[-3:] *= 1.25  # speech slows down at the end of a phrase
     seconds *= np.clip(seconds.sum(), _SHORTEST - 0.2, _LONGEST - 0.2) / seconds.sum()
     seconds = np.concatenate([[0.1], seconds, [0.1]])
-    parts = [silence, *spoken, silence]
+    parts = [silence, *sounds, silence]
 
     starts = np.concatenate([[0], np.cumsum(seconds)])
     edges = np.round(starts * RATE).astype(np.intp)
@@ -214,17 +215,17 @@ def speak(
     f0 = np.interp(samples, frames, speaker.f0 * 2 ** (semitones / 12))
     voice = uniform_filter1d(np.array([part.voice for part in parts])[which], RATE // 50)
     noise = uniform_filter1d(np.array([part.noise for part in parts])[which], RATE // 100)
-    # An accent is louder, too: by about a quarter at its highest.
+    # An accent is also louder, by about a quarter at most.
     stress = np.interp(samples, frames, 1 + 0.04 * np.clip(semitones - delivery.pitch, -6, 8))
     hiss = rng.standard_normal(len(which))
     voiced = voice * stress * (_pulses(f0, rng) + 0.004 * hiss)
 
     hz, _, vowels = stft(voiced, RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP)
     _, _, fricatives = stft(noise * hiss, RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP)
-    at = which[np.minimum(np.arange(vowels.shape[1]) * _HOP, len(which) - 1)]
-    formants = np.array([(*part.formants, 3500, 4500) for part in parts], np.float64)[at]
+    part_of_frame = which[np.minimum(np.arange(vowels.shape[1]) * _HOP, len(which) - 1)]
+    formants = np.array([(*part.formants, 3500, 4500) for part in parts], np.float64)[part_of_frame]
     formants = uniform_filter1d(formants, 5, axis=0) * speaker.tract
-    centres = np.array([part.centre for part in parts], np.float64)[at]
+    centres = np.array([part.centre for part in parts], np.float64)[part_of_frame]
     vowels /= _damp(formants, delivery.tilt, hz)
     fricatives *= 0.2 * np.exp(-0.5 * ((hz[:, None] - centres) / 900) ** 2)
     _, mixed = istft(vowels + fricatives, RATE, nperseg=_WINDOW, noverlap=_WINDOW - _HOP)

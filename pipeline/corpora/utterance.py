@@ -1,4 +1,4 @@
-"""The one record that every corpus is read into."""
+"""The records into which every corpus is read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,12 +11,13 @@ from ..errors import UsageError, unknown
 class Utterance:
     """One utterance of a corpus.
 
-    ``id`` is unique in the corpus and carries the split where the corpus has official splits
-    (``train/dia0_utt3``), because MELD numbers its dialogues anew in each split. ``audio`` is the
-    path of the clip whether or not it exists; ``None`` where the corpus has no audio. ``dialogue``
-    and ``session`` are unique in the corpus too. ``turn`` orders the utterances of a dialogue.
-    ``split`` is ``train``, ``validation`` or ``test``, or ``None`` where the corpus has no official
-    splits. ``label`` is the corpus's own, before any merge; ``None`` where the corpus gives none.
+    ``id`` is unique in the corpus. It begins with the split if the corpus has official splits
+    (``train/dia0_utt3``), because the dialogue numbers of MELD start again in each split. ``audio``
+    is the path of the clip, whether or not the file exists, or ``None`` if the corpus has no audio.
+    ``dialogue`` and ``session`` are unique in the corpus too. ``turn`` is the position of the
+    utterance in its dialogue. ``split`` is ``train``, ``validation`` or ``test``, or ``None`` if
+    the corpus has no official splits. ``label`` is the corpus's own label, before classes are
+    merged, or ``None`` if the corpus gives none.
     """
 
     id: str
@@ -31,11 +32,12 @@ class Utterance:
 
 
 @dataclass(frozen=True)
-class Published:
-    """How many utterances a publication counts, by a field of theirs.
+class PublishedCounts:
+    """The number of utterances that a publication gives for each value of a field.
 
-    ``by`` is ``label``, ``session``, ``split`` or ``speaker``; ``counts`` are by its values.
-    ``classes`` names the class set in which it counts, if it is not all utterances.
+    ``by`` is ``label``, ``session``, ``split`` or ``speaker``; ``counts`` has the number for each
+    of its values. ``classes`` names the class set whose utterances are counted; ``None`` if all
+    utterances are.
     """
 
     source: str
@@ -46,14 +48,14 @@ class Published:
 
 @dataclass(frozen=True)
 class Corpus:
-    """A corpus as found on disk.
+    """A corpus as it was read from disk.
 
     ``classes`` is the label set in the corpus's own order, whether or not each class occurs.
-    ``class_sets`` are the papers' choices and merges of labels: name → label → class; a label that
-    is not in it is left out. The first is the one that is meant where nobody says which.
-    ``published`` are counts to hold ours against. ``ignored`` names files that lie among the clips
-    and belong to no utterance, with the reason. ``notes`` are sentences to
-    print wherever the corpus is used.
+    ``protocol`` is the default protocol. ``ignored`` lists files among the clips that belong to no
+    utterance, with the reason. ``notes`` are sentences to print wherever the corpus is used.
+    ``class_sets`` are selections and merges of labels that papers use: name → label → class. A
+    label that is not in a class set is left out. The first class set is the default. ``published``
+    are counts from publications, for comparison.
     """
 
     name: str
@@ -63,12 +65,12 @@ class Corpus:
     ignored: list[tuple[Path, str]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     class_sets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    published: tuple[Published, ...] = ()
+    published: tuple[PublishedCounts, ...] = ()
 
     def in_classes(self, name: str | None = None) -> "Corpus":
-        """Return the corpus with the labels of a class set; ``None`` takes the first one.
+        """Return the corpus with the labels of a class set, by default the first one.
 
-        An utterance whose label is in no class has the label ``None``.
+        An utterance whose label belongs to no class gets the label ``None``.
 
         Raises:
             UsageError: the corpus has no such class set.
@@ -76,8 +78,8 @@ class Corpus:
         if not self.class_sets:
             if name is not None:
                 raise UsageError(
-                    f"classes '{name}': {self.name} has one set of {len(self.classes)} classes: "
-                    "leave the option out"
+                    f"classes '{name}': {self.name} has only one set of {len(self.classes)} "
+                    "classes: leave the option out"
                 )
             return self
         chosen = name or next(iter(self.class_sets))
@@ -86,7 +88,10 @@ class Corpus:
         merged = self.class_sets[chosen]
         return replace(
             self,
-            utterances=[replace(one, label=merged.get(one.label or "")) for one in self.utterances],
+            utterances=[
+                replace(utterance, label=merged.get(utterance.label or ""))
+                for utterance in self.utterances
+            ],
             classes=tuple(dict.fromkeys(merged.values())),
             class_sets={},
         )

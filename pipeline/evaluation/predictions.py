@@ -1,20 +1,20 @@
-"""Reading the ``predictions.csv`` of a run folder, which stage two wrote."""
+"""Reading the ``predictions.csv`` of a run folder."""
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..corpora.tables import read_table
 from ..errors import PipelineError, UsageError
 from .metrics import Predictions
 
 NAME = "predictions.csv"
-_BEFORE, _AFTER = ["id", "label", "predicted"], ["fold", "seed"]
+_BEFORE, _AFTER = ("id", "label", "predicted"), ("fold", "seed")
 
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """What a run says of every test utterance, in one part for each fold and seed."""
+    """The predictions of a run for its test utterances, one part per fold and seed."""
 
     run: Path
     classes: tuple[str, ...]
@@ -25,54 +25,40 @@ def read_predictions(run: Path) -> RunPredictions:
     """Read the predictions of a run folder.
 
     Raises:
-        UsageError: there is no such folder, or it holds no predictions.
-        PipelineError: the file is not as a run writes it.
+        UsageError: there is no such folder, or it has no predictions.
+        PipelineError: the file does not have the form in which a run writes it.
     """
     path = run / NAME
     if not path.is_file():
-        raise UsageError(f"'{run}' holds no {NAME}: give the folder of a finished run")
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            classes = _classes(path, next(reader, []))
-            found: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
-            for part, row in _rows(path, reader, classes):
-                found.setdefault(part, []).append(row)
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise _damaged(path, str(error)) from error
-    if not found:
-        raise _damaged(path, "it names no utterance")
+        raise UsageError(f"'{run}' contains no {NAME}: give the folder of a finished run")
+    classes: tuple[str, ...] = ()
+    by_fold: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
+    for place, cells in read_table(path):
+        classes = classes or _classes(path, cells)
+        for column in ("label", "predicted"):
+            if cells[column] not in classes:
+                raise _damaged(path, f"{place}: '{cells[column]}' is not one of its classes")
+        if not cells["seed"].isdecimal():
+            raise _damaged(path, f"{place}: the seed '{cells['seed']}' is not a number")
+        rows = by_fold.setdefault((cells["fold"], int(cells["seed"])), [])
+        rows.append((cells["id"], cells["label"], cells["predicted"]))
+    if not by_fold:
+        raise _damaged(path, "it contains no utterance")
     parts = []
-    for (fold, seed), rows in found.items():
+    for (fold, seed), rows in by_fold.items():
         ids, labels, predicted = zip(*rows, strict=True)
         parts.append(Predictions(fold, seed, labels, predicted, ids))
     return RunPredictions(run, classes, tuple(parts))
 
 
-def _classes(path: Path, header: list[str]) -> tuple[str, ...]:
+def _classes(path: Path, columns: Iterable[str]) -> tuple[str, ...]:
+    header = tuple(columns)
     middle = header[len(_BEFORE) : -len(_AFTER)]
     classes = tuple(name.removeprefix("p_") for name in middle)
-    if header != [*_BEFORE, *(f"p_{name}" for name in classes), *_AFTER] or not classes:
-        raise _damaged(path, "its columns are not id, label, predicted, p_CLASS ..., fold and seed")
+    if header != (*_BEFORE, *(f"p_{name}" for name in classes), *_AFTER) or not classes:
+        raise _damaged(path, "its columns are not id, label, predicted, p_CLASS …, fold and seed")
     return classes
 
 
-def _rows(
-    path: Path, reader: Iterator[list[str]], classes: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, int], tuple[str, str, str]]]:
-    """Yield fold and seed, and id, label and prediction, of each row."""
-    width = len(_BEFORE) + len(classes) + len(_AFTER)
-    for number, row in enumerate(reader, 2):
-        if len(row) != width:
-            raise _damaged(path, f"row {number} has {len(row)} of {width} columns")
-        id, label, predicted, *_, fold, seed = row
-        for name in (label, predicted):
-            if name not in classes:
-                raise _damaged(path, f"'{name}' in row {number} is none of its classes")
-        if not seed.isdecimal():
-            raise _damaged(path, f"seed '{seed}' in row {number} is no number")
-        yield (fold, int(seed)), (id, label, predicted)
-
-
 def _damaged(path: Path, why: str) -> PipelineError:
-    return PipelineError(f"{path} is not as a run wrote it: {why}; train again into another folder")
+    return PipelineError(f"{path} is damaged ({why}): train again into another folder")

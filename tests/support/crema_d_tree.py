@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
 from scipy.io import wavfile
 
 POINTER = (
@@ -12,7 +11,7 @@ POINTER = (
     "oid sha256:2759bb80ce3ac9a64f18aa386ed436fc38e8dbf0568ef3d8957a24ab66e9317c\nsize 82260\n"
 )
 SILENT = "1006_MTI_SAD_XX"
-TWINS = ("1002_IOM_DIS_XX", "1002_IOM_ANG_XX")  # the same sound
+TWINS = ("1002_IOM_DIS_XX", "1002_IOM_ANG_XX")  # the same audio
 IDS = [
     f"{actor}_{sentence}_{emotion}_{level}"
     for actor in range(1001, 1007)
@@ -28,9 +27,8 @@ def save_clip(path: Path, seed: int, *, silent: bool = False) -> None:
     wavfile.write(path, 16_000, (0 if silent else 1) * samples.astype(np.int16))
 
 
-@pytest.fixture(scope="session")
-def crema_d_original(tmp_path_factory):
-    root = tmp_path_factory.mktemp("crema-d") / "CREMA-D"
+def write_crema_d(root: Path) -> Path:
+    """Write the tree into the new folder ``root``, and return it."""
     clips = root / "AudioWAV"
     clips.mkdir(parents=True)
     for seed, id in enumerate(IDS):
@@ -45,13 +43,7 @@ def crema_d_original(tmp_path_factory):
     return root
 
 
-@pytest.fixture
-def crema_d(crema_d_original, tmp_path):
-    """A tree in CREMA-D's layout, to change."""
-    return shutil.copytree(crema_d_original, tmp_path / "CREMA-D")
-
-
 def to_pointers(root: Path, *ids: str) -> None:
-    """Let clips, or all of them, be what a clone without Git LFS holds."""
+    """Replace clips, by default all, by the pointers of a clone without Git LFS."""
     for id in ids or IDS:
         (root / "AudioWAV" / f"{id}.wav").write_text(POINTER)

@@ -1,16 +1,14 @@
 """A small tree in IEMOCAP's layout, with the traps of the release."""
 
-import shutil
 import wave
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pytest
 
 
 class Row(NamedTuple):
-    """An utterance of the release; without a text, no line of the transcript names it."""
+    """An utterance of the release; if its text is ``None``, the transcript has no line for it."""
 
     id: str
     start: float
@@ -19,7 +17,7 @@ class Row(NamedTuple):
     text: str | None
 
 
-# Speakers' utterances one after the other, as their numbers count: not in the order of time.
+# In the order of the ids, which is not the order of time: the numbers count per speaker.
 ROWS = (
     Row("Ses01F_impro01_F000", 6.2901, 8.2357, "neu", "Excuse me."),
     Row("Ses01F_impro01_F001", 10.01, 11.3925, "hap", "Yeah."),
@@ -47,7 +45,7 @@ ROWS = (
 IDS = {row.id for row in ROWS}
 ABSENT = "Ses04F_script01_3_M001"  # has a label and a text, and no clip
 WITHOUT_TEXT = "Ses03M_impro05b_M000"
-# Of each transcript, what is no utterance: a line without an id, and ids without a label.
+# Lines of the transcripts that are not utterances: lines without an id, ids without a label.
 UNLABELLED = {
     "Ses01F_impro01": ["M: Yeah.", "Ses01F_impro01_FXX0 [011.3925-012.0000]: Mmhm."],
     "Ses05M_script01_1": ["Ses05M_script01_1_MXX0 [005.0000-005.5000]: Oh.", "F:"],
@@ -76,7 +74,7 @@ def clip(root: Path, id: str) -> Path:
 
 
 def label_lines(row: Row) -> str:
-    """What the release says of an utterance: the consensus, then each annotator."""
+    """The lines of an utterance in the release: the consensus, then each annotator."""
     return (
         f"[{row.start:.4f} - {row.end:.4f}]\t{row.id}\t{row.label}\t[2.5000, 2.5000, 2.5000]\n"
         "C-E2:\tNeutral;\t()\nC-E4:\tAnger; Frustration;\t([6.0000 - 7.0000] sad)\n"
@@ -103,18 +101,17 @@ def save_clip(path: Path, seed: int) -> None:
 def save_dialogue(root: Path, dialogue: str) -> None:
     rows = [row for row in ROWS if dialogue_of(row.id) == dialogue]
     save(labels(root, dialogue), HEADER + "".join(map(label_lines, rows)))
-    said = [
+    lines = [
         f"{row.id} [{row.start:08.4f}-{row.end:08.4f}]: {row.text}"
         for row in sorted(rows, key=lambda row: row.start)
         if row.text is not None
     ]
-    said[1:1] = UNLABELLED.get(dialogue, [])
-    save(transcript(root, dialogue), "".join(f"{line}\n" for line in said) + "\n")
+    lines[1:1] = UNLABELLED.get(dialogue, [])
+    save(transcript(root, dialogue), "".join(f"{line}\n" for line in lines) + "\n")
 
 
-@pytest.fixture(scope="session")
-def iemocap_original(tmp_path_factory):
-    root = tmp_path_factory.mktemp("iemocap") / "IEMOCAP_full_release"
+def write_iemocap(root: Path) -> Path:
+    """Write the tree into the new folder ``root``, and return it."""
     for dialogue in dict.fromkeys(dialogue_of(row.id) for row in ROWS):
         save_dialogue(root, dialogue)
     for seed, row in enumerate(ROWS):
@@ -122,20 +119,14 @@ def iemocap_original(tmp_path_factory):
             save_clip(clip(root, row.id), seed)
     first = "Ses01F_impro01"
     evaluation = labels(root, first).parent
-    # What single annotators said, which is not the consensus, in files of the dialogue's name too.
+    # The labels of single annotators, not the consensus; some files have the dialogue's name too.
     other = label_lines(Row(f"{first}_F000", 6.2901, 8.2357, "ang", None))
     for folder in ("Attribute", "Categorical", "Self-evaluation"):
         save(evaluation / folder / f"{first}_e2_cat.txt", f"{first}_F000 :Anger; ()\n")
         save(evaluation / folder / f"{first}.txt", HEADER + other)
-    # macOS companion files: binary, and beside each kind of file.
+    # Binary companion files of macOS, beside each kind of file.
     for path in (labels(root, first), transcript(root, first), clip(root, f"{first}_F000")):
         save(path.with_name(f"._{path.name}"), b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X\xff\xfe")
     save_clip(root / "Session1" / "dialog" / "wav" / f"{first}.wav", 0)  # the whole dialogue
     save(root / "Documentation" / "README.txt", "The corpus.\n")
     return root
-
-
-@pytest.fixture
-def iemocap(iemocap_original, tmp_path):
-    """A tree in IEMOCAP's layout with the release's traps, to change."""
-    return shutil.copytree(iemocap_original, tmp_path / "IEMOCAP_full_release")

@@ -1,4 +1,4 @@
-"""A small tree in MELD's layout, with clips that can be heard and the faults of the release."""
+"""A small tree in MELD's layout, with playable clips and the faults of the release."""
 
 import csv
 import shutil
@@ -14,7 +14,7 @@ FOLDERS = {
     "test": "test/output_repeated_splits_test",
 }
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
-# Split, dialogue, utterance, text, speaker, and what its clip is.
+# Split, dialogue, utterance, text, speaker, and the kind of the clip.
 ROWS = (
     ("train", 0, 0, "I was so glad\u0085", "Joey", "aac 1"),
     ("train", 0, 1, "You\u0092ve had the time.", "The Interviewer", "aac 2"),
@@ -40,20 +40,20 @@ SPEECH_IDS = IDS - set(BAD_CLIPS)
 TEXT_IDS = IDS - {"test/dia0_utt1"}
 
 
-def save_clip(path: Path, what: str, seed: int) -> None:
-    if what == "absent":
+def save_clip(path: Path, kind: str, seed: int) -> None:
+    if kind == "absent":
         path.unlink(missing_ok=True)
         return
-    codec, _, count = what.partition(" ")
+    codec, _, count = kind.partition(" ")
     is_aac = codec in ("aac", "corrupt")
     channels = int(count) if codec == "aac" else 1
     rate = 48_000 if is_aac else 16_000
-    seconds = 0.006 if what == "6 ms" else 0.5 + 0.1 * (seed % 5)
+    seconds = 0.006 if kind == "6 ms" else 0.5 + 0.1 * (seed % 5)
     signal = np.random.default_rng(seed).uniform(-0.3, 0.3, (channels, int(rate * seconds)))
-    if what == "silent":
+    if kind == "silent":
         signal[:] = 0
-    with av.open(str(path), "w", format="mp4" if is_aac or what == "no-audio" else "wav") as file:
-        if what == "no-audio":
+    with av.open(str(path), "w", format="mp4" if is_aac or kind == "no-audio" else "wav") as file:
+        if kind == "no-audio":
             stream = file.add_stream("mpeg4", rate=10)
             stream.width = stream.height = 32
             stream.pix_fmt = "yuv420p"
@@ -65,7 +65,7 @@ def save_clip(path: Path, what: str, seed: int) -> None:
             frame.sample_rate, frame.pts = rate, 0
         for packet in (*stream.encode(frame), *stream.encode(None)):
             file.mux(packet)
-    if what == "corrupt":
+    if kind == "corrupt":
         path.write_bytes(path.read_bytes()[:-3000])
 
 
@@ -75,8 +75,8 @@ def write_tables(root: Path, rows=ROWS) -> None:
         with (root / f"{split}_sent_emo.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(header)
-            for where, dialogue, turn, text, speaker, _ in rows:
-                if where == split:
+            for row_split, dialogue, turn, text, speaker, _ in rows:
+                if row_split == split:
                     writer.writerow((text, speaker, "joy", dialogue, turn))
 
 
@@ -87,11 +87,12 @@ def clip(root: Path, id: str) -> Path:
 
 @pytest.fixture(scope="session")
 def meld_original(tmp_path_factory):
+    """A tree in MELD's layout with the faults of the release. Do not change it."""
     root = tmp_path_factory.mktemp("meld") / "MELD.Raw"
-    for seed, (split, dialogue, turn, _, _, what) in enumerate(ROWS):
+    for seed, (split, dialogue, turn, _, _, kind) in enumerate(ROWS):
         path = clip(root, f"{split}/dia{dialogue}_utt{turn}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_clip(path, what, seed)
+        save_clip(path, kind, seed)
     (root / FOLDERS["test"] / "final_videos_testdia1_utt0.mp4").write_bytes(b"x")
     (root / FOLDERS["train"] / "._dia0_utt0.mp4").write_bytes(b"x")
     write_tables(root)
@@ -100,5 +101,5 @@ def meld_original(tmp_path_factory):
 
 @pytest.fixture
 def meld(meld_original, tmp_path):
-    """A tree in MELD's layout with the release's faults, to change."""
+    """A copy of the MELD tree, for tests that change it."""
     return shutil.copytree(meld_original, tmp_path / "MELD.Raw")

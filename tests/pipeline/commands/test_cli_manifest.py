@@ -80,8 +80,8 @@ def test_what_is_asked_for_and_absent_is_in_quarantine(
 @pytest.mark.parametrize(
     ("content", "code", "says"),
     [
-        ('{"id": "a"}\n{"id": "a"}\n', 1, "line 2: its id 'a' is that of line 1 too"),
-        ("id\na\n", 1, "line 1 is no JSON"),
+        ('{"id": "a"}\n{"id": "a"}\n', 1, "line 2: its id 'a' is also the id of line 1"),
+        ("id\na\n", 1, "line 1, cannot be read as JSON"),
         (None, 2, "there is no manifest"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A corpus from a table, and what is said of one that cannot be read; here it is a CSV file."""
+"""A corpus from a manifest: what a CSV file may contain, and the errors of its rows."""
 
 from pathlib import Path
 
@@ -58,36 +58,36 @@ def test_every_column_is_read(tmp_path: Path) -> None:
 def test_only_the_id_is_required(tmp_path: Path, newline: str, mark: str) -> None:
     lines = [mark + "Label, ID", "happy,a", "", " ,b"]
     corpus = read_manifest(written(tmp_path, newline.join(lines)), "mine")
-    assert [(one.id, one.label) for one in corpus.utterances] == [("a", "happy"), ("b", None)]
+    assert [(u.id, u.label) for u in corpus.utterances] == [("a", "happy"), ("b", None)]
     assert corpus.utterances[0].audio is None
     assert corpus.classes == ("happy",)
     assert corpus.protocol == "leave-one-session-out"  # there is no split
 
 
 @pytest.mark.parametrize("split", ["dev", "valid", "val", "validation", "Dev"])
-def test_names_of_the_validation_part(tmp_path: Path, split: str) -> None:
+def test_the_validation_split_has_several_names(tmp_path: Path, split: str) -> None:
     corpus = read_manifest(written(tmp_path, f"id,split\na,{split}\n"), "mine")
     assert corpus.utterances[0].split == "validation"
 
 
-def test_a_partial_split_is_no_official_one(tmp_path: Path) -> None:
+def test_a_partial_split_is_not_an_official_one(tmp_path: Path) -> None:
     corpus = read_manifest(written(tmp_path, "id,split\na,train\nb,\n"), "mine")
     assert corpus.protocol == "leave-one-session-out"
 
 
-def test_unused_columns_are_named(tmp_path: Path) -> None:
+def test_unused_columns_are_listed(tmp_path: Path) -> None:
     corpus = read_manifest(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
-    assert corpus.notes == ("mine.csv: not used: column valence, emotion",)
+    assert corpus.notes == ("mine.csv: columns not used: valence, emotion",)
     assert corpus.classes == ()
 
 
-def test_an_id_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_an_id_is_kept_unchanged(tmp_path: Path) -> None:
     ids = ["../../etc/passwd", " a b ", "line\nend", "x" * 5000, "日本語"]
     rows = "".join(f'"{id}"\n' for id in ids)
     corpus = read_manifest(written(tmp_path, f"id\n{rows}"), "mine")
-    assert [one.id for one in corpus.utterances] == ids
+    assert [utterance.id for utterance in corpus.utterances] == ids
     kept, _ = from_table(to_table(corpus, tmp_path, {}, {}))
-    assert [one.id for one in kept.utterances] == ids
+    assert [utterance.id for utterance in kept.utterances] == ids
 
 
 @pytest.mark.parametrize(
@@ -95,35 +95,40 @@ def test_an_id_is_kept_as_it_is(tmp_path: Path) -> None:
     [
         ("name,label\na,sad\n", "no column 'id'"),
         ("id;label\na;sad\n", "separated by commas"),
-        ("", "names no utterance"),
-        ("id,label\n", "names no utterance"),
-        ("id,label\na,sad\n\nb,sad\na,sad\n", "line 5: its id 'a' is that of line 2 too"),
+        ("", "is empty: name the columns in its first line"),
+        ("id,label\n", "contains no utterance"),
+        ("id,label\na,sad\n\nb,sad\na,sad\n", "line 5: its id 'a' is also the id of line 2"),
         ("id,label\na,sad\n ,sad\n", "line 3: its id is empty"),
         ('id,text\na,x\nb,"n\nb",c,d\n', "line 4: it has 4 cells for 2 columns"),
-        ("id,audio\na,a\0.wav\n", "line 2: its audio is 'a\\x00.wav', which no file can be"),
+        ("id,audio\na,a\0.wav\n", "line 2: its audio is 'a\\x00.wav', which cannot be a file name"),
         ("id,split\na,train\nb,training\n", "line 3: its split is 'training': write train, "),
         ("id,turn\na,first\n", "line 2: its turn is 'first': write a whole number"),
         ("id,turn\na,99999999999999999999\n", "line 2: its turn is '99999999999999999999'"),
-        ("id,text\na,Well, no\n", "line 2: it has 3 cells for 2 columns: put a cell that holds"),
+        ("id,text\na,Well, no\n", "line 2: it has 3 cells for 2 columns: put a cell that contains"),
         ("id,label,label\na,sad,sad\n", "the column 'label' twice"),
-        ('id,text\na,"never closed\nb,c\n', "unexpected end of data"),
+        (
+            'id,text\na,"never closed\nb,c\n',
+            "line 3, cannot be read as CSV (unexpected end of data)",
+        ),
         ("id,text\na,Grüße\n".encode("latin-1"), "is not UTF-8"),
     ],
 )
-def test_what_cannot_be_read_is_said_in_one_sentence(
+def test_an_error_names_the_file_in_one_sentence(
     tmp_path: Path, content: str | bytes, words: str
 ) -> None:
     assert words in refusal(tmp_path, content)
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    for kind in ("csv", "jsonl", "ndjson", "parquet"):
+def test_a_missing_file(tmp_path: Path) -> None:
+    for kind in ("csv", "tsv", "jsonl", "ndjson", "parquet"):
         with pytest.raises(UsageError, match=f"there is no manifest .*mine.{kind}"):
             read_manifest(tmp_path / f"mine.{kind}", "mine")
 
 
-@pytest.mark.parametrize("name", ["mine", "mine.tsv", "mine.json", "mine.csv.gz"])
+@pytest.mark.parametrize("name", ["mine", "mine.xlsx", "mine.json", "mine.csv.gz"])
 def test_a_file_of_another_kind(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("id\na\n")
-    with pytest.raises(UsageError, match=r"is none of \.csv, \.jsonl, \.ndjson, \.parquet: give"):
+    with pytest.raises(
+        UsageError, match=r"a file that ends in \.csv, \.tsv, \.jsonl, \.ndjson or \.parquet"
+    ):
         read_manifest(tmp_path / name, "mine")

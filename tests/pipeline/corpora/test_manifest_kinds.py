@@ -1,4 +1,4 @@
-"""The same corpus from CSV, JSON Lines and Parquet: its types, and what is said of faults."""
+"""One corpus from each kind of table: equal utterances, types of cells, and errors."""
 
 import csv
 import json
@@ -14,19 +14,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mser.pipeline.corpora import Corpus
-from mser.pipeline.corpora.manifest_file import read_manifest
-from mser.pipeline.corpora.manifest_row import COLUMNS
+from mser.pipeline.corpora import Corpus, Utterance
+from mser.pipeline.corpora.manifest_file import COLUMNS, read_manifest
 from mser.pipeline.errors import PipelineError
 
 Row = dict[str, Any]
 
 
-def as_csv(path: Path, rows: list[Row]) -> None:
+def as_csv(path: Path, rows: list[Row], delimiter: str = ",") -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+        writer = csv.DictWriter(file, columns, delimiter=delimiter)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def as_tsv(path: Path, rows: list[Row]) -> None:
+    as_csv(path, rows, "\t")
 
 
 def as_json_lines(path: Path, rows: list[Row]) -> None:
@@ -40,6 +44,7 @@ def as_parquet(path: Path, rows: list[Row]) -> None:
 
 WRITERS: dict[str, Callable[[Path, list[Row]], None]] = {
     "csv": as_csv,
+    "tsv": as_tsv,
     "jsonl": as_json_lines,
     "ndjson": as_json_lines,
     "parquet": as_parquet,
@@ -60,7 +65,7 @@ def refusal(path: Path) -> str:
     return str(raised.value)
 
 
-# One corpus, whatever the kind --------------------------------------------------------------------
+# One corpus from each kind ------------------------------------------------------------------------
 
 WORDS = st.text(
     st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="\x85\u2028\u2029"),
@@ -92,59 +97,59 @@ def test_the_kind_of_file_changes_nothing(
 ) -> None:
     folder = tmp_path_factory.mktemp("kinds")
     first, *others = (corpus_of(folder, kind, *rows) for kind in WRITERS)
-    assert [one.id for one in first.utterances] == [row["id"] for row in rows]
-    for one in others:
-        assert one.utterances == first.utterances
-        assert (one.classes, one.protocol) == (first.classes, first.protocol)
+    assert [utterance.id for utterance in first.utterances] == [row["id"] for row in rows]
+    for other in others:
+        assert other.utterances == first.utterances
+        assert (other.classes, other.protocol) == (first.classes, first.protocol)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_column_is_read(tmp_path: Path, kind: str) -> None:
     row = dict(zip(COLUMNS, ["a/1", "wav/a.wav", "Hm.", "sad", "s", "1", "d", 3], strict=False))
-    (one,) = corpus_of(tmp_path, kind, {**row, "split": "dev", "age": 9}).utterances
-    assert one.audio == tmp_path / "wav/a.wav"
-    assert (one.id, one.text, one.label, one.speaker) == ("a/1", "Hm.", "sad", "s")
-    assert (one.session, one.dialogue, one.turn, one.split) == ("1", "d", 3, "validation")
+    (utterance,) = corpus_of(tmp_path, kind, {**row, "split": "dev", "age": 9}).utterances
+    assert utterance == Utterance(
+        "a/1", tmp_path / "wav/a.wav", "Hm.", "sad", "s", "1", "d", 3, "validation"
+    )
     corpus = read_manifest(tmp_path / f"mine.{kind}", "mine")
-    assert corpus.notes == (f"mine.{kind}: not used: column age",)
+    assert corpus.notes == (f"mine.{kind}: columns not used: age",)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
-def test_an_absolute_path_stays(tmp_path: Path, kind: str) -> None:
-    (one,) = corpus_of(tmp_path, kind, {"id": "a", "audio": "/elsewhere/a.wav"}).utterances
-    assert one.audio == Path("/elsewhere/a.wav")
+def test_an_absolute_path_is_kept(tmp_path: Path, kind: str) -> None:
+    (utterance,) = corpus_of(tmp_path, kind, {"id": "a", "audio": "/elsewhere/a.wav"}).utterances
+    assert utterance.audio == Path("/elsewhere/a.wav")
 
 
 # Types --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", TYPED)
-def test_numbers_are_taken_as_their_text(tmp_path: Path, kind: str) -> None:
+def test_numbers_are_read_as_their_text(tmp_path: Path, kind: str) -> None:
     row = {"id": 17, "speaker": 7, "session": 2, "label": 0, "dialogue": 2.5, "turn": 4}
-    (one,) = corpus_of(tmp_path, kind, row).utterances
-    assert (one.id, one.speaker, one.session, one.label) == ("17", "7", "2", "0")
-    assert (one.dialogue, one.turn) == ("2.5", 4)
+    (utterance,) = corpus_of(tmp_path, kind, row).utterances
+    assert (utterance.id, utterance.speaker, utterance.session) == ("17", "7", "2")
+    assert (utterance.label, utterance.dialogue, utterance.turn) == ("0", "2.5", 4)
 
 
 @pytest.mark.parametrize("kind", TYPED)
-def test_null_and_empty_are_unknown(tmp_path: Path, kind: str) -> None:
+def test_null_and_empty_cells_are_unknown(tmp_path: Path, kind: str) -> None:
     nothing: Row = dict.fromkeys(COLUMNS[1:])
     blank: Row = dict.fromkeys(COLUMNS[1:7], " ")
     corpus = corpus_of(tmp_path, kind, {"id": "a", **nothing}, {"id": "b", **nothing, **blank})
-    for one in corpus.utterances:
-        assert {getattr(one, column) for column in COLUMNS[1:]} == {None}
+    for utterance in corpus.utterances:
+        assert {getattr(utterance, column) for column in COLUMNS[1:]} == {None}
     assert corpus.classes == ()
 
 
 @pytest.mark.parametrize("kind", TYPED)
-def test_whole_numbers_that_became_floats_beside_a_gap(tmp_path: Path, kind: str) -> None:
+def test_whole_numbers_that_a_gap_turned_into_floats(tmp_path: Path, kind: str) -> None:
     corpus = corpus_of(
         tmp_path,
         kind,
         {"id": "a", "session": 3.0, "turn": 1.0},
         {"id": "b", "session": math.nan, "turn": math.nan},
     )
-    assert [(one.session, one.turn) for one in corpus.utterances] == [("3", 1), (None, None)]
+    assert [(u.session, u.turn) for u in corpus.utterances] == [("3", 1), (None, None)]
 
 
 def test_columns_of_other_types_in_parquet(tmp_path: Path) -> None:
@@ -158,20 +163,20 @@ def test_columns_of_other_types_in_parquet(tmp_path: Path) -> None:
     )
     pq.write_table(table, tmp_path / "mine.parquet")
     corpus = read_manifest(tmp_path / "mine.parquet", "mine")
-    assert [(one.id, one.label, one.speaker) for one in corpus.utterances] == [
+    assert [(u.id, u.label, u.speaker) for u in corpus.utterances] == [
         ("a", "sad", "1"),
         ("b", None, "2"),
     ]
-    assert corpus.notes == ("mine.parquet: not used: column meta",)
+    assert corpus.notes == ("mine.parquet: columns not used: meta",)
 
 
 @pytest.mark.parametrize("kind", TYPED)
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        ({"id": None}, "its id is empty: give each utterance one"),
+        ({"id": None}, "its id is empty: give each utterance an id"),
         ({"id": "  "}, "its id is empty"),
-        ({"id": "a"}, "its id 'a' is that of {place} 1 too: an id must be unique"),
+        ({"id": "a"}, "its id 'a' is also the id of {place} 1: give each utterance its own id"),
         ({"id": "b", "turn": 1.5}, "its turn is '1.5': write a whole number"),
         ({"id": "b", "turn": math.inf}, "its turn is 'inf'"),
         ({"id": "b", "split": "training"}, "its split is 'training': write train, validation"),
@@ -180,54 +185,57 @@ def test_columns_of_other_types_in_parquet(tmp_path: Path) -> None:
         ({"id": "b", "text": ["x"] * 99}, "...: write text or a number"),
     ],
 )
-def test_a_row_that_cannot_be_meant(tmp_path: Path, kind: str, row: Row, words: str) -> None:
+def test_a_row_with_a_wrong_value(tmp_path: Path, kind: str, row: Row, words: str) -> None:
     good: Row = {"id": "a"}
     WRITERS[kind](tmp_path / f"mine.{kind}", [good, row])
     place = "row" if kind == "parquet" else "line"
-    said = refusal(tmp_path / f"mine.{kind}")
-    assert f", {place} 2: " in said
-    assert words.format(place=place) in said
+    message = refusal(tmp_path / f"mine.{kind}")
+    assert f", {place} 2: " in message
+    assert words.format(place=place) in message
 
 
-# What is no such file -----------------------------------------------------------------------------
+# Damaged files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b'{"id": "a"}\n\n{"id": "b"\n', "line 3 is no JSON (Expecting"),
-        (b'[{"id": "a"}]\n', "line 1 is no JSON object: write an utterance a line, such as"),
-        (b'{"id": "a"}\n"b"\n', "line 2 is no JSON object"),
-        (b"id,label\na,sad\n", "line 1 is no JSON"),
-        (b"[" * 100_000, "line 1 is no JSON"),
-        (b'{"id": "a", "ID": "b"}\n', "line 1: it has the column 'id' twice"),
+        (b'{"id": "a"}\n\n{"id": "b"\n', "line 3, cannot be read as JSON (Expecting"),
+        (
+            b'[{"id": "a"}]\n',
+            "line 1, is not a JSON object: write one JSON object per line, such as",
+        ),
+        (b'{"id": "a"}\n"b"\n', "line 2, is not a JSON object"),
+        (b"id,label\na,sad\n", "line 1, cannot be read as JSON"),
+        (b"[" * 100_000, "line 1, cannot be read as JSON"),
+        (b'{"id": "a", "ID": "b"}\n', "line 1, has the column 'id' twice"),
         (b'{"audio": "a.wav"}\n', "line 1: its id is empty"),
-        (b'{"id": "a", "text": "\\ud800"}\n', "line 1: its text is '\\ud800', which holds half"),
+        (b'{"id": "a", "text": "\\ud800"}\n', "line 1: its text is '\\ud800': write valid Unicode"),
         (b'{"id": "a\xff"}\n', "is not UTF-8"),
-        (b"\n\n", "names no utterance"),
+        (b"\n\n", "contains no utterance"),
     ],
 )
-def test_lines_that_are_no_json(tmp_path: Path, content: bytes, words: str) -> None:
+def test_a_line_that_is_not_a_row(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "mine.jsonl").write_bytes(content)
     assert words in refusal(tmp_path / "mine.jsonl")
 
 
-def test_lines_may_differ_in_what_they_know(tmp_path: Path) -> None:
+def test_lines_may_have_different_columns(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('\ufeff{"Id": "a", "x": 1}\r\n\n{"id": "b", "label": "sad", "y": []}', "utf-8")
     corpus = read_manifest(path, "mine")
-    assert [(one.id, one.label) for one in corpus.utterances] == [("a", None), ("b", "sad")]
-    assert corpus.notes == ("mine.jsonl: not used: column x, y",)
+    assert [(u.id, u.label) for u in corpus.utterances] == [("a", None), ("b", "sad")]
+    assert corpus.notes == ("mine.jsonl: columns not used: x, y",)
 
 
-def test_a_separator_of_lines_that_stands_in_a_text(tmp_path: Path) -> None:
+def test_a_unicode_line_separator_in_a_text(tmp_path: Path) -> None:
     path = tmp_path / "mine.jsonl"
     path.write_text('{"id": "a", "text": "one\u2028two"}\n{"id": "b"}\n', "utf-8")
-    assert [one.text for one in read_manifest(path, "mine").utterances] == ["one\u2028two", None]
+    assert [u.text for u in read_manifest(path, "mine").utterances] == ["one\u2028two", None]
 
 
 @pytest.mark.parametrize("kept", [0, 20, -20])
-def test_a_parquet_file_that_is_none_or_cut_off(tmp_path: Path, kept: int) -> None:
+def test_a_parquet_file_that_is_cut_off(tmp_path: Path, kept: int) -> None:
     path = tmp_path / "mine.parquet"
     as_parquet(path, [{"id": str(n), "text": f"text {n}"} for n in range(99)])
     path.write_bytes(path.read_bytes()[:kept])
@@ -247,7 +255,7 @@ def test_a_parquet_file_without_ids_and_one_without_rows(tmp_path: Path) -> None
     as_parquet(tmp_path / "mine.parquet", [{"name": "a"}])
     assert "has no column 'id'" in refusal(tmp_path / "mine.parquet")
     pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "none.parquet")
-    assert "names no utterance" in refusal(tmp_path / "none.parquet")
+    assert "contains no utterance" in refusal(tmp_path / "none.parquet")
     two = pa.table([pa.array(["a"]), pa.array(["b"])], names=["id", "ID"])
     pq.write_table(two, tmp_path / "two.parquet")
     assert "the column 'id' twice" in refusal(tmp_path / "two.parquet")

@@ -1,4 +1,4 @@
-"""MELD's layout with the faults of the release."""
+"""MELD in the layout of the release, with its faults."""
 
 import csv
 import unicodedata
@@ -49,7 +49,7 @@ def write_table(path: Path, rows, header=HEADER, encoding="utf-8") -> None:
 
 @pytest.fixture
 def root(tmp_path):
-    """The tree as the release unpacks, every annotated clip there but dev's dia110_utt7."""
+    """A tree as the release unpacks, in which only the clip dia110_utt7 of dev is absent."""
     root = tmp_path / "MELD.Raw"
     for name, rows in ROWS.items():
         folder = root / FOLDERS[name]
@@ -62,14 +62,14 @@ def root(tmp_path):
 
 
 def by_id(corpus):
-    found = {one.id: one for one in corpus.utterances}
-    assert len(found) == len(corpus.utterances)
-    return found
+    utterances = {utterance.id: utterance for utterance in corpus.utterances}
+    assert len(utterances) == len(corpus.utterances)
+    return utterances
 
 
-def test_every_row_is_an_utterance_in_the_order_of_the_release(root):
+def test_each_row_is_an_utterance_in_the_order_of_the_release(root):
     corpus = load_corpus("meld", root)
-    assert [one.id for one in corpus.utterances] == [
+    assert [utterance.id for utterance in corpus.utterances] == [
         *("train/dia0_utt0", "train/dia0_utt1", "train/dia0_utt4", "train/dia1_utt0"),
         *("dev/dia0_utt0", "dev/dia110_utt7", "test/dia0_utt0", "test/dia0_utt1"),
     ]
@@ -78,44 +78,44 @@ def test_every_row_is_an_utterance_in_the_order_of_the_release(root):
     assert len(corpus.classes) == 7
 
 
-def test_numbers_that_repeat_across_splits_are_told_apart(root):
-    found = by_id(meld.load(root))
-    same = [found[f"{name}/dia0_utt0"] for name in FOLDERS]
-    assert [one.split for one in same] == ["train", "validation", "test"]
-    assert [one.dialogue for one in same] == ["train/dia0", "dev/dia0", "test/dia0"]
-    assert [one.audio for one in same] == [
+def test_ids_carry_their_split(root):
+    utterances = by_id(meld.load(root))
+    same = [utterances[f"{name}/dia0_utt0"] for name in FOLDERS]
+    assert [utterance.split for utterance in same] == ["train", "validation", "test"]
+    assert [utterance.dialogue for utterance in same] == ["train/dia0", "dev/dia0", "test/dia0"]
+    assert [utterance.audio for utterance in same] == [
         root / folder / "dia0_utt0.mp4" for folder in FOLDERS.values()
     ]
 
 
 def test_fields_of_an_utterance(root):
-    one = by_id(meld.load(root))["train/dia0_utt4"]
-    assert one.speaker == "Joey/Drake"
-    assert one.label == "surprise"
-    assert one.turn == 4
-    assert one.session is None
+    utterance = by_id(meld.load(root))["train/dia0_utt4"]
+    assert utterance.speaker == "Joey/Drake"
+    assert utterance.label == "surprise"
+    assert utterance.turn == 4
+    assert utterance.session is None
     assert by_id(meld.load(root))["train/dia1_utt0"].speaker == "All"
 
 
-def test_a_gap_in_the_utterance_ids_moves_nothing(root):
-    found = by_id(meld.load(root))
-    turns = [one.turn for one in found.values() if one.dialogue == "train/dia0"]
+def test_turns_keep_the_gaps_in_the_utterance_numbers(root):
+    utterances = meld.load(root).utterances
+    turns = [utterance.turn for utterance in utterances if utterance.dialogue == "train/dia0"]
     assert turns == [0, 1, 4]
-    for one in found.values():
-        assert one.audio.name == f"{one.id.split('/')[1]}.mp4"
+    for utterance in utterances:
+        assert utterance.audio.name == f"{utterance.id.split('/')[1]}.mp4"
 
 
-def test_control_characters_are_the_punctuation_they_were_meant_to_be(root):
-    found = by_id(meld.load(root))
-    assert found["train/dia0_utt0"].text == "also I was the point person…"
-    assert found["train/dia0_utt1"].text == "You must’ve had your hands full."
-    assert found["train/dia0_utt4"].text == "Oh, “really”"
-    assert found["dev/dia0_utt0"].text == "Oh my God, he’s lost it."
-    for one in found.values():
-        assert not any(unicodedata.category(character) == "Cc" for character in one.text)
+def test_control_characters_become_punctuation(root):
+    utterances = by_id(meld.load(root))
+    assert utterances["train/dia0_utt0"].text == "also I was the point person…"
+    assert utterances["train/dia0_utt1"].text == "You must’ve had your hands full."
+    assert utterances["train/dia0_utt4"].text == "Oh, “really”"
+    assert utterances["dev/dia0_utt0"].text == "Oh my God, he’s lost it."
+    for utterance in utterances.values():
+        assert not any(unicodedata.category(character) == "Cc" for character in utterance.text)
 
 
-def test_a_label_in_capitals(root):
+def test_a_label_in_capital_letters(root):
     assert by_id(meld.load(root))["test/dia0_utt0"].label == "joy"
 
 
@@ -125,18 +125,18 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(root):
     assert by_id(meld.load(root))["dev/dia0_utt0"].text == "Oh my God, he’s lost it."
 
 
-def test_an_absent_clip_is_still_an_utterance(root):
-    one = by_id(meld.load(root))["dev/dia110_utt7"]
-    assert one.audio == root / FOLDERS["dev"] / "dia110_utt7.mp4"
-    assert not one.audio.exists()
+def test_an_absent_clip_is_an_utterance(root):
+    utterance = by_id(meld.load(root))["dev/dia110_utt7"]
+    assert utterance.audio == root / FOLDERS["dev"] / "dia110_utt7.mp4"
+    assert not utterance.audio.exists()
 
 
-def test_what_lies_among_the_clips_is_named_with_its_reason(root):
+def test_other_clips_are_listed_with_a_reason(root):
     clips = root / FOLDERS["test"]
     for name in ("._dia0_utt0.mp4", "final_videos_testdia1_utt0.mp4", "dia9_utt9.mp4", "notes.txt"):
         (clips / name).write_bytes(b"x")
     corpus = meld.load(root)
-    ignored = {path.name: why for path, why in corpus.ignored}
+    ignored = {path.name: reason for path, reason in corpus.ignored}
     assert set(ignored) == {"._dia0_utt0.mp4", "final_videos_testdia1_utt0.mp4", "dia9_utt9.mp4"}
     assert "macOS" in ignored["._dia0_utt0.mp4"]
     assert "second cut" in ignored["final_videos_testdia1_utt0.mp4"]
@@ -158,15 +158,15 @@ def test_annotations_in_a_folder_of_their_own(root):
 
 
 def test_clips_without_the_folder_of_their_split(root):
-    expected = [one.id for one in meld.load(root).utterances]
+    expected = list(by_id(meld.load(root)))
     for folder in FOLDERS.values():
         (root / folder).rename(root / Path(folder).name)
     corpus = meld.load(root)
-    assert [one.id for one in corpus.utterances] == expected
+    assert list(by_id(corpus)) == expected
     assert corpus.utterances[0].audio == root / "train_splits" / "dia0_utt0.mp4"
 
 
-def test_a_copy_deeper_down_is_not_taken(root):
+def test_a_copy_in_a_deeper_folder_is_ignored(root):
     write_table(root / "a" / "backup" / "train_sent_emo.csv", ROWS["test"])
     (root / "a" / "backup" / "train_splits").mkdir()
     first = meld.load(root).utterances[0]
@@ -176,7 +176,7 @@ def test_a_copy_deeper_down_is_not_taken(root):
     )
 
 
-def test_a_split_that_lies_elsewhere_and_is_linked(root, tmp_path):
+def test_a_linked_folder_is_followed(root, tmp_path):
     (root / "train").rename(tmp_path / "disk2")
     (root / "train").symlink_to(tmp_path / "disk2")
     assert len(meld.load(root).utterances) == 8
@@ -188,14 +188,14 @@ def test_no_such_folder(tmp_path):
 
 
 def test_a_folder_that_is_not_meld(tmp_path):
-    with pytest.raises(PipelineError, match=r"is not MELD: .* is not below it; give the folder"):
+    with pytest.raises(PipelineError, match=r"is not MELD: it contains no .*; give the folder"):
         meld.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_an_annotation_is_missing(root, name):
     (root / f"{name}_sent_emo.csv").unlink()
-    with pytest.raises(PipelineError, match=f"is not MELD: .*'{name}_sent_emo.csv' is not below"):
+    with pytest.raises(PipelineError, match=f"is not MELD: it contains no '{name}_sent_emo.csv'"):
         meld.load(root)
 
 
@@ -205,24 +205,24 @@ def test_an_annotation_is_missing(root, name):
 def test_a_table_without_a_column(root, column):
     path = root / "dev_sent_emo.csv"
     write_table(path, ROWS["dev"], [name for name in HEADER if name != column])
-    with pytest.raises(PipelineError, match=f"it has no column {column}") as caught:
+    with pytest.raises(PipelineError, match=f"has no column '{column}'") as caught:
         meld.load(root)
     assert str(path) in str(caught.value)
 
 
 def test_an_empty_table(root):
     (root / "dev_sent_emo.csv").write_text("")
-    with pytest.raises(PipelineError, match="it has no column Utterance"):
+    with pytest.raises(PipelineError, match="is empty: name the columns"):
         meld.load(root)
 
 
 def test_an_emotion_that_meld_does_not_have(root):
     write_table(root / "test_sent_emo.csv", [*ROWS["test"], ("Hm.", "Ross", "bored", 3, 0)])
-    with pytest.raises(PipelineError, match="line 4: 'bored' is no emotion of MELD"):
+    with pytest.raises(PipelineError, match="line 4: 'bored' is not an emotion of MELD"):
         meld.load(root)
 
 
-def test_a_number_that_is_none(root):
+def test_a_dialogue_id_that_is_not_a_number(root):
     write_table(root / "test_sent_emo.csv", [("Hm.", "Ross", "joy", "three", 0)])
     with pytest.raises(PipelineError, match=r"test_sent_emo\.csv, line 2: .*'three'"):
         meld.load(root)

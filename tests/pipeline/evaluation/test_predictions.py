@@ -1,4 +1,4 @@
-"""Reading what a run said of its test utterances, and refusing what no run wrote."""
+"""Reading the predictions of a run, and the errors of damaged files."""
 
 import pytest
 
@@ -8,30 +8,35 @@ from mser.tests.pipeline.evaluation.test_compare import CLASSES, LABELS, write_r
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "reason"),
     [
-        ("", "its columns are not"),
-        ("id,label,predicted,fold,seed\n", "its columns are not"),
-        ("id,label,predicted,a,p_b,fold,seed\n", "its columns are not"),
-        ("id,label,predicted,p_a,fold,seed\n", "names no utterance"),
-        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,0\nu,a\n", "row 3 has 2 of 6 columns"),
-        ("id,label,predicted,p_a,fold,seed\nu,a,b,1,f,0\n", "'b' in row 2 is none of its classes"),
-        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,x\n", "seed 'x' in row 2 is no number"),
+        ("", "contains no utterance"),
+        ("id,label,predicted,fold,seed\nu,a,a,f,0\n", "its columns are not"),
+        ("id,label,predicted,a,p_b,fold,seed\nu,b,b,0,1,f,0\n", "its columns are not"),
+        ("id,label,predicted,p_a,fold,seed\n", "contains no utterance"),
+        ("id,label,predicted,p_a,p_a,fold,seed\nu,a,a,0,1,f,0\n", "has the column 'p_a' twice"),
+        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,0\nu,a\n", "line 3: '' is not one of its"),
+        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,0,1\n", "line 2: it has 7 cells for 6"),
+        (
+            "id,label,predicted,p_a,fold,seed\nu,a,b,1,f,0\n",
+            "line 2: 'b' is not one of its",
+        ),
+        ("id,label,predicted,p_a,fold,seed\nu,a,a,1,f,x\n", "line 2: the seed 'x' is not a number"),
         ('id,label,predicted,p_a,fold,seed\n"u,a,a,1,f,0\n', "unexpected end of data"),
     ],
 )
-def test_a_damaged_file_is_named(tmp_path, text, why):
+def test_a_damaged_file_is_named(tmp_path, text, reason):
     (tmp_path / "predictions.csv").write_text(text, encoding="utf-8")
     with pytest.raises(PipelineError) as caught:
         read_predictions(tmp_path)
     assert not isinstance(caught.value, UsageError)
     assert str(tmp_path / "predictions.csv") in str(caught.value)
-    assert why in str(caught.value)
+    assert reason in str(caught.value)
 
 
-def test_a_file_that_is_no_text_is_named(tmp_path):
+def test_a_binary_file_is_named(tmp_path):
     (tmp_path / "predictions.csv").write_bytes(b"id,label\xff\xfe\x00")
-    with pytest.raises(PipelineError, match="is not as a run wrote it"):
+    with pytest.raises(PipelineError, match=r"predictions\.csv is not UTF-8"):
         read_predictions(tmp_path)
 
 
