@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .options import Cache, Compression, Dataset, EntryEncoder, Json, Modality, Store, numbers, say
+from ..layers import layer_numbers
+from .options import Cache, Compression, Dataset, EntryEncoder, Json, Modality, Store, say
 
 app = typer.Typer(
     help="Look after the cache, and bring features in and out.",
@@ -135,7 +136,7 @@ def import_(
         dtype=dtype,
         store=store,
         compression=compression,
-        layers=numbers(layers, "layers") if layers else None,
+        layers=layer_numbers(layers) if layers else None,
     )
     say(import_features(settings), as_json)
 
@@ -154,7 +155,7 @@ def export(
     """Write an entry's features for other tools."""
     from ..exchange import ExportSettings, export_features  # noqa: PLC0415
 
-    chosen = numbers(layers, "layers") if layers else None
+    chosen = layer_numbers(layers) if layers else None
     settings = ExportSettings(
         cache, dataset, to, format_, encoder=encoder, modality=modality, layers=chosen
     )

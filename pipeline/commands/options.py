@@ -48,7 +48,7 @@ def numbers(text: str, what: str) -> tuple[int, ...]:
     """Return the numbers in a list that is separated by commas.
 
     Raises:
-        UsageError: one of them is no number.
+        UsageError: a part is not a number.
     """
     try:
         return tuple(int(part) for part in split(text))

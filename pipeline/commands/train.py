@@ -29,7 +29,8 @@ TextEncoder = Annotated[str | None, typer.Option(help="The same for text.")]
 Layer = Annotated[
     str | None,
     typer.Option(
-        help="mix, last, 6, 0,6,12 or speech=0,1,2,text=last; by default the head's own choice."
+        help="mix, last, 6, 0,6,12 or speech=0,1,2,text=last: the encoder's own layer numbers; by "
+        "default the head's own choice."
     ),
 ]
 Protocol = Annotated[

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
+from ..layers import parse_layers
 from .checkpoint_files import EncoderFiles
 from .windows import Window, WindowPosition, in_batches, stacked
 
@@ -250,20 +251,16 @@ class Encoder(ABC, Generic[Raw]):
 
 
 def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
-    """Turn ``all``, ``last`` or ``0,6,12`` into layer numbers below ``n_layers``.
+    """Return the layer numbers that ``all``, ``last`` or ``0,6,12`` stand for, in ascending order.
 
     Raises:
         UsageError: the text is none of these, or the encoder has no such layer.
     """
-    if text == "all":
-        return tuple(range(n_layers))
-    if text == "last":
-        return (n_layers - 1,)
-    try:
-        layers = tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise UsageError(f"layers '{text}': say all, last, or numbers such as 0,6,12") from None
-    if layers[0] < 0 or layers[-1] >= n_layers:
+    chosen = parse_layers(text, ("all", "last"))
+    if isinstance(chosen, str):
+        return tuple(range(n_layers)) if chosen == "all" else (n_layers - 1,)
+    layers = tuple(sorted(set(chosen)))
+    if layers[-1] >= n_layers:
         raise UsageError(f"layers '{text}': this encoder has the layers 0 to {n_layers - 1}")
     return layers
 

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ...cache import FeatureCache
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.metrics import aggregate
@@ -17,7 +18,7 @@ from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
 from ..train.run import table
-from ..train.run_folder import RunFolder
+from ..train.run_folder import RunFolder, config_of_today
 from ..train.settings import TrainSettings
 from ..train.trainer import predictions
 
@@ -114,14 +115,29 @@ def load_weights(head: Head, path: Path) -> None:
 
 
 def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> TrainSettings:
-    """Return the settings that a run was made with, but for where it is computed."""
-    made = {"mser", "digest", "encoders", "cache", "device", "head_options"}
-    values = {key: value for key, value in config.items() if key not in made}
+    """Return the settings that a run was made with, except ``cache`` and ``device``.
+
+    Raises:
+        CacheError: the layers of an old run are named by position, and the cache does not hold its
+            features.
+    """
+    cache = cache or str(config["cache"])
+    encoders = {modality: encoder["key"] for modality, encoder in config["encoders"].items()}
+
+    def stored() -> dict[str, tuple[int, ...]]:
+        features = FeatureCache(cache)
+        return {
+            modality: features.open(config["dataset"], key, modality=modality).spec.layers
+            for modality, key in encoders.items()
+        }
+
+    not_asked = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
+    today = config_of_today(config, stored).items()
+    values = {key: value for key, value in today if key not in not_asked}
     options = {f"head.{key}": value for key, value in config["head_options"].items()}
-    encoders = {modality: said["key"] for modality, said in config["encoders"].items()}
     return settings_of(
         {**values, **options, "modalities": list(encoders)},
-        cache=cache or config["cache"],
+        cache=cache,
         encoders=encoders,
         device=device,
     )

@@ -22,7 +22,7 @@ from ..evaluation.compare import RunComparison, compare
 from ..evaluation.metrics import METRICS, TITLES
 from ..evaluation.predictions import RunPredictions, read_predictions
 from ..progress import progress
-from ..train.run_folder import RunFolder
+from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
 from .charts import Curve, interval_chart, line_chart, mean_curve
 
@@ -155,7 +155,9 @@ def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
     defaults = {one.name: one.default for one in fields(TrainSettings)}
     for name in ("layer", "classes", *TUNABLE):
         if name in config and config[name] != defaults[name]:
-            yield name, config[name], defaults[name]
+            by_position = name == "layer" and names_layers_by_position(config)
+            note = " (position among the cached layers)" if by_position else ""
+            yield name + note, config[name], defaults[name]
     head = HEADS.get(config["head"])
     known = signature(head).parameters if head else {}
     for name, value in config["head_options"].items():

@@ -21,7 +21,7 @@ from .checkpoint import Progress, State, to_safetensors
 from .determinism import reproducible
 from .examples import Examples, find_examples
 from .features import FeatureLoader
-from .layers import parsed_layers
+from .layers import layer_positions
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings
 from .trainer import Trainer
@@ -127,13 +127,14 @@ def build(settings: TrainSettings, examples: Examples) -> Head:
             raise UsageError(
                 f"head.{name} is not an option of a head: the cache and --layer give it"
             )
+    stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     try:
         return build_head(
             settings.head,
             {modality: entry.dim for modality, entry in examples.entries.items()},
             len(examples.corpus.classes),
-            {modality: entry.n_layers for modality, entry in examples.entries.items()},
-            parsed_layers(settings.layer),
+            {modality: len(layers) for modality, layers in stored.items()},
+            layer_positions(settings.layer, stored),
             **settings.head_options,
         )
     except HeadError as error:

@@ -1,31 +1,90 @@
-"""Which cached layers a head is to read, as the command line says it."""
+"""Which layers a head reads: from the text of ``--layer`` to positions among the cached layers."""
 
 import re
+from collections.abc import Mapping, Sequence
 
-from ...heads.modules.layer_mix import LayerChoice, LayerChoices
+from ...heads.modules.layer_mix import LayerChoice
+from ..errors import UsageError, unknown
+from ..layers import parse_layers, stored_positions
+
+_WORDS = ("mix", "last")
+_POSITION = "-?[0-9]+"
 
 
-def parsed_layers(text: str | None) -> LayerChoices | None:
-    """Return the layers that a text names, or ``None`` for the head's own choice.
+def layer_positions(
+    text: str | None, stored: Mapping[str, Sequence[int]]
+) -> dict[str, LayerChoice] | str | None:
+    """Return the layers that a head is to read, as heads take them.
 
-    ``mix``, ``last`` and ``6`` are as they are, ``0,6,12`` are several to be mixed, and
-    ``speech=0,1,2,text=last`` names them for each modality. Whether they are there is for the head
-    to say.
+    Args:
+        text: ``mix``, ``last``, layer numbers such as ``6`` or ``0,6,12``, or one of these for each
+            modality, such as ``speech=0,1,2,text=last``. ``None`` is the head's own choice.
+        stored: modality → the encoder's numbers of the cached layers, as they lie in the arrays.
+
+    Returns:
+        ``mix``, ``last``, or modality → one of these or positions in ``stored``.
+
+    Raises:
+        UsageError: the text is none of these, or the cache does not hold a layer or a modality.
     """
     if text is None:
         return None
-    found: dict[str, list[str]] = {}
+    choices = _by_modality(text)
+    if "" in choices:
+        if len(choices) > 1:
+            raise UsageError(
+                f"layer '{text}': '{choices['']}' has no modality: write "
+                f"speech={choices['']}, or one choice for all modalities"
+            )
+        chosen = parse_layers(choices[""], _WORDS)
+        if isinstance(chosen, str):
+            return chosen
+        choices = dict.fromkeys(stored, choices[""])
+    for modality in choices:
+        if modality not in stored:
+            raise unknown("modality in layer", modality, stored)
+    return {m: _positions(choice, stored[m], m) for m, choice in choices.items()}
+
+
+def has_numbers(text: str) -> bool:
+    """Whether a text names layers by number, and not only by ``mix`` or ``last``."""
+    return re.search("[0-9]", re.sub("[^,]*=", "", text)) is not None
+
+
+def renumbered(text: str, stored: Mapping[str, Sequence[int]]) -> str:
+    """Return an old text, in which layers are named by position, with the encoder's numbers.
+
+    Positions count from the last if they are negative. ``stored`` is as in :func:`layer_positions`.
+    """
+    choices = _by_modality(text)
+    alike = "" in choices
+    choices = dict.fromkeys(stored, choices[""]) if alike else choices
+    numbered = {m: _renumbered(choice, stored[m]) for m, choice in choices.items()}
+    if alike and len(set(numbered.values())) == 1:
+        return next(iter(numbered.values()))
+    return ",".join(f"{m}={choice}" for m, choice in numbered.items())
+
+
+def _by_modality(text: str) -> dict[str, str]:
+    """Return modality → its choice; the modality is ``""`` where none is named."""
+    choices: dict[str, list[str]] = {}
     modality = ""
     for word in text.split(","):
-        name, equals, value = word.rpartition("=")
+        name, equals, choice = word.rpartition("=")
         modality = name.strip() if equals else modality
-        found.setdefault(modality, []).append(value.strip())
-    layers = {name: _layer(values) for name, values in found.items()}
-    return layers[""] if set(layers) == {""} else layers
+        choices.setdefault(modality, []).append(choice.strip())
+    return {modality: ",".join(words) for modality, words in choices.items()}
 
 
-def _layer(words: list[str]) -> LayerChoice:
-    numbers = [int(word) for word in words if re.fullmatch("-?[0-9]+", word)]
-    if len(numbers) < len(words):
-        return ",".join(words)
-    return numbers[0] if len(numbers) == 1 else tuple(numbers)
+def _positions(text: str, stored: Sequence[int], modality: str) -> LayerChoice:
+    chosen = parse_layers(text, _WORDS)
+    if isinstance(chosen, str):
+        return chosen
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"layer '{text}': give each layer once")
+    return stored_positions(chosen, stored, modality)
+
+
+def _renumbered(text: str, stored: Sequence[int]) -> str:
+    words = text.split(",")
+    return ",".join(str(stored[int(w)]) if re.fullmatch(_POSITION, w) else w for w in words)

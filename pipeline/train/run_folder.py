@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,7 +26,17 @@ from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
 from ..protocols.folds import PARTS, Fold
 from .examples import Examples
+from .layers import has_numbers, renumbered
 
+FORMAT = 2
+"""The ``format`` of ``config.toml``.
+
+2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
+among the cached layers; :func:`config_of_today` translates it.
+"""
+
+# What a run may differ in and still be the same run.
+_NOT_COMPARED = {"cache", "format"}
 _ABANDONED = 60.0  # seconds: a temporary file that is older is of a process that was killed
 _PACKAGES = ("mser", "torch", "numpy", "scikit-learn", "safetensors")
 
@@ -56,23 +66,35 @@ class RunFolder:
         return (self.path / "metrics.json").exists()
 
     def begin(
-        self, config: Mapping[str, Any], folds: str, device: torch.device, threads: int | None
+        self,
+        config: Mapping[str, Any],
+        folds: str,
+        stored: Mapping[str, Sequence[int]],
+        device: torch.device,
+        threads: int | None,
     ) -> None:
-        """Make the folder, or go on in one that was made for the same; a finished one stays as is.
+        """Make the folder, or continue an unfinished run in it; a finished run is not changed.
+
+        Args:
+            config: the content of ``config.toml``.
+            folds: the content of ``folds.json``.
+            stored: modality → the encoder's numbers of the cached layers.
+            device: the device of the run.
+            threads: the threads of a training, ``None`` where a worker decides.
 
         Raises:
             UsageError: the folder holds something else.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise self._there_already()
+            raise self._exists_already()
         if any(not name.startswith(TEMPORARY) for name in self.folder.names()):
-            self._require_same(config, folds)
+            self._require_same(config, folds, stored)
         if self.finished:
             return
         self.folder.make()
-        # First, and by one process alone: it says to others that come, or come back, whose it is.
+        # First, and by one process alone: this file tells other processes whose folder it is.
         if not self.folder.create("config.toml", tomli_w.dumps(config).encode()):
-            self._require_same(config, folds)
+            self._require_same(config, folds, stored)
             self._write("config.toml", tomli_w.dumps(config))  # the cache may have moved
         for folder in (self.checkpoints, self.trainings):
             folder.make()
@@ -149,12 +171,16 @@ class RunFolder:
             if lease is None or not lease.alive:
                 self.folder.remove(name)
 
-    def _require_same(self, config: Mapping[str, Any], folds: str) -> None:
+    def _require_same(
+        self, config: Mapping[str, Any], folds: str, stored: Mapping[str, Sequence[int]]
+    ) -> None:
         if not (self.path / "config.toml").exists():
-            raise self._there_already()
-        before = _flat(self.config())
-        now = _flat(tomllib.loads(tomli_w.dumps(config)))
-        for key in sorted((set(before) | set(now)) - {"cache"}):  # it may have moved
+            raise self._exists_already()
+        old = self.config()
+        if old.get("encoders") == config["encoders"]:  # else the stored layers are others too
+            old = config_of_today(old, lambda: stored)
+        before, now = _flat(old), _flat(tomllib.loads(tomli_w.dumps(config)))
+        for key in sorted((set(before) | set(now)) - _NOT_COMPARED):
             if before.get(key) != now.get(key):
                 raise UsageError(
                     f"'{self.path}' is that of another run, with {key} = {before.get(key)!r} and "
@@ -167,7 +193,7 @@ class RunFolder:
                 "another folder with --out"
             )
 
-    def _there_already(self) -> UsageError:
+    def _exists_already(self) -> UsageError:
         return UsageError(f"'{self.path}' is there already: give another folder with --out")
 
     def _write(self, name: str, text: str) -> None:
@@ -182,17 +208,37 @@ def training_name(fold: str, seed: int) -> str:
     return f"{quote(fold, safe='')}-seed{seed}"  # a session may be called a/b
 
 
-def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
-    """Return a run folder below ``runs`` that is the same for the same config, but for the cache.
+def config_of_today(
+    config: Mapping[str, Any], stored: Callable[[], Mapping[str, Sequence[int]]]
+) -> dict[str, Any]:
+    """Return the content of a ``config.toml`` in today's format.
 
-    The features themselves are in the config, by their digest.
+    ``stored`` gives modality → the encoder's numbers of the cached layers; it is called only where
+    layers were named by position.
     """
-    asked = {key: value for key, value in config.items() if key != "cache"}
+    today = dict(config)
+    if names_layers_by_position(config):
+        today["layer"] = renumbered(config["layer"], stored())
+    return today | {"format": FORMAT}
+
+
+def names_layers_by_position(config: Mapping[str, Any]) -> bool:
+    """Whether the ``layer`` of a configuration holds positions among the cached layers."""
+    return "format" not in config and has_numbers(config.get("layer", ""))
+
+
+def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
+    """Return the folder below ``runs`` whose name ends with a hash of the configuration.
+
+    The hash leaves out where the cache is, and the format of the configuration. The features
+    themselves are in it by their digest.
+    """
+    asked = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
     content = hashlib.sha256(tomli_w.dumps(asked).encode()).hexdigest()
     return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
 
 
-def folds_as_json(folds: Sequence[Fold], excluded: Mapping[str, str]) -> str:
+def folds_json(folds: Sequence[Fold], excluded: Mapping[str, str]) -> str:
     """Return the ids of every part, and the reason for each utterance that is in none."""
     parts = [
         {"fold": fold.name, **{part: [one.id for one in fold.part(part)] for part in PARTS}}

@@ -23,7 +23,7 @@ from .checkpoint import from_safetensors
 from .examples import Examples
 from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
 from .run import Run
-from .run_folder import RunFolder, folds_as_json, named_by_content
+from .run_folder import FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
 from .trainer import predictions
 
@@ -141,6 +141,7 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
     leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
     build(settings, examples)  # wrong options are refused before a folder is made
     config = settings.as_config() | {
+        "format": FORMAT,
         "mser": version("mser"),
         "protocol": protocol,
         "device": device.type,
@@ -153,7 +154,9 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
     run = RunFolder(settings.out or named_by_content(settings.runs, config))
     excluded = {**examples.excluded, **splits.left_out}
     threads = _threads(settings.backend, device)
-    run.begin(config, folds_as_json(splits.folds, excluded), device, threads)
+    folds = folds_json(splits.folds, excluded)
+    stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
+    run.begin(config, folds, stored, device, threads)
     return Planned(settings, protocol, examples, splits, excluded, leakage, run)
 
 

@@ -59,23 +59,27 @@ def made_cache(
     hashes: Mapping[str, str] | None = None,
     quarantined: Sequence[Quarantined] = (),
     protocol: str = "official",
+    layers: Sequence[int] = (0, 1),
+    labelled_layers: Sequence[int] | None = None,
 ) -> Path:
-    """Fill a cache of one modality, speech, 2 layers, 6 wide, with features that tell the label.
+    """Fill a cache of one modality, speech, 6 wide, with features that show the label.
 
-    ``hashes`` are those of the clips as the manifest knows them, ``hash`` for each by default,
-    which is what the features were extracted from.
+    ``hashes`` are the hashes of the clips in the manifest, by default ``hash`` for each clip, which
+    is also the hash of the content that was extracted. Only ``labelled_layers`` of the stored
+    ``layers`` show the label, by default all; the others are noise.
     """
     cache = FeatureCache(root)
-    spec = EntrySpec("made-up", "speech", "small", {}, (0, 1), 6, "float32")
+    spec = EntrySpec("made-up", "speech", "small", {}, tuple(layers), 6, "float32")
+    labelled = [layers.index(layer) for layer in labelled_layers or layers]
     writer = cache.writer(spec, {})
     noise = np.random.default_rng(0)
     features = []
     for one in utterances:
         if extracted is None or one.id in extracted:
             length = (frames or {}).get(one.id, 3)
-            states = noise.normal(size=(2, length, 6)).astype("float32")
+            states = noise.normal(size=(len(layers), length, 6)).astype("float32")
             if one.label in CLASSES:
-                states[:, :, CLASSES.index(one.label)] += 4
+                states[labelled, :, CLASSES.index(one.label)] += 4
             features.append(UtteranceFeatures(one.id, "hash", states))
     writer.write_shard(0, features)
     writer.quarantine(quarantined)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mser.pipeline.train import runner as training
+from mser.pipeline.train import runner
 from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
 from mser.tests.conftest import Call
 
@@ -63,14 +63,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """How often each fold of each system was trained; after ten of them comes a Ctrl-C."""
     counts: Counter[tuple[str, str]] = Counter()
 
-    def do_counted(job: TrainingJob, tick: Tick) -> TrainingReport:
+    def run_counted(job: TrainingJob, tick: Tick) -> TrainingReport:
         if counts.total() == 10 and ctrl_c:  # in the middle of the third system
             raise ctrl_c.pop()
         counts[job.run.name, job.fold] += 1
         return run_training(job, tick)
 
     ctrl_c = [KeyboardInterrupt()]
-    monkeypatch.setattr(training, "do", do_counted)
+    monkeypatch.setattr(runner, "run_training", run_counted)
     return counts
 
 

@@ -112,11 +112,18 @@ def test_the_settings_are_those_of_the_extraction(
     cache, longest = tmp_path / "cache", utterances[-1]
     settings = ExtractSettings("synthetic", corpus_root, cache, encoders, workers=0)
     extract(replace(settings, layers="0,2", dtype="float32", max_seconds=4.0, precision="bfloat16"))
+    protocol = "hold-out:session=ses01"
     done = train_head(
-        small("linear", cache, tmp_path / "run", "epochs=1", protocol="hold-out:session=ses01")
+        small("linear", cache, tmp_path / "run", "epochs=1", protocol=protocol, layer="2")
     )
+    wanted = from_the_cache(cache, done.path, "linear", longest.id, layer=1)
     found = predict(done.path, longest.audio, longest.text, device="cpu")
-    wanted = from_the_cache(cache, done.path, "linear", longest.id)
+    np.testing.assert_allclose(said(found), wanted, atol=1e-5)
+    # An older run has no format, and the position of its layer in the cache.
+    config = (done.path / "config.toml").read_text(encoding="utf-8")
+    old = config.replace("format = 2\n", "").replace('layer = "2"', 'layer = "1"')
+    (done.path / "config.toml").write_text(old, encoding="utf-8")
+    found = predict(done.path, longest.audio, longest.text, device="cpu")
     np.testing.assert_allclose(said(found), wanted, atol=1e-5)
 
 

@@ -12,7 +12,7 @@ from mser.heads import HEADS, build_head
 from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import ablate, ablation
 from mser.pipeline.train import TrainSettings, preset_of, settings_of
-from mser.pipeline.train.layers import parsed_layers
+from mser.pipeline.train.layers import layer_positions
 from mser.pipeline.train.presets import names, read
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import made_cache, official
@@ -51,7 +51,7 @@ def assert_builds(wanted: TrainSettings) -> None:
         dict.fromkeys(modalities, 8),
         4,
         dict.fromkeys(modalities, 13),
-        parsed_layers(wanted.layer),
+        layer_positions(wanted.layer, dict.fromkeys(modalities, range(13))),
         **options,
     )
 

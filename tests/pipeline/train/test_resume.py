@@ -14,8 +14,7 @@ import torch
 
 from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError
-from mser.pipeline.train import TrainSettings, train_head
-from mser.pipeline.train import runner as training
+from mser.pipeline.train import TrainSettings, runner, train_head
 from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
 from mser.tests.pipeline.train.test_run_folder import CONTENT
 from mser.tests.support.train_runs import (
@@ -51,7 +50,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def jobs_of(settings: TrainSettings) -> list[TrainingJob]:
-    return training.plan(settings).jobs()
+    return runner.plan(settings).jobs()
 
 
 def interrupted(job: TrainingJob, epoch: int) -> None:
@@ -199,9 +198,9 @@ def script(call: str, head: str, cache: Path, out: Path, *more: str) -> list[str
     code = f"""
 import os, signal, time
 from pathlib import Path
-from mser.pipeline.train import jobs, train_head, training
+from mser.pipeline.train import jobs, train_head, runner
 from mser.tests.support.train_runs import tiny
-trained = training.do
+run_training = runner.run_training
 settings = tiny({head!r}, Path({str(cache)!r}), Path({str(out)!r}), *{more!r}, seeds=(0, 1))
 {call}
 """
@@ -213,7 +212,7 @@ def test_killed_it_goes_on_and_leaves_nothing_behind(cache: Path, tmp_path: Path
 def tick(epoch):
     if epoch == 2:
         os.kill(os.getpid(), signal.SIGKILL)
-training.do = lambda job, _: trained(job, tick if job.seed else (lambda epoch: None))
+runner.run_training = lambda job, _: run_training(job, tick if job.seed else (lambda epoch: None))
 train_head(settings)
 """
     run = tmp_path / "run"
@@ -245,35 +244,35 @@ def test_two_processes_share_the_trainings_of_a_run(
 ) -> None:
     # The other one begins first, and keeps its first training until this one has done some.
     other = """
-def run_training(job, tick):
+def run_and_wait(job, tick):
     def wait(epoch):
         while len(list(trainings.glob("*.result.safetensors"))) < 3:
             time.sleep(0.01)
-    report = trained(job, wait)
+    report = run_training(job, wait)
     if not report.busy:
         print(job.name)
     return report
 trainings = settings.out / "trainings"
-training.run_training, training._PAUSE = run_training, 0.05
+runner.run_training, runner._PAUSE = run_and_wait, 0.05
 train_head(settings)
 """
     run = tmp_path / "run"
     mine: list[str] = []
 
-    def do_here(job: TrainingJob, tick: Tick) -> TrainingReport:
+    def run_here(job: TrainingJob, tick: Tick) -> TrainingReport:
         report = run_training(job, tick)
         if not report.busy:
             mine.append(job.name)
         return report
 
-    monkeypatch.setattr(training, "_PAUSE", 0.05)
+    monkeypatch.setattr(runner, "_PAUSE", 0.05)
     with subprocess.Popen(
         script(other, "query", sessions, run), stdout=subprocess.PIPE, text=True
     ) as running:
         alone = train_head(tiny("query", sessions, tmp_path / "alone", seeds=(0, 1)))
         while running.poll() is None and not list(run.glob("trainings/*.0000.json")):
             time.sleep(0.01)
-        monkeypatch.setattr(training, "do", do_here)
+        monkeypatch.setattr(runner, "run_training", run_here)
         shared = train_head(tiny("query", sessions, run, seeds=(0, 1)))
         out, _ = running.communicate(timeout=300)
     assert running.returncode == 0
@@ -289,7 +288,7 @@ train_head(settings)
 def test_workers_give_the_same_bytes_as_this_process(
     sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "cores", lambda: 2)  # so that each worker has one, as this one
+    monkeypatch.setattr(runner, "cores", lambda: 2)  # so that each worker has one, as this one
     here = train_head(tiny("hbf", sessions, tmp_path / "here", *ALL_ON))
     there = train_head(tiny("hbf", sessions, tmp_path / "there", *ALL_ON, workers=2))
     assert results(there) == results(here)
