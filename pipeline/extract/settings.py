@@ -1,21 +1,24 @@
 """What an extraction is asked to do."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from ...cache import COMPRESSIONS, FORMATS
 from ..compute import Backend
-from ..errors import UsageError, unknown
+from ..encoders.encoder import PRECISIONS
+from ..errors import UsageError
+from ..modalities import MODALITIES, names
+from ..validation import AnyPath, Count, Positive, one_of, settings
 from .crew import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
+Modality = Annotated[str, one_of("modality", MODALITIES)]
 
 
-@dataclass(frozen=True)
+@settings
 class ExtractSettings:
     """What to extract, from where, into which cache.
 
@@ -34,55 +37,44 @@ class ExtractSettings:
     """
 
     dataset: str
-    root: Path | None
+    root: AnyPath | None
     cache: str | Path  # or the URL of an object store
-    encoders: dict[str, str]  # by modality: a hub name or a folder
-    manifest: Path | None = None
+    encoders: dict[Modality, str]  # a hub name or a folder
+    manifest: AnyPath | None = None
     name: str | None = None
     classes: str | None = None
     layers: str = "all"
-    dtype: str = "float16"
-    precision: str = "float32"
+    dtype: Annotated[str, one_of("dtype", _DTYPES)] = "float16"
+    precision: Annotated[str, one_of("precision", PRECISIONS)] = "float32"
     max_seconds: float = 30.0
     device: str = "auto"
     workers: int | None = None
     scheduler: str | None = None
-    slurm: Path | None = None
+    slurm: AnyPath | None = None
     wait_minutes: float | None = None
-    limit: int | None = None
+    limit: Count | None = None
     strict: bool = False
     dry_run: bool = False
-    shard_mib: float | None = None
-    store: str = "zarr"
-    compression: str = "none"
+    shard_mib: Positive | None = None
+    store: Annotated[str, one_of("store", FORMATS)] = "zarr"
+    compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "none"
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the settings that depend on each other; the types validate the rest.
 
         Raises:
-            UsageError: a value is out of range, or unknown.
+            UsageError: a value is invalid.
         """
         if not self.encoders:
-            raise UsageError("no modality is asked for: say speech, text, or both")
-        for modality in self.encoders:
-            if modality not in ("speech", "text"):
-                raise unknown("modality", modality, ("speech", "text"))
+            raise UsageError(f"no modality is given: give {names(last='or')} in --modalities")
         of_manifest = self.dataset == "manifest"
         if of_manifest and not (self.manifest and self.name and self.root is None):
-            raise UsageError("dataset 'manifest' is described by --manifest and --name, no --root")
+            raise UsageError("dataset 'manifest' takes --manifest and --name, and no --root")
         if not of_manifest and (self.root is None or self.manifest or self.name):
-            raise UsageError(f"dataset '{self.dataset}' is described by --root alone")
-        if self.dtype not in _DTYPES:
-            raise unknown("dtype", self.dtype, _DTYPES)
-        if self.store not in FORMATS:
-            raise unknown("store", self.store, FORMATS)
-        if self.compression not in COMPRESSIONS:
-            raise unknown("compression", self.compression, COMPRESSIONS)
+            raise UsageError(
+                f"dataset '{self.dataset}' takes --root, and neither --manifest nor --name"
+            )
         _ = self.place
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"limit {self.limit}: give 1 or more")
-        if self.shard_mib is not None and not self.shard_mib > 0:
-            raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
 
     @cached_property
     def place(self) -> Backend:
