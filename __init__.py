@@ -1,6 +1,6 @@
 """mser: cached hidden states of frozen speech and text encoders, and light heads trained on them.
 
-Nothing heavy is imported until it is used, so that ``import mser`` and ``mser --help`` stay fast.
+Each name is imported when it is first used, so that ``import mser`` and ``mser --help`` stay fast.
 """
 
 from importlib import import_module
@@ -19,11 +19,11 @@ _HOME = {
     "CacheError": ".cache",
     "Entry": ".cache",
     "FeatureCache": ".cache",
-    "UtteranceDataset": ".cache.ragged",
+    "UtteranceDataset": ".cache.torch_dataset",
     "build_head": ".heads",
     "extract": ".pipeline.extract",
     "load_encoder": ".pipeline.extract",
-    "pad": ".cache.ragged",
+    "pad": ".cache.torch_dataset",
     "train_head": ".pipeline.train",
 }
 

@@ -44,7 +44,9 @@ class ExtractMethods:
         start = partial(_start, processes, job)
         per_core = [start("transformers") for _ in range(cores())]
         # The variable changes how glibc frees memory, which does not concern passes on a GPU.
-        keeping = [start("transformers", MALLOC_ENVIRONMENT) for _ in per_core if job.device == "cpu"]
+        keeping = [
+            start("transformers", MALLOC_ENVIRONMENT) for _ in per_core if job.device == "cpu"
+        ]
         toolkits = {name: start(name) for name in ("s3prl", "SpeechBrain")}
         self.corpus_size = per_core[0].call("save_reference").result()
         # mser starts after the others, which load their encoders meanwhile.

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from inspect import Parameter, formatannotation, signature
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import get_type_hints
 
-from .errors import require, unknown
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from .errors import HeadError, unknown
+
+_STRICT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # 1 is not True, and "1" is not 1
 
 
 def check_options(head: str, constructor: type, options: Mapping[str, object]) -> None:
     """Check the names and the types of ``options`` against the signature of ``constructor``.
 
-    The values themselves (a dropout of 2) are for the constructor to judge. ``head`` is the name
-    by which the messages call the constructor. An integer passes for a float, a list for a tuple,
-    and a bool only for a bool.
+    The constructor checks the values (a dropout of 2 is out of range). ``head`` is the name of the
+    head in the messages. A whole number is allowed for a float, and a list for a tuple.
 
     Raises:
         HeadError: an unknown option, or a value of another type.
@@ -23,16 +26,12 @@ def check_options(head: str, constructor: type, options: Mapping[str, object]) -
     for name, value in options.items():
         if name not in known:
             raise unknown(f"{head} option", name, known)
-        kind = formatannotation(hints[name])
-        message = f"{head} option '{name}' must be of type {kind}, not {value!r}"
-        require(_fits(value, hints[name]), message)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    if get_origin(hint) is tuple:  # tuple[X, ...]
-        item = get_args(hint)[0]
-        return isinstance(value, list | tuple) and all(_fits(v, item) for v in value)
-    if hint in (int, float):
-        numbers = int if hint is int else (int, float)
-        return isinstance(value, numbers) and not isinstance(value, bool)
-    return isinstance(value, hint)
+        try:
+            TypeAdapter(hints[name], config=_STRICT).validate_python(
+                tuple(value) if isinstance(value, list) else value
+            )
+        except ValidationError:
+            kind = formatannotation(hints[name])
+            raise HeadError(
+                f"{head} option '{name}' must be of type {kind}, not {value!r}"
+            ) from None

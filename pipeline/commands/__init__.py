@@ -1,1 +1,1 @@
-"""The commands of mser: options in, one call into the pipeline, a result out."""
+"""The commands of mser: each turns its options into one call, and prints the result."""

@@ -1,4 +1,4 @@
-"""The commands of ``mser cache``: arguments in, one call, words out."""
+"""The commands of ``mser cache``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,22 @@ from typing import Annotated
 import typer
 
 from ..layers import layer_numbers
-from .options import Cache, Compression, Dataset, EntryEncoder, Json, Modality, Store, say
+from .options import (
+    Cache,
+    Compression,
+    Dataset,
+    EntryEncoder,
+    Json,
+    Layers,
+    Manifest,
+    Modality,
+    OptionalDataset,
+    Store,
+    print_result,
+)
 
 app = typer.Typer(
-    help="Look after the cache, and bring features in and out.",
+    help="List, check, clean and convert the cache; import and export features.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -17,10 +29,10 @@ app = typer.Typer(
 
 @app.command("ls", epilog="Example: mser cache ls --cache /cluster/mser")
 def list_entries(cache: Cache, as_json: Json = False) -> None:
-    """List all entries: how large, how old, who filled them."""
+    """List all entries with their size, their age and who wrote them."""
     from ...cache import FeatureCache, listing  # noqa: PLC0415
 
-    say(listing(FeatureCache(cache)), as_json)
+    print_result(listing(FeatureCache(cache)), as_json)
 
 
 @app.command(epilog="Example: mser cache info --dataset meld --modality speech")
@@ -31,36 +43,41 @@ def info(
     encoder: EntryEncoder = None,
     as_json: Json = False,
 ) -> None:
-    """Show all that is known of an entry, and all that is needed to make it again."""
+    """Show the details of an entry, and how to make it again."""
     from ...cache import FeatureCache, info  # noqa: PLC0415
 
-    say(info(FeatureCache(cache).open(dataset, encoder, modality=modality)), as_json)
+    print_result(info(FeatureCache(cache).open(dataset, encoder, modality=modality)), as_json)
 
 
 @app.command(epilog="Example: mser cache verify --dataset meld --sample 0.1")
 def verify(
     cache: Cache,
-    dataset: Annotated[str | None, typer.Option(help="Only this dataset.")] = None,
+    dataset: OptionalDataset = None,
     modality: Modality = None,
     encoder: EntryEncoder = None,
     sample: Annotated[
-        float, typer.Option(help="Part of the shards to read, chosen at random.", min=0, max=1)
+        float, typer.Option(help="Share of the shards to read, chosen at random.", min=0, max=1)
     ] = 1.0,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Keep what is whole; have the rest extracted again."),
+        typer.Option(
+            "--repair",
+            help="Remove damaged features from the entry; the next extraction computes them.",
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read what is stored and compare every hash; damage is exit code 1."""
+    """Read the stored data and compare every hash; the exit code is 1 if data are damaged."""
     from ...cache import FeatureCache, verify_all  # noqa: PLC0415
     from ..progress import stepping  # noqa: PLC0415
 
     features = FeatureCache(cache)
     datasets = features.datasets() if dataset is None else [dataset]
-    chosen = [place for one in datasets for place in features.entry_folders(one, encoder, modality)]
-    result = verify_all(chosen, sample, repair=repair, each=stepping("verifying", "shard"))
-    say(result, as_json)
+    folders = [
+        folder for name in datasets for folder in features.entry_folders(name, encoder, modality)
+    ]
+    result = verify_all(folders, sample, repair=repair, each=stepping("verifying", "shard"))
+    print_result(result, as_json)
     if result.damaged:
         raise typer.Exit(1)
 
@@ -68,35 +85,35 @@ def verify(
 @app.command(epilog="Example: mser cache gc --yes")
 def gc(
     cache: Cache,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete the files.")] = False,
     older_than: Annotated[
         float,
-        typer.Option(help="Seconds; what is younger may be in use, and is left alone.", min=0),
+        typer.Option(help="Minimum age in seconds; younger files may be in use.", min=0),
     ] = 3600.0,
     as_json: Json = False,
 ) -> None:
-    """Show what is of no use to anybody any more, and delete it with --yes."""
+    """List files in the cache that nothing refers to, and delete them with --yes."""
     from ...cache import FeatureCache, collect_garbage  # noqa: PLC0415
 
-    say(collect_garbage(FeatureCache(cache), delete=yes, minimum_age=older_than), as_json)
+    print_result(collect_garbage(FeatureCache(cache), delete=yes, minimum_age=older_than), as_json)
 
 
 @app.command(epilog="Example: mser cache convert --dataset meld --to hdf5")
 def convert(
     dataset: Dataset,
     cache: Cache,
-    to: Annotated[str, typer.Option(help="zarr or hdf5.")],
+    to: Annotated[str, typer.Option(help="Store format to write: zarr or hdf5.")],
     compression: Compression = "none",
     modality: Modality = None,
     encoder: EntryEncoder = None,
     as_json: Json = False,
 ) -> None:
-    """Write an entry in another format or compression; its features stay the same."""
+    """Rewrite an entry in another store format or compression, with the same features."""
     from ...cache import FeatureCache, convert  # noqa: PLC0415
     from ..progress import stepping  # noqa: PLC0415
 
     entry = FeatureCache(cache).open(dataset, encoder, modality=modality)
-    say(convert(entry, to, compression, stepping("converting", "shard")), as_json)
+    print_result(convert(entry, to, compression, stepping("converting", "shard")), as_json)
 
 
 @app.command(
@@ -106,24 +123,31 @@ def convert(
 )
 def import_(
     source: Annotated[
-        Path, typer.Argument(help="Folder of <id>.npy, an .npz, or an .npy with its .lengths.")
+        Path,
+        typer.Argument(
+            help="Folder of <id>.npy files, an .npz file, or an .npy file with its .lengths file."
+        ),
     ],
     dataset: Dataset,
-    encoder: Annotated[str, typer.Option(help="Name of the encoder that made the features.")],
+    encoder: Annotated[str, typer.Option(help="Name of the encoder that computed the features.")],
     cache: Cache,
-    manifest: Annotated[
-        Path | None, typer.Option(help="Your corpus as a table: .csv, .jsonl or .parquet.")
+    manifest: Manifest = None,
+    modality: Annotated[
+        str, typer.Option(help="Modality of the features: speech, text or another name.")
+    ] = "speech",
+    layers: Layers = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            help="Type of the stored features: float16 or float32. Default: float16 if all "
+            "files are float16, else float32."
+        ),
     ] = None,
-    modality: Annotated[str, typer.Option(help="speech, text or another.")] = "speech",
-    layers: Annotated[
-        str | None, typer.Option(help="The encoder's numbers of the layers, such as 0,6,12.")
-    ] = None,
-    dtype: Annotated[str | None, typer.Option(help="Of the stored features.")] = None,
     store: Store = "zarr",
     compression: Compression = "none",
     as_json: Json = False,
 ) -> None:
-    """Bring features computed elsewhere into the cache, to train heads on them."""
+    """Import features of another tool into the cache, to train heads on them."""
     from ..exchange import ImportSettings, import_features  # noqa: PLC0415
 
     settings = ImportSettings(
@@ -138,25 +162,32 @@ def import_(
         compression=compression,
         layers=layer_numbers(layers) if layers else None,
     )
-    say(import_features(settings), as_json)
+    print_result(import_features(settings), as_json)
 
 
 @app.command(epilog="Example: mser cache export --dataset meld --to feats --format npy")
 def export(
     dataset: Dataset,
     cache: Cache,
-    to: Annotated[Path, typer.Option(help="A new folder.")],
-    format_: Annotated[str, typer.Option("--format", help="npy, safetensors or datasets.")] = "npy",
-    layers: Annotated[str | None, typer.Option(help="Only these, such as 0,6,12.")] = None,
+    to: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
+    format_: Annotated[
+        str, typer.Option("--format", help="File format: npy, safetensors or datasets.")
+    ] = "npy",
+    layers: Layers = None,
     modality: Modality = None,
     encoder: EntryEncoder = None,
     as_json: Json = False,
 ) -> None:
-    """Write an entry's features for other tools."""
+    """Export the features of an entry for other tools."""
     from ..exchange import ExportSettings, export_features  # noqa: PLC0415
 
-    chosen = layer_numbers(layers) if layers else None
     settings = ExportSettings(
-        cache, dataset, to, format_, encoder=encoder, modality=modality, layers=chosen
+        cache,
+        dataset,
+        to,
+        format_,
+        encoder=encoder,
+        modality=modality,
+        layers=layer_numbers(layers) if layers else None,
     )
-    say(export_features(settings), as_json)
+    print_result(export_features(settings), as_json)

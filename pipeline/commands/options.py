@@ -1,41 +1,182 @@
-"""What the commands of the command line share: options, and how a result is said."""
+"""The options that several commands share, each declared once, and how a result is printed."""
 
 import json
 import os
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..errors import UsageError
+from ..modalities import MODALITIES
 
 
 def _default_cache() -> str:
     return os.environ.get("MSER_CACHE") or "~/.cache/mser"
 
 
+def _option(help_text: str, *names: str, **more: Any) -> Any:
+    return typer.Option(*names, help=help_text, **more)
+
+
+# The cache and its entries
 Cache = Annotated[
     str,
-    typer.Option(
+    _option(
+        "Folder or URL (s3://…) of the cache. Default: $MSER_CACHE, else ~/.cache/mser.",
         "--cache",
-        help="Folder or URL (s3://…) of the cache; $MSER_CACHE, else ~/.cache/mser.",
         default_factory=_default_cache,
         show_default=False,
     ),
 ]
-Modalities = Annotated[str, typer.Option(help="Which modalities, separated by commas.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Store = Annotated[str, typer.Option(help="zarr or hdf5.")]
-Compression = Annotated[str, typer.Option(help="none, zstd or blosc; none is mapped into memory.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Dataset = Annotated[str, typer.Option(help="Name of the dataset in the cache.")]
-Modality = Annotated[str | None, typer.Option(help="Such as speech, if the dataset has several.")]
+MovedCache = Annotated[
+    str | None, _option("Folder or URL of the cache, if it has moved since the training.")
+]
+_dataset = _option("Name of the dataset in the cache.")
+Dataset = Annotated[str, _dataset]
+OptionalDataset = Annotated[str | None, _dataset]
+Modality = Annotated[
+    str | None,
+    _option("Modality of the entry, such as speech. Required if the dataset has several."),
+]
 EntryEncoder = Annotated[
-    str | None, typer.Option("--encoder", help="Name or key, if the dataset has several.")
+    str | None,
+    _option("Encoder of the entry: name or key. Required if the dataset has several.", "--encoder"),
+]
+Store = Annotated[str, _option("Store format: zarr or hdf5.")]
+Compression = Annotated[
+    str, _option("Compression: none, zstd or blosc. Only uncompressed data can be memory-mapped.")
+]
+Layers = Annotated[
+    str | None, _option("Layer numbers of the encoder, such as 0,6,12. Default: all layers.")
 ]
 
+# The corpus
+Manifest = Annotated[
+    Path | None, _option("Your own corpus as a table: a .csv, .jsonl or .parquet file.")
+]
+Classes = Annotated[
+    str | None,
+    _option("Class set, if the corpus has several: 4 or 6. Other utterances are left out."),
+]
+ALL_MODALITIES = ",".join(MODALITIES)
+Modalities = Annotated[
+    str | None,
+    _option(f"Modalities, separated by commas. Default: {ALL_MODALITIES}.", show_default=False),
+]
 
-def say(result: Any, as_json: bool) -> None:
-    """Print a result in words, or as JSON."""
+# Where the work is done
+Device = Annotated[str, _option("Device: auto, cpu or cuda.")]
+Workers = Annotated[
+    int | None,
+    _option(
+        "Number of worker processes on this machine; 0 works in this process, without Dask. "
+        "Default for extract: one per GPU, or one per core up to four. Default for training: 0."
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    _option("Address of a running Dask scheduler that does the work, such as tcp://node1:8786."),
+]
+Slurm = Annotated[Path | None, _option("TOML file that describes SLURM jobs that do the work.")]
+WaitMinutes = Annotated[
+    float | None,
+    _option(
+        "Minutes to wait for the first worker, or for another if all are gone. Default: 1 with "
+        "--scheduler, 10 with --slurm.",
+        show_default=False,
+    ),
+]
+
+# A training
+Head = Annotated[
+    str | None,
+    _option(
+        "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query.",
+    ),
+]
+Layer = Annotated[
+    str | None,
+    _option(
+        "Layers that the head reads, by the encoder's own numbers: mix, last, 6, 0,6,12 or "
+        "speech=0,1,2,text=last. Default: the head's own choice."
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    _option(
+        "Evaluation protocol: official, leave-one-session-out, leave-one-speaker-out, "
+        "speaker-folds, group-folds:COLUMN:K, hold-out:COLUMN=VALUE or file:PATH. Default: that of "
+        "the corpus."
+    ),
+]
+Seeds = Annotated[
+    str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
+]
+Set = Annotated[
+    list[str] | None,
+    _option(
+        "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable.", "--set"
+    ),
+]
+
+# The result
+Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+
+
+def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option ``--MODALITY-encoder`` for each modality.
+
+    The command has a parameter ``encoders`` instead, which gets modality → value.
+
+    Args:
+        cached: the command reads features that are in the cache, so that the default is the
+            encoder of those features (``None``); else it is the modality's own default.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**values: Any) -> None:
+            encoders = {name: values.pop(f"{name}_encoder") for name in MODALITIES}
+            command(**values, encoders=encoders)
+
+        hints = get_type_hints(command, include_extras=True)
+        parameters: list[Parameter] = []
+        for parameter in signature(command).parameters.values():
+            if parameter.name == "encoders":
+                parameters += _encoder_parameters(cached=cached)
+            else:
+                hint = hints[parameter.name]
+                parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint))
+        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        return run
+
+    return decorate
+
+
+def _encoder_parameters(*, cached: bool) -> Iterator[Parameter]:
+    for modality in MODALITIES.values():
+        text = f"Encoder of {modality.name}: a name on the Hugging Face hub or a local folder."
+        if cached:
+            text = (
+                f"Encoder of {modality.name}: its name, local folder or cache key. Required if the "
+                "cache has features of several, or if the folder has moved."
+            )
+        yield Parameter(
+            f"{modality.name}_encoder",
+            Parameter.KEYWORD_ONLY,
+            default=None if cached else modality.encoder,
+            annotation=Annotated[str | None, _option(text)],
+        )
+
+
+def print_result(result: Any, as_json: bool) -> None:
+    """Print a result as text, or as JSON."""
     typer.echo(json.dumps(result.as_json(), indent=2) if as_json else str(result))
 
 
@@ -48,7 +189,7 @@ def numbers(text: str, what: str) -> tuple[int, ...]:
     """Return the numbers in a list that is separated by commas.
 
     Raises:
-        UsageError: a part is not a number.
+        UsageError: an item is not a whole number.
     """
     try:
         return tuple(int(part) for part in split(text))

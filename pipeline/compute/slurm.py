@@ -2,50 +2,56 @@
 
 import importlib.util
 import shutil
-import tomllib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
 import torch
 from dask.utils import parse_bytes
 from distributed import Status
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+from typing_extensions import TypedDict
 
-from ..errors import PipelineError, UsageError, unknown
+from ..errors import PipelineError, UsageError
+from ..validation import Count, checked, read_toml, table
 from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, WorkerSizing, connected, quiet
 
-_TEXT, _NUMBER, _TEXTS, _TABLE = str, int, list, dict
-# Of dask-jobqueue's SLURMCluster, but for the first.
-KEYS: dict[str, type] = {
-    "jobs": _NUMBER,
-    "cores": _NUMBER,
-    "memory": _TEXT,
-    "processes": _NUMBER,
-    "queue": _TEXT,
-    "account": _TEXT,
-    "walltime": _TEXT,
-    "job_extra_directives": _TEXTS,
-    "job_directives_skip": _TEXTS,
-    "job_script_prologue": _TEXTS,
-    "job_mem": _TEXT,
-    "interface": _TEXT,
-    "log_directory": _TEXT,
-    "local_directory": _TEXT,
-    "python": _TEXT,
-    "shebang": _TEXT,
-    "worker_extra_args": _TEXTS,
-    "death_timeout": _NUMBER,
-    "scheduler_options": _TABLE,
-}
-_KINDS = {
-    _TEXT: 'text in quotes, such as "8:00:00"',
-    _NUMBER: "a whole number of 1 or more",
-    _TEXTS: 'a list of texts, such as ["--gres=gpu:1"]',
-    _TABLE: "a table",
-}
+
+def _size(memory: str) -> str:
+    try:
+        parse_bytes(memory)
+    except ValueError:
+        raise PydanticCustomError("size", 'a size, such as "16 GB"') from None
+    return memory
+
+
+@table
+class SlurmKeys(TypedDict, total=False):
+    """The keys of a SLURM file; all but ``jobs`` are those of dask-jobqueue's ``SLURMCluster``."""
+
+    jobs: Count
+    cores: Required[Count]
+    memory: Required[Annotated[str, AfterValidator(_size)]]
+    processes: Count
+    queue: str
+    account: str
+    walltime: str
+    job_extra_directives: list[str]
+    job_directives_skip: list[str]
+    job_script_prologue: list[str]
+    job_mem: str
+    interface: str
+    log_directory: str
+    local_directory: str
+    python: str
+    shebang: str
+    worker_extra_args: list[str]
+    death_timeout: Count
+    scheduler_options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -73,30 +79,14 @@ def read_slurm_file(path: Path) -> SlurmFile:
     """Read a SLURM file.
 
     Raises:
-        UsageError: it is not there, is no TOML, or holds a key or a value that does not fit.
+        UsageError: the file is absent, is not TOML, or holds a key or a value that does not fit.
     """
-    try:
-        said = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"--slurm {path}: {error.strerror}: give a TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--slurm {path} is no TOML: {error}") from None
-    for key, value in said.items():
-        if key not in KEYS:
-            raise unknown(f"key in {path}", key, KEYS)
-        if not _fits(value, KEYS[key]):
-            raise UsageError(f"{path}: {key} = {value!r} must be {_KINDS[KEYS[key]]}")
-    for key in ("cores", "memory"):
-        if key not in said:
-            raise UsageError(f"{path} does not say '{key}', which each job needs")
-    try:
-        parse_bytes(said["memory"])
-    except ValueError:
-        raise UsageError(f"{path}: memory = '{said['memory']}' is no size: say \"16 GB\"") from None
-    jobs, cores, processes = said.pop("jobs", 1), said.pop("cores"), said.pop("processes", 1)
+    options: dict[str, Any] = {**checked(SlurmKeys, read_toml(path, "--slurm"), str(path))}
+    jobs, cores = options.pop("jobs", 1), options.pop("cores")
+    processes = options.pop("processes", 1)
     if processes > cores:
-        raise UsageError(f"{path}: {processes} processes need as many cores at least, not {cores}")
-    return SlurmFile(path, jobs, cores, processes, said)
+        raise UsageError(f"{path}: {processes} processes need at least {processes} cores")
+    return SlurmFile(path, jobs, cores, processes, options)
 
 
 def check_slurm(file: SlurmFile) -> None:
@@ -198,11 +188,3 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
 def _failed(file: SlurmFile, what: str, error: Exception) -> PipelineError:
     last_line = str(error).strip().rpartition("\n")[2]
     return PipelineError(f"--slurm {file.path}: {what}: {last_line}")
-
-
-def _fits(value: object, kind: type) -> bool:
-    if kind is _NUMBER:
-        return type(value) is int and value >= 1
-    if kind is _TEXTS:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return isinstance(value, kind)

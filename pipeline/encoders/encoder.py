@@ -249,6 +249,13 @@ class Encoder(ABC, Generic[Raw]):
     def frames(self, one: Raw) -> int:
         """Return how many frames the utterance will have."""
 
+    def planned_frames(self, source: Any, seconds: float) -> int:
+        """Return how many frames an utterance will have, before its content is loaded.
+
+        ``source`` is its path or its text, ``seconds`` its length if it has one, else 0.
+        """
+        return self.frames(source)
+
 
 def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
     """Return the layer numbers that ``all``, ``last`` or ``0,6,12`` stand for, in ascending order.

@@ -83,6 +83,10 @@ class SpeechEncoder(Encoder[Wave]):
         """Return how many frames a wave (samples,) gives; 0 if it is too short for one."""
         return self.frames_of(len(one))
 
+    def planned_frames(self, source: Any, seconds: float) -> int:
+        """Return how many frames a clip of so many seconds will have."""
+        return self.frames_of(int(seconds * SAMPLE_RATE))
+
     def windows_of(self, samples: int) -> int:
         """Return in how many windows a wave of so many samples is encoded."""
         return len(self._cut(samples))

@@ -17,10 +17,12 @@ from ..corpora.manifest_file import read_manifest
 from ..encoders import Encoder, SpeechEncoder, load_encoder
 from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
+from ..modalities import MODALITIES, source_of
 from ..progress import progress
 from ..provenance import provenance
 from .engine import run_shards
-from .scan import Scan, scan_clips, scan_texts
+from .readers import scan
+from .scan import Scan
 from .settings import ExtractSettings
 from .sharding import PlannedUtterance, ShardJob, plan
 from .summary import ModalitySummary, Summary
@@ -80,10 +82,7 @@ def extract(settings: ExtractSettings) -> Summary:
     if not settings.dry_run:
         backend.check_available()
 
-    scans = {
-        modality: scan_clips(chosen) if modality == "speech" else scan_texts(chosen)
-        for modality in encoders
-    }
+    scans = {modality: scan(chosen, modality) for modality in encoders}
     made = provenance(_PACKAGES, settings=settings.as_json(device), root=str(root))
     modalities = [
         _prepare(settings, cache, encoder, corpus, chosen, scans[modality], made)
@@ -92,14 +91,15 @@ def extract(settings: ExtractSettings) -> Summary:
     if settings.strict:
         for one in modalities:
             _refuse_bad(one.quarantined[u.id] for u in chosen if u.id in one.quarantined)
-    clips = scans.get("speech", Scan())
+    of_audio = [scans[modality] for modality in scans if MODALITIES[modality].source == "audio"]
+    clips = of_audio[0] if of_audio else Scan()
     summary = Summary(
         corpus,
         root,
         str(cache.root),
         settings.dry_run,
         len(chosen),
-        sum(clips.seconds.values()) / 3600 if "speech" in scans else None,
+        sum(clips.seconds.values()) / 3600 if of_audio else None,
         identical_clips(chosen, clips.hashes),
         [one.summary for one in modalities],
     )
@@ -208,15 +208,10 @@ def _items(
         content_hash = scan.hashes.get(utterance.id)
         if content_hash is None:
             continue
-        if isinstance(encoder, SpeechEncoder):
-            assert utterance.audio is not None  # noqa: S101 -- it has a hash, so it was read
-            seconds = scan.seconds[utterance.id]
-            frames = encoder.frames_of(int(seconds * SAMPLE_RATE))
-            yield PlannedUtterance(utterance.id, utterance.audio, content_hash, frames, seconds)
-        else:
-            assert utterance.text is not None  # noqa: S101
-            frames = encoder.frames(utterance.text)
-            yield PlannedUtterance(utterance.id, utterance.text, content_hash, frames)
+        source = source_of(utterance, encoder.modality)
+        seconds = scan.seconds.get(utterance.id, 0.0)
+        frames = encoder.planned_frames(source, seconds)
+        yield PlannedUtterance(utterance.id, source, content_hash, frames, seconds)
 
 
 def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:

@@ -44,21 +44,17 @@ def scan_clips(utterances: Iterable[Utterance]) -> Scan:
 
 def scan_texts(utterances: Iterable[Utterance]) -> Scan:
     """Hash every text."""
-    scan = Scan()
-    for utterance in utterances:
-        if utterance.text is None or not utterance.text.strip():
-            detail = "the corpus has no text for this utterance"
-            scan.quarantined.append(Quarantined(utterance.id, None, "no-text", detail))
-        else:
-            scan.hashes[utterance.id] = hashlib.sha256(utterance.text.encode()).hexdigest()
-    return scan
+    hashes = {
+        utterance.id: hashlib.sha256(str(utterance.text).encode()).hexdigest()
+        for utterance in utterances
+    }
+    return Scan(hashes)
 
 
 def _scan_clip(utterance: Utterance) -> tuple[str, float] | Quarantined:
     content_hash = None
     try:
-        if utterance.audio is None:
-            raise BadClipError("absent", "the corpus has no clip for this utterance")
+        assert utterance.audio is not None  # noqa: S101 -- only utterances that have a clip
         content = read_clip(utterance.audio)
         content_hash = hashlib.sha256(content).hexdigest()
         return content_hash, probe(content)

@@ -1,21 +1,24 @@
 """Settings of an extraction."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from ...cache import COMPRESSIONS, FORMATS
 from ..compute import Backend
-from ..errors import UsageError, unknown
+from ..encoders.encoder import PRECISIONS
+from ..errors import UsageError
+from ..modalities import MODALITIES, names
+from ..validation import AnyPath, Count, Positive, one_of, settings
 from .engine import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
+Modality = Annotated[str, one_of("modality", MODALITIES)]
 
 
-@dataclass(frozen=True)
+@settings
 class ExtractSettings:
     """Which corpus to extract, with which encoders, into which cache, and where.
 
@@ -26,13 +29,13 @@ class ExtractSettings:
 
     dataset: str
     """A known corpus, such as ``meld``; ``manifest`` for a corpus described by a table."""
-    root: Path | None
+    root: AnyPath | None
     """Folder of the corpus; ``None`` for ``manifest``."""
     cache: str | Path
     """Folder of the cache, or the URL of an object store."""
-    encoders: dict[str, str]
+    encoders: dict[Modality, str]
     """Modality → its encoder: a hub name, a folder, or a bundle of torchaudio."""
-    manifest: Path | None = None
+    manifest: AnyPath | None = None
     """The table that describes the dataset ``manifest``."""
     name: str | None = None
     """Name of the dataset ``manifest`` in the cache."""
@@ -40,9 +43,9 @@ class ExtractSettings:
     """Extract only utterances of this class set, such as IEMOCAP's ``4``; default: all."""
     layers: str = "all"
     """Encoder layers to keep: ``all``, ``last``, or numbers such as ``0,6,12``."""
-    dtype: str = "float16"
+    dtype: Annotated[str, one_of("dtype", _DTYPES)] = "float16"
     """Of the stored features: ``float16`` (default) or ``float32``."""
-    precision: str = "float32"
+    precision: Annotated[str, one_of("precision", PRECISIONS)] = "float32"
     """Of the forward pass: ``float32`` (default), ``bfloat16`` or ``float16``."""
     max_seconds: float = 30.0
     """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
@@ -52,51 +55,40 @@ class ExtractSettings:
     """Worker processes on this machine; 0: this process, without Dask; default: by the machine."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, instead of ``workers``."""
-    slurm: Path | None = None
+    slurm: AnyPath | None = None
     """TOML file that describes SLURM jobs, instead of ``workers``."""
     wait_minutes: float | None = None
     """How long to wait without any worker; default: 1 for ``scheduler``, 10 for ``slurm``."""
-    limit: int | None = None
+    limit: Count | None = None
     """Extract only the first ``limit`` utterances; default: all."""
     strict: bool = False
     """End the run at the first utterance that fails; default: put it into quarantine."""
     dry_run: bool = False
     """Only report what an extraction would do; default: extract."""
-    shard_mib: float | None = None
+    shard_mib: Positive | None = None
     """Size of the largest shard in MiB, which a killed worker loses at most; default: 64, on a GPU
     256."""
-    store: str = "zarr"
+    store: Annotated[str, one_of("store", FORMATS)] = "zarr"
     """Format of the shards: ``zarr`` (default) or ``hdf5``."""
-    compression: str = "none"
+    compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "none"
     """Of the shards: ``none`` (default), ``zstd`` or ``blosc``."""
 
     def __post_init__(self) -> None:
-        """Validate the settings.
+        """Validate the settings that depend on each other; the types validate the rest.
 
         Raises:
-            UsageError: a value is out of range, or unknown.
+            UsageError: a value is invalid.
         """
         if not self.encoders:
-            raise UsageError("no modality is asked for: say speech, text, or both")
-        for modality in self.encoders:
-            if modality not in ("speech", "text"):
-                raise unknown("modality", modality, ("speech", "text"))
+            raise UsageError(f"no modality is given: give {names(last='or')} in --modalities")
         of_manifest = self.dataset == "manifest"
         if of_manifest and not (self.manifest and self.name and self.root is None):
-            raise UsageError("dataset 'manifest' is described by --manifest and --name, no --root")
+            raise UsageError("dataset 'manifest' takes --manifest and --name, and no --root")
         if not of_manifest and (self.root is None or self.manifest or self.name):
-            raise UsageError(f"dataset '{self.dataset}' is described by --root alone")
-        if self.dtype not in _DTYPES:
-            raise unknown("dtype", self.dtype, _DTYPES)
-        if self.store not in FORMATS:
-            raise unknown("store", self.store, FORMATS)
-        if self.compression not in COMPRESSIONS:
-            raise unknown("compression", self.compression, COMPRESSIONS)
+            raise UsageError(
+                f"dataset '{self.dataset}' takes --root, and neither --manifest nor --name"
+            )
         _ = self.backend
-        if self.limit is not None and self.limit < 1:
-            raise UsageError(f"limit {self.limit}: give 1 or more")
-        if self.shard_mib is not None and not self.shard_mib > 0:
-            raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
 
     @cached_property
     def backend(self) -> Backend:

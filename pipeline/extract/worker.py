@@ -1,6 +1,5 @@
 """Extract one shard, from files to committed features."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,8 +14,8 @@ import torch
 from ...cache import Quarantined, UtteranceFeatures
 from ..compute.device import cores
 from ..encoders import FAMILIES, Encoder, EncoderSettings
-from ..encoders.speech import SAMPLE_RATE
-from .audio import BadClipError, decode, read_clip
+from .audio import BadClipError
+from .readers import READERS
 from .sharding import PlannedUtterance, ShardJob
 
 _PATIENCE = 2.0  # seconds to wait for the lease of a shard before another shard is done
@@ -127,19 +126,12 @@ def _try(encoder: Encoder[Any], item: PlannedUtterance) -> Any:
 
 
 def _read(item: PlannedUtterance, encoder: Encoder[Any]) -> Any:
-    if not isinstance(item.source, Path):
-        return item.source
-    content = read_clip(item.source)
-    if hashlib.sha256(content).hexdigest() != item.content_hash:
-        detail = f"{item.source} changed during the run: run the same command again"
-        raise BadClipError("changed", detail, transient=True)
-    wave = decode(content)
-    if not encoder.frames(wave):
-        raise BadClipError(
-            "too-short",
-            f"{1000 * len(wave) / SAMPLE_RATE:.0f} ms of audio are shorter than one frame",
-        )
-    return wave
+    reader = READERS[encoder.modality]
+    raw = reader.load(item.source, item.content_hash)
+    # A text has its special tokens at least, and counting them would take as long as encoding.
+    if isinstance(item.source, Path) and not encoder.frames(raw):
+        raise BadClipError("too-short", f"{reader.length(raw)} are less than one frame")
+    return raw
 
 
 def _encode(

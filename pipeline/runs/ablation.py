@@ -4,38 +4,54 @@ import csv
 import io
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
 import torch
+from typing_extensions import TypedDict
 
 from ...cache.storage.local import LocalFolder
 from ..compute.device import chosen_device
 from ..errors import UsageError, unknown
 from ..evaluation.metrics import METRICS, TITLES
-from ..train.presets import CHOICES, MODALITIES, check_choices, combined, preset, read, settings_of
+from ..modalities import MODALITIES
+from ..train.presets import CHOICES, Choices, combined, preset, read, settings_of
 from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.runner import train_heads
 from ..train.settings import TrainSettings
+from ..validation import checked, one_of, table
 from .evaluate import evaluate
 from .gain import Gain, gain
 
-# Key → what it holds; the first ones must be there.
-_KEYS = {"title": str, "preset": str, "systems": list}
-_MORE_KEYS = {"source": str, "metrics": list, "missing": list}
-_SYSTEM = {"name": str}
-_MORE_SYSTEM = {
-    "against": list,
-    "paper": dict,
-    "preset": str,
-    "set": dict,
-    **dict.fromkeys(CHOICES, object),
-}
+Metric = Annotated[str, one_of("metric", METRICS)]
+
+
+@table
+class AblationKeys(TypedDict, total=False):
+    """The keys of an ablation file."""
+
+    title: Required[str]
+    preset: Required[str]
+    systems: Required[list[dict[str, Any]]]
+    source: str
+    metrics: list[Metric]
+    missing: list[Annotated[str, one_of("modality", MODALITIES)]]
+
+
+@table
+class SystemKeys(Choices, total=False):
+    """The keys of a system in it, besides those of a preset that say what is trained."""
+
+    name: Required[str]
+    against: list[str]
+    paper: dict[Metric, int | float]
+    preset: str
+    set: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -160,12 +176,9 @@ def ablate(
         UsageError: there is no such ablation, or it says what cannot be said.
         CacheError, PipelineError: see :func:`train_head`.
     """
-    content = read(name, "ablations")
-    _check(content, _KEYS, _MORE_KEYS, name)
-    systems = _systems(content, given, assignments, out, others)
+    content = checked(AblationKeys, read(name, "ablations"), name)
+    systems = _systems(name, content, given, assignments, out, others)
     metrics = content.get("metrics", ["wa", "ua"])
-    _require_known("metric", metrics, METRICS, name)
-    _require_known("modality", content.get("missing", []), MODALITIES, name)
     facts, folder = _facts(content, systems[0].settings, assignments), LocalFolder(out)
     name_of = {system.settings.out: system.name for system in systems}
     finished: dict[str, Run] = {}
@@ -204,36 +217,36 @@ def ablate(
 
 
 def _systems(
-    content: Mapping[str, Any],
+    name: str,
+    content: AblationKeys,
     given: Mapping[str, Any],
     assignments: Sequence[str],
     out: Path,
     others: Mapping[str, Any],
 ) -> list[System]:
     systems = []
-    for number, said in enumerate(content["systems"]):
-        where = f"system {number + 1}"
-        _check(said, _SYSTEM, _MORE_SYSTEM, where)
-        check_choices(said, where)
-        _require_known("metric", said.get("paper", {}), METRICS, where)
-        values = preset(said.get("preset", content["preset"]))
-        if said.get("head") not in (None, values.get("head")):
+    for number, values in enumerate(content["systems"], 1):
+        row = checked(SystemKeys, values, f"{name}, system {number}")
+        choices = {key: value for key, value in row.items() if key in CHOICES}
+        settings = preset(row.get("preset", content["preset"]))
+        if row.get("head") not in (None, settings.get("head")):
             # The options of one head are not those of another.
-            values = {key: one for key, one in values.items() if not key.startswith("head.")}
-        values |= {key: said[key] for key in CHOICES if key in said}
-        values = combined(values, {key: one for key, one in given.items() if key not in said})
-        values |= said.get("set", {})
-        slug = re.sub("[^a-z0-9]+", "-", said["name"].lower()).strip("-")
-        settings = settings_of(values, out=out / slug, **others).with_overrides(assignments)
-        against = tuple(said.get("against", ()))
-        systems.append(System(said["name"], settings, said.get("paper", {}), against))
+            settings = {key: one for key, one in settings.items() if not key.startswith("head.")}
+        more = {key: value for key, value in given.items() if key not in row}
+        settings = {**combined({**settings, **choices}, more), **row.get("set", {})}
+        slug = re.sub("[^a-z0-9]+", "-", row["name"].lower()).strip("-")
+        chosen = settings_of(settings, out=out / slug, **others).with_overrides(assignments)
+        against = tuple(row.get("against", ()))
+        systems.append(System(row["name"], chosen, row.get("paper", {}), against))
     if not systems:
-        raise UsageError("the ablation has no systems: give each as [[systems]] with a name")
+        raise UsageError(f"{name} has no systems: give each as [[systems]] with a name")
     if len({system.settings.out for system in systems}) < len(systems):
-        raise UsageError("two systems have the same name: give each its own")
+        raise UsageError(f"{name}: two systems have the same name: give each its own")
     for system in systems:
         known = [one.name for one in systems if one.name != system.name]
-        _require_known("system", system.against, known, f"against of '{system.name}'")
+        for other in system.against:
+            if other not in known:
+                raise unknown(f"system in against of '{system.name}'", other, known)
     return systems
 
 
@@ -246,9 +259,7 @@ def _without(run: Run | None, missing: str, settings: TrainSettings) -> Mapping[
     return dict(RunFolder(run.path).read_json(kept)["aggregate"])
 
 
-def _facts(
-    content: Mapping[str, Any], settings: TrainSettings, assignments: Sequence[str]
-) -> list[str]:
+def _facts(content: AblationKeys, settings: TrainSettings, assignments: Sequence[str]) -> list[str]:
     device = chosen_device(settings.device)
     machine = (
         torch.cuda.get_device_name(device)
@@ -265,26 +276,6 @@ def _facts(
         f"{datetime.now(UTC).date()}, mser {version('mser')}, torch {torch.__version__}, "
         f"{machine}.",
     ]
-
-
-def _check(
-    said: Mapping[str, Any], needed: Mapping[str, type], more: Mapping[str, type], where: str
-) -> None:
-    known = {**needed, **more}
-    _require_known("key", said, known, where)
-    for key in needed:
-        if key not in said:
-            raise UsageError(f"{where} does not say its {key}: add it")
-    for key, value in said.items():
-        if not isinstance(value, known[key]):
-            kinds: dict[type, str] = {str: "a text", list: "a list", dict: "a table"}
-            raise UsageError(f"{where}: {key} = {value!r}: write {kinds[known[key]]}")
-
-
-def _require_known(kind: str, given: Iterable[Any], known: Iterable[str], where: str) -> None:
-    for one in given:
-        if one not in known:
-            raise unknown(f"{kind} in {where}", str(one), known)
 
 
 def _cell(aggregate: Mapping[str, Any] | None, metric: str) -> str:

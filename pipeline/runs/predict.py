@@ -26,7 +26,9 @@ from ..encoders import Encoder
 from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..extract import load_encoder
-from ..extract.audio import BadClipError, decode, read_clip
+from ..extract.audio import BadClipError
+from ..extract.readers import READERS
+from ..modalities import MODALITIES, names
 from ..train.examples import Examples
 from ..train.jobs import build
 from ..train.run_folder import RunFolder
@@ -136,9 +138,7 @@ def predict(
     folder = RunFolder(run)
     classes, trainings, known = _found(folder)
     settings = settings_of_run(folder.config(), cache, device)
-    given: dict[str, Any] = {"speech": audio, "text": text}
-    given = {modality: raw for modality, raw in given.items() if raw is not None}
-    _check_given(run, given, settings)
+    given = _given(run, {"audio": audio, "text": text}, settings)
     features = FeatureCache(settings.cache)
     entries = {
         modality: features.open(settings.dataset, key, modality=modality)
@@ -180,13 +180,17 @@ def _found(
         ) from error
 
 
-def _check_given(run: Path, given: Mapping[str, Any], settings: TrainSettings) -> None:
-    options = {"speech": "--audio", "text": "--text"}
+def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> dict[str, Any]:
+    """Return the content given for each modality of a run; ``sources`` is by utterance field."""
+    given = {field: raw for field, raw in sources.items() if raw is not None}
     if not given:
         raise UsageError("there is nothing to predict from: give --audio, --text, or both")
-    for modality in given:
-        if modality not in settings.encoders:
-            raise UsageError(f"{run} was trained without {modality}: leave out {options[modality]}")
+    for field in given:
+        readers = [one.name for one in MODALITIES.values() if one.source == field]
+        if not set(readers) & set(settings.encoders):
+            raise UsageError(f"{run} was trained without {names(readers)}: leave out --{field}")
+    known = [MODALITIES[modality] for modality in settings.encoders if modality in MODALITIES]
+    return {one.name: given[one.source] for one in known if one.source in given}
 
 
 def _encoded(
@@ -194,11 +198,11 @@ def _encoded(
 ) -> np.ndarray[Any, Any]:
     """Return the hidden states (layers, frames, dim) as an extraction would store them."""
     encoder = _encoder_of(entry, name, device)
-    what = f"'{raw}'" if modality == "speech" else "the text"
-    if modality == "speech":
-        raw = _decoded(raw)
-    elif not raw.strip():
-        raise UsageError("the text is empty: give words, or leave out --text")
+    source = MODALITIES[modality].source
+    what = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
+    if not str(raw).strip():
+        raise UsageError(f"{what} is empty: give words, or leave out --{source}")
+    raw = _loaded(modality, raw)
     if not encoder.frames(raw):
         raise PipelineError(f"{what} is too short for one frame: give a longer clip")
     (states,) = encoder.encode([raw], entry.spec.dtype)
@@ -210,12 +214,12 @@ def _encoded(
     return states
 
 
-def _decoded(path: Path) -> Any:
+def _loaded(modality: str, source: Any) -> Any:
     try:
-        return decode(read_clip(path))
+        return READERS[modality].load(source, None)
     except BadClipError as error:
         kind = UsageError if error.reason == "absent" else PipelineError
-        raise kind(f"'{path}' cannot be used ({error}): give another clip") from error
+        raise kind(f"'{source}' cannot be used ({error}): give another clip") from error
 
 
 def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:

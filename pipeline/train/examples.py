@@ -11,6 +11,7 @@ from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
 from ..encoders.checkpoint_files import find_encoder
 from ..errors import PipelineError, unknown
+from ..modalities import source_of
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ def _why_not(
         if entry.spec.identity.get("source") == "imported":
             continue  # its hashes are those of the features: nobody knows from what they were made
         current = audio_hashes[utterance.id]
-        if modality == "text" and utterance.text is not None:
-            current = hashlib.sha256(utterance.text.encode()).hexdigest()
+        if isinstance(source := source_of(utterance, modality), str):
+            current = hashlib.sha256(source.encode()).hexdigest()
         if current is not None and entry.content_hash(utterance.id) != current:
             return f"{modality}: changed since it was extracted"
     return None

@@ -1,54 +1,71 @@
 """Presets: settings of a paper by name, as small TOML files that anyone can read."""
 
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+from typing_extensions import TypedDict
 
 from ..errors import UsageError, unknown
+from ..modalities import MODALITIES
+from ..validation import Seeds, checked, read_toml, table
 from .settings import TUNABLE, TrainSettings
 
-MODALITIES = ("speech", "text")
-CHOICES = ("head", "dataset", "protocol", "classes", "layer", "modalities", "seeds")
-"""What a preset may say beside what ``--set`` knows, and the options in ``[head_options]``."""
 
-_LISTS: dict[str, tuple[type, str]] = {
-    "modalities": (str, 'a list of names, such as ["speech", "text"]'),
-    "seeds": (int, "a list of numbers, such as [0, 1, 2]"),
-}
+class Choices(TypedDict, total=False):
+    """The keys of a preset that are not settings of ``--set``: what is trained, and on what."""
+
+    head: str
+    dataset: str
+    protocol: str
+    classes: str
+    layer: str
+    modalities: list[str]
+    seeds: Seeds
+
+
+CHOICES = tuple(Choices.__annotations__)
+
+_types = get_type_hints(TrainSettings, include_extras=True)
+Preset = table(
+    TypedDict(  # type: ignore[operator]
+        "Preset",
+        {
+            **Choices.__annotations__,
+            **{name: _types[name] for name in TUNABLE},
+            "head_options": dict[str, Any],
+        },
+        total=False,
+    )
+)
+"""The keys of a preset file, each with the type of the setting."""
 
 
 def preset(name: str) -> dict[str, Any]:
     """Return the content of a preset: keys of :data:`CHOICES`, of ``--set``, and ``head.OPTION``.
 
-    ``name`` is that of one of ours, or the path of a file like them. The head itself is ``head``.
+    ``name`` is the name of a preset of mser, or the path of a TOML file like them.
 
     Raises:
-        UsageError: there is no such preset, or it says what cannot be said.
+        UsageError: there is no such preset, a key is unknown, or a value does not fit.
     """
-    content = read(name, "presets")
+    content: dict[str, Any] = {**checked(Preset, read(name, "presets"), f"preset {name}")}
     options = content.pop("head_options", {})
-    for key in content:
-        if key not in (*CHOICES, *TUNABLE):
-            raise unknown(f"key in preset {name}", key, [*CHOICES, *TUNABLE, "head_options"])
-    check_choices(content, f"preset {name}")
-    if not isinstance(options, dict):
-        raise UsageError(f"preset {name}: head_options must be a table of the head's options")
     return content | {f"head.{key}": value for key, value in options.items()}
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of ours, of a kind: ``presets`` or ``ablations``."""
+    """Return the names of the files of a kind that mser contains: ``presets`` or ``ablations``."""
     return sorted(one.name.removesuffix(".toml") for one in _ours(kind).iterdir())
 
 
 def read(name: str, kind: str) -> dict[str, Any]:
-    """Return the content of one of our files of a kind, or of a user's own by its path.
+    """Return the content of a file of a kind, by its name in mser or by its path.
 
     Raises:
-        UsageError: there is none, or it is no TOML.
+        UsageError: there is none, or it is not TOML.
     """
     own = Path(name).expanduser()
     if name.endswith(".toml"):
@@ -57,29 +74,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
         source = _ours(kind) / f"{name}.toml"
     else:
         raise unknown("preset (a file of your own ends in .toml)", name, names(kind))
-    try:
-        return tomllib.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"preset {name}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"preset {name} is no TOML: {error}") from None
-
-
-def check_choices(said: Mapping[str, Any], where: str) -> None:
-    """Check the types of what a file says of :data:`CHOICES`; ``where`` names it.
-
-    Raises:
-        UsageError: a value is of another type.
-    """
-    for key in CHOICES:
-        kind, form = _LISTS.get(key, (None, "a text in quotation marks"))
-        value = said.get(key, "" if kind is None else [])
-        if kind is None:
-            fits = isinstance(value, str)
-        else:
-            fits = isinstance(value, list) and all(type(one) is kind for one in value)
-        if not fits:
-            raise UsageError(f"{where}: {key} = {value!r}: write {form}")
+    return read_toml(source, "preset")
 
 
 def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,17 +95,16 @@ def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
     that are perhaps not asked for.
 
     Raises:
-        UsageError: neither head nor dataset is said, or a value cannot be.
+        UsageError: head or dataset is missing, or a value is invalid.
     """
     chosen = {key: value for key, value in values.items() if key in CHOICES}
     for key in ("head", "dataset"):
         if key not in chosen:
-            raise UsageError(f"no {key} is said: give --{key}, or a --preset that says it")
+            raise UsageError(f"no {key} given: give --{key}, or a --preset with a {key}")
     encoders = others.pop("encoders")
     modalities = chosen.pop("modalities", MODALITIES)
-    chosen["seeds"] = tuple(chosen.get("seeds", (0,)))
     settings = TrainSettings(
-        **chosen, **others, encoders={one: encoders.get(one) for one in modalities}
+        **chosen, **others, encoders={name: encoders.get(name) for name in modalities}
     )
     return settings.changed({key: value for key, value in values.items() if key not in CHOICES})
 

@@ -2,17 +2,20 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import field, fields, replace
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
 from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
 from ..evaluation.metrics import METRICS
+from ..modalities import names
+from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of
+from ..validation import settings as settings_class
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -41,7 +44,7 @@ def _one(*_: object) -> int:
 _WORKER_SIZING = WorkerSizing(workers=_one, threads=_one)
 
 
-@dataclass(frozen=True)
+@settings_class
 class TrainSettings:
     """Which head to train on what, and how.
 
@@ -70,64 +73,45 @@ class TrainSettings:
     dataset: str
     cache: str | Path  # or the URL of an object store
     encoders: Mapping[str, str | None]
-    out: Path | None = None
-    runs: Path = Path("runs")
+    out: AnyPath | None = None
+    runs: AnyPath = Path("runs")
     layer: str | None = None
     protocol: str | None = None
     classes: str | None = None
-    seeds: tuple[int, ...] = (0,)
+    seeds: Seeds = (0,)
     device: str = "auto"
-    epochs: int = 60
-    patience: int = 10
-    batch_size: int = 32
-    accumulate: int = 1
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    schedule: str = "constant"
-    warmup: float = 0.0
-    clip: float = 0.0
-    class_weights: str = "none"
-    amp: str = "off"
-    monitor: str = "weighted_f1"
+    epochs: Count = 60
+    patience: Count = 10
+    batch_size: Count = 32
+    accumulate: Count = 1
+    optimizer: Annotated[str, one_of("optimizer", OPTIMIZERS)] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.01
+    schedule: Annotated[str, one_of("schedule", SCHEDULES)] = "constant"
+    warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    clip: NotNegative = 0.0
+    class_weights: Annotated[str, one_of("class_weights", CLASS_WEIGHTS)] = "none"
+    amp: Annotated[str, one_of("amp", AMP)] = "off"
+    monitor: Annotated[str, one_of("monitor", (*METRICS, "loss"))] = "weighted_f1"
     head_options: Mapping[str, Any] = field(default_factory=dict)
-    features: str = "auto"
-    save_every: float = 60.0
+    features: Annotated[str, one_of("features", FEATURES)] = "auto"
+    save_every: NotNegative = 60.0
     workers: int | None = None
     scheduler: str | None = None
-    slurm: Path | None = None
+    slurm: AnyPath | None = None
     wait_minutes: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the settings that depend on each other; the types validate the rest.
 
         Raises:
-            UsageError: a value is out of range, or unknown.
+            UsageError: a value is invalid.
         """
-        known = {
-            "monitor": [*METRICS, "loss"],
-            "optimizer": OPTIMIZERS,
-            "schedule": SCHEDULES,
-            "class_weights": CLASS_WEIGHTS,
-            "amp": AMP,
-            "features": FEATURES,
-        }
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise unknown(name, getattr(self, name), choices)
-        for name in ("epochs", "patience", "batch_size", "accumulate", "learning_rate"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} is {getattr(self, name)}: give more than 0")
-        for name in ("weight_decay", "clip", "save_every"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} is {getattr(self, name)}: give 0 or more")
-        if not (isfinite(self.warmup) and 0 <= self.warmup < 1):
-            raise UsageError(f"warmup is {self.warmup}: give a share of the training, 0 to below 1")
-        distinct = {seed for seed in self.seeds if 0 <= seed < 2**63}
-        if not self.seeds or len(distinct) < len(self.seeds):
-            raise UsageError("seeds: give different numbers from 0 on, such as 0,1,2")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            seeds = ",".join(map(str, self.seeds))
+            raise UsageError(f"seeds '{seeds}': give one or more different numbers, such as 0,1,2")
         if not self.encoders:
-            raise UsageError("no modality is asked for: say speech, text, or both")
+            raise UsageError(f"no modality is given: give {names()} in --modalities")
         _ = self.backend
 
     @cached_property
@@ -155,13 +139,13 @@ class TrainSettings:
         """Return the settings changed by ``key=value`` texts, each checked against its type.
 
         Raises:
-            UsageError: a text is no assignment, its key is unknown, or its value of another type.
+            UsageError: a text is not an assignment, a key is unknown, or a value does not fit.
         """
         changes: dict[str, Any] = {}
         for assignment in assignments:
             key, equals, text = assignment.partition("=")
             if not equals:
-                raise UsageError(f"'{assignment}': write --set key=value")
+                raise UsageError(f"--set '{assignment}': write it as key=value")
             changes[key] = _parsed(text)
         return self.changed(changes)
 
@@ -169,19 +153,15 @@ class TrainSettings:
         """Return the settings with other values, by the names that ``--set`` knows.
 
         Raises:
-            UsageError: a name is unknown, or a value of another type.
+            UsageError: a name is unknown, or a value does not fit.
         """
         changes: dict[str, Any] = {}
         options = dict(self.head_options)
-        types = {one.name: one.type for one in fields(self) if one.name in TUNABLE}
         for key, value in values.items():
             if key.startswith("head."):
                 options[key.removeprefix("head.")] = value
-            elif key not in types:
-                raise unknown("setting", key, [*types, "head.OPTION"])
-            elif not _fits(value, types[key]):
-                wanted = getattr(types[key], "__name__", types[key])
-                raise UsageError(f"{key}={value}: a value of type {wanted} is wanted")
+            elif key not in TUNABLE:
+                raise unknown("setting", key, [*TUNABLE, "head.OPTION"])
             else:
                 changes[key] = value
         return replace(self, **changes, head_options=options)
@@ -192,9 +172,3 @@ def _parsed(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is wanted

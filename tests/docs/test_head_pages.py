@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from mser.cli import app
 from mser.heads import HEADS, Head, build_head
-from mser.pipeline.commands.train import app
 from mser.pipeline.runs import Ablation, ablate
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.presets import names, preset, read, settings_of

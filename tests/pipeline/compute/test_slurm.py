@@ -13,7 +13,7 @@ import torch
 
 from mser.cache import FeatureCache
 from mser.pipeline.compute import Backend
-from mser.pipeline.compute.slurm import KEYS, check_slurm, read_slurm_file, submitted
+from mser.pipeline.compute.slurm import SlurmKeys, check_slurm, read_slurm_file, submitted
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.extract.engine import WORKER_SIZING
@@ -86,21 +86,21 @@ BOTH = 'cores = 4\nmemory = "16 GB"\n'
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("cores = ", "is no TOML"),
+        ("cores = ", "is not TOML"),
         (BOTH + "partition = 'gpu'", "unknown key in .*slurm.toml 'partition'"),
         (BOTH + "que = 'gpu'", "did you mean 'queue'"),
-        ("cores = 4", "does not say 'memory'"),
-        ('memory = "1 GB"', "does not say 'cores'"),
-        ('cores = "4"\nmemory = "1 GB"', "cores = '4' must be a whole number"),
-        ('cores = true\nmemory = "1 GB"', "cores = True must be a whole number"),
-        ('cores = 0\nmemory = "1 GB"', "cores = 0 must be"),
-        ('cores = 4\nmemory = "lots"', "'lots' is no size"),
-        ("cores = 4\nmemory = 16", "memory = 16 must be text"),
-        (BOTH + "walltime = 08:00:00", "walltime = .* must be text in quotes"),
-        (BOTH + 'job_extra_directives = "--gres=gpu:1"', "must be a list of texts"),
-        (BOTH + "job_script_prologue = [1]", "must be a list of texts"),
-        (BOTH + "jobs = 0", "jobs = 0 must be"),
-        (BOTH + "processes = 5", "5 processes need as many cores"),
+        ("cores = 4", "memory is missing: add it"),
+        ('memory = "1 GB"', "cores is missing: add it"),
+        ('cores = "4"\nmemory = "1 GB"', "cores = '4': give a whole number"),
+        ('cores = true\nmemory = "1 GB"', "cores = True: give a whole number"),
+        ('cores = 0\nmemory = "1 GB"', "cores = 0: give 1 or more"),
+        ('cores = 4\nmemory = "lots"', "memory = 'lots': give a size"),
+        ("cores = 4\nmemory = 16", "memory = 16: give a text in quotation marks"),
+        (BOTH + "walltime = 08:00:00", "walltime = .*: give a text in quotation marks"),
+        (BOTH + 'job_extra_directives = "--gres=gpu:1"', "job_extra_directives = .*: give a list"),
+        (BOTH + "job_script_prologue = [1]", "job_script_prologue = 1: give a text"),
+        (BOTH + "jobs = 0", "jobs = 0: give 1 or more"),
+        (BOTH + "processes = 5", "5 processes need at least 5 cores"),
     ],
 )
 def test_a_file_that_does_not_fit_is_a_usage_error(tmp_path, text, says):
@@ -126,7 +126,7 @@ def test_the_file_in_the_docs_is_read(tmp_path):
         for row in table.strip().splitlines()
         for key in re.findall(r"`(\w+)`", row.split("|")[1])
     ]
-    assert sorted(named) == sorted(KEYS)
+    assert sorted(named) == sorted(SlurmKeys.__annotations__)
 
 
 def test_without_dask_jobqueue_it_says_what_to_install(tmp_path, monkeypatch):

@@ -43,13 +43,13 @@ def test_a_disk_that_is_too_small_is_refused(meld, encoders, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"encoders": {}}, "no modality is asked for"),
+        ({"encoders": {}}, "no modality is given: give speech or text"),
         ({"encoders": {"speach": "x"}}, "unknown modality 'speach': did you mean 'speech'"),
         ({"dtype": "float61"}, "unknown dtype 'float61': did you mean 'float16'"),
         ({"workers": -1}, "-1 workers: give 0"),
-        ({"limit": 0}, "limit 0: give 1 or more"),
+        ({"limit": 0}, "limit = 0: give 1 or more"),
         ({"shard_mib": 0.0}, "give more than 0"),
-        ({"shard_mib": float("nan")}, "give more than 0"),
+        ({"shard_mib": float("nan")}, "give a finite number"),
     ],
 )
 def test_settings_that_cannot_be_meant(tmp_path, changes, words):

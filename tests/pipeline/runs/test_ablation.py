@@ -89,7 +89,7 @@ def test_interrupted_an_ablation_goes_on_and_makes_the_table(
     out = tmp_path / "ablations" / "own"
     code, _, err = call(*typed)
     assert code == 1
-    assert err.splitlines()[-1].startswith("mser: interrupted: what was finished is kept")
+    assert err.splitlines()[-1].startswith("mser: interrupted: finished work is kept")
     assert "| query | – |" in (out / "table.md").read_text()  # the table as far as it is
     assert "| linear, all | – |" not in (out / "table.md").read_text()
 
@@ -193,15 +193,15 @@ def test_a_system_is_held_against_the_better_of_two_others(
     ("changed", "says"),
     [
         (("title =", "titel ="), "did you mean 'title'"),
-        (('title = "Without the text"', ""), "own.toml does not say its title"),
-        (('preset = "own-preset.toml"', ""), "own.toml does not say its preset"),
-        (('name = "query"', ""), "system 3 does not say its name"),
-        (('name = "query"', "name = 3"), "system 3: name = 3: write a text"),
+        (('title = "Without the text"', ""), "own.toml: title is missing: add it"),
+        (('preset = "own-preset.toml"', ""), "own.toml: preset is missing"),
+        (('name = "query"', ""), "own.toml, system 3: name is missing"),
+        (('name = "query"', "name = 3"), "system 3: name = 3: give a text"),
         (('name = "query"', 'name = "linear, all!"'), "two systems have the same name"),
         (('"macro_f1"]', '"f1"]'), "unknown metric in own.toml 'f1'"),
-        (("wa = 60", "war = 60"), "unknown metric in system 2 'war'"),
+        (("wa = 60", "war = 60"), "unknown metric in own.toml, system 2 'war'"),
         (('["text"]', '["texts"]'), "unknown modality in own.toml 'texts'"),
-        (('["text"]', '"text"'), "missing = 'text': write a list"),
+        (('["text"]', '"text"'), "missing = 'text': give a list"),
         (("epochs = 2", "epoch = 2"), "did you mean 'epochs'"),
         (('head = "query"', 'head = "queri"'), "did you mean 'query'"),
         (
@@ -209,7 +209,7 @@ def test_a_system_is_held_against_the_better_of_two_others(
             "unknown system in against of 'linear, one layer'",
         ),
         (("head.width", "head.widht"), "did you mean 'width'"),
-        (('layer = "last"', "layer = 3"), "system 2: layer = 3: write a text"),
+        (('layer = "last"', "layer = 3"), "system 2: layer = 3: give a text"),
         (("own-preset.toml", "gone.toml"), "preset gone.toml: No such file"),
     ],
 )
@@ -228,7 +228,7 @@ def test_an_ablation_that_cannot_be_meant_is_one_sentence(
 
 def test_an_ablation_without_systems(call: Call, typed: list[object], tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(OWN[: OWN.index("[[systems]]")])
-    assert "own.toml does not say its systems" in call(*typed)[2]
+    assert "own.toml: systems is missing" in call(*typed)[2]
     (tmp_path / "own.toml").write_text("systems = []\n" + OWN[: OWN.index("[[systems]]")])
     code, _, err = call(*typed)
     assert (code, "has no systems" in err) == (2, True)

@@ -1,0 +1,20 @@
+"""The command that checks this machine."""
+
+import typer
+
+from ..modalities import MODALITIES
+from .options import Cache, Json, print_result
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mser doctor --cache /cluster/mser")
+def doctor(cache: Cache, as_json: Json = False) -> None:
+    """Check this machine: packages, devices, FFmpeg, the hub, the cache, SLURM."""
+    from ..doctor import doctor  # noqa: PLC0415 -- imports what it checks
+
+    encoders = tuple(modality.encoder for modality in MODALITIES.values())
+    diagnosis = doctor(cache, encoders)
+    print_result(diagnosis, as_json)
+    if diagnosis.broken:
+        raise typer.Exit(1)

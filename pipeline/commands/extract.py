@@ -1,0 +1,112 @@
+"""The command of stage one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import (
+    ALL_MODALITIES,
+    Cache,
+    Classes,
+    Compression,
+    Device,
+    Json,
+    Manifest,
+    Modalities,
+    Scheduler,
+    Slurm,
+    Store,
+    WaitMinutes,
+    Workers,
+    print_result,
+    split,
+    with_encoders,
+)
+
+app = typer.Typer()
+
+
+@app.command(
+    epilog="Example: mser extract --dataset meld --root /data/MELD.Raw --cache /cluster/mser"
+)
+@with_encoders(cached=False)
+def extract(
+    dataset: Annotated[
+        str, typer.Option(help="Corpus: iemocap, meld, crema-d, synthetic or manifest.")
+    ],
+    cache: Cache,
+    encoders: dict[str, str],
+    root: Annotated[Path | None, typer.Option(help="Folder of the corpus.")] = None,
+    manifest: Manifest = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the corpus of --manifest in the cache.")
+    ] = None,
+    classes: Classes = None,
+    modalities: Modalities = ALL_MODALITIES,
+    layers: Annotated[
+        str, typer.Option(help="Layers to store: all, last, or numbers such as 0,6,12.")
+    ] = "all",
+    dtype: Annotated[
+        str, typer.Option(help="Type of the stored features: float16 or float32.")
+    ] = "float16",
+    precision: Annotated[
+        str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")
+    ] = "float32",
+    max_seconds: Annotated[
+        float,
+        typer.Option(help="Longest audio encoded whole; longer audio is cut into windows (s)."),
+    ] = 30.0,
+    device: Device = "auto",
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+    slurm: Slurm = None,
+    wait_minutes: WaitMinutes = None,
+    store: Store = "zarr",
+    compression: Compression = "none",
+    shard_mib: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest size of a shard in MiB; a killed worker loses at most one shard. "
+            "Default: 64, on a GPU 256."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use only the first N utterances.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first bad utterance.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run frozen encoders over a corpus and store their hidden layers in the cache."""
+    from ..extract import ExtractSettings, extract  # noqa: PLC0415 -- torch takes seconds to import
+
+    summary = extract(
+        ExtractSettings(
+            dataset=dataset,
+            root=root,
+            manifest=manifest,
+            name=name,
+            classes=classes,
+            cache=cache,
+            encoders={name: encoders.get(name, "") for name in split(modalities or "")},
+            layers=layers,
+            dtype=dtype,
+            precision=precision,
+            max_seconds=max_seconds,
+            device=device,
+            workers=workers,
+            scheduler=scheduler,
+            slurm=slurm,
+            wait_minutes=wait_minutes,
+            limit=limit,
+            strict=strict,
+            dry_run=dry_run,
+            shard_mib=shard_mib,
+            store=store,
+            compression=compression,
+        )
+    )
+    print_result(summary, as_json)

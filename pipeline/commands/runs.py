@@ -1,0 +1,72 @@
+"""The commands that use finished runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Device, Json, MovedCache, Run, print_result, split, with_encoders
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: mser evaluate runs/meld-hbf-1f3c22aa --missing speech")
+def evaluate(
+    run: Run,
+    missing: Annotated[
+        str, typer.Option(help="Modalities to hide from the head, such as speech.")
+    ] = "",
+    cache: MovedCache = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score the heads of a run on their test parts again, with modalities missing if you like."""
+    from ..runs import evaluate  # noqa: PLC0415 -- torch takes seconds to import
+
+    print_result(evaluate(run, split(missing), cache, device), as_json)
+
+
+@app.command(epilog="Example: mser compare runs/meld-linear runs/meld-hbf --metric weighted_f1")
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, such as the baseline.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to compare with it.")],
+    metric: Annotated[
+        str | None,
+        typer.Option(help="Metric: wa, ua, weighted_f1 or macro_f1. Default: all of them."),
+    ] = None,
+    resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
+    as_json: Json = False,
+) -> None:
+    """Test whether two runs on the same test utterances differ significantly."""
+    from ..evaluation.compare import compare  # noqa: PLC0415 -- imports scikit-learn
+
+    print_result(compare(first, second, metric, resamples=resamples), as_json)
+
+
+@app.command(epilog="Example: mser predict runs/meld-hbf-1f3c22aa --audio clip.mp4 --text 'Oh no.'")
+@with_encoders(cached=True)
+def predict(
+    run: Run,
+    encoders: dict[str, str | None],
+    audio: Annotated[Path | None, typer.Option(help="Audio or video file, in any format.")] = None,
+    text: Annotated[str | None, typer.Option(help="Transcript of the utterance.")] = None,
+    cache: MovedCache = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Classify a clip, a text or both with all checkpoints of a run and the run's encoders."""
+    from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
+
+    print_result(predict(run, audio, text, encoders=encoders, cache=cache, device=device), as_json)
+
+
+@app.command(epilog="Example: mser report runs/meld-linear runs/meld-hbf --out report.html")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    as_json: Json = False,
+) -> None:
+    """Write one HTML page about one or more runs: scores, confusions, curves, comparisons."""
+    from ..runs.report import report  # noqa: PLC0415 -- torch takes seconds to import
+
+    print_result(report(runs, out), as_json)

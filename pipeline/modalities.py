@@ -1,0 +1,61 @@
+"""The modalities that mser extracts features of, one entry each; everything else reads this table.
+
+To add a modality: an entry here, its encoders (a class with this ``modality`` in
+``encoders/``, named in ``FAMILIES``), and a reader of its content (in ``extract/readers.py``).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What mser knows of a modality."""
+
+    name: str
+    """As in ``--modalities`` and in the names of cache folders."""
+    encoder: str
+    """The default encoder: a name on the Hugging Face hub."""
+    source: str
+    """The field of an utterance that the features are computed from, and the option of predict."""
+    missing_reason: str
+    """The reason in the quarantine of an utterance whose ``source`` is ``None`` or empty."""
+    missing: str
+    """The sentence beside that reason."""
+
+
+MODALITIES: dict[str, Modality] = {
+    modality.name: modality
+    for modality in (
+        Modality(
+            name="speech",
+            encoder="facebook/wav2vec2-base",
+            source="audio",
+            missing_reason="absent",
+            missing="the corpus has no audio for this utterance",
+        ),
+        Modality(
+            name="text",
+            encoder="bert-base-uncased",
+            source="text",
+            missing_reason="no-text",
+            missing="the corpus has no text for this utterance",
+        ),
+    )
+}
+
+
+def source_of(utterance: Any, modality: str) -> Any:
+    """Return what the features of a modality are computed from: a path, a text or ``None``.
+
+    It is ``None`` for a modality that is not in the table, whose features were imported.
+    """
+    known = MODALITIES.get(modality)
+    return getattr(utterance, known.source) if known else None
+
+
+def names(modalities: Iterable[str] = MODALITIES, last: str = "or") -> str:
+    """Return the names in a sentence, such as ``speech or text``."""
+    *first, final = modalities
+    return f"{', '.join(first)} {last} {final}" if first else final
