@@ -95,7 +95,7 @@ class Sizes(NamedTuple):
     per_session: int  # utterances in a session of the smallest corpus
     training: int  # utterances of the smallest epoch
     multiples: tuple[int, ...]  # of the smallest corpus and epoch
-    index: tuple[int, ...]  # utterances of the entries
+    indexed: tuple[int, ...]  # utterances of the entries
     workers: tuple[int, ...]
 
 
@@ -211,7 +211,7 @@ def training(folder: Path, sizes: Sizes, options: RunOptions) -> list[Table]:
 
 
 def index(folder: Path, sizes: Sizes, options: RunOptions) -> list[Table]:
-    for count in sizes.index:
+    for count in sizes.indexed:
         begin = time.perf_counter()
         make_entry(folder / f"{count}", tiny_shards(count), layers=2, dim=8)
         options.log(f"index: {count} utterances written in {time.perf_counter() - begin:.1f} s")
@@ -224,7 +224,7 @@ def index(folder: Path, sizes: Sizes, options: RunOptions) -> list[Table]:
         assert result.pop("utterances") == count
         return result
 
-    measured = measure_sizes(sizes.index, options.rounds, run, options, "index")
+    measured = measure_sizes(sizes.indexed, options.rounds, run, options, "index")
     opening = "open and read one utterance, ms"
     growing = (opening, "later batches of 64, ms", "private MB")
     return tables("index: opening an entry", measured, INDEX_NOTE, opening, growing)
@@ -293,7 +293,7 @@ def measure(options: RunOptions) -> Measurement:
     settings = {
         "corpus: utterances": " ".join(str(smallest * times) for times in sizes.multiples),
         "training: utterances": " ".join(str(sizes.training * times) for times in sizes.multiples),
-        "index: utterances": " ".join(map(str, sizes.index)),
+        "index: utterances": " ".join(map(str, sizes.indexed)),
     }
     return Measurement(measured, settings)
 
