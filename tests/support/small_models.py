@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -189,20 +188,6 @@ def save_whisper(folder: Path) -> Path:
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory):
-    """Family → folder of a small random encoder, made when first asked for. Do not change it."""
-    root = tmp_path_factory.mktemp("families")
-
-    @cache
-    def make(kind: str) -> Path:
-        if kind == "whisper":
-            return save_whisper(root / kind)
-        return (save_speech if kind in SPEECH else save_text)(root / kind, kind)
-
-    return make
 
 
 @cache

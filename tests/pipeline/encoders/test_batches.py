@@ -14,7 +14,6 @@ from mser.pipeline.encoders import FAMILIES, EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import find_encoder
 from mser.pipeline.extract import load_encoder
 from mser.pipeline.extract.worker import cached_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     SPEECH,
     TEXT,
@@ -26,7 +25,6 @@ from mser.tests.support.small_models import (
     noise,
 )
 
-folder_of = small_models.folder_of
 # On a GPU too, where there is one.
 device = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     LAYERS,
     SPEECH,
@@ -22,8 +21,6 @@ from mser.tests.support.small_models import (
     direct_text,
     noise,
 )
-
-folder_of = small_models.folder_of
 
 
 @pytest.mark.parametrize("kind", SPEECH)

@@ -167,14 +167,14 @@ def test_a_model_the_hub_does_not_have(extract, encoders):
     with hub(encoders["speech"]) as (endpoint, asked):
         done = extract(endpoint, name="someone/else")
     assert any("someone/else" in path for path in asked)
-    assert_refused(done, "'someone/else' is neither a folder here nor a model on the Hugging Face")
+    assert_refused(done, "'someone/else' is neither a local folder nor a model on the Hugging Face")
 
 
 def test_a_name_that_no_model_can_have(extract, encoders):
     with hub(encoders["speech"]) as (endpoint, asked):
         done = extract(endpoint, name="some one/small wav2vec2")
     assert asked == []
-    assert_refused(done, "neither a folder here nor a model")
+    assert_refused(done, "neither a local folder nor a model")
 
 
 def test_a_model_without_weights(extract, encoders, tmp_path):

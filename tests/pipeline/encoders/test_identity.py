@@ -9,9 +9,6 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
-
-folder_of = small_models.folder_of
 
 
 def test_identity_is_that_of_the_weights_and_not_of_the_name(folder_of, tmp_path):

@@ -1,4 +1,4 @@
-"""What is no encoder, or cannot be used as is asked, is refused with the reason."""
+"""Encoders that do not exist or do not fit raise an error with the reason."""
 
 import json
 import shutil
@@ -10,14 +10,11 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import SPEECH, noise
-
-folder_of = small_models.folder_of
 
 
 def test_no_such_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"'.*/none' is no encoder: there is no such folder"):
+    with pytest.raises(UsageError, match=r"'.*/none' is not an encoder: the folder does not exist"):
         load_encoder(str(tmp_path / "none"))
 
 
@@ -29,7 +26,7 @@ def test_a_folder_without_configuration(tmp_path):
 def test_a_folder_without_weights(folder_of, tmp_path):
     folder = shutil.copytree(folder_of("bert"), tmp_path / "bert")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UsageError, match="the folder holds no weights"):
+    with pytest.raises(UsageError, match="the folder has no weights"):
         load_encoder(str(folder))
 
 
@@ -104,5 +101,5 @@ def test_weights_that_lack_parameters(folder_of, tmp_path, kind):
 def test_an_encoder_that_wants_another_sample_rate(folder_of, tmp_path):
     folder = shutil.copytree(folder_of("hubert"), tmp_path / "hubert")
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
-    with pytest.raises(PipelineError, match="wants audio at 8000 Hz"):
+    with pytest.raises(PipelineError, match="expects audio at 8000 Hz"):
         load_encoder(str(folder))

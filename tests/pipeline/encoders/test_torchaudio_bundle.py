@@ -109,7 +109,7 @@ def test_another_checkpoint_is_another_identity(bundles):
 def test_a_name_that_torchaudio_does_not_know():
     with pytest.raises(UsageError, match="did you mean 'WAV2VEC2_BASE'"):
         load_encoder("torchaudio:WAV2VEC_BASE")
-    with pytest.raises(UsageError, match="wants audio at 8000 Hz"):
+    with pytest.raises(UsageError, match="expects audio at 8000 Hz"):
         load_encoder("torchaudio:SLOW")
 
 

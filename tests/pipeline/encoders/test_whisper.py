@@ -9,10 +9,7 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperModel
 
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import LAYERS, assert_same, noise
-
-folder_of = small_models.folder_of
 
 
 @cache

@@ -9,7 +9,6 @@ from transformers import AutoFeatureExtractor, AutoTokenizer
 
 from mser.pipeline.encoders import speech as speech_module
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     LAYERS,
     TEXT,
@@ -20,8 +19,6 @@ from mser.tests.support.small_models import (
     hidden_states,
     noise,
 )
-
-folder_of = small_models.folder_of
 
 
 @pytest.fixture

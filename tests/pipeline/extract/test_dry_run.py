@@ -11,12 +11,8 @@ import pytest
 
 from mser.pipeline.corpora import CORPORA, synthetic
 from mser.pipeline.corpora import meld as meld_file
-from mser.tests.support import meld_tree
 from mser.tests.support.extract_runs import run
 from mser.tests.support.meld_tree import BAD_CLIPS, clip
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +103,7 @@ def test_only_some_are_asked_for(meld_original, encoders, tmp_path):
     summary = run(meld_original, tmp_path, {"text": encoders["text"]}, dry_run=True, limit=3)
     first = str(summary).splitlines()[0]
     assert first.startswith("meld: 12 utterances below ")
-    assert first.endswith(", of which 3 are asked for")
+    assert first.endswith(", of which 3 are selected")
     assert summary.as_json()["asked"] == 3
     assert "  by split: train 5, validation 3, test 4" in str(summary)
 

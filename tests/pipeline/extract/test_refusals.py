@@ -35,7 +35,7 @@ def test_a_dry_run_on_a_filled_cache_changes_nothing(meld, filled, encoders):
 
 def test_a_disk_that_is_too_small_is_refused(meld, encoders, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(PipelineError, match=r"0\.0 GB free, .* choose another --cache, fewer"):
+    with pytest.raises(PipelineError, match=r"0\.0 GB free, .* give another --cache, fewer"):
         run(meld, tmp_path / "cache", encoders)
     assert shards(tmp_path / "cache") == {}
 
@@ -71,5 +71,5 @@ def test_an_unknown_device_is_refused_before_any_work(meld, encoders, tmp_path):
 
 def test_an_utterance_that_is_named_twice_is_refused(meld, encoders, tmp_path):
     write_tables(meld, [*ROWS, ROWS[0]])
-    with pytest.raises(PipelineError, match="names 1 utterances twice, such as 'train/dia0_utt0'"):
+    with pytest.raises(PipelineError, match="has 1 repeated ids, such as 'train/dia0_utt0'"):
         run(meld, tmp_path / "cache", encoders)

@@ -8,12 +8,8 @@ import pytest
 from mser.cache import FeatureCache, verify
 from mser.pipeline.train import TrainSettings, train_head
 from mser.tests.conftest import Mser
-from mser.tests.support import object_store
 from mser.tests.support.extract_runs import run
 from mser.tests.support.object_store import ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 
 @pytest.fixture
@@ -37,10 +33,10 @@ def test_any_store_in_any_place_gives_equal_digests(
     expected = digests(FeatureCache(filled_cache))
     assert len(expected) == 2 * 96
     assert len(set(expected.values())) > 96
-    for place in (str(tmp_path), root):
+    for folder in (str(tmp_path), root):
         for form in (("hdf5", "none"), ("zarr", "none"), ("zarr", "zstd")):
-            cache = FeatureCache(f"{place}/{'-'.join(form)}")
-            where = f"{place}/{'-'.join(form)}"
+            cache = FeatureCache(f"{folder}/{'-'.join(form)}")
+            where = f"{folder}/{'-'.join(form)}"
             kept = {"store": form[0], "compression": form[1], "shard_mib": 0.5}
             summary = run(corpus_root, where, encoders, "synthetic", **kept)
             assert [one.new for one in summary.modalities] == [96, 96]
