@@ -1,4 +1,4 @@
-"""Small random encoders of every family, and what transformers alone gives with them."""
+"""Small random encoders of every family, and their hidden states by transformers alone."""
 
 from functools import cache
 from pathlib import Path
@@ -110,7 +110,7 @@ TEXT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"hidden_size": 32, "num_hidden_layers": 2, **V3, "conv_kernel_size": 3},
     ),
 }
-# These count positions from behind the padding's id, which is 1 there and 0 elsewhere.
+# These count positions from the id of the padding on, which is 1 for them and 0 for others.
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 

@@ -13,13 +13,13 @@ from mser.pipeline.extract import load_encoder
 from mser.tests.support.small_models import SPEECH, noise
 
 
-def test_no_such_folder(tmp_path):
+def test_a_missing_folder(tmp_path):
     with pytest.raises(UsageError, match=r"'.*/none' is not an encoder: the folder does not exist"):
         load_encoder(str(tmp_path / "none"))
 
 
 def test_a_folder_without_configuration(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no config\.json; give a folder written by"):
+    with pytest.raises(UsageError, match=r"has no config\.json; give a folder written by"):
         load_encoder(str(tmp_path))
 
 
@@ -62,7 +62,7 @@ def test_an_unknown_device(folder_of):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_where_there_is_none(folder_of):
+def test_a_gpu_on_a_machine_without_one(folder_of):
     with pytest.raises(UsageError, match="'cuda': this machine has no GPU"):
         load_encoder(str(folder_of("bert")), device="cuda").encode(["the cat"])
 
@@ -79,7 +79,7 @@ def test_layers_the_encoder_does_not_have(folder_of, layers):
 
 
 @pytest.mark.parametrize("layers", ["first", "", "1;2", "1.5"])
-def test_layers_that_are_no_numbers(folder_of, layers):
+def test_layers_that_are_not_numbers(folder_of, layers):
     with pytest.raises(UsageError, match="say all, last, or numbers such as"):
         load_encoder(str(folder_of("bert")), layers=layers)
 
@@ -98,7 +98,7 @@ def test_weights_that_lack_parameters(folder_of, tmp_path, kind):
         load_encoder(str(folder), device="cpu").encode([one])
 
 
-def test_an_encoder_that_wants_another_sample_rate(folder_of, tmp_path):
+def test_an_encoder_that_expects_another_sample_rate(folder_of, tmp_path):
     folder = shutil.copytree(folder_of("hubert"), tmp_path / "hubert")
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
     with pytest.raises(PipelineError, match="expects audio at 8000 Hz"):

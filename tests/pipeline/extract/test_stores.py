@@ -14,7 +14,7 @@ from mser.tests.support.object_store import ObjectStore
 
 @pytest.fixture
 def root(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty cache, which the environment leads to."""
+    """The URL of an empty cache; the environment gives the server."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.options["endpoint_url"])
     return store.root
 
@@ -27,7 +27,7 @@ def digests(cache: FeatureCache) -> dict[tuple[str, str], str]:
     }
 
 
-def test_any_store_in_any_place_gives_equal_digests(
+def test_every_store_and_location_gives_equal_digests(
     root: str, tmp_path: Path, corpus_root: Path, encoders: dict[str, str], filled_cache: Path
 ) -> None:
     expected = digests(FeatureCache(filled_cache))
@@ -39,12 +39,12 @@ def test_any_store_in_any_place_gives_equal_digests(
             where = f"{folder}/{'-'.join(form)}"
             kept = {"store": form[0], "compression": form[1], "shard_mib": 0.5}
             summary = run(corpus_root, where, encoders, "synthetic", **kept)
-            assert [one.new for one in summary.modalities] == [96, 96]
+            assert [modality.new for modality in summary.modalities] == [96, 96]
             assert digests(cache) == expected
             for entry in cache.entries("synthetic"):
                 assert not verify(entry.folder).damage
             again = run(corpus_root, where, encoders, "synthetic", **kept)
-            assert [one.new for one in again.modalities] == [0, 0]
+            assert [modality.new for modality in again.modalities] == [0, 0]
 
 
 def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
@@ -59,7 +59,7 @@ def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
     run(corpus_root, root, text, "synthetic", workers=2)
     listed = mser("cache", "ls", "--cache", root, "--json")
     assert listed.returncode == 0, listed.stderr
-    assert [one["utterances"] for one in json.loads(listed.stdout)["entries"]] == [96]
+    assert [entry["utterances"] for entry in json.loads(listed.stdout)["entries"]] == [96]
 
     def scores(cache: str) -> object:
         settings = TrainSettings(
