@@ -282,7 +282,7 @@ def _extract(
             now = modality.writer.quarantined().items()  # other runs may have added some meanwhile
             others = {id: bad for id, bad in now if modality.quarantined_before.get(id) != bad}
             modality.writer.quarantine({**others, **modality.quarantined}.values())
-            # The manifest is written only now: until now no entry would refer to it.
+            # The manifest is written only now, when an entry refers to it.
             modality.writer.publish(manifest())
 
 

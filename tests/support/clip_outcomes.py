@@ -32,10 +32,10 @@ class Lasts:
 
 @dataclass(frozen=True)
 class Refused:
-    """It is in quarantine for ``reason``; its detail contains ``says``."""
+    """It is in quarantine for ``reason``; its detail contains ``message``."""
 
     reason: str
-    says: str
+    message: str
 
 
 Outcome = Heard | Lasts | Refused

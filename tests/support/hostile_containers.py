@@ -79,7 +79,7 @@ def lossless() -> Made:
     flac = bytearray(_made("flac", partial(first, codec="flac")))
     flac[21] |= 0x0F
     flac[22:26] = b"\xff" * 4
-    yield "says-50-days.flac", bytes(flac), right
+    yield "claims-50-days.flac", bytes(flac), right
     yield "two-voices.mkv", _made("matroska", first, second), right
     yield "picture-before-sound.mkv", _made("matroska", _picture, first), right
     yield "a-wav-in-fact.mp3", wav(whole(noise(100))[0]), right

@@ -149,8 +149,8 @@ def test_each_worker_is_a_new_process_with_a_gpu_of_its_own(monkeypatch):
 # At a scheduler -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("says", [None, b"SSH-2.0-OpenSSH_9.6\r\n" + 100 * b"x"])
-def test_another_program_at_the_address_is_an_error(monkeypatch, says):
+@pytest.mark.parametrize("message", [None, b"SSH-2.0-OpenSSH_9.6\r\n" + 100 * b"x"])
+def test_another_program_at_the_address_is_an_error(monkeypatch, message):
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         address = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
@@ -160,9 +160,9 @@ def test_another_program_at_the_address_is_an_error(monkeypatch, says):
             with contextlib.suppress(OSError):
                 while True:
                     taken.append(stranger.accept()[0])
-                    taken[-1].sendall(says)
+                    taken[-1].sendall(message)
 
-        if says:
+        if message:
             threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(PipelineError, match=f"no Dask scheduler answers at {address}"):
             check_scheduler(address)
@@ -180,10 +180,10 @@ def test_no_scheduler_at_the_address_is_an_error(monkeypatch):
 
 def test_a_scheduler_without_workers_is_an_error_after_the_wait(tmp_path, capfd):
     with started(tmp_path, workers=0) as there:
-        says = r"no worker for 1 s; finished work is kept: start a worker with 'dask worker tcp:"
+        message = r"no worker for 1 s; finished work is kept: start a worker with 'dask worker tcp:"
         with (
             running_scheduler(there.address, wait_seconds=1.0) as cluster,
-            pytest.raises(PipelineError, match=says),
+            pytest.raises(PipelineError, match=message),
         ):
             cluster.threads()
         err = capfd.readouterr().err
@@ -219,8 +219,8 @@ def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(
     job, cluster_here, tmp_path, gone
 ):
     (tmp_path / gone).rmdir()
-    says = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: share this folder"
-    with pytest.raises(PipelineError, match=says):
+    message = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: share this folder"
+    with pytest.raises(PipelineError, match=message):
         list(on_cluster(never, [job], cluster_here, requirements_of([job])))
 
 
@@ -289,7 +289,7 @@ def test_a_job_with_hundreds_of_utterances_is_small(job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "says"),
+    ("options", "code", "message"),
     [
         (
             ["--workers", 2, "--scheduler", "tcp://a:1"],
@@ -302,13 +302,13 @@ def test_a_job_with_hundreds_of_utterances_is_small(job, tmp_path):
     ],
 )
 def test_an_unavailable_backend_is_one_sentence_and_writes_nothing(
-    call, corpus_root, encoders, tmp_path, options, code, says
+    call, corpus_root, encoders, tmp_path, options, code, message
 ):
     status, out, err = call(
         *("extract", "--dataset", "synthetic", "--root", corpus_root, "--cache", tmp_path / "c"),
         *("--modalities", "text", "--text-encoder", encoders["text"], *options),
     )
     assert (status, out) == (code, "")
-    assert err.startswith(f"mser: {says}")
+    assert err.startswith(f"mser: {message}")
     assert err.count("\n") == 1
     assert not (tmp_path / "c").exists()

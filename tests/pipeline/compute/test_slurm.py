@@ -84,7 +84,7 @@ BOTH = 'cores = 4\nmemory = "16 GB"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("cores = ", "is no TOML"),
         (BOTH + "partition = 'gpu'", "unknown key in .*slurm.toml 'partition'"),
@@ -103,8 +103,8 @@ BOTH = 'cores = 4\nmemory = "16 GB"\n'
         (BOTH + "processes = 5", "5 processes need as many cores"),
     ],
 )
-def test_an_invalid_file_is_a_usage_error(tmp_path, text, says):
-    with pytest.raises(UsageError, match=says):
+def test_an_invalid_file_is_a_usage_error(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
         Backend(WORKER_SIZING, slurm=written(tmp_path, text))
 
 
@@ -184,15 +184,15 @@ def test_the_job_script(tmp_path, slurm):
 def test_a_job_that_is_refused_ends_the_run_in_one_sentence(tmp_path, slurm):
     command(slurm, "sbatch", REFUSING)
     file = read_slurm_file(written(tmp_path, BOTH))
-    says = r"SLURM refused a job: sbatch: error: invalid partition specified: gpu$"
-    with pytest.raises(PipelineError, match=says), submitted(file, CPU, WORKER_SIZING):
+    message = r"SLURM refused a job: sbatch: error: invalid partition specified: gpu$"
+    with pytest.raises(PipelineError, match=message), submitted(file, CPU, WORKER_SIZING):
         pass
 
 
 def test_a_scheduler_that_cannot_start_is_an_error(tmp_path, slurm):
     file = read_slurm_file(written(tmp_path, BOTH + 'interface = "nonesuch0"'))
-    says = r"cannot start a scheduler: .*'nonesuch0'"
-    with pytest.raises(PipelineError, match=says), submitted(file, CPU, WORKER_SIZING):
+    message = r"cannot start a scheduler: .*'nonesuch0'"
+    with pytest.raises(PipelineError, match=message), submitted(file, CPU, WORKER_SIZING):
         pass
 
 

@@ -165,7 +165,7 @@ def test_threads_do_not_disturb_each_other(folder_of, kind):
         ]
         for _ in range(12)
     ]
-    alone = [padding(folder).encode(batch) for batch in batches]
+    alone = list(map(padding(folder).encode, batches))
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(encoder.encode, batches))
     for one, other in zip(together, alone, strict=True):

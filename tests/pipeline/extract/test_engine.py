@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.storage.local import LocalFolder
-from mser.pipeline.compute import Backend
+from mser.pipeline.compute import Backend, Cluster, local_cluster
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
 from mser.pipeline.extract.engine import WORKER_SIZING, Work, run_shards
@@ -47,8 +47,30 @@ def store(job: ShardJob) -> ShardReport:
     return ShardReport(job, tuple(item.id for item in job.items))
 
 
-def reports_of(work: Work, jobs: list[ShardJob], workers: int) -> list[ShardReport]:
-    return list(run_shards(work, jobs, Backend(WORKER_SIZING, workers), torch.device("cpu")))
+def reports_of(work: Work, jobs: list[ShardJob], backend: Backend) -> list[ShardReport]:
+    return list(run_shards(work, jobs, backend, torch.device("cpu")))
+
+
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Cluster]:
+    """Two worker processes, which start once for several tests."""
+    with local_cluster(2, 2, []) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def in_workers(two_workers: Cluster, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """A backend of two worker processes that run already."""
+    monkeypatch.setattr(Backend, "cluster", lambda *_: nullcontext(two_workers))
+    return Backend(WORKER_SIZING, 2)
+
+
+IN_PROCESS = Backend(WORKER_SIZING, 0)
+
+
+@pytest.fixture(params=["in_process", "in_workers"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.getfixturevalue("in_workers") if request.param == "in_workers" else IN_PROCESS
 
 
 def where(job: ShardJob) -> ShardReport:
@@ -73,10 +95,9 @@ class Sent:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_every_job_is_done_once(workers):
+def test_every_job_is_done_once(backend):
     jobs = [make_job(number, f"a{number}", f"b{number}") for number in range(6)]
-    reports = reports_of(Sent(store), jobs, workers)
+    reports = reports_of(Sent(store), jobs, backend)
     assert sorted(report.job.number for report in reports) == list(range(6))
     for report in reports:
         assert report.job == jobs[report.job.number]
@@ -84,20 +105,20 @@ def test_every_job_is_done_once(workers):
         assert report.quarantined == ()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_no_jobs_no_reports(workers):
-    assert reports_of(Sent(store), [], workers) == []
+def test_no_jobs_no_reports(backend):
+    assert reports_of(Sent(store), [], backend) == []
 
 
 def test_without_workers_this_process_does_the_work():
-    assert [report.stored for report in reports_of(Sent(where), [make_job(0, "a")], 0)] == [
-        (str(os.getpid()),)
-    ]
+    assert [
+        report.stored for report in reports_of(Sent(where), [make_job(0, "a")], IN_PROCESS)
+    ] == [(str(os.getpid()),)]
 
 
-def test_workers_are_other_processes():
+def test_workers_are_other_processes(in_workers):
     shards = {
-        report.stored for report in reports_of(Sent(where), [make_job(n, "a") for n in range(4)], 2)
+        report.stored
+        for report in reports_of(Sent(where), [make_job(n, "a") for n in range(4)], in_workers)
     }
     assert (str(os.getpid()),) not in shards
     assert len(shards) <= 2
@@ -128,7 +149,7 @@ def test_only_the_utterance_that_kills_its_worker_is_left_out():
     # A worker that dies must come back, however long that takes.
     impatient = {"distributed.deploy.lost-worker-timeout": "500ms"}
     with no_longer_than(300), dask.config.set(impatient):
-        reports = reports_of(Sent(store), jobs, 2)
+        reports = reports_of(Sent(store), jobs, Backend(WORKER_SIZING, 2))
     crashed = [bad for report in reports for bad in report.quarantined]
     assert [(bad.id, bad.reason, bad.content_hash) for bad in crashed] == [
         ("kill", "crash", "hash of kill")
@@ -138,11 +159,10 @@ def test_only_the_utterance_that_kills_its_worker_is_left_out():
     assert set(stored) == {item.id for job in jobs for item in job.items} - {"kill"}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_exception_ends_the_run_unchanged(workers):
+def test_an_exception_ends_the_run_unchanged(backend):
     jobs = [make_job(0, "a"), make_job(1, "raise"), make_job(2, "b")]
     with pytest.raises(ZeroDivisionError, match="raise divides by zero"):
-        reports_of(Sent(store), jobs, workers)
+        reports_of(Sent(store), jobs, backend)
 
 
 def test_halves_of_a_job():

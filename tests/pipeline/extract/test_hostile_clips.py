@@ -72,7 +72,7 @@ def test_every_utterance_has_the_expected_reason(ran: Ran) -> None:
         id: outcome.reason for id, outcome in ran.refused.items()
     }
     for id, (_, detail) in found.items():
-        assert ran.refused[id].says in detail
+        assert ran.refused[id].message in detail
         assert len(detail.split()) >= 4, "a sentence"
         assert not PYTHON.search(detail.replace(str(ran.folder), "")), detail
 
@@ -97,9 +97,9 @@ def test_a_lossy_codec_keeps_the_number_of_frames(ran: Ran) -> None:
 
 
 def test_a_clip_longer_than_a_window_is_reported(ran: Ran) -> None:
-    ((id, words),) = ran.speech["long"]
+    ((id, windows),) = ran.speech["long"]
     assert id == "5-minutes.wav"
-    assert re.fullmatch(r"300\.0 s in 1\d windows of 30 s", words)
+    assert re.fullmatch(r"300\.0 s in 1\d windows of 30 s", windows)
 
 
 def test_a_second_run_finds_the_same(ran: Ran) -> None:
@@ -115,11 +115,11 @@ def test_a_second_run_finds_the_same(ran: Ran) -> None:
             workers=0,
         )
     )
-    words = str(summary)
-    assert f"{len(ran.outcomes)} utterances" in words
-    assert f"{len(ran.outcomes) - len(ran.refused)} are in the cache: nothing new" in words
-    assert f"{len(ran.refused)} in quarantine" in words
-    assert "5-minutes.wav 300.0 s" in words
+    text = str(summary)
+    assert f"{len(ran.outcomes)} utterances" in text
+    assert f"{len(ran.outcomes) - len(ran.refused)} are in the cache: nothing new" in text
+    assert f"{len(ran.refused)} in quarantine" in text
+    assert "5-minutes.wav 300.0 s" in text
     (speech,) = summary.modalities
     assert {bad.id: bad.reason for bad in speech.quarantined} == {
         id: outcome.reason for id, outcome in ran.refused.items()

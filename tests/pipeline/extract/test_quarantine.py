@@ -34,15 +34,15 @@ def test_bad_utterances_are_in_quarantine_with_their_reason(meld_filled):
 
 def test_the_summary_names_all_excluded_utterances(meld_filled, meld_original):
     folder, summary = meld_filled
-    words = str(summary)
-    assert "speech in quarantine, with the reason (4):" in words
-    assert "text in quarantine, with the reason (1):" in words
+    text = str(summary)
+    assert "speech in quarantine, with the reason (4):" in text
+    assert "text in quarantine, with the reason (1):" in text
     for id, reason in {**BAD_CLIPS, "test/dia0_utt1": "no-text"}.items():
-        assert f"\n  {reason} (1):\n    {id}: " in words
-    assert "final_videos_testdia1_utt0.mp4" in words
-    assert "._dia0_utt0.mp4" in words
-    assert "12 utterances" in words
-    assert "of 12 utterances, 8 are in the cache: 8 new" in words
+        assert f"\n  {reason} (1):\n    {id}: " in text
+    assert "final_videos_testdia1_utt0.mp4" in text
+    assert "._dia0_utt0.mp4" in text
+    assert "12 utterances" in text
+    assert "of 12 utterances, 8 are in the cache: 8 new" in text
     for modality, stored in zip(summary.modalities, (SPEECH_IDS, TEXT_IDS), strict=True):
         assert (modality.new, modality.present, modality.pending) == (len(stored), 0, 0)
         assert modality.total == len(ROWS)

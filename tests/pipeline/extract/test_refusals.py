@@ -44,7 +44,7 @@ def test_a_disk_that_is_too_small_is_an_error(meld, encoders, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"encoders": {}}, "no modality is asked for"),
         ({"encoders": {"speach": "x"}}, "unknown modality 'speach': did you mean 'speech'"),
@@ -55,9 +55,9 @@ def test_a_disk_that_is_too_small_is_an_error(meld, encoders, tmp_path, monkeypa
         ({"shard_mib": float("nan")}, "give more than 0"),
     ],
 )
-def test_invalid_settings(tmp_path, changes, words):
+def test_invalid_settings(tmp_path, changes, message):
     facts = {"encoders": {"text": "x"}, **changes}
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         ExtractSettings("meld", tmp_path, tmp_path, **facts)
 
 

@@ -35,15 +35,15 @@ def test_every_store_and_location_gives_equal_digests(
     assert len(set(expected.values())) > 96
     for folder in (str(tmp_path), root):
         for form in (("hdf5", "none"), ("zarr", "none"), ("zarr", "zstd")):
-            cache = FeatureCache(f"{folder}/{'-'.join(form)}")
-            where = f"{folder}/{'-'.join(form)}"
+            url = f"{folder}/{'-'.join(form)}"
             kept = {"store": form[0], "compression": form[1], "shard_mib": 0.5}
-            summary = run(corpus_root, where, encoders, "synthetic", **kept)
+            summary = run(corpus_root, url, encoders, "synthetic", **kept)
+            cache = FeatureCache(url)
             assert [modality.new for modality in summary.modalities] == [96, 96]
             assert digests(cache) == expected
             for entry in cache.entries("synthetic"):
                 assert not verify(entry.folder).damage
-            again = run(corpus_root, where, encoders, "synthetic", **kept)
+            again = run(corpus_root, url, encoders, "synthetic", **kept)
             assert [modality.new for modality in again.modalities] == [0, 0]
 
 
