@@ -6,9 +6,7 @@ A job that another process is working on is not lost: it goes to the end of the 
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
-from functools import partial
-from queue import SimpleQueue
+from concurrent import futures
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -83,44 +81,35 @@ def run_jobs(
 def _in_this_process(
     work: Callable[[JobT], ReportT], jobs: Sequence[JobT], threads: int, pause: float
 ) -> Reports[JobT, ReportT]:
-    waiting, running, busy = deque(jobs), 0, 0
-    finished: SimpleQueue[tuple[JobT, Future[ReportT]]] = SimpleQueue()
-    executor = ThreadPoolExecutor(threads) if threads else _CallingThread()
+    waiting, busy = deque(jobs), 0
+    running: dict[futures.Future[ReportT], JobT] = {}
+    executor = futures.ThreadPoolExecutor(threads) if threads else _CallingThread()
     try:
         while waiting or running:
-            while waiting and running < max(threads, 1):
+            while waiting and len(running) < max(threads, 1):
                 job = waiting.popleft()
-                future = executor.submit(work, job)
-                future.add_done_callback(partial(_put, finished, job))
-                running += 1
-            job, future = finished.get()
-            running -= 1
-            report = future.result()
+                running[executor.submit(work, job)] = job
+            future = next(iter(futures.wait(running, return_when=futures.FIRST_COMPLETED).done))
+            job, report = running.pop(future), future.result()
             if not report.busy:
                 busy = 0
                 yield job, report
                 continue
             waiting.append(job)
             busy += 1
-            if busy >= len(waiting) + running:
+            if busy >= len(waiting) + len(running):
                 time.sleep(pause)
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-class _CallingThread(Executor):
+class _CallingThread(futures.Executor):
     """Does work at once, on the thread that submits it."""
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> futures.Future[Any]:
+        future = futures.Future[Any]()
         future.set_result(fn(*args, **kwargs))
         return future
-
-
-def _put(
-    finished: SimpleQueue[tuple[JobT, Future[ReportT]]], job: JobT, future: Future[ReportT]
-) -> None:
-    finished.put((job, future))
 
 
 def on_cluster(
@@ -157,7 +146,7 @@ def check_workers(cluster: Cluster, required: WorkerRequirements) -> None:
     cluster.threads()
     try:
         answers = cluster.client.run(missing_on_worker, required, on_error="return")
-    except (OSError, CancelledError) as error:
+    except (OSError, futures.CancelledError) as error:
         raise cluster.connection_lost() from error
     for address, answer in answers.items():
         if isinstance(answer, ImportError):
@@ -208,9 +197,9 @@ def _report(result: ReportT | BaseException | tuple[Any, ...], cluster: Cluster)
     match error:
         case KilledWorker():
             return None
-        case CancelledError() if cluster.client.status != "running":
+        case futures.CancelledError() if cluster.client.status != "running":
             raise cluster.connection_lost()
-        case CancelledError() | NoWorkerError() | NoValidWorkerError():
+        case futures.CancelledError() | NoWorkerError() | NoValidWorkerError():
             raise PipelineError(
                 f"{cluster.name} gave up a job ({type(error).__name__}): finished work is kept; "
                 "run the same command again"

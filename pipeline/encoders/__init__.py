@@ -1,4 +1,4 @@
-"""Frozen encoders by model type: one registered file a family."""
+"""Frozen encoders by model type: one file for each family."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from .torchaudio_bundle import BundleEncoder
 from .wav2vec2 import Wav2Vec2Encoder
 from .whisper import WhisperEncoder
 
-# Families whose hidden states the tests compare with a direct forward pass, alone and in batches.
+# Tests compare the hidden states of each family with a direct forward pass, alone and in batches.
 FAMILIES: dict[str, type[Encoder[Any]]] = {
     **dict.fromkeys(
         ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm"),
@@ -53,17 +53,17 @@ def load_encoder(
 
     Args:
         name: a folder written by ``save_pretrained``, a hub name, or ``torchaudio:WAV2VEC2_BASE``.
-        device: ``auto`` (a GPU where there is one), ``cpu`` or ``cuda``.
+        device: ``auto`` (a GPU if this machine has one), ``cpu`` or ``cuda``.
         precision: of the forward pass: ``float32``, ``bfloat16`` or ``float16`` (autocast).
         layers: ``all``, ``last`` or numbers such as ``0,6,12``.
-        max_seconds: of audio that are encoded whole; longer audio goes through in windows.
-        modality: ``speech`` or ``text`` if the encoder must be of that kind.
+        max_seconds: longer audio is encoded in overlapping windows of this length.
+        modality: ``speech`` or ``text`` if the encoder must be of this modality.
 
     Returns:
         An encoder whose ``encode`` takes waves (samples,) float32 mono 16 kHz, or texts.
 
     Raises:
-        UsageError: there is no such encoder, or it is of a family or kind that does not fit.
+        UsageError: the encoder does not exist, or its family or modality is not supported here.
     """
     files, model_type = _find(name)
     if model_type not in FAMILIES:
@@ -86,4 +86,4 @@ def _find(name: str) -> tuple[EncoderFiles, str]:
     try:
         return files, str(json.loads(config.read_bytes())["model_type"])
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{config} is no configuration of an encoder: {error!r}") from error
+        raise UsageError(f"{config} is not the configuration of an encoder: {error!r}") from error

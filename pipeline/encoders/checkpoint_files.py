@@ -10,25 +10,27 @@ from pathlib import Path
 from ..errors import UsageError
 
 _SETTINGS = ("*.json", "*.txt", "*.model")
-# In the order in which transformers looks for them.
+# In the order in which transformers tries them.
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-# They say where a file came from, and change no number.
+# These keys name the origin of the files; they do not change the hidden states.
 _NOT_IDENTITY = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
 
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """Where an encoder's files lie. ``name`` is its hub name, or the name of its folder."""
+    """The files of an encoder on this machine."""
 
     name: str
+    """Its hub name, or the name of its folder."""
     folder: Path
+    """The folder that holds the files."""
 
     def weights_hash(self) -> str:
         """Hash the files that hold the weights (SHA-256, 16 hexadecimal digits)."""
         return _hash_files(_first_weights(self.folder))
 
     def config_hash(self) -> str:
-        """Hash the configuration, less what does not change a number."""
+        """Hash the configuration, without the keys that do not change the hidden states."""
         config = json.loads((self.folder / "config.json").read_bytes())
         kept = {name: value for name, value in config.items() if name not in _NOT_IDENTITY}
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
@@ -46,24 +48,23 @@ class EncoderFiles:
 def find_encoder(name: str) -> EncoderFiles:
     """Find an encoder's files: ``name`` is a local folder, or a name on the Hugging Face hub.
 
-    Files that are not on this machine yet are downloaded; of the weights, only the one form that
-    will be loaded.
+    Missing files are downloaded; weights only in the one format that will be loaded.
 
     Raises:
-        UsageError: the folder holds no encoder, the hub has none of the name, or the hub is out of
-            reach.
+        UsageError: the folder holds no encoder, the hub has no encoder of this name, or the hub
+            cannot be reached.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
         missing = "config.json" if not (folder / "config.json").exists() else "weights"
         if missing == "config.json" or not _has_weights(folder):
             raise UsageError(
-                f"'{name}' is no encoder: the folder holds no {missing}; give a folder written by "
-                "save_pretrained, or a name on the Hugging Face hub"
+                f"'{name}' is not an encoder: the folder has no {missing}; give a folder written "
+                "by save_pretrained, or a name on the Hugging Face hub"
             )
         return EncoderFiles(folder.resolve().name, folder.resolve())
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise UsageError(f"'{name}' is no encoder: there is no such folder")
+        raise UsageError(f"'{name}' is not an encoder: the folder does not exist")
     return EncoderFiles(name, _download(name))
 
 
@@ -77,7 +78,7 @@ def _download(name: str) -> Path:
     from huggingface_hub.utils import logging  # noqa: PLC0415
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # a pattern that fits no file is no reason to warn
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # would warn of each pattern without a file
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
@@ -88,16 +89,16 @@ def _download(name: str) -> Path:
                 return folder
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UsageError(
-            f"'{name}' is neither a folder here nor a model on the Hugging Face hub"
+            f"'{name}' is neither a local folder nor a model on the Hugging Face hub"
         ) from error
     except LocalEntryNotFoundError as error:
-        raise _out_of_reach(name) from error
+        raise _unreachable(name) from error
     if not (folder / "config.json").exists():
-        raise _out_of_reach(name)
+        raise _unreachable(name)
     raise UsageError(f"'{name}' on the Hugging Face hub has no weights that PyTorch can load")
 
 
-def _out_of_reach(name: str) -> UsageError:
+def _unreachable(name: str) -> UsageError:
     return UsageError(
         f"'{name}' is not on this machine and the Hugging Face hub cannot be reached: give a "
         f"local folder, or run 'hf download {name}' on a machine with access and share its HF_HOME"
@@ -112,7 +113,7 @@ def _first_weights(folder: Path) -> list[Path]:
     for pattern in _WEIGHTS:
         if files := sorted(folder.glob(pattern)):
             return files
-    raise UsageError(f"{folder} holds no weights")
+    raise UsageError(f"{folder} has no weights")
 
 
 def _hash_files(paths: Iterable[Path]) -> str:

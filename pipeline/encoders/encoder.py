@@ -1,4 +1,4 @@
-"""What every encoder family shares: settings, layers, loading, and encoding in batches."""
+"""The base class of all encoder families: settings, layers, loading, encoding in batches."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -20,25 +20,25 @@ from ..layers import parse_layers
 from .checkpoint_files import EncoderFiles
 from .windows import Window, WindowPosition, in_batches, stacked
 
-Raw = TypeVar("Raw")  # what an utterance is before encoding: a wave, or a text
+Raw = TypeVar("Raw")  # an utterance before encoding: a wave or a text
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
-# Frames in one forward pass, padding included; bounds the memory of a batch. wav2vec2's first
-# convolutions take about 0.4 MB a frame.
+# Frames in one forward pass, padding included: the limit on the memory of a batch. The first
+# convolutions of wav2vec2 take about 0.4 MB a frame.
 _FRAMES_AT_ONCE = {"cpu": 2048, "cuda": 16_384}
-# Parameters that an encoder may lack: they do not take part in its hidden states.
+# Parameters that may be missing, because the hidden states do not depend on them.
 _UNUSED = ("pooler", "masked_spec_embed", "position_ids")
 
 
 def _is_thread_safe() -> bool:
-    """Say whether two threads may run one model at once.
+    """Return whether two threads may run one model at once.
 
-    Before this module came, transformers gathered hidden states by changing the model during the
-    forward pass. Looking for a file takes no time; importing transformers takes seconds.
+    Versions of transformers without this module collect hidden states by changing the model during
+    the forward pass. Looking for the file is fast; importing transformers takes seconds.
     """
-    found = find_spec("transformers")
-    folders = (found and found.submodule_search_locations) or ()
-    return any((Path(one) / "utils" / "output_capturing.py").exists() for one in folders)
+    package = find_spec("transformers")
+    folders = (package and package.submodule_search_locations) or ()
+    return any((Path(folder) / "utils" / "output_capturing.py").exists() for folder in folders)
 
 
 THREAD_SAFE = _is_thread_safe()
@@ -46,33 +46,39 @@ THREAD_SAFE = _is_thread_safe()
 
 @dataclass(frozen=True)
 class EncoderSettings:
-    """All that is needed to load an encoder, in a form that can be sent to a worker.
-
-    ``layers`` is ``all``, ``last`` or numbers such as ``0,6,12``; 0 is the input of the first
-    transformer layer, n the output of the last. ``precision`` is that of the forward pass.
-    Audio of more than ``max_seconds`` is encoded in windows of so many.
-    """
+    """Everything that is needed to load an encoder; it can be sent to a worker."""
 
     files: EncoderFiles
+    """The files of the encoder."""
     model_type: str
+    """The family, as in the configuration of transformers."""
     layers: str = "all"
+    """``all`` (default), ``last`` or numbers such as ``0,6,12``; 0 is the input of the first
+    transformer layer, n the output of the last."""
     precision: str = "float32"
+    """Of the forward pass: ``float32`` (default), ``bfloat16`` or ``float16``."""
     device: str = "auto"
+    """``auto`` (default), ``cpu`` or ``cuda``."""
     max_seconds: float = 30.0
+    """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
 
 
 class Encoder(ABC, Generic[Raw]):
     """A frozen encoder with all its hidden layers.
 
-    Making one reads its configuration only; the weights are loaded when first used. ``layers`` are
-    the numbers of its layers, ``dim`` their width, ``device`` where it computes.
+    The constructor reads only the configuration; the weights are loaded at their first use.
 
-    ``padded`` says whether utterances of different lengths share a forward pass. It is so on a GPU,
-    if the family is ``exact_when_padded``; on a CPU padding is lost time.
+    Attributes:
+        modality: such as ``speech``.
+        layers: the numbers of the layers that ``encode`` returns.
+        dim: the width of the hidden states.
+        device: on which the encoder computes.
+        padded: whether utterances of different lengths share a forward pass: on a GPU, if the
+            family is ``exact_when_padded``. On a CPU padding only costs time.
     """
 
     modality: ClassVar[str]
-    padding: int = 0  # what fills the rest of a row; never seen by a feature
+    padding: int = 0  # fills the rest of a row; no feature depends on it
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
@@ -86,7 +92,7 @@ class Encoder(ABC, Generic[Raw]):
         if not THREAD_SAFE:
             self._computing = threading.Lock()
         elif self.device.type == "cuda":
-            # While one computes, another copies; more would only take the GPU's memory.
+            # One thread computes while another copies; more threads would only take GPU memory.
             self._computing = threading.Semaphore(2)
         n_layers, self.dim = self.shape()
         self.layers = chosen_layers(settings.layers, n_layers)
@@ -100,7 +106,7 @@ class Encoder(ABC, Generic[Raw]):
 
     @property
     def exact_when_padded(self) -> bool:
-        """Whether padding can be kept out; if not, only equal lengths share a pass."""
+        """Whether padding leaves features unchanged; if not, only equal lengths share a pass."""
         return True
 
     @property
@@ -110,7 +116,7 @@ class Encoder(ABC, Generic[Raw]):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that changes the numbers, as JSON values."""
+        """Everything that changes the hidden states, as JSON values."""
         files = self.settings.files
         return {
             "weights": files.weights_hash(),
@@ -122,10 +128,10 @@ class Encoder(ABC, Generic[Raw]):
 
     @property
     def model(self) -> torch.nn.Module:
-        """The frozen model, loaded once, whichever thread asks first.
+        """The frozen model, loaded by the first thread that needs it.
 
         Raises:
-            PipelineError: parameters are missing from the files, so that they would be random.
+            PipelineError: the files lack parameters, which would be random.
         """
         with self._loading:
             return self._model
@@ -133,48 +139,48 @@ class Encoder(ABC, Generic[Raw]):
     @cached_property
     def _model(self) -> torch.nn.Module:
         if self.device.type == "cuda" and PRECISIONS[self.settings.precision] is None:
-            # Convolutions are rounded to 10 bits on a GPU otherwise, differently at each length.
+            # Otherwise a GPU rounds convolutions to 10 bits, differently for each length.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
         return self.load().eval().requires_grad_(False).to(self.device)
 
     def encode(self, inputs: Sequence[Raw], dtype: str = "float32") -> list[np.ndarray[Any, Any]]:
-        """Encode utterances; each result equals encoding the utterance alone.
+        """Encode utterances; each result equals that of the utterance encoded alone.
 
-        Safe to call from several threads at once. A batch that does not fit into the GPU's memory
-        is halved, and so are those after it.
+        Several threads may call this at once. If a batch does not fit into the memory of the GPU,
+        this batch and all later ones become half as large.
 
         Returns:
             One array (layers, frames, dim) of ``dtype``, float32 or float16, for each input, in the
-            order of the inputs. What is too large for float16 is infinite.
+            order of the inputs. Values that are too large for float16 are infinite.
 
         Raises:
             torch.OutOfMemoryError: an utterance alone does not fit into the GPU's memory.
         """
-        places, encoded = [], []
-        for utterance, one in enumerate(inputs):
+        windows, encoded = [], []
+        for number, utterance in enumerate(inputs):
             start = 0
-            for window in self.prepare(one):
-                places.append(WindowPosition(window, utterance, start))
+            for window in self.prepare(utterance):
+                windows.append(WindowPosition(window, number, start))
                 start += window.frames
             encoded.append(np.empty((len(self.layers), start, self.dim), dtype))
-        batches = list(in_batches(places, self.frames_at_once, padded=self.padded))[::-1]
+        batches = list(in_batches(windows, self.frames_at_once, padded=self.padded))[::-1]
         while batches:
             batch = batches.pop()
             try:
-                states = self._forward([place.window for place in batch], dtype)
+                states = self._forward([item.window for item in batch], dtype)
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
                 torch.cuda.empty_cache()
-                frames = len(batch) * max(place.window.positions for place in batch)
+                frames = len(batch) * max(item.window.positions for item in batch)
                 self.frames_at_once = min(self.frames_at_once, frames // 2)
-                rest = [place for one in (batch, *batches) for place in one]
+                rest = [item for unfinished in (batch, *batches) for item in unfinished]
                 batches = list(in_batches(rest, self.frames_at_once, padded=self.padded))[::-1]
                 continue
-            for row, place in zip(states, batch, strict=True):
-                kept = row[:, place.window.kept]
-                encoded[place.utterance][:, place.start : place.start + kept.shape[1]] = kept
+            for row, item in zip(states, batch, strict=True):
+                kept = row[:, item.window.kept]
+                encoded[item.utterance][:, item.start : item.start + kept.shape[1]] = kept
         return encoded
 
     def _forward(self, windows: Sequence[Window], dtype: str) -> np.ndarray[Any, Any]:
@@ -182,7 +188,7 @@ class Encoder(ABC, Generic[Raw]):
         half = PRECISIONS[self.settings.precision]
         values, lengths = stacked(windows, self.padding)
         model = self.model
-        # On a GPU each call has a stream of its own: while one copies, another computes.
+        # On a GPU each call has its own stream: one call computes while another copies.
         with (
             torch.inference_mode(),
             torch.autocast(
@@ -192,7 +198,9 @@ class Encoder(ABC, Generic[Raw]):
             self._computing,
         ):
             states = self.hidden_states(model, torch.from_numpy(values).to(self.device), lengths)
-            chosen = torch.stack([states[at].to(getattr(torch, dtype)) for at in self.layers], 1)
+            chosen = torch.stack(
+                [states[layer].to(getattr(torch, dtype)) for layer in self.layers], 1
+            )
             return _on_host(chosen)
 
     def hidden_states(
@@ -200,7 +208,7 @@ class Encoder(ABC, Generic[Raw]):
     ) -> Sequence[Tensor]:
         """Run the model on (batch, …, time), and return (batch, positions, dim) for each layer.
 
-        What lies behind the ``lengths`` of ``values`` is padding.
+        ``lengths`` are the lengths of the rows without their padding.
         """
         mask = None
         if min(lengths) < values.shape[-1]:
@@ -209,14 +217,14 @@ class Encoder(ABC, Generic[Raw]):
         return result.hidden_states  # type: ignore[no-any-return]
 
     def shape(self) -> tuple[int, int]:
-        """Return how many hidden layers there are, the first's input counted, and the width."""
+        """Return the number of hidden layers, with the input of the first, and their width."""
         return self.config.num_hidden_layers + 1, int(self.config.hidden_size)
 
     def load(self) -> torch.nn.Module:
         """Load the model with its weights, on the CPU, in float32.
 
         Raises:
-            PipelineError: parameters are missing from the files, so that they would be random.
+            PipelineError: the files lack parameters, which would be random.
         """
         from transformers import AutoModel  # noqa: PLC0415
         from transformers.utils import logging  # noqa: PLC0415
@@ -239,15 +247,15 @@ class Encoder(ABC, Generic[Raw]):
 
     @abstractmethod
     def input_identity(self) -> dict[str, Any]:
-        """Return what changes the numbers before the model sees them, as JSON values."""
+        """Return the preprocessing that changes the hidden states, as JSON values."""
 
     @abstractmethod
-    def prepare(self, one: Raw) -> list[Window]:
-        """Turn an utterance into what the model takes: one window, or several if it is long."""
+    def prepare(self, utterance: Raw) -> list[Window]:
+        """Turn an utterance into the input of the model: one window, or several if it is long."""
 
     @abstractmethod
-    def frames(self, one: Raw) -> int:
-        """Return how many frames the utterance will have."""
+    def frames(self, utterance: Raw) -> int:
+        """Return how many frames the features of an utterance have."""
 
     def planned_frames(self, source: Any, seconds: float) -> int:
         """Return how many frames an utterance will have, before its content is loaded.
@@ -273,7 +281,7 @@ def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
 
 
 def _mask(lengths: Sequence[int], values: Tensor) -> Tensor:
-    """Return (batch, time): 1 where there is something, 0 where there is padding."""
+    """Return the attention mask (batch, time): 0 for padding, else 1."""
     ends = torch.tensor(lengths, device=values.device)
     return (torch.arange(values.shape[-1], device=values.device) < ends[:, None]).long()
 
@@ -287,7 +295,7 @@ def _stream(device: torch.device) -> Any:
 def _on_host(states: Tensor) -> np.ndarray[Any, Any]:
     if states.device.type == "cpu":
         return states.numpy()
-    # Pinned memory is several times as fast to copy to, and is used again by the next batch.
+    # Copying to pinned memory is several times as fast, and the next batch uses it again.
     host = torch.empty(states.shape, dtype=states.dtype, pin_memory=True)
     host.copy_(states, non_blocking=True)
     torch.cuda.current_stream(states.device).synchronize()

@@ -1,9 +1,9 @@
-"""What keeps padding out of a batch's features, where a model's own attention mask does not.
+"""Keep padding out of the features of a batch where the attention mask of the model does not.
 
-A wav2vec2-like model normalises over time in its first convolution (``feat_extract_norm="group"``),
-so that padding would change every feature of an utterance. Here each row of a batch has statistics
-of its own. Some models also run several convolutions over positions, of which only the first sees
-zeros behind an utterance's end, as it would if there were no padding.
+wav2vec2 and similar models normalise over time in their first convolution
+(``feat_extract_norm="group"``), so padding would change every feature of an utterance. Here each
+row of a batch has its own statistics. Some models also run several convolutions over positions; the
+second one must see zeros after the end of an utterance, as it does without padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +20,9 @@ _samples: ContextVar[Sequence[int] | None] = ContextVar("_samples", default=None
 
 @contextmanager
 def lengths_known(samples: Sequence[int], longest: int) -> Iterator[None]:
-    """Tell the modules below how many samples each row of a batch has without its padding.
+    """Make the length of each row, in samples without padding, known to the modules below.
 
-    In a batch of rows that are all as long as the longest there is nothing to keep out.
+    If all rows of a batch have the same length there is no padding.
     """
     token = _samples.set(samples if min(samples) < longest else None)
     try:
@@ -32,9 +32,9 @@ def lengths_known(samples: Sequence[int], longest: int) -> Iterator[None]:
 
 
 class RowwiseNorm(nn.Module):
-    """A normalisation over time that sees of each row only what is not padding.
+    """A normalisation over time that ignores the padding of each row.
 
-    ``frames_of`` tells how many of its frames come from so many samples.
+    ``frames_of`` returns the number of frames for a number of samples.
     """
 
     def __init__(self, norm: nn.Module, frames_of: Callable[[int], int]) -> None:
@@ -43,7 +43,7 @@ class RowwiseNorm(nn.Module):
         self.frames_of = frames_of
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Normalise (batch, channels, frames); what is padding becomes zero."""
+        """Normalise (batch, channels, frames); padding becomes zero."""
         samples = _samples.get()
         if samples is None:
             return self.norm(frames)  # type: ignore[no-any-return]
@@ -55,13 +55,13 @@ class RowwiseNorm(nn.Module):
 
 
 def silence_padding(module: nn.Module, frames_of: Callable[[int], int]) -> None:
-    """Have a module's output (batch, channels, frames) be zero where there is padding."""
+    """Set the padding in a module's output (batch, channels, frames) to zero."""
 
     def hook(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:
         samples = _samples.get()
         if samples is None:
             return None
-        ends = torch.tensor([frames_of(one) for one in samples], device=output.device)
+        ends = torch.tensor([frames_of(length) for length in samples], device=output.device)
         positions = torch.arange(output.shape[-1], device=output.device)
         return output * (positions < ends[:, None])[:, None]
 

@@ -1,8 +1,8 @@
-"""Small encoders with random weights, for demonstrations and tests where no weights are at hand.
+"""Small encoders with random weights, for the demo and for tests that have no trained weights.
 
 They are real transformers models (Wav2Vec2Model with its group-normalised convolutions, BertModel)
-and go through the same code as those from the hub. They have learnt nothing: what a head can do
-with their hidden states is what random projections of the input can carry.
+and use the same code as encoders from the hub. They are not trained: their hidden states are random
+projections of the input.
 """
 
 from collections.abc import Iterable
@@ -44,7 +44,10 @@ def save_speech_encoder(folder: Path, *, seed: int = SEED, **changes: Any) -> Pa
 def save_text_encoder(
     folder: Path, words: Iterable[str], *, seed: int = SEED, **changes: Any
 ) -> Path:
-    """Save a BertModel of 4 layers, 64 wide, that knows ``words`` whole and spells out others."""
+    """Save a BertModel of 4 layers, 64 wide, with a token for each of ``words``; return its folder.
+
+    The tokenizer spells all other words.
+    """
     import torch  # noqa: PLC0415
     from tokenizers import (  # noqa: PLC0415
         Tokenizer,

@@ -1,4 +1,4 @@
-"""What speech encoders share: a wave at 16 kHz in, frames out, long audio in windows."""
+"""The base class of speech encoders: a wave at 16 kHz in, frames out, long audio in windows."""
 
 from abc import abstractmethod
 from functools import cached_property
@@ -19,14 +19,15 @@ Wave = np.ndarray[Any, np.dtype[np.float32]]
 class SpeechEncoder(Encoder[Wave]):
     """An encoder of mono waves at 16 kHz.
 
-    An utterance of up to ``max_seconds`` is encoded whole. A longer one goes through in windows
-    that overlap by ``OVERLAP_SECONDS`` at least and are cut in the middle of the overlap, so that
-    it has just as many frames as it would have whole, and no memory grows with its square.
+    An utterance of up to ``max_seconds`` is encoded whole. A longer utterance is encoded in windows
+    that overlap by at least ``OVERLAP_SECONDS`` and are cut in the middle of the overlap. It has as
+    many frames as if it were encoded whole, without memory that grows with the square of its
+    length.
     """
 
     modality = "speech"
     hop: int  # samples from one frame to the next
-    field: int  # samples of which a frame is made
+    receptive_field: int  # samples that a frame depends on
 
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__(settings)
@@ -36,7 +37,7 @@ class SpeechEncoder(Encoder[Wave]):
                 f"windows of {self.max_seconds:g} s: give {2 * OVERLAP_SECONDS:g} s or more, "
                 f"since they overlap by {OVERLAP_SECONDS:g} s"
             )
-        _ = self.normalised  # preprocessing that does not fit is refused before any work
+        _ = self.normalised  # an extractor that does not fit raises its error now, before any work
 
     def input_identity(self) -> dict[str, Any]:
         """Return sample rate, downmix, resampling, normalisation and windows."""
@@ -53,7 +54,7 @@ class SpeechEncoder(Encoder[Wave]):
         """The feature extractor that was saved with the model.
 
         Raises:
-            PipelineError: it wants another sample rate.
+            PipelineError: it expects another sample rate.
         """
         from transformers import AutoFeatureExtractor  # noqa: PLC0415 -- seconds to import
 
@@ -61,47 +62,46 @@ class SpeechEncoder(Encoder[Wave]):
         extractor = AutoFeatureExtractor.from_pretrained(files.folder, local_files_only=True)
         if extractor.sampling_rate != SAMPLE_RATE:
             raise PipelineError(
-                f"'{files.name}' wants audio at {extractor.sampling_rate} Hz: "
-                f"choose an encoder that takes {SAMPLE_RATE} Hz"
+                f"'{files.name}' expects audio at {extractor.sampling_rate} Hz: "
+                f"choose an encoder for {SAMPLE_RATE} Hz"
             )
         return extractor
 
     @property
     def normalised(self) -> bool:
-        """Whether a wave is brought to mean 0 and variance 1, as the model was trained."""
+        """Whether a wave is scaled to mean 0 and variance 1, as in the training of the model."""
         return bool(getattr(self.extractor, "do_normalize", False))
 
     @abstractmethod
     def frames_of(self, samples: int) -> int:
-        """Return how many frames so many samples give; 0 if there are too few for one."""
+        """Return the number of frames for a number of samples; 0 if these are too few."""
 
     @abstractmethod
-    def preprocess(self, one: Wave) -> np.ndarray[Any, Any]:
-        """Do with a wave (samples,), or with the window of one, what the model was trained on."""
+    def preprocess(self, wave: Wave) -> np.ndarray[Any, Any]:
+        """Preprocess a wave (samples,) as in the training of the model."""
 
-    def frames(self, one: Wave) -> int:
-        """Return how many frames a wave (samples,) gives; 0 if it is too short for one."""
-        return self.frames_of(len(one))
+    def frames(self, utterance: Wave) -> int:
+        """Return the number of frames of a wave (samples,); 0 if it is too short for a frame."""
+        return self.frames_of(len(utterance))
 
     def planned_frames(self, source: Any, seconds: float) -> int:
         """Return how many frames a clip of so many seconds will have."""
         return self.frames_of(int(seconds * SAMPLE_RATE))
 
     def windows_of(self, samples: int) -> int:
-        """Return in how many windows a wave of so many samples is encoded."""
+        """Return the number of windows for a number of samples."""
         return len(self._cut(samples))
 
-    def prepare(self, one: Wave) -> list[Window]:
-        """Preprocess a wave (samples,) float32, and cut it if it is long."""
-        values = self.preprocess(one)
-        windows = self._cut(len(one))
+    def prepare(self, utterance: Wave) -> list[Window]:
+        """Preprocess a wave (samples,) float32, and cut it into windows if it is long."""
+        values = self.preprocess(utterance)
+        windows = self._cut(len(utterance))
         if len(windows) == 1:
             return [Window(values, windows[0][1].stop, windows[0][1])]
         size = self._window_frames()
+        samples = (size - 1) * self.hop + self.receptive_field
         return [
-            Window(
-                values[start * self.hop : (start + size - 1) * self.hop + self.field], size, kept
-            )
+            Window(values[start * self.hop : start * self.hop + samples], size, kept)
             for start, kept in windows
         ]
 

@@ -1,4 +1,4 @@
-"""BERT-like encoders: a text in, a vector for each token out, special tokens included."""
+"""Text encoders such as BERT: a text in, a vector for each token out, with special tokens."""
 
 import threading
 from functools import cached_property
@@ -11,17 +11,17 @@ from .encoder import Encoder, EncoderSettings
 from .windows import Window
 
 OVERLAP_TOKENS = 64
-# These count positions from the padding's id on, so the first ones are never used.
+# These models count positions from the id of the padding on, so they never use the first ones.
 _POSITIONS_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
 class TextEncoder(Encoder[str]):
     """An encoder of texts. The frames of an utterance are its tokens, ``[CLS] … [SEP]``.
 
-    A text longer than the model takes goes through in windows that overlap by ``OVERLAP_TOKENS``
-    and are cut in the middle of the overlap; each window has its own special tokens, of which the
-    first window's first and the last window's last are kept. So the tokens kept are those of the
-    whole text.
+    A text that is too long for the model is encoded in windows that overlap by ``OVERLAP_TOKENS``
+    and are cut in the middle of the overlap. Each window has its own special tokens; only those at
+    the beginning of the first window and at the end of the last window are kept. So the tokens that
+    are kept are those of the whole text.
     """
 
     modality = "text"
@@ -29,7 +29,7 @@ class TextEncoder(Encoder[str]):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__(settings)
         self.padding = int(self.config.pad_token_id or 0)
-        # What a tokenizer is to cut off is kept in it, and two threads must not set it at once.
+        # A tokenizer keeps its truncation settings; two threads must not set them at once.
         self._tokenizing = threading.Lock()
 
     @cached_property
@@ -37,7 +37,7 @@ class TextEncoder(Encoder[str]):
         """The model's own tokenizer.
 
         Raises:
-            PipelineError: it needs a package that is not there, or is no fast one.
+            PipelineError: it needs a package that is not installed, or is not a fast tokenizer.
         """
         from transformers import AutoTokenizer  # noqa: PLC0415 -- seconds to import
 
@@ -49,32 +49,32 @@ class TextEncoder(Encoder[str]):
             raise PipelineError(f"the tokenizer in {folder} cannot be loaded: {reason}") from error
         if not tokenizer.is_fast:
             raise PipelineError(
-                f"the tokenizer in {folder} is no fast one: save it with a tokenizer.json"
+                f"the tokenizer in {folder} is not a fast one: save it with a tokenizer.json"
             )
         return tokenizer
 
     @cached_property
     def max_tokens(self) -> int:
-        """How many tokens the model takes at once, special tokens included."""
+        """The largest number of tokens in a forward pass, with special tokens."""
         positions = self.config.max_position_embeddings
         if self.config.model_type in _POSITIONS_FROM_PADDING:
             positions -= self.padding + 1
         return int(min(self.tokenizer.model_max_length, positions))
 
     def input_identity(self) -> dict[str, Any]:
-        """Return the windows."""
+        """Return the size and the overlap of the windows."""
         return {"window_tokens": [self.max_tokens, OVERLAP_TOKENS]}
 
-    def frames(self, one: str) -> int:
-        """Return how many tokens a text has, special tokens included."""
-        return sum(len(range(*w.kept.indices(w.positions))) for w in self.prepare(one))
+    def frames(self, utterance: str) -> int:
+        """Return the number of tokens of a text, with special tokens."""
+        return sum(len(range(*w.kept.indices(w.positions))) for w in self.prepare(utterance))
 
-    def prepare(self, one: str) -> list[Window]:
-        """Tokenize a text, and cut it if it is long."""
+    def prepare(self, utterance: str) -> list[Window]:
+        """Tokenize a text, and cut it into windows if it is long."""
         overlap = min(OVERLAP_TOKENS, self.max_tokens // 4)
         with self._tokenizing:
             encoded = self.tokenizer(
-                one,
+                utterance,
                 truncation=True,
                 max_length=self.max_tokens,
                 stride=overlap,
@@ -93,7 +93,7 @@ class TextEncoder(Encoder[str]):
 
 
 def _outer(special: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[int, int]:
-    """Count the special tokens before and after the text, which may have no token of its own."""
+    """Count the special tokens before and after the text; the text may have no tokens."""
     content = np.flatnonzero(~special)
     if not len(content):
         return len(special), 0

@@ -1,4 +1,4 @@
-"""The speech encoders that torchaudio brings: ``torchaudio:WAV2VEC2_BASE`` and its like."""
+"""The speech encoders of torchaudio, such as ``torchaudio:WAV2VEC2_BASE``."""
 
 import hashlib
 import json
@@ -33,6 +33,7 @@ class BundleFiles(EncoderFiles):
     """The one file of a bundle; its configuration is part of torchaudio."""
 
     checkpoint: str
+    """Name of the file."""
 
     def weights_hash(self) -> str:
         """Hash the checkpoint (SHA-256, 16 hexadecimal digits)."""
@@ -40,12 +41,12 @@ class BundleFiles(EncoderFiles):
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
     def config_hash(self) -> str:
-        """Hash what torchaudio says of the model's build."""
-        said = json.dumps(_bundle(self.name)._params, sort_keys=True, default=str)
-        return hashlib.sha256(said.encode()).hexdigest()[:16]
+        """Hash the parameters with which torchaudio builds the model."""
+        params = json.dumps(_bundle(self.name)._params, sort_keys=True, default=str)
+        return hashlib.sha256(params.encode()).hexdigest()[:16]
 
     def preprocessing_hash(self) -> str:
-        """Return the empty text: there are no such files."""
+        """Return an empty text: a bundle has no such files."""
         return ""
 
 
@@ -53,12 +54,12 @@ def find_bundle(name: str) -> BundleFiles:
     """Find the checkpoint of ``torchaudio:NAME``; download it if it is not on this machine yet.
 
     Raises:
-        UsageError: torchaudio has no such bundle, it takes another sample rate, or its site is out
-            of reach.
+        UsageError: torchaudio has no such bundle, the bundle needs another sample rate, or the
+            download fails.
     """
     bundle = _bundle(name)
     if bundle.sample_rate != SAMPLE_RATE:
-        raise UsageError(f"'{name}' wants audio at {bundle.sample_rate:g} Hz, not {SAMPLE_RATE}")
+        raise UsageError(f"'{name}' expects audio at {bundle.sample_rate:g} Hz, not {SAMPLE_RATE}")
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / Path(bundle._path).name
     if not path.exists():
@@ -68,39 +69,39 @@ def find_bundle(name: str) -> BundleFiles:
             torch.hub.download_url_to_file(url, str(path), progress=sys.stderr.isatty())
         except OSError as error:
             raise UsageError(
-                f"'{name}' is not on this machine and cannot be downloaded ({error}): bring {url} "
+                f"'{name}' is not on this machine and cannot be downloaded ({error}): copy {url} "
                 f"to {folder}, or share TORCH_HOME"
             ) from error
     return BundleFiles(name, folder, path.name)
 
 
 class BundleEncoder(Wav2Vec2Encoder):
-    """A Wav2Vec2, HuBERT or WavLM of torchaudio's, with the layers of its ``extract_features``.
+    """A Wav2Vec2, HuBERT or WavLM of torchaudio, with the layers of its ``extract_features``.
 
     Layer 0 is the input of the first transformer layer. In the large models the last layer is not
-    normalised: torchaudio does not do it, transformers does.
+    normalised by torchaudio; transformers normalises it.
 
-    torchaudio's own preprocessing normalises a whole batch at once; here each wave is normalised by
-    itself.
+    The preprocessing of torchaudio normalises a whole batch at once; here each wave is normalised
+    alone.
     """
 
     @cached_property
     def bundle(self) -> Any:
-        """What torchaudio knows of the model."""
+        """The bundle of torchaudio."""
         return _bundle(self.name)
 
     @property
     def exact_when_padded(self) -> bool:
-        """Whether padding can be kept out: torchaudio's WavLM takes no attention mask."""
+        """Whether padding leaves features unchanged: torchaudio's WavLM has no attention mask."""
         return bool(self.bundle._model_type != "WavLM")
 
     @property
     def normalised(self) -> bool:
-        """Whether a wave is brought to mean 0 and variance 1, as the model was trained."""
+        """Whether a wave is scaled to mean 0 and variance 1, as in the training of the model."""
         return bool(self.bundle._normalize_waveform)
 
     def shape(self) -> tuple[int, int]:
-        """Return how many hidden layers there are, the first's input counted, and the width."""
+        """Return the number of hidden layers, with the input of the first, and their width."""
         params = self.bundle._params
         return params["encoder_num_layers"] + 1, params["encoder_embed_dim"]
 
@@ -109,14 +110,14 @@ class BundleEncoder(Wav2Vec2Encoder):
         _, kernels, strides = zip(*self.bundle._params["extractor_conv_layer_config"], strict=True)
         return kernels, strides
 
-    def preprocess(self, one: Wave) -> np.ndarray[Any, Any]:
-        """Normalise a wave (samples,) where the model was trained so."""
+    def preprocess(self, wave: Wave) -> np.ndarray[Any, Any]:
+        """Normalise a wave (samples,), if the model was trained on normalised waves."""
         if not self.normalised:
-            return one
-        return F.layer_norm(torch.from_numpy(one), (len(one),)).numpy()
+            return wave
+        return F.layer_norm(torch.from_numpy(wave), (len(wave),)).numpy()
 
     def load(self) -> torch.nn.Module:
-        """Load the model without what torchaudio does before it, and keep padding out."""
+        """Load the model without the preprocessing of torchaudio, and keep padding out."""
         try:
             model = self.bundle.get_model()
         except (RuntimeError, OSError) as error:
@@ -153,12 +154,12 @@ def _keep_input(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
 def _bundle(name: str) -> Any:
     from torchaudio import pipelines  # noqa: PLC0415 -- seconds to import
 
-    known = {
-        one: bundle
-        for one, bundle in vars(pipelines).items()
+    bundles = {
+        key: bundle
+        for key, bundle in vars(pipelines).items()
         if isinstance(bundle, pipelines.Wav2Vec2Bundle)
     }
     short = name.removeprefix(PREFIX)
-    if short not in known:
-        raise unknown("bundle of torchaudio", short, known)
-    return known[short]
+    if short not in bundles:
+        raise unknown("bundle of torchaudio", short, bundles)
+    return bundles[short]

@@ -1,4 +1,4 @@
-"""What goes through a model at once: an utterance, or one of the windows of a long one."""
+"""Windows: the parts of an utterance that go through a model at once, and batches of them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,72 +10,74 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Window:
-    """A part of an utterance that goes through the model at once.
-
-    ``values`` is what the model takes, with time last: (samples,) float32, (mels, steps) float32 or
-    (tokens,) int64. ``positions`` is how many frames come out, ``kept`` which of them are the
-    utterance's, where windows overlap.
-    """
+    """A part of an utterance that goes through the model at once; a short utterance has one."""
 
     values: np.ndarray[Any, Any]
+    """The input of the model, time last: (samples,) float32, (mels, steps) float32 or (tokens,)
+    int64."""
     positions: int
+    """How many frames the model returns."""
     kept: slice
+    """Which of these frames are kept, because windows overlap."""
 
     @property
     def length(self) -> int:
-        """How long it is before the model, in samples, steps or tokens."""
+        """The length of the input, in samples, steps or tokens."""
         return int(self.values.shape[-1])
 
     @property
     def frames(self) -> int:
-        """How many frames of the utterance it gives."""
+        """How many frames are kept."""
         return int(self.kept.stop - self.kept.start)
 
 
 @dataclass(frozen=True)
 class WindowPosition:
-    """Where a window's frames belong: in which utterance, from which frame on."""
+    """A window, and the position of its frames in the features of its utterance."""
 
     window: Window
+    """The window."""
     utterance: int
+    """Number of the utterance in the inputs."""
     start: int
+    """First frame of the window in the utterance."""
 
 
 def cut(frames: int, size: int, overlap: int) -> list[tuple[int, slice]]:
-    """Cut ``frames`` into windows of ``size`` that overlap by ``overlap`` at least.
+    """Cut ``frames`` into windows of ``size`` frames that overlap by at least ``overlap`` frames.
 
     Returns:
-        The first frame of each window, and which of the window's own frames are kept: the seams
-        lie in the middle of the overlaps, and all frames are kept once. The last window ends with
+        The first frame of each window, and the slice of the window's own frames that is kept. Each
+        frame is kept once; the cuts are in the middle of the overlaps. The last window ends with
         the utterance.
     """
     if frames <= size:
         return [(0, slice(0, frames))]
     starts = [*range(0, frames - size, size - overlap), frames - size]
-    seams = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), frames]
+    cuts = [0, *((left + size + right) // 2 for left, right in pairwise(starts)), frames]
     return [
-        (start, slice(seam - start, following - start))
-        for start, (seam, following) in zip(starts, pairwise(seams), strict=True)
+        (start, slice(first - start, end - start))
+        for start, (first, end) in zip(starts, pairwise(cuts), strict=True)
     ]
 
 
 def in_batches(
-    places: Sequence[WindowPosition], positions: int, *, padded: bool
+    windows: Sequence[WindowPosition], max_positions: int, *, padded: bool
 ) -> Iterator[list[WindowPosition]]:
-    """Divide windows into batches of at most ``positions`` frames, the padding counted.
+    """Divide windows into batches of at most ``max_positions`` frames, padding included.
 
-    A longer window has a batch of its own. Unless they are ``padded``, only windows of equal length
-    share a batch. The longest come first, so that memory that is short is short at once.
+    A longer window has a batch of its own. Unless batches are ``padded``, only windows of equal
+    length share a batch. The longest windows come first, so that a lack of memory shows at once.
     """
     batch: list[WindowPosition] = []
-    for place in sorted(places, key=lambda place: -place.window.length):
+    for item in sorted(windows, key=lambda item: -item.window.length):
         if batch:
             first = batch[0].window
-            full = (len(batch) + 1) * first.positions > positions
-            if full or (place.window.length != first.length and not padded):
+            full = (len(batch) + 1) * first.positions > max_positions
+            if full or (item.window.length != first.length and not padded):
                 yield batch
                 batch = []
-        batch.append(place)
+        batch.append(item)
     if batch:
         yield batch
 

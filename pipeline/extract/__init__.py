@@ -1,4 +1,4 @@
-"""Stage one: corpora, audio and text, frozen encoders, shards, on Dask."""
+"""Stage one: extract the hidden states of frozen encoders from a corpus into the cache."""
 
 from ..encoders import load_encoder
 from .runner import extract

@@ -1,4 +1,4 @@
-"""What a corpus was found to hold, in words and as JSON, before anything is extracted."""
+"""The content of a corpus, as text and as JSON, before anything is extracted."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,20 +13,22 @@ from ..corpora.counts import (
     published_comparisons,
 )
 
-_LISTED = 12  # sessions or speakers that are counted one by one
-_TOGETHER = 6  # clips that are the same sound, named in one line
+_LISTED = 12  # with more sessions or speakers only their number is printed
+_IDENTICAL = 6  # identical clips that are named in one line
 _FIELDS = ("split", "session", "speaker")
 
 
 @dataclass(frozen=True)
 class CorpusReport:
-    """The counts of a corpus, and the groups of its clips that are one sound with two labels."""
+    """The counts of a corpus, and its identical clips."""
 
     corpus: Corpus
+    """The corpus."""
     identical: list[list[Utterance]]
+    """Groups of utterances whose clips are identical and whose labels differ."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return all counts as JSON values; of what the corpus does not give, there are none."""
+        """Return all counts as JSON values; fields that the corpus does not have are left out."""
         fields = {name: by_field(self.corpus.utterances, name) for name in _FIELDS}
         return {
             "counts": {
@@ -34,39 +36,42 @@ class CorpusReport:
                 "classes": by_class_set(self.corpus),
                 **{name: counts for name, counts in fields.items() if counts},
             },
-            "published": [_comparison(one) for one in published_comparisons(self.corpus)],
+            "published": [
+                _as_json(comparison) for comparison in published_comparisons(self.corpus)
+            ],
             "identical_clips": [
-                [{"id": one.id, "label": one.label} for one in group] for group in self.identical
+                [{"id": utterance.id, "label": utterance.label} for utterance in group]
+                for group in self.identical
             ],
         }
 
     def lines(self) -> Iterator[str]:
-        """Yield the counts in words, and then what was published beside what is here."""
+        """Yield the counts as lines of text, then the published counts beside the counts here."""
         total = len(self.corpus.utterances)
         labels = by_label(self.corpus)
         yield f"  by label: {_listed(labels)}{_rest('no label', total, labels)}"
         for name, classes in by_class_set(self.corpus).items():
-            left = _rest("in none of them", total, classes)
-            yield f"  by {name} classes: {_listed(classes)}{left}"
+            rest = _rest("in none of them", total, classes)
+            yield f"  by {name} classes: {_listed(classes)}{rest}"
         for name in _FIELDS:
             counts = by_field(self.corpus.utterances, name)
             if len(counts) > _LISTED:
                 fewest, most = min(counts.values()), max(counts.values())
                 each = f"{fewest} to {most}" if fewest < most else f"{most}"
-                said = f"{len(counts)} {name}s, {each} utterances each"
+                line = f"{len(counts)} {name}s, {each} utterances each"
             else:
-                said = _listed(counts)
+                line = _listed(counts)
             if counts:
-                yield f"  by {name}: {said}{_rest('unknown', total, counts)}"
-        for one in published_comparisons(self.corpus):
-            yield from _table(one)
+                yield f"  by {name}: {line}{_rest('unknown', total, counts)}"
+        for comparison in published_comparisons(self.corpus):
+            yield from _table(comparison)
 
     def identical_lines(self) -> list[str]:
-        """Return a line for each group of clips that are the same sound under different labels."""
+        """Return a line for each group of identical clips whose labels differ."""
         lines = []
         for group in self.identical:
-            named = [f"{one.id} ({one.label or 'no label'})" for one in group[:_TOGETHER]]
-            more = f" and {len(group) - _TOGETHER} more" if len(group) > _TOGETHER else ""
+            named = [f"{item.id} ({item.label or 'no label'})" for item in group[:_IDENTICAL]]
+            more = f" and {len(group) - _IDENTICAL} more" if len(group) > _IDENTICAL else ""
             lines.append(" = ".join(named) + more)
         return lines
 
@@ -80,25 +85,22 @@ def _rest(word: str, total: int, counts: Mapping[str, int]) -> str:
     return f"{',' if counts else ''} {word} {rest}" if rest else ""
 
 
-def _what(one: PublishedComparison) -> str:
-    within = f" in {one.published.classes} classes" if one.published.classes else ""
-    return f"{one.published.by}{within}"
-
-
-def _table(one: PublishedComparison) -> Iterator[str]:
-    yield f"  published by {_what(one)} ({one.published.source}), and here:"
-    widest = max(len(value) for value, _, _ in one.rows)
-    for value, theirs, ours in one.rows:
+def _table(comparison: PublishedComparison) -> Iterator[str]:
+    published = comparison.published
+    classes = f" in {published.classes} classes" if published.classes else ""
+    yield f"  published by {published.by}{classes} ({published.source}), and here:"
+    widest = max(len(value) for value, _, _ in comparison.rows)
+    for value, theirs, ours in comparison.rows:
         mark = "  differs" if theirs != ours else ""
         yield f"    {value:<{widest}}  {theirs:>6}  {ours:>6}{mark}"
 
 
-def _comparison(one: PublishedComparison) -> dict[str, Any]:
+def _as_json(comparison: PublishedComparison) -> dict[str, Any]:
     return {
-        "source": one.published.source,
-        "by": one.published.by,
-        "classes": one.published.classes,
-        "published": dict(one.published.counts),
-        "here": dict(one.here),
-        "differs": one.differs,
+        "source": comparison.published.source,
+        "by": comparison.published.by,
+        "classes": comparison.published.classes,
+        "published": dict(comparison.published.counts),
+        "here": dict(comparison.here),
+        "differs": comparison.differs,
     }

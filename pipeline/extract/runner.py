@@ -1,4 +1,4 @@
-"""Stage one: from a corpus on disk to features in the cache."""
+"""Extract the features of a corpus into the cache."""
 
 import time
 from collections import Counter
@@ -32,7 +32,7 @@ _PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "h5py"
 
 
 @dataclass
-class _Modality:
+class _ModalityRun:
     """One modality of one run."""
 
     encoder: Encoder[Any]
@@ -44,27 +44,27 @@ class _Modality:
 
 
 def extract(settings: ExtractSettings) -> Summary:
-    """Bring the cache up to date with a corpus: what is there already is not computed again.
+    """Bring the cache up to date with a corpus; features that it already holds are not recomputed.
 
-    An utterance whose clip or text cannot be used goes to the entry's quarantine and never ends the
-    run. A run that is killed loses the shards it was working on, and the next one continues.
+    An utterance whose clip or text cannot be used goes to the entry's quarantine and does not end
+    the run. A run that is killed loses the shards it was working on; the next run continues.
 
     Raises:
-        UsageError: the corpus, an encoder or a setting is not there.
-        PipelineError: the corpus is not what it should be, the disk is too small, the scheduler or
-            its workers are not there, or, with ``strict``, an utterance failed.
+        UsageError: the corpus or an encoder does not exist.
+        PipelineError: the corpus has a fault, the disk is too small, the scheduler or its workers
+            are not available, or, with ``strict``, an utterance failed.
         CacheError: the cache holds something else under the entry's name.
     """
     started = time.monotonic()
     corpus, root = _find_corpus(settings)
     _check_ids(corpus)
     backend = settings.backend
-    # A GPU that other machines have need not be here, where only lengths are looked up.
-    elsewhere = backend.remote and settings.device == "cuda"
+    # If other machines compute on their GPUs, this one needs none: it only counts frames.
+    remote_gpu = backend.remote and settings.device == "cuda"
     encoders = {
         modality: load_encoder(
             name,
-            device="auto" if elsewhere else settings.device,
+            device="auto" if remote_gpu else settings.device,
             precision=settings.precision,
             layers=settings.layers,
             max_seconds=settings.max_seconds,
@@ -72,25 +72,29 @@ def extract(settings: ExtractSettings) -> Summary:
         )
         for modality, name in settings.encoders.items()
     }
-    device = next(iter(encoders.values())).device  # an unknown one is refused before any work
+    device = next(iter(encoders.values())).device
     chosen = corpus.utterances
     if settings.classes is not None:
         labelled = corpus.in_classes(settings.classes).utterances
-        chosen = [a for a, b in zip(chosen, labelled, strict=True) if b.label is not None]
+        chosen = [
+            utterance
+            for utterance, in_class in zip(chosen, labelled, strict=True)
+            if in_class.label is not None
+        ]
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:
         backend.check_available()
 
     scans = {modality: scan(chosen, modality) for modality in encoders}
-    made = provenance(_PACKAGES, settings=settings.as_json(device), root=str(root))
-    modalities = [
-        _prepare(settings, cache, encoder, corpus, chosen, scans[modality], made)
+    origin = provenance(_PACKAGES, settings=settings.as_json(device), root=str(root))
+    runs = [
+        _prepare(settings, cache, encoder, corpus, chosen, scans[modality], origin)
         for modality, encoder in encoders.items()
     ]
     if settings.strict:
-        for one in modalities:
-            _refuse_bad(one.quarantined[u.id] for u in chosen if u.id in one.quarantined)
+        for modality_run in runs:
+            _raise_first(_quarantined(modality_run, chosen))
     of_audio = [scans[modality] for modality in scans if MODALITIES[modality].source == "audio"]
     clips = of_audio[0] if of_audio else Scan()
     summary = Summary(
@@ -101,16 +105,16 @@ def extract(settings: ExtractSettings) -> Summary:
         len(chosen),
         sum(clips.seconds.values()) / 3600 if of_audio else None,
         identical_clips(chosen, clips.hashes),
-        [one.summary for one in modalities],
+        [modality_run.summary for modality_run in runs],
     )
     if not settings.dry_run:
-        size = _room(cache, modalities)
+        size = _checked_size(cache, runs)
         table = to_table(corpus, root, clips.hashes, clips.seconds)
         manifest = partial(cache.write_manifest, corpus.name, table)
         reports = partial(run_shards, extract_shard, backend=backend, device=device)
-        _fill(modalities, reports, manifest, f"extracting {size}", strict=settings.strict)
-    for one in modalities:
-        one.summary.quarantined = [one.quarantined[u.id] for u in chosen if u.id in one.quarantined]
+        _extract(runs, reports, manifest, f"extracting {size}", strict=settings.strict)
+    for modality_run in runs:
+        modality_run.summary.quarantined = _quarantined(modality_run, chosen)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -128,12 +132,18 @@ def _find_corpus(settings: ExtractSettings) -> tuple[Corpus, Path]:
 
 
 def _check_ids(corpus: Corpus) -> None:
-    twice = [id for id, n in Counter(one.id for one in corpus.utterances).items() if n > 1]
-    if twice:
+    counts = Counter(utterance.id for utterance in corpus.utterances)
+    repeated = [id for id, count in counts.items() if count > 1]
+    if repeated:
         raise PipelineError(
-            f"{corpus.name} names {len(twice)} utterances twice, such as '{twice[0]}': "
+            f"{corpus.name} has {len(repeated)} repeated ids, such as '{repeated[0]}': "
             "an id must be unique"
         )
+
+
+def _quarantined(modality: _ModalityRun, chosen: list[Utterance]) -> list[Quarantined]:
+    by_id = modality.quarantined
+    return [by_id[utterance.id] for utterance in chosen if utterance.id in by_id]
 
 
 def _prepare(
@@ -143,9 +153,9 @@ def _prepare(
     corpus: Corpus,
     chosen: list[Utterance],
     scan: Scan,
-    made: dict[str, Any],
-) -> _Modality:
-    """Find out what is in the cache, and plan the rest."""
+    origin: dict[str, Any],
+) -> _ModalityRun:
+    """Plan the utterances that the cache does not hold yet."""
     spec = EntrySpec(
         dataset=corpus.name,
         modality=encoder.modality,
@@ -155,25 +165,24 @@ def _prepare(
         dim=encoder.dim,
         dtype=settings.dtype,
     )
-    made = {**made, "encoder_source": str(encoder.settings.files.folder)}
+    origin = {**origin, "encoder_source": str(encoder.settings.files.folder)}
     writer_of = cache.existing if settings.dry_run else cache.writer
-    writer = writer_of(spec, made, settings.store, settings.compression)
+    writer = writer_of(spec, origin, settings.store, settings.compression)
     committed = writer.committed()
-    # A clip that is gone, or that the file system does not give just now, takes nothing away from
-    # features that are in the cache.
+    # Features in the cache stay there if their clip is deleted, or cannot be read at the moment.
     kept = {
-        one.id
-        for one in scan.quarantined
-        if one.reason in ("absent", "unreadable", "git-lfs-pointer") and one.content_hash is None
+        bad.id
+        for bad in scan.quarantined
+        if bad.reason in ("absent", "unreadable", "git-lfs-pointer") and bad.content_hash is None
     } & set(committed)
-    # What failed before fails again until its content changes.
+    # An utterance that failed before would fail again, unless its content has changed.
     before = writer.quarantined()
     quarantined = {
-        id: one
-        for id, one in before.items()
-        if one.content_hash is not None
-        and scan.hashes.get(id, one.content_hash) == one.content_hash
-    } | {one.id: one for one in scan.quarantined if one.id not in kept}
+        id: bad
+        for id, bad in before.items()
+        if bad.content_hash is not None
+        and scan.hashes.get(id, bad.content_hash) == bad.content_hash
+    } | {bad.id: bad for bad in scan.quarantined if bad.id not in kept}
     items = list(_items(encoder, chosen, scan))
     pending = {
         item.id
@@ -191,14 +200,14 @@ def _prepare(
     )
     summary.present = sum(committed.get(item.id) == item.content_hash for item in items) + len(kept)
     summary.pending = len(pending)
-    summary.gone = len(set(committed) - {one.id for one in corpus.utterances})
+    summary.gone = len(set(committed) - {utterance.id for utterance in corpus.utterances})
     frames = sum(item.frames for item in items if item.id in pending)
     summary.bytes = frames * spec.bytes_per_frame
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))
-    there = replace(encoder.settings, device=settings.device)
-    jobs = plan(items, pending, there, writer, shard_bytes)
-    return _Modality(encoder, writer, quarantined, before, jobs, summary)
+    encoder_settings = replace(encoder.settings, device=settings.device)
+    jobs = plan(items, pending, encoder_settings, writer, shard_bytes)
+    return _ModalityRun(encoder, writer, quarantined, before, jobs, summary)
 
 
 def _items(
@@ -221,34 +230,38 @@ def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:
             yield id, f"{seconds:.1f} s in {windows} windows of {encoder.max_seconds:g} s"
 
 
-def _room(cache: FeatureCache, modalities: list[_Modality]) -> str:
-    """Say how much will be written and how much is free, or refuse to begin."""
-    needed = sum(one.summary.bytes for one in modalities)
+def _checked_size(cache: FeatureCache, runs: list[_ModalityRun]) -> str:
+    """Return how much will be written and how much space is free, as text.
+
+    Raises:
+        PipelineError: the disk has not enough space.
+    """
+    needed = sum(modality.summary.bytes for modality in runs)
     free = cache.root.free()
     if free is None:
         return f"({needed / 1e9:.2f} GB)"
     if needed > free:
         raise PipelineError(
             f"{cache.root} has {free / 1e9:.1f} GB free, and this extraction writes "
-            f"{needed / 1e9:.1f} GB: choose another --cache, fewer --layers, or --limit"
+            f"{needed / 1e9:.1f} GB: give another --cache, fewer --layers, or a --limit"
         )
     return f"({needed / 1e9:.2f} GB, {free / 1e9:.0f} GB free)"
 
 
-def _fill(
-    modalities: list[_Modality],
+def _extract(
+    runs: list[_ModalityRun],
     reports: Callable[[list[ShardJob]], Generator[ShardReport]],
     manifest: Callable[[], str],
     what: str,
     *,
     strict: bool,
 ) -> None:
-    """Do the work, and publish what was done however it ends."""
-    by_entry = {one.writer.folder: one for one in modalities}
-    jobs = [job for one in modalities for job in one.jobs]
+    """Do the jobs; publish the finished shards also if an error or Ctrl-C ends the run."""
+    by_entry = {modality.writer.folder: modality for modality in runs}
+    jobs = [job for modality in runs for job in modality.jobs]
     try:
         with (
-            closing(reports(jobs)) as done,  # so that workers end before what they did is shown
+            closing(reports(jobs)) as done,  # the workers end before their shards are published
             progress(sum(len(job.items) for job in jobs), what, "utterance") as bar,
         ):
             audio, started = 0.0, time.monotonic()
@@ -258,26 +271,26 @@ def _fill(
                     speed = audio / (time.monotonic() - started)
                     bar.set_postfix_str(f"{audio / 3600:.2f} h of audio, {speed:.0f}x", False)
                 bar.update(len(report.job.items))
-                _take(by_entry[report.job.writer.folder], report, strict=strict)
+                _count(by_entry[report.job.writer.folder], report, strict=strict)
     finally:
-        for one in modalities:
-            now = one.writer.quarantined().items()  # others may have added some meanwhile
-            others = {id: bad for id, bad in now if one.quarantined_before.get(id) != bad}
-            one.writer.quarantine({**others, **one.quarantined}.values())
-            # Only now, or it would lie about for as long as the run takes, and be of no use.
-            one.writer.publish(manifest())
+        for modality in runs:
+            now = modality.writer.quarantined().items()  # other runs may have added some meanwhile
+            others = {id: bad for id, bad in now if modality.quarantined_before.get(id) != bad}
+            modality.writer.quarantine({**others, **modality.quarantined}.values())
+            # The manifest is written only now, when an entry refers to it.
+            modality.writer.publish(manifest())
 
 
-def _take(one: _Modality, report: ShardReport, *, strict: bool) -> None:
-    summary = one.summary
+def _count(modality: _ModalityRun, report: ShardReport, *, strict: bool) -> None:
+    summary = modality.summary
     summary.new += len(report.stored)
     summary.elsewhere += len(report.elsewhere)
     summary.pending -= len(report.job.items)
-    one.quarantined.update({bad.id: bad for bad in report.quarantined})
+    modality.quarantined.update({bad.id: bad for bad in report.quarantined})
     if strict:
-        _refuse_bad(report.quarantined)
+        _raise_first(report.quarantined)
 
 
-def _refuse_bad(quarantined: Iterable[Quarantined]) -> None:
+def _raise_first(quarantined: Iterable[Quarantined]) -> None:
     for bad in quarantined:
-        raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (the run is strict)")
+        raise PipelineError(f"{bad.id}: {bad.reason}: {bad.detail} (--strict ends the run here)")

@@ -1,4 +1,4 @@
-"""What an extraction did, in words and as JSON."""
+"""The summary of an extraction, as text and as JSON."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -10,63 +10,99 @@ from ...cache import Quarantined
 from ..corpora import Corpus, Utterance
 from .corpus_report import CorpusReport
 
-_EXAMPLES = 10  # of what was left out for one reason
+_EXAMPLES = 10  # printed for each reason
 
 
 @dataclass
 class ModalitySummary:
-    """What became of one modality's utterances.
-
-    ``present`` were in the cache before, ``new`` were extracted now, ``elsewhere`` by another run
-    at the same time, ``pending`` are still to be done (in a dry run); ``gone`` are in the cache and
-    no longer in the corpus; ``bytes`` is what the new or pending ones take on the disk.
-    """
+    """The utterances of one modality, counted by their result."""
 
     modality: str
+    """Such as ``speech``."""
     encoder: str
+    """Name of the encoder."""
     entry: str
+    """Folder or URL of the cache entry."""
     layers: tuple[int, ...]
+    """Encoder layers in the entry."""
     dim: int
+    """Width of the hidden states."""
     dtype: str
+    """Of the stored features."""
     present: int = 0
+    """Utterances that were in the cache before."""
     new: int = 0
+    """Utterances that this run has extracted."""
     elsewhere: int = 0
+    """Utterances that another run has extracted at the same time."""
     pending: int = 0
+    """Utterances that are still to be extracted, in a dry run."""
     gone: int = 0
+    """Utterances in the cache that are no longer in the corpus."""
     bytes: int = 0
+    """Size on the disk of the features of the new or pending utterances."""
     quarantined: list[Quarantined] = field(default_factory=list)
+    """Utterances that failed, each with its reason."""
     long: list[tuple[str, str]] = field(default_factory=list)
+    """Ids of utterances that are encoded in windows, each with a description."""
 
     @property
     def total(self) -> int:
-        """How many utterances the modality was asked for."""
+        """How many utterances were to be in the entry."""
         done = self.present + self.new + self.elsewhere
         return done + self.pending + len(self.quarantined)
+
+    def lines(self, dry_run: bool) -> list[str]:
+        """Return the counts as lines of text."""
+        layers = ",".join(map(str, self.layers))
+        size = f"{self.bytes / 1e6:.1f} MB"
+        if dry_run:
+            state = f"{self.present} are in the cache, {self.pending} would be extracted ({size})"
+        else:
+            state = f"{self.present + self.new + self.elsewhere} are in the cache: "
+            state += f"{self.new} new ({size})" if self.new else "nothing new"
+            state += f", {self.elsewhere} by another run meanwhile" if self.elsewhere else ""
+            state += f", {self.present} were there before" if self.present else ""
+        lines = [
+            f"{self.modality}: {self.encoder}, layers {layers} of width {self.dim}, {self.dtype}",
+            f"  of {self.total} utterances, {state}, {len(self.quarantined)} in quarantine",
+            f"  {self.entry}",
+        ]
+        if self.gone:
+            lines.append(
+                f"  {self.gone} more are in the cache and no longer in the corpus: "
+                "'mser cache gc' deletes them"
+            )
+        return lines
 
 
 @dataclass
 class Summary:
-    """What an extraction found and did.
-
-    ``asked`` utterances of the corpus were to be extracted, and ``hours`` is how long their clips
-    last, if speech was asked for. ``identical`` are groups of them that are the same clip under
-    different labels.
-    """
+    """The corpus of an extraction, and the result for each modality."""
 
     corpus: Corpus
+    """The corpus."""
     root: Path
+    """Folder to which the paths of its clips are relative."""
     cache: str
+    """Folder or URL of the cache."""
     dry_run: bool
+    """Whether nothing was written."""
     asked: int
+    """Number of utterances that were to be extracted."""
     hours: float | None
+    """Length of their clips; ``None`` without speech."""
     identical: list[list[Utterance]]
+    """Groups of utterances whose clips are identical and whose labels differ."""
     modalities: list[ModalitySummary]
+    """The result for each modality."""
     seconds: float = 0.0
+    """Time that the extraction took."""
 
     @property
     def bytes(self) -> int:
-        """What all new or pending features take on the disk."""
-        return sum(one.bytes for one in self.modalities)
+        """Size on the disk of all new or pending features."""
+        return sum(modality.bytes for modality in self.modalities)
 
     def as_json(self) -> dict[str, Any]:
         """Return the summary as JSON values."""
@@ -81,92 +117,76 @@ class Summary:
             "notes": list(self.corpus.notes),
             **CorpusReport(self.corpus, self.identical).as_json(),
             "bytes": self.bytes,
-            "ignored": [{"path": str(path), "reason": why} for path, why in self.corpus.ignored],
+            "ignored": [
+                {"path": str(path), "reason": reason} for path, reason in self.corpus.ignored
+            ],
             "seconds": round(self.seconds, 3),
             "modalities": [
-                {**asdict(one), "reasons": Counter(bad.reason for bad in one.quarantined)}
-                for one in self.modalities
+                {**asdict(modality), "reasons": Counter(bad.reason for bad in modality.quarantined)}
+                for modality in self.modalities
             ],
         }
 
     def __str__(self) -> str:
-        """Return the summary as a person wants to read it."""
-        return "\n".join([*self._found(), *self._done(), *self._left_out()])
+        """Return the summary as text."""
+        return "\n".join([*self._corpus_lines(), *self._modality_lines(), *self._left_out_lines()])
 
-    def _found(self) -> list[str]:
+    def _corpus_lines(self) -> list[str]:
         utterances = self.corpus.utterances
-        what = f"{self.corpus.name}: {len(utterances)} utterances below {self.root}"
+        first = f"{self.corpus.name}: {len(utterances)} utterances below {self.root}"
         if self.asked < len(utterances):
-            what += f", of which {self.asked} are asked for"
+            first += f", of which {self.asked} are selected"
         if self.hours is not None:
-            what += f", {_duration(self.hours)} of audio"
+            first += f", {_duration(self.hours)} of audio"
         notes = [f"  note: {note}" for note in self.corpus.notes]
         if self.dry_run:
-            return [what, *notes, *CorpusReport(self.corpus, self.identical).lines()]
-        parts = Counter(one.split or one.session for one in utterances)
+            return [first, *notes, *CorpusReport(self.corpus, self.identical).lines()]
+        parts = Counter(utterance.split or utterance.session for utterance in utterances)
         if set(parts) != {None}:
             listed = (f"{name or 'neither'} {count}" for name, count in parts.items())
-            what += f" ({', '.join(listed)})"
-        return [what, *notes]
+            first += f" ({', '.join(listed)})"
+        return [first, *notes]
 
-    def _done(self) -> list[str]:
-        lines = []
-        for one in self.modalities:
-            layers = ",".join(map(str, one.layers))
-            size = f"{one.bytes / 1e6:.1f} MB"
-            if self.dry_run:
-                state = f"{one.present} are in the cache, {one.pending} would be extracted ({size})"
-            else:
-                state = f"{one.present + one.new + one.elsewhere} are in the cache: "
-                state += f"{one.new} new ({size})" if one.new else "nothing new"
-                state += f", {one.elsewhere} by another run meanwhile" if one.elsewhere else ""
-                state += f", {one.present} were there before" if one.present else ""
-            lines += [
-                f"{one.modality}: {one.encoder}, layers {layers} of width {one.dim}, {one.dtype}",
-                f"  of {one.total} utterances, {state}, {len(one.quarantined)} in quarantine",
-                f"  {one.entry}",
-            ]
-            if one.gone:
-                lines.append(
-                    f"  {one.gone} more are in the cache and no longer in the corpus: "
-                    "'mser cache gc' drops them"
-                )
-        if not self.dry_run:
-            lines.append(f"done in {self.seconds:.0f} s")
-        return lines
+    def _modality_lines(self) -> list[str]:
+        lines = [line for modality in self.modalities for line in modality.lines(self.dry_run)]
+        return lines if self.dry_run else [*lines, f"done in {self.seconds:.0f} s"]
 
-    def _left_out(self) -> list[str]:
+    def _left_out_lines(self) -> list[str]:
         lines = []
-        for one in self.modalities:
+        for modality in self.modalities:
             lines += _grouped(
-                f"{one.modality} in quarantine, with the reason",
-                ((bad.reason, f"{bad.id}: {bad.detail}") for bad in one.quarantined),
-                "--json lists them" if self.dry_run else f"see {one.entry}/quarantine.jsonl",
+                f"{modality.modality} in quarantine, with the reason",
+                ((bad.reason, f"{bad.id}: {bad.detail}") for bad in modality.quarantined),
+                "--json lists them" if self.dry_run else f"see {modality.entry}/quarantine.jsonl",
             )
         lines += _grouped(
             "long, encoded in overlapping windows without losing a frame",
-            (("", f"{id} {what}") for one in self.modalities for id, what in one.long),
+            (
+                ("", f"{id} {windows}")
+                for modality in self.modalities
+                for id, windows in modality.long
+            ),
         )
         lines += _grouped(
             "identical clips under different labels",
             (("", line) for line in CorpusReport(self.corpus, self.identical).identical_lines()),
         )
         lines += _grouped(
-            "among the clips, but no utterance's",
-            ((why, str(path)) for path, why in self.corpus.ignored),
+            "files among the clips that belong to no utterance",
+            ((reason, str(path)) for path, reason in self.corpus.ignored),
         )
         if self.dry_run:
             lines += [
-                f"this was a dry run: nothing is written, and {self.bytes / 1e6:.1f} MB would be",
-                "clips were opened and not decoded: silence and damage are found by the run itself",
+                f"this was a dry run: nothing was written; a run writes {self.bytes / 1e6:.1f} MB",
+                "clips were opened and not decoded: only a run finds silent and damaged clips",
             ]
         return lines
 
 
 def _grouped(
-    title: str, rows: Iterable[tuple[str, str]], where: str = "--json lists them"
+    title: str, rows: Iterable[tuple[str, str]], rest: str = "--json lists them"
 ) -> list[str]:
-    """Return what there is by its reason, the first ones of each; ``where`` says where to look."""
+    """Return the first (reason, text) rows of each reason, and where the ``rest`` can be found."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for reason, row in rows:
         groups[reason].append(row)
@@ -180,7 +200,7 @@ def _grouped(
             indent = "    "
         lines += [indent + row for row in group[:_EXAMPLES]]
         if len(group) > _EXAMPLES:
-            lines.append(f"{indent}and {len(group) - _EXAMPLES} more: {where}")
+            lines.append(f"{indent}and {len(group) - _EXAMPLES} more: {rest}")
     return lines
 
 

@@ -167,13 +167,9 @@ def _processes(backend: Backend, device: torch.device) -> int:
 
 def _threads(backend: Backend, device: torch.device) -> int | None:
     """Return the threads of a training: the processes here share the cores, others have theirs."""
-    if backend.remote:
-        return None
-    return (
-        torch.get_num_threads()
-        if backend.in_process
-        else max(1, cores() // backend.processes(device))
-    )
+    if backend.in_process:
+        return torch.get_num_threads()
+    return None if backend.remote else max(1, cores() // backend.processes(device))
 
 
 def _reports(
@@ -195,7 +191,7 @@ def _reports(
                 "(too little memory?): what was finished is kept; run the same command again with "
                 "fewer workers"
             )
-        if not backend.in_process:
+        if not backend.in_process:  # workers report whole trainings only
             for epoch in range(job.settings.epochs):
                 tick(epoch)
         yield report

@@ -1,4 +1,4 @@
-"""What must become of a clip: its features, its number of frames, or a reason why it has none."""
+"""The expected outcome of a clip: its features, its number of frames, or a reason to fail."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +21,9 @@ class Heard:
 
 @dataclass(frozen=True)
 class Lasts:
-    """It is extracted, and gives the frames of so many seconds, plus or minus ``slack``.
+    """It is extracted, and has the frames of ``seconds``, plus or minus ``slack`` seconds.
 
-    For codecs that lose something, of which nobody but their decoder knows what is left.
+    For lossy codecs, where only the decoder gives the exact samples.
     """
 
     seconds: float
@@ -32,17 +32,17 @@ class Lasts:
 
 @dataclass(frozen=True)
 class Refused:
-    """It is in quarantine with this reason, and ``says`` is a part of the sentence."""
+    """It is in quarantine for ``reason``; its detail contains ``message``."""
 
     reason: str
-    says: str
+    message: str
 
 
 Outcome = Heard | Lasts | Refused
 
 
 def noise(seed: int, count: int = 4000, channels: int | None = None) -> Array:
-    """A voice to a decoder: (samples,) or (samples, channels) float64 within half of full scale."""
+    """Noise, (samples,) or (samples, channels) float64 within half of full scale."""
     shape = count if channels is None else (count, channels)
     return np.random.default_rng(seed).uniform(-0.5, 0.5, shape)
 

@@ -1,4 +1,4 @@
-"""A Dask scheduler and its workers in processes of their own, as a user starts them by hand."""
+"""A Dask scheduler and its workers in processes of their own, as a user starts them."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def dask(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process and its children as a node does that fails."""
+    """Kill a process and its children, as a failing node does."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -53,10 +53,10 @@ class Started:
         self.workers: list[subprocess.Popen[bytes]] = []
 
     def add_workers(self, count: int) -> None:
-        """Start workers of two threads, and wait until the scheduler knows them."""
-        place = ("--host", "127.0.0.1", "--local-directory", self._folder)
+        """Start workers of two threads, and wait until they are connected."""
+        local = ("--host", "127.0.0.1", "--local-directory", self._folder)
         for _ in range(count):
-            worker = dask("worker", self.address, "--nthreads", 2, *place)
+            worker = dask("worker", self.address, "--nthreads", 2, *local)
             self.workers.append(self._stack.enter_context(worker))
         with Client(self.address, set_as_default=False) as client:
             client.wait_for_workers(len(self.workers), timeout=120)
@@ -72,10 +72,10 @@ def started(folder: Path, workers: int) -> Iterator[Started]:
 
 
 def wait_for(condition, process: subprocess.Popen[bytes] | subprocess.Popen[str]):
-    """Wait until a condition holds while a process runs, and return what it gives."""
+    """Wait until a condition holds while a process runs, and return its value."""
     for _ in range(60_000):
-        if found := condition():
-            return found
+        if value := condition():
+            return value
         assert process.poll() is None, "the process ended before anything happened"
         time.sleep(0.005)
     raise AssertionError("nothing happened")
@@ -84,5 +84,5 @@ def wait_for(condition, process: subprocess.Popen[bytes] | subprocess.Popen[str]
 def _address(file: Path) -> str | None:
     try:
         return str(json.loads(file.read_text())["address"])
-    except ValueError:  # half written
+    except ValueError:  # not complete yet
         return None

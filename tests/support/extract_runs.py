@@ -1,4 +1,4 @@
-"""Runs of stage one, what they left in the cache, and what transformers alone gives instead."""
+"""Extractions, their features in the cache, and the hidden states by transformers alone."""
 
 import json
 from functools import cache
@@ -29,14 +29,14 @@ def entry(folder: Path, modality: str, dataset: str = "meld"):
 
 
 def features(folder: Path, modality: str, dataset: str = "meld"):
-    one = entry(folder, modality, dataset)
-    return {id: np.array(one[id]) for id in one.ids}
+    stored = entry(folder, modality, dataset)
+    return {id: np.array(stored[id]) for id in stored.ids}
 
 
 def shards(folder: Path) -> dict[Path, int]:
     """All shards, hidden ones too, with the time at which their data were last written."""
-    found = sorted(path for path in folder.glob("*/*/shards/*") if path.is_dir())
-    return {path: max(one.stat().st_mtime_ns for one in path.rglob("*")) for path in found}
+    paths = sorted(path for path in folder.glob("*/*/shards/*") if path.is_dir())
+    return {path: max(file.stat().st_mtime_ns for file in path.rglob("*")) for path in paths}
 
 
 def shards_now(folder: Path) -> list[Path]:
@@ -49,9 +49,9 @@ def ids_of(shard: Path) -> list[str]:
 
 
 def reasons(summary, modality: str) -> dict[str, str]:
-    (one,) = (one for one in summary.modalities if one.modality == modality)
-    assert len({bad.id for bad in one.quarantined}) == len(one.quarantined)
-    return {bad.id: bad.reason for bad in one.quarantined}
+    (part,) = (part for part in summary.modalities if part.modality == modality)
+    assert len({bad.id for bad in part.quarantined}) == len(part.quarantined)
+    return {bad.id: bad.reason for bad in part.quarantined}
 
 
 @cache

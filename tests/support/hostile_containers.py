@@ -1,4 +1,4 @@
-"""Compressed clips, containers that hold more than a voice or less, and files that are no clip."""
+"""Compressed clips, containers with other streams or none, and files that are not clips."""
 
 import gzip
 import io
@@ -20,15 +20,15 @@ Encode = Callable[[Any], list[Any]]  # from an open file to the packets of a new
 
 
 class Pipe(io.BytesIO):
-    """What a container is written to that cannot go back to say at its start how long it is."""
+    """A file without seeking: a container cannot write its length at its start."""
 
     def seekable(self) -> bool:
         return False
 
 
 def _sound(file: Any, codec: str, samples: Array, rate: int) -> list[Any]:
-    """Encode one voice (samples,) as a stream of its own; return its packets."""
-    layout, count = ("stereo", 2) if codec == "vorbis" else ("mono", 1)  # it knows nothing else
+    """Encode samples (samples,) as one stream; return its packets."""
+    layout, count = ("stereo", 2) if codec == "vorbis" else ("mono", 1)  # it supports only stereo
     stream = file.add_stream(codec, rate=rate, layout=layout, options={"strict": "experimental"})
     voices = np.stack([samples.astype("f4")] * count)
     frame = av.AudioFrame.from_ndarray(voices, format="fltp", layout=layout)
@@ -47,7 +47,9 @@ def _picture(file: Any, codec: str = "mpeg4", kind: str = "yuv420p") -> list[Any
 def _made(container: str, *streams: Encode, to: type[io.BytesIO] = io.BytesIO) -> bytes:
     target = to()
     with av.open(target, "w", format=container) as file:
-        for packets in [encode(file) for encode in streams]:  # no stream may come behind a packet
+        for packets in [
+            encode(file) for encode in streams
+        ]:  # all streams must be added before any packet
             file.mux(packets)
     return target.getvalue()
 
@@ -77,7 +79,7 @@ def lossless() -> Made:
     flac = bytearray(_made("flac", partial(first, codec="flac")))
     flac[21] |= 0x0F
     flac[22:26] = b"\xff" * 4
-    yield "says-50-days.flac", bytes(flac), right
+    yield "claims-50-days.flac", bytes(flac), right
     yield "two-voices.mkv", _made("matroska", first, second), right
     yield "picture-before-sound.mkv", _made("matroska", _picture, first), right
     yield "a-wav-in-fact.mp3", wav(whole(noise(100))[0]), right
@@ -119,7 +121,7 @@ def without_sound() -> Made:
 
 
 def no_clips() -> Made:
-    """Other files, and those by which FFmpeg would be led to other files and to the network."""
+    """Files that are not audio, and playlists that would make FFmpeg open files and hosts."""
     sound = wav(whole(noise(110))[0])
     unreadable = Refused("unreadable", "FFmpeg cannot open it")
     archive = io.BytesIO()
@@ -142,6 +144,6 @@ def no_clips() -> Made:
 
 
 def make() -> Made:
-    """The name of each file, its bytes, and what must become of it."""
+    """Yield the name of each file, its bytes, and its expected outcome."""
     for group in (lossless, lossy, without_sound, no_clips):
         yield from group()

@@ -1,4 +1,4 @@
-"""What a manifest may point at that is no clip, and clips whose names mislead somebody."""
+"""Paths in a manifest that are not clips, and clips with misleading names."""
 
 import os
 import socket
@@ -43,7 +43,7 @@ def _save(path: Path, seed: int) -> Outcome:
 
 
 def names(folder: Path) -> Made:
-    """Sound clips with names and ids of all kinds."""
+    """Good clips with names and ids of all kinds."""
     for seed, name in enumerate(NAMES, start=200):
         yield f"name {name}", name, _save(folder / name, seed)
     for seed, id in enumerate(IDS, start=300):
@@ -51,17 +51,17 @@ def names(folder: Path) -> Made:
 
 
 def paths(folder: Path) -> Made:
-    """Ways that lead to a sound clip."""
-    fate = _save(folder / "clip.wav", 400)
+    """Different paths to a good clip."""
+    outcome = _save(folder / "clip.wav", 400)
     (folder / "link.wav").symlink_to("clip.wav")
     (folder / "inner").mkdir()
-    yield "by a link", "link.wav", fate
-    yield "from the root", str(folder / "clip.wav"), fate
-    yield "up and down", "inner/../clip.wav", fate
+    yield "by a link", "link.wav", outcome
+    yield "from the root", str(folder / "clip.wav"), outcome
+    yield "up and down", "inner/../clip.wav", outcome
 
 
 def no_files(folder: Path) -> Made:
-    """What is there, if anything, is not a file that can be read."""
+    """Paths without a readable file."""
     (folder / "empty.wav").touch()
     (folder / "folder.wav").mkdir()
     (folder / "to-folder.wav").symlink_to("folder.wav")
@@ -89,6 +89,6 @@ def no_files(folder: Path) -> Made:
 
 
 def make(folder: Path) -> Made:
-    """The id of each, the path that a manifest gives, and what must become of it."""
+    """Yield each id, its path in the manifest, and its expected outcome."""
     for group in (names, paths, no_files):
         yield from group(folder)

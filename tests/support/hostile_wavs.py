@@ -1,4 +1,4 @@
-"""WAVE files, built byte by byte: every kind of sample, and headers that lie."""
+"""WAVE files, built byte by byte: every sample format, and wrong headers."""
 
 import struct
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def form(
     align: int | None = None,
     extra: bytes = b"",
 ) -> bytes:
-    """The content of the chunk ``fmt``."""
+    """Return the content of the chunk ``fmt``."""
     align = channels * bits // 8 % 2**16 if align is None else align
     return struct.pack("<HHIIHH", tag, channels, rate, rate * align % 2**32, align, bits) + extra
 
@@ -48,7 +48,7 @@ def extensible(data: bytes, channels: int, mask: int) -> bytes:
 
 
 def whole(samples: Array, width: int = 2) -> tuple[bytes, Array]:
-    """Samples as integers of ``width`` bytes, and the numbers these stand for."""
+    """Return samples as integers of ``width`` bytes, and their values."""
     scale = 2 ** (8 * width - 1)
     numbers = np.round(samples * (scale - 1)).astype("<i8")
     if width == 1:
@@ -59,14 +59,14 @@ def whole(samples: Array, width: int = 2) -> tuple[bytes, Array]:
 
 
 def _mu_law(code: Array) -> Array:
-    """What G.711 says that a code of μ-law stands for."""
+    """Return the value of a μ-law code by G.711."""
     code = ~code
     size = ((((code & 0x0F) << 3) + 0x84) << ((code & 0x70) >> 4)) - 0x84
     return np.where(code & 0x80, -size, size) / 2**15
 
 
 def _a_law(code: Array) -> Array:
-    """What G.711 says that a code of A-law stands for."""
+    """Return the value of an A-law code by G.711."""
     code = code ^ 0x55
     segment, size = (code & 0x70) >> 4, ((code & 0x0F) << 4) + 8
     size = np.where(segment, (size + 0x100) << np.maximum(segment - 1, 0), size)
@@ -179,7 +179,7 @@ def headers() -> Made:
     yield "without-fmt", riff(chunk(b"data", data)), no_container
     yield "without-data", riff(fmt), no_container
     for name, size in ((b"fmt ", 2**31 - 1), (b"LIST", 2**32 - 1)):
-        # FFmpeg would allocate the gigabyte that the second part says it has.
+        # FFmpeg would allocate the gigabyte that the header of the second chunk gives.
         inner = b"INFOdata" + struct.pack("<I", 2**30)
         yield (
             f"{name.decode().strip()}-beyond-the-file",
@@ -199,6 +199,6 @@ def _big_endian(data: bytes) -> bytes:
 
 
 def make() -> Made:
-    """The name of each, its bytes, and what must become of it."""
+    """Yield each name, its bytes, and its expected outcome."""
     for group in (kinds_of_sample, channels, rates, loudness, lengths, headers):
         yield from group()

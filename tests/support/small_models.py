@@ -1,11 +1,10 @@
-"""Small random encoders of every family, and what transformers alone gives with them."""
+"""Small random encoders of every family, and their hidden states by transformers alone."""
 
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -111,7 +110,7 @@ TEXT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         {"hidden_size": 32, "num_hidden_layers": 2, **V3, "conv_kernel_size": 3},
     ),
 }
-# These count positions from behind the padding's id, which is 1 there and 0 elsewhere.
+# These count positions from the id of the padding on, which is 1 for them and 0 for others.
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 
 
@@ -189,20 +188,6 @@ def save_whisper(folder: Path) -> Path:
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def folder_of(tmp_path_factory):
-    """Family → folder of a small random encoder, made when first asked for. Do not change it."""
-    root = tmp_path_factory.mktemp("families")
-
-    @cache
-    def make(kind: str) -> Path:
-        if kind == "whisper":
-            return save_whisper(root / kind)
-        return (save_speech if kind in SPEECH else save_text)(root / kind, kind)
-
-    return make
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The clusters themselves: which address, which GPU, and what is said when there is nobody."""
+"""Backends and clusters: addresses, GPUs, requirements of workers, dispatch of jobs."""
 
 import contextlib
 import os
@@ -49,7 +49,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def job(tmp_path: Path) -> ShardJob:
-    """One job whose folders are there."""
+    """A job whose folders exist."""
     for name in ("entry", "encoder", "clips"):
         (tmp_path / name).mkdir()
     encoder = EncoderSettings(EncoderFiles("small", tmp_path / "encoder"), "wav2vec2")
@@ -60,17 +60,17 @@ def job(tmp_path: Path) -> ShardJob:
 
 
 @pytest.fixture(scope="module")
-def inside():
-    """A cluster in this process: quick, and its scheduler can be looked at."""
+def cluster_here():
+    """A cluster in this process: fast, and the test can inspect its scheduler."""
     local = Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0")
     with local as client:
         yield Cluster(client, "the scheduler", "start one", 1.0, started_here=False)
 
 
-# Where --------------------------------------------------------------------------------------------
+# Options ------------------------------------------------------------------------------------------
 
 
-def test_places_exclude_one_another(tmp_path):
+def test_backends_exclude_each_other(tmp_path):
     file = tmp_path / "slurm.toml"
     file.write_text('cores = 1\nmemory = "1 GB"')
     for two in (
@@ -85,24 +85,24 @@ def test_places_exclude_one_another(tmp_path):
 @pytest.mark.parametrize(
     "address", ["", "node1", "node1:", ":8786", "tcp://node1", "http://a b:1", "a:0", "a:65536"]
 )
-def test_what_is_no_address_is_a_usage_error(address):
+def test_a_malformed_address_is_a_usage_error(address):
     with pytest.raises(UsageError, match="give an address such as tcp://node1:8786"):
         Backend(WORKER_SIZING, scheduler=address)
 
 
 @pytest.mark.parametrize("address", ["node1:8786", "tcp://10.0.0.1:1", "tls://[::1]:65535"])
-def test_addresses(address):
+def test_well_formed_addresses(address):
     assert Backend(WORKER_SIZING, scheduler=address).remote
 
 
-def test_waiting_is_for_others(tmp_path):
+def test_wait_minutes_needs_a_scheduler_or_slurm(tmp_path):
     with pytest.raises(UsageError, match="--wait-minutes"):
         Backend(WORKER_SIZING, workers=2, wait_minutes=1)
     with pytest.raises(UsageError, match="--wait-minutes"):
         Backend(WORKER_SIZING, scheduler="tcp://a:1", wait_minutes=-1)
 
 
-def test_several_jobs_are_in_hand_at_once():
+def test_a_worker_does_several_jobs_at_once():
     assert threads_of(CPU, 4) == 4
     assert threads_of(torch.device("cuda"), 16) == 3  # one decodes, one computes, one writes
 
@@ -117,17 +117,17 @@ def test_a_worker_has_a_group_of_cores(monkeypatch):
 
 
 @given(st.lists(st.sampled_from(["0", "1", "7", "GPU-8932f937", "MIG-0e15"]), unique=True))
-def test_gpus_are_those_that_this_process_may_use(names):
+def test_only_gpus_that_this_process_may_use_are_visible(names):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.device_count", lambda: len(names))
         patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        assert visible_gpus() == [str(one) for one in range(len(names))]
+        assert visible_gpus() == [str(number) for number in range(len(names))]
         patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(names))
         assert visible_gpus() == names
         assert default_workers(torch.device("cuda")) == max(1, len(names))
 
 
-def test_what_cuda_ignores_is_no_gpu(monkeypatch):
+def test_gpus_after_an_invalid_number_are_ignored(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,-1,3")
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     assert visible_gpus() == ["2"]
@@ -149,8 +149,8 @@ def test_each_worker_is_a_new_process_with_a_gpu_of_its_own(monkeypatch):
 # At a scheduler -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("says", [None, b"SSH-2.0-OpenSSH_9.6\r\n" + 100 * b"x"])
-def test_something_else_at_the_address_is_one_sentence(monkeypatch, says):
+@pytest.mark.parametrize("message", [None, b"SSH-2.0-OpenSSH_9.6\r\n" + 100 * b"x"])
+def test_another_program_at_the_address_is_an_error(monkeypatch, message):
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as stranger:
         address = f"tcp://127.0.0.1:{stranger.getsockname()[1]}"
@@ -160,17 +160,17 @@ def test_something_else_at_the_address_is_one_sentence(monkeypatch, says):
             with contextlib.suppress(OSError):
                 while True:
                     taken.append(stranger.accept()[0])
-                    taken[-1].sendall(says)
+                    taken[-1].sendall(message)
 
-        if says:
+        if message:
             threading.Thread(target=answer, daemon=True).start()
         with pytest.raises(PipelineError, match=f"no Dask scheduler answers at {address}"):
             check_scheduler(address)
-    for one in taken:
-        one.close()
+    for connection in taken:
+        connection.close()
 
 
-def test_nobody_at_the_address_is_one_sentence(monkeypatch):
+def test_no_scheduler_at_the_address_is_an_error(monkeypatch):
     monkeypatch.setattr(dask_cluster, "_CONNECT_SECONDS", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
@@ -178,17 +178,17 @@ def test_nobody_at_the_address_is_one_sentence(monkeypatch):
         check_scheduler(address)
 
 
-def test_a_scheduler_without_workers_is_waited_for_and_given_up(tmp_path, capfd):
+def test_a_scheduler_without_workers_is_an_error_after_the_wait(tmp_path, capfd):
     with started(tmp_path, workers=0) as there:
-        says = r"no worker for 1 s; finished work is kept: start a worker with 'dask worker tcp:"
+        message = r"no worker for 1 s; finished work is kept: start a worker with 'dask worker tcp:"
         with (
             running_scheduler(there.address, wait_seconds=1.0) as cluster,
-            pytest.raises(PipelineError, match=says),
+            pytest.raises(PipelineError, match=message),
         ):
             cluster.threads()
-        said = capfd.readouterr().err
-        assert said.startswith(f"mser: the scheduler at {there.address}: no worker yet, waiting")
-        assert said.count("\n") == 1
+        err = capfd.readouterr().err
+        assert err.startswith(f"mser: the scheduler at {there.address}: no worker yet, waiting")
+        assert err.count("\n") == 1
         with running_scheduler(there.address, wait_seconds=60.0) as cluster:
             os.killpg(there.scheduler.pid, signal.SIGKILL)
             with pytest.raises(PipelineError, match="is lost; finished work is kept"):
@@ -203,7 +203,7 @@ def test_a_worker_like_this_process_lacks_nothing(job):
     assert missing_requirement(requirements_of([job])) is None
 
 
-def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
+def test_requirements_contain_the_folders_and_the_gpu(job, tmp_path):
     other = replace(job.items[0], source=tmp_path / "clips" / "more" / "b.wav")
     jobs = [job, replace(job, items=(other,))]
     requirements = requirements_of(jobs)
@@ -215,51 +215,53 @@ def test_needs_name_the_folders_and_the_gpu(job, tmp_path):
 
 
 @pytest.mark.parametrize("gone", ["clips", "encoder", "entry"])
-def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(job, inside, tmp_path, gone):
+def test_a_worker_that_cannot_see_a_folder_is_named_before_any_work(
+    job, cluster_here, tmp_path, gone
+):
     (tmp_path / gone).rmdir()
-    says = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: share this folder"
-    with pytest.raises(PipelineError, match=says):
-        list(on_cluster(never, [job], inside, requirements_of([job])))
+    message = rf"^worker inproc://\S+ cannot see {tmp_path / gone}: share this folder"
+    with pytest.raises(PipelineError, match=message):
+        list(on_cluster(never, [job], cluster_here, requirements_of([job])))
 
 
-def test_a_worker_with_another_version_is_named(job, inside):
+def test_a_worker_with_another_version_is_named(job, cluster_here):
     versions = tuple((name, "0.0.1") for name, _ in requirements_of([job]).versions)
     requirements = replace(requirements_of([job]), versions=versions)
     with pytest.raises(PipelineError, match=r"^worker \S+ has mser \S+, this command has 0\.0\.1"):
-        check_workers(inside, requirements)
+        check_workers(cluster_here, requirements)
 
 
-def test_a_worker_that_comes_later_is_looked_at_too(job, inside):
+def test_a_worker_that_joins_later_is_checked_too(job, cluster_here):
     requirements = replace(requirements_of([job]), folders=(Path("/not/there"),))
     with pytest.raises(PipelineError, match="cannot see /not/there"):
-        list(_sent(WorkerTask(never, requirements), [job], inside))
+        list(_sent(WorkerTask(never, requirements), [job], cluster_here))
 
 
 def never(job: ShardJob) -> ShardReport:
     raise AssertionError("it was worked on")
 
 
-# What goes through the scheduler ------------------------------------------------------------------
+# Dispatch of jobs ---------------------------------------------------------------------------------
 
 
-def test_few_jobs_are_held_by_the_scheduler_at_a_time(job, inside):
+def test_the_scheduler_holds_only_few_jobs_at_a_time(job, cluster_here):
     jobs = [replace(job, number=number) for number in range(300)]
     held, numbers = [], []
-    for done, _ in on_cluster(stored, jobs, inside):
-        held.append(len(inside.client.cluster.scheduler.tasks))
+    for done, _ in on_cluster(stored, jobs, cluster_here):
+        held.append(len(cluster_here.client.cluster.scheduler.tasks))
         numbers.append(done.number)
     assert sorted(numbers) == list(range(300))
-    assert 1 < max(held) <= 4 * inside.threads()
+    assert 1 < max(held) <= 4 * cluster_here.threads()
 
 
 def stored(job: ShardJob) -> ShardReport:
     return ShardReport(job, ("a",))
 
 
-def test_a_job_that_another_process_is_at_comes_again(job, inside, tmp_path):
+def test_a_busy_job_comes_again(job, cluster_here, tmp_path):
     jobs = [replace(job, number=number) for number in range(5)]
-    reports = list(on_cluster(partial(busy_at_first, tmp_path), jobs, inside))
-    assert sorted(one.number for one, _ in reports) == list(range(5))
+    reports = list(on_cluster(partial(busy_at_first, tmp_path), jobs, cluster_here))
+    assert sorted(done.number for done, _ in reports) == list(range(5))
 
 
 def busy_at_first(folder: Path, job: ShardJob) -> ShardReport:
@@ -269,8 +271,8 @@ def busy_at_first(folder: Path, job: ShardJob) -> ShardReport:
     return ShardReport(job, busy=not before)
 
 
-def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
-    """Ids, paths and hashes: no features, no weights, no samples."""
+def test_a_job_with_hundreds_of_utterances_is_small(job, tmp_path):
+    """A job holds ids, paths and hashes; no features, weights or samples."""
     made = provenance(("mser", "torch"), settings={}, root=str(tmp_path))
     items = tuple(
         PlannedUtterance(
@@ -287,7 +289,7 @@ def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "says"),
+    ("options", "code", "message"),
     [
         (
             ["--workers", 2, "--scheduler", "tcp://a:1"],
@@ -299,14 +301,14 @@ def test_a_job_of_hundreds_of_utterances_is_small(job, tmp_path):
         (["--scheduler", "tcp://127.0.0.1:1"], 1, "no Dask scheduler answers at tcp://127.0.0.1:1"),
     ],
 )
-def test_a_place_that_is_not_there_is_one_sentence_and_makes_nothing(
-    call, corpus_root, encoders, tmp_path, options, code, says
+def test_an_unavailable_backend_is_one_sentence_and_writes_nothing(
+    call, corpus_root, encoders, tmp_path, options, code, message
 ):
-    found, out, err = call(
+    status, out, err = call(
         *("extract", "--dataset", "synthetic", "--root", corpus_root, "--cache", tmp_path / "c"),
         *("--modalities", "text", "--text-encoder", encoders["text"], *options),
     )
-    assert (found, out) == (code, "")
-    assert err.startswith(f"mser: {says}")
+    assert (status, out) == (code, "")
+    assert err.startswith(f"mser: {message}")
     assert err.count("\n") == 1
     assert not (tmp_path / "c").exists()

@@ -1,4 +1,4 @@
-"""SLURM jobs: what the file may say, what is submitted, and that nothing stays behind."""
+"""SLURM jobs: the keys of the file, the job script, and that all jobs are cancelled at the end."""
 
 import json
 import os
@@ -21,9 +21,9 @@ from mser.pipeline.extract.engine import WORKER_SIZING
 CPU = torch.device("cpu")
 DOCS = Path(__file__).parents[3] / "docs" / "clusters.md"
 
-# Stand-ins that run a job on this machine in the background, and that end it. A job's number is no
-# process's, and a job ends by a file that its keeper waits for: no number that somebody made up, or
-# that has another meaning to kill, can ever end anything else.
+# Replacements of sbatch and scancel that run a job in the background on this machine, and end it.
+# The number of a job is not a process id: scancel writes a file, for which the keeper of the job
+# waits. So scancel can never end another process.
 SBATCH = """#!{python}
 import os, shutil, subprocess, sys
 number = 1000 + len([name for name in os.listdir("{folder}") if name.startswith("job-")])
@@ -41,7 +41,7 @@ job = subprocess.Popen(["bash", script], start_new_session=True)
 while job.poll() is None and not os.path.exists(script.replace("job-", "cancelled-")):
     time.sleep(0.05)
 if job.poll() is None:
-    os.killpg(job.pid, signal.SIGKILL)  # of a child that runs and leads a group of its own
+    os.killpg(job.pid, signal.SIGKILL)  # the child leads a process group of its own
 job.wait()
 open(script.replace("job-", "ended-"), "w").close()
 """
@@ -58,7 +58,7 @@ exit 1
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with commands of SLURM on the path, where they say what they did."""
+    """A folder on the PATH with commands of SLURM, which record their jobs there."""
     folder = tmp_path / "slurm"
     folder.mkdir()
     command(folder, "sbatch", SBATCH)
@@ -84,7 +84,7 @@ BOTH = 'cores = 4\nmemory = "16 GB"\n'
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("cores = ", "is not TOML"),
         (BOTH + "partition = 'gpu'", "unknown key in .*slurm.toml 'partition'"),
@@ -103,12 +103,12 @@ BOTH = 'cores = 4\nmemory = "16 GB"\n'
         (BOTH + "processes = 5", "5 processes need at least 5 cores"),
     ],
 )
-def test_a_file_that_does_not_fit_is_a_usage_error(tmp_path, text, says):
-    with pytest.raises(UsageError, match=says):
+def test_an_invalid_file_is_a_usage_error(tmp_path, text, message):
+    with pytest.raises(UsageError, match=message):
         Backend(WORKER_SIZING, slurm=written(tmp_path, text))
 
 
-def test_a_file_that_is_not_there_is_a_usage_error(tmp_path):
+def test_a_missing_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match=r"none\.toml: No such file"):
         Backend(WORKER_SIZING, slurm=tmp_path / "none.toml")
     with pytest.raises(UsageError, match="Is a directory"):
@@ -129,21 +129,21 @@ def test_the_file_in_the_docs_is_read(tmp_path):
     assert sorted(named) == sorted(SlurmKeys.__annotations__)
 
 
-def test_without_dask_jobqueue_it_says_what_to_install(tmp_path, monkeypatch):
+def test_without_dask_jobqueue_the_error_names_the_package(tmp_path, monkeypatch):
     file = read_slurm_file(written(tmp_path, BOTH))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(PipelineError, match=r"pip install 'mser\[slurm\]'"):
         check_slurm(file)
 
 
-def test_without_slurm_it_says_where_to_run_it(tmp_path, monkeypatch):
+def test_without_slurm_the_error_names_where_to_run(tmp_path, monkeypatch):
     file = read_slurm_file(written(tmp_path, BOTH))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PipelineError, match="this machine has no sbatch"):
         check_slurm(file)
 
 
-def test_the_script_of_a_job(tmp_path, slurm):
+def test_the_job_script(tmp_path, slurm):
     command(slurm, "sbatch", "#!/bin/sh\necho Submitted batch job 1\n")
     text = """
     jobs = 2
@@ -172,33 +172,31 @@ def test_the_script_of_a_job(tmp_path, slurm):
         f"#SBATCH -o {tmp_path}/logs/mser-%J.out",
     } <= directives
     worker = lines[-1].split()
-    assert "export MALLOC_ARENA_MAX=1" in lines  # what a pass frees, the next one uses
+    assert "export MALLOC_ARENA_MAX=1" in lines  # a pass reuses the memory of the one before
     assert lines[-3:-1] == ["module load cuda", "export HF_HOME=/shared/hf"]
     assert worker[0] == sys.executable
-    assert worker[worker.index("--nthreads") + 1] == "3"  # jobs at a time, not cores
+    assert worker[worker.index("--nthreads") + 1] == "3"  # jobs at once, not cores
     assert worker[worker.index("--nworkers") + 1] == "2"
     limits = [after for name, after in pairwise(worker) if name == "--memory-limit"]
-    assert limits[-1] == "0"  # the last counts: SLURM watches over the memory
+    assert limits[-1] == "0"  # the last one counts: SLURM limits the memory
 
 
 def test_a_job_that_is_refused_ends_the_run_in_one_sentence(tmp_path, slurm):
     command(slurm, "sbatch", REFUSING)
     file = read_slurm_file(written(tmp_path, BOTH))
-    says = r"SLURM refused a job: sbatch: error: invalid partition specified: gpu$"
-    with pytest.raises(PipelineError, match=says), submitted(file, CPU, WORKER_SIZING):
+    message = r"SLURM refused a job: sbatch: error: invalid partition specified: gpu$"
+    with pytest.raises(PipelineError, match=message), submitted(file, CPU, WORKER_SIZING):
         pass
 
 
-def test_a_scheduler_that_cannot_start_is_one_sentence(tmp_path, slurm):
+def test_a_scheduler_that_cannot_start_is_an_error(tmp_path, slurm):
     file = read_slurm_file(written(tmp_path, BOTH + 'interface = "nonesuch0"'))
-    says = r"cannot start a scheduler: .*'nonesuch0'"
-    with pytest.raises(PipelineError, match=says), submitted(file, CPU, WORKER_SIZING):
+    message = r"cannot start a scheduler: .*'nonesuch0'"
+    with pytest.raises(PipelineError, match=message), submitted(file, CPU, WORKER_SIZING):
         pass
 
 
-def test_a_corpus_is_extracted_in_jobs_which_are_cancelled_at_the_end(
-    tmp_path, slurm, encoders, mser
-):
+def test_jobs_extract_a_corpus_and_are_cancelled_at_the_end(tmp_path, slurm, encoders, mser):
     synthetic.make(tmp_path / "corpus", utterances_per_session=2)
     file = written(tmp_path, 'jobs = 2\ncores = 1\nmemory = "4 GB"\n')
     done = mser(

@@ -1,4 +1,4 @@
-"""Whatever shares a forward pass with an utterance, its features are those it has alone."""
+"""The features of an utterance do not depend on the other utterances in its batch."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,6 @@ from mser.pipeline.encoders import FAMILIES, EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import find_encoder
 from mser.pipeline.extract import load_encoder
 from mser.pipeline.extract.worker import cached_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     SPEECH,
     TEXT,
@@ -26,8 +25,7 @@ from mser.tests.support.small_models import (
     noise,
 )
 
-folder_of = small_models.folder_of
-# On a GPU too, where there is one.
+# On a GPU too, if this machine has one.
 device = pytest.mark.parametrize("device", ["cpu", *["cuda"] * torch.cuda.is_available()])
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -35,7 +33,7 @@ few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck
 def padding(folder, device="cpu") -> Any:
     """An encoder that batches as on a GPU."""
     encoder = load_encoder(str(folder), device=device)
-    assert encoder.padded == (device == "cuda")  # on a CPU padding is lost time
+    assert encoder.padded == (device == "cuda")  # on a CPU padding only costs time
     encoder.padded = encoder.exact_when_padded
     assert encoder.padded
     return encoder
@@ -66,7 +64,7 @@ def test_every_family_is_tested_here():
 @given(lengths=st.lists(st.integers(400, 6000), min_size=2, max_size=6))
 def test_speech_in_padded_batches(folder_of, kind, device, lengths):
     folder = folder_of(kind)
-    waves = [noise(length, at) for at, length in enumerate(lengths)]
+    waves = [noise(length, number) for number, length in enumerate(lengths)]
     for one, ours in zip(waves, padding(folder, device).encode(waves), strict=True):
         assert_same(ours, direct_speech(folder, one))
 
@@ -84,7 +82,7 @@ def test_text_in_padded_batches(folder_of, kind, device, counts, seed):
 
 
 def test_plain_padding_is_not_exact(folder_of):
-    """The trap that all this is for: were it not there, the tests above would show nothing."""
+    """Without this error of plain padding, the tests above would prove nothing."""
     folder = folder_of("wav2vec2-group")
     waves = [noise(6000, 0), noise(3000, 1)]
     encoder = padding(folder)
@@ -100,21 +98,23 @@ def test_plain_padding_is_not_exact(folder_of):
     assert error > 0.01
 
 
-def test_what_shares_a_pass_is_bounded_and_the_longest_come_first(folder_of, monkeypatch):
+def test_a_batch_is_bounded_and_the_longest_come_first(folder_of, monkeypatch):
     encoder = padding(folder_of("wavlm"))
     encoder.frames_at_once = 30
     seen = passes_of(encoder, monkeypatch)
     lengths = [1600, 6400, 720, 3200, 3210, 20_000]
     encoder.encode([noise(length, 0) for length in lengths])
     # 62 frames are more than fit, so they go alone; 19 and 9 + 9; then 9 + 4 + 1.
-    assert [len(one) for one in seen] == [1, 1, 3, 1]
-    assert [length for one in seen for length in one] == sorted(lengths, reverse=True)
+    assert [len(batch) for batch in seen] == [1, 1, 3, 1]
+    assert [length for batch in seen for length in batch] == sorted(lengths, reverse=True)
 
 
 def test_without_padding_only_equal_lengths_share_a_pass(folder_of, monkeypatch):
     encoder: Any = load_encoder(str(folder_of("wavlm")), device="cpu")
     seen = passes_of(encoder, monkeypatch)
-    encoder.encode([noise(length, at) for at, length in enumerate([800, 900, 800, 900, 801])])
+    encoder.encode(
+        [noise(length, number) for number, length in enumerate([800, 900, 800, 900, 801])]
+    )
     assert sorted(seen) == [(800, 800), (801,), (900, 900)]
 
 
@@ -137,8 +137,8 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(folder_of, monkeypatch,
     first = list(seen)
     assert sum(map(len, first)) == len(waves)
     seen.clear()
-    encoder.encode(waves)  # and what was too large is not tried again
-    assert [len(one) for one in seen] == [len(one) for one in first]
+    encoder.encode(waves)  # the size that was too large is not tried again
+    assert [len(batch) for batch in seen] == [len(batch) for batch in first]
 
 
 def test_one_utterance_that_does_not_fit_is_an_error(folder_of, monkeypatch):
@@ -165,7 +165,7 @@ def test_threads_do_not_disturb_each_other(folder_of, kind):
         ]
         for _ in range(12)
     ]
-    alone = [padding(folder).encode(batch) for batch in batches]
+    alone = list(map(padding(folder).encode, batches))
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(encoder.encode, batches))
     for one, other in zip(together, alone, strict=True):
@@ -195,4 +195,8 @@ def test_threads_of_a_worker_share_one_encoder(folder_of, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         encoders = list(pool.map(cached_encoder, [settings] * 4))
     assert len(made) == 1
-    assert len({id(one) for one in encoders}) == len({id(one.model) for one in encoders}) == 1
+    assert (
+        len({id(encoder) for encoder in encoders})
+        == len({id(encoder.model) for encoder in encoders})
+        == 1
+    )

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     LAYERS,
     SPEECH,
@@ -22,8 +21,6 @@ from mser.tests.support.small_models import (
     direct_text,
     noise,
 )
-
-folder_of = small_models.folder_of
 
 
 @pytest.mark.parametrize("kind", SPEECH)
@@ -60,7 +57,7 @@ def test_the_order_of_a_batch_does_not_matter(folder_of):
         assert_same(one, other)
 
 
-def test_nothing_to_encode_gives_nothing(folder_of):
+def test_no_inputs_give_no_outputs(folder_of):
     assert load_encoder(str(folder_of("wavlm")), device="cpu").encode([]) == []
 
 
@@ -68,14 +65,14 @@ def test_nothing_to_encode_gives_nothing(folder_of):
 @given(lengths=st.lists(st.integers(400, 4000), min_size=1, max_size=5), repeat=st.booleans())
 def test_any_batch_of_any_lengths(folder_of, lengths, repeat):
     folder = folder_of("wav2vec2-group")
-    waves = [noise(length, at) for at, length in enumerate(lengths * (1 + repeat))]
+    waves = [noise(length, number) for number, length in enumerate(lengths * (1 + repeat))]
     encoded = load_encoder(str(folder), device="cpu").encode(waves)
     for signal, ours in zip(waves, encoded, strict=True):
         assert_same(ours, direct_speech(folder, signal))
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_a_lower_precision_is_near_and_not_the_same(folder_of, precision):
+def test_a_lower_precision_is_close_and_not_equal(folder_of, precision):
     folder = str(folder_of("bert"))
     (exact,) = load_encoder(folder, device="cpu").encode(["the cat sat on the mat"])
     (rough,) = load_encoder(folder, device="cpu", precision=precision).encode(

@@ -1,4 +1,4 @@
-"""Encoders by hub name, against a server on this machine that speaks as much as is needed."""
+"""Encoders by hub name, against a small server on this machine."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Serves one model: what it is, what files it has, and these files."""
+    """Serves one model: its description, the list of its files, and the files."""
 
     def __init__(self, folder: Path, asked: list[str], *arguments) -> None:
         self.folder = folder
@@ -84,7 +84,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def hub(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Serve the encoder in ``folder``; yield the address, and the paths that are asked for."""
+    """Serve the encoder in ``folder``; yield the address and the requested paths."""
     asked: list[str] = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, Path(folder), asked))
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -99,7 +99,7 @@ def hub(folder: str) -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture
 def extract(mser, corpus_root, tmp_path):
-    """Run ``mser extract`` with an encoder by hub name, and a hub and a home of our own."""
+    """Run ``mser extract`` with an encoder by hub name, and a hub and a home of its own."""
 
     def run(endpoint: str, *more: object, name: str = NAME):
         settings = {
@@ -123,7 +123,7 @@ def extract(mser, corpus_root, tmp_path):
 
 
 def assert_refused(done, *words: str) -> None:
-    """The command ended with code 2 and said so in one sentence."""
+    """The command ended with code 2 and one sentence."""
     assert done.returncode == 2
     assert done.stdout == ""
     lines = done.stderr.strip().splitlines()
@@ -147,12 +147,12 @@ def test_an_encoder_of_the_hub_is_downloaded_once_and_then_local(
     assert entry.spec.encoder == NAME
     assert len(entry) == 3
     local = FeatureCache(filled_cache).open("synthetic", modality="speech")
-    assert entry.spec.key == local.spec.key  # the name is no part of the identity
+    assert entry.spec.key == local.spec.key  # the name is not part of the identity
     for id in entry.ids:
         ours, theirs = entry[id].astype(np.float32), local[id].astype(np.float32)
         np.testing.assert_allclose(ours, theirs, rtol=2**-10, atol=2**-14)
 
-    again = extract(endpoint)  # where nobody answers any more
+    again = extract(endpoint)  # the server has stopped
     assert (again.returncode, again.stderr) == (0, "")
     assert "nothing new" in again.stdout or "0 new" in again.stdout
 
@@ -167,14 +167,14 @@ def test_a_model_the_hub_does_not_have(extract, encoders):
     with hub(encoders["speech"]) as (endpoint, asked):
         done = extract(endpoint, name="someone/else")
     assert any("someone/else" in path for path in asked)
-    assert_refused(done, "'someone/else' is neither a folder here nor a model on the Hugging Face")
+    assert_refused(done, "'someone/else' is neither a local folder nor a model on the Hugging Face")
 
 
-def test_a_name_that_no_model_can_have(extract, encoders):
+def test_an_invalid_model_name(extract, encoders):
     with hub(encoders["speech"]) as (endpoint, asked):
         done = extract(endpoint, name="some one/small wav2vec2")
     assert asked == []
-    assert_refused(done, "neither a folder here nor a model")
+    assert_refused(done, "neither a local folder nor a model")
 
 
 def test_a_model_without_weights(extract, encoders, tmp_path):

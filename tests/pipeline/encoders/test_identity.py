@@ -1,4 +1,4 @@
-"""An encoder is the numbers it gives, whatever its name and wherever it runs."""
+"""The identity of an encoder depends on its numbers, not on its name or device."""
 
 import json
 import pickle
@@ -9,12 +9,9 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
-
-folder_of = small_models.folder_of
 
 
-def test_identity_is_that_of_the_weights_and_not_of_the_name(folder_of, tmp_path):
+def test_the_identity_depends_on_the_weights_and_not_on_the_name(folder_of, tmp_path):
     original = folder_of("hubert")
     renamed = shutil.copytree(original, tmp_path / "another-name")
     changed = shutil.copytree(original, tmp_path / "changed" / original.name)
@@ -31,7 +28,7 @@ def test_identity_is_that_of_the_weights_and_not_of_the_name(folder_of, tmp_path
     json.dumps(one)
 
 
-def test_identity_tells_what_changes_the_numbers(folder_of, tmp_path):
+def test_the_identity_depends_on_everything_that_changes_the_numbers(folder_of, tmp_path):
     original = folder_of("hubert")
     one = load_encoder(str(original), device="cpu").identity
     assert load_encoder(str(original), device="auto").identity == one

@@ -1,4 +1,4 @@
-"""What is no encoder, or cannot be used as is asked, is refused with the reason."""
+"""Encoders that do not exist or do not fit raise an error with the reason."""
 
 import json
 import shutil
@@ -10,26 +10,23 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import SPEECH, noise
 
-folder_of = small_models.folder_of
 
-
-def test_no_such_folder(tmp_path):
-    with pytest.raises(UsageError, match=r"'.*/none' is no encoder: there is no such folder"):
+def test_a_missing_folder(tmp_path):
+    with pytest.raises(UsageError, match=r"'.*/none' is not an encoder: the folder does not exist"):
         load_encoder(str(tmp_path / "none"))
 
 
 def test_a_folder_without_configuration(tmp_path):
-    with pytest.raises(UsageError, match=r"holds no config\.json; give a folder written by"):
+    with pytest.raises(UsageError, match=r"has no config\.json; give a folder written by"):
         load_encoder(str(tmp_path))
 
 
 def test_a_folder_without_weights(folder_of, tmp_path):
     folder = shutil.copytree(folder_of("bert"), tmp_path / "bert")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UsageError, match="the folder holds no weights"):
+    with pytest.raises(UsageError, match="the folder has no weights"):
         load_encoder(str(folder))
 
 
@@ -65,7 +62,7 @@ def test_an_unknown_device(folder_of):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_gpu_where_there_is_none(folder_of):
+def test_a_gpu_on_a_machine_without_one(folder_of):
     with pytest.raises(UsageError, match="'cuda': this machine has no GPU"):
         load_encoder(str(folder_of("bert")), device="cuda").encode(["the cat"])
 
@@ -82,7 +79,7 @@ def test_layers_the_encoder_does_not_have(folder_of, layers):
 
 
 @pytest.mark.parametrize("layers", ["first", "", "1;2", "1.5", "-1"])
-def test_layers_that_are_no_numbers(folder_of, layers):
+def test_layers_that_are_not_numbers(folder_of, layers):
     with pytest.raises(UsageError, match="give all, last, or the encoder's own layer numbers"):
         load_encoder(str(folder_of("bert")), layers=layers)
 
@@ -101,8 +98,8 @@ def test_weights_that_lack_parameters(folder_of, tmp_path, kind):
         load_encoder(str(folder), device="cpu").encode([one])
 
 
-def test_an_encoder_that_wants_another_sample_rate(folder_of, tmp_path):
+def test_an_encoder_that_expects_another_sample_rate(folder_of, tmp_path):
     folder = shutil.copytree(folder_of("hubert"), tmp_path / "hubert")
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
-    with pytest.raises(PipelineError, match="wants audio at 8000 Hz"):
+    with pytest.raises(PipelineError, match="expects audio at 8000 Hz"):
         load_encoder(str(folder))

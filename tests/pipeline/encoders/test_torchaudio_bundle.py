@@ -45,7 +45,7 @@ BUNDLES = {
 
 @pytest.fixture
 def bundles(monkeypatch, tmp_path):
-    """Small random bundles, with their checkpoints where torchaudio has downloaded them."""
+    """Small random bundles, with their checkpoints in the download folder of torchaudio."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     checkpoints = tmp_path / "hub" / "checkpoints"
     checkpoints.mkdir(parents=True)
@@ -106,10 +106,10 @@ def test_another_checkpoint_is_another_identity(bundles):
 
 
 @pytest.mark.usefixtures("bundles")
-def test_a_name_that_torchaudio_does_not_know():
+def test_an_unknown_bundle_name():
     with pytest.raises(UsageError, match="did you mean 'WAV2VEC2_BASE'"):
         load_encoder("torchaudio:WAV2VEC_BASE")
-    with pytest.raises(UsageError, match="wants audio at 8000 Hz"):
+    with pytest.raises(UsageError, match="expects audio at 8000 Hz"):
         load_encoder("torchaudio:SLOW")
 
 
@@ -120,13 +120,13 @@ def test_a_checkpoint_that_cannot_be_downloaded(bundles, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    sentence = f"bring https://download.pytorch.org/torchaudio/models/small.pth to {bundles}"
+    sentence = f"copy https://download.pytorch.org/torchaudio/models/small.pth to {bundles}"
     with pytest.raises(UsageError, match=re.escape(sentence)):
         load_encoder("torchaudio:SMALL")
 
 
 @pytest.mark.usefixtures("bundles")
-def test_a_normalised_wave_has_mean_0_and_variance_1_by_itself():
+def test_a_normalised_wave_has_mean_0_and_variance_1():
     encoder: Any = load_encoder("torchaudio:LARGE", device="cpu")
     values = encoder.preprocess(noise(5000, 3))
     assert math.isclose(float(values.mean()), 0, abs_tol=1e-5)

@@ -1,4 +1,4 @@
-"""Whisper's encoder: the frames of the utterance, out of thirty seconds that the model sees."""
+"""Whisper's encoder: the frames of the utterance, out of thirty seconds of input."""
 
 from functools import cache
 from typing import Any
@@ -9,10 +9,7 @@ import torch
 from transformers import WhisperFeatureExtractor, WhisperModel
 
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import LAYERS, assert_same, noise
-
-folder_of = small_models.folder_of
 
 
 @cache
@@ -21,7 +18,7 @@ def model(folder):
 
 
 def direct(folder, wave):
-    """The whole thirty seconds (layers, 1500, dim)."""
+    """Return the hidden states of all thirty seconds (layers, 1500, dim)."""
     inputs = WhisperFeatureExtractor.from_pretrained(folder)(
         wave, sampling_rate=16_000, return_tensors="pt"
     )
@@ -46,7 +43,7 @@ def test_the_frames_of_each_utterance_are_those_it_has_alone(folder):
     assert (encoder.modality, encoder.layers) == ("speech", (0, 1, 2))
 
 
-def test_the_first_layer_is_what_the_transformer_sees_and_the_last_is_normalised(folder):
+def test_the_first_layer_is_the_transformer_input_and_the_last_is_normalised(folder):
     encoder: Any = load_encoder(str(folder), device="cpu")
     wave = noise(8000, 0)
     seen = []
@@ -59,13 +56,13 @@ def test_the_first_layer_is_what_the_transformer_sees_and_the_last_is_normalised
     np.testing.assert_allclose(ours[-1].mean(axis=-1), 0, atol=1e-5)  # by the final LayerNorm
 
 
-def test_more_than_thirty_seconds_go_through_in_windows(folder):
+def test_more_than_thirty_seconds_are_encoded_in_windows(folder):
     encoder: Any = load_encoder(str(folder), device="cpu", max_seconds=60)
     assert encoder.max_seconds == 30  # the model takes no more
     wave = noise(16_000 * 31, 7)
     (ours,) = encoder.encode([wave])
     assert (encoder.windows_of(len(wave)), ours.shape[1]) == (2, 1550)
-    # The windows are the first thirty seconds and the last; the seam is in the middle of 1450.
+    # The windows are the first and the last thirty seconds; the cut is in the middle, at 1450.
     assert_same(ours[:, :775], direct(folder, wave[:480_000])[:, :775])
     assert_same(ours[:, 775:], direct(folder, wave[16_000:])[:, 725:])
 

@@ -1,4 +1,4 @@
-"""What is too long for an encoder is cut into windows that overlap, and no frame is lost."""
+"""Long utterances are cut into overlapping windows, and no frame is lost."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from transformers import AutoFeatureExtractor, AutoTokenizer
 
 from mser.pipeline.encoders import speech as speech_module
 from mser.pipeline.extract import load_encoder
-from mser.tests.support import small_models
 from mser.tests.support.small_models import (
     LAYERS,
     TEXT,
@@ -20,8 +19,6 @@ from mser.tests.support.small_models import (
     hidden_states,
     noise,
 )
-
-folder_of = small_models.folder_of
 
 
 @pytest.fixture
@@ -49,13 +46,13 @@ def test_a_long_wave_loses_no_frame_and_is_cut_in_the_overlap(
     extractor = AutoFeatureExtractor.from_pretrained(folder)
     whole = extractor(signal, sampling_rate=16_000, return_tensors="pt").input_values
     windows = [
-        hidden_states(folder, {"input_values": whole[:, at * hop : (at + size) * hop + 80]})
-        for at in starts
+        hidden_states(folder, {"input_values": whole[:, start * hop : (start + size) * hop + 80]})
+        for start in starts
     ]
     assert {window.shape[1] for window in windows} == {size}
     for frame in range(frames):
-        # The window in whose middle the frame is deepest, of those that hold it.
-        fitting = [n for n, at in enumerate(starts) if at <= frame < at + size]
+        # Of the windows that hold the frame, the one in whose middle it is deepest.
+        fitting = [n for n, start in enumerate(starts) if start <= frame < start + size]
         seams = [(starts[n] + starts[n - 1] + size) // 2 for n in fitting[1:]]
         number = fitting[sum(frame >= seam for seam in seams)]
         expected = windows[number][:, frame - starts[number]]
@@ -89,7 +86,7 @@ def test_a_wave_of_more_than_half_a_minute_has_as_many_frames_as_whole(folder_of
 
 @pytest.mark.parametrize("words", [31, 52, 75, 200])
 @pytest.mark.parametrize("kind", TEXT)
-def test_a_long_text_keeps_just_its_own_tokens(folder_of, kind, words):
+def test_a_long_text_keeps_only_its_own_tokens(folder_of, kind, words):
     folder = folder_of(kind)
     rng = np.random.default_rng(words)
     text = " ".join(rng.choice(WORDS, words))
@@ -104,7 +101,7 @@ def test_a_long_text_keeps_just_its_own_tokens(folder_of, kind, words):
     assert ours.shape == (LAYERS, words + 2, 32)
     assert encoder.frames(text) == words + 2
 
-    # Windows of 30 tokens between two special ones, 8 of which the next window has again.
+    # Windows of 30 tokens between two special tokens; the next window repeats 8 of them.
     first, *content, last = whole
     size, overlap = 30, 8
     start, done, expected = 0, 0, []

@@ -1,4 +1,4 @@
-"""Decoding: whatever the container, one channel at 16 kHz, or a reason why not."""
+"""Decoding: one channel at 16 kHz from any container, or the reason of the failure."""
 
 import wave
 from pathlib import Path
@@ -20,7 +20,7 @@ def sine(rate: int, amplitude: float = 0.4, seconds: float = SECONDS, tone: floa
 
 
 def save(path: Path, channels, rate: int, codec: str, layout: str, **options: str) -> Path:
-    """Encode (channels, samples) float32 with FFmpeg; the suffix of ``path`` says the container."""
+    """Encode (channels, samples) float32 with FFmpeg; the suffix of ``path`` is the container."""
     channels = np.atleast_2d(np.asarray(channels, dtype=np.float32))
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
@@ -60,7 +60,7 @@ def frequency(signal) -> float:
 
 
 def peak(signal) -> float:
-    """The amplitude away from the ends, where filters have not settled."""
+    """The amplitude without the ends, where the filters have not settled."""
     return float(np.abs(signal[400:-400]).max())
 
 
@@ -90,7 +90,7 @@ def test_float_wav_keeps_length_pitch_and_amplitude(tmp_path, rate):
     assert peak(result) == pytest.approx(0.4, abs=0.003)
 
 
-def test_mono_at_16_khz_is_not_touched(tmp_path):
+def test_mono_at_16_khz_is_not_changed(tmp_path):
     noise = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
     floats = save(tmp_path / "float.wav", noise, 16_000, "pcm_f32le", "mono")
     np.testing.assert_array_equal(decoded(floats), noise)
@@ -135,9 +135,9 @@ def test_a_voice_is_as_loud_in_stereo_as_in_mono(tmp_path):
     np.testing.assert_allclose(stereo, mono, atol=2e-4)
 
 
-def test_the_centre_of_surround_sound_is_heard(tmp_path):
+def test_the_centre_of_surround_sound_is_kept(tmp_path):
     channels = np.zeros((6, 24_000), dtype=np.float32)
-    channels[2] = sine(48_000)  # where dialogue is in 5.1
+    channels[2] = sine(48_000)  # the channel of the dialogue in 5.1
     result = decoded(save(tmp_path / "clip.wav", channels, 48_000, "pcm_s16le", "5.1"))
     assert frequency(result) == pytest.approx(TONE, abs=2)
     assert peak(result) > 0.05
@@ -149,8 +149,8 @@ def test_surround_sound_does_not_exceed_full_scale(tmp_path):
     assert np.abs(result).max() <= 1
 
 
-def test_what_cannot_be_heard_at_16_khz_is_filtered_out(tmp_path):
-    high = sine(48_000, tone=11_000)  # would fold to 5 kHz
+def test_frequencies_above_8_khz_are_filtered_out(tmp_path):
+    high = sine(48_000, tone=11_000)  # would alias to 5 kHz
     low = sine(48_000, amplitude=0.1)
     result = decoded(save(tmp_path / "clip.wav", high + low, 48_000, "pcm_f32le", "mono"))
     spectrum = np.abs(np.fft.rfft(result * np.hanning(len(result))))
@@ -189,7 +189,7 @@ def test_a_folder(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"This is a text, not a clip.\n" * 40, bytes(range(256)) * 20, b"RIFF"]
 )
-def test_what_is_no_clip_at_all(read, content):
+def test_a_file_that_is_not_a_clip(read, content):
     with pytest.raises(BadClipError) as caught:
         read(content)
     assert caught.value.reason == "unreadable"
@@ -250,7 +250,7 @@ def test_a_quiet_voice_is_not_silence(tmp_path):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("channels", [1, 2])
-def test_samples_that_are_no_numbers(tmp_path, value, channels):
+def test_nan_and_infinite_samples(tmp_path, value, channels):
     signal = np.stack([sine(16_000)] * channels)
     signal[0, 3000] = value
     layout = "mono" if channels == 1 else "stereo"
@@ -258,6 +258,6 @@ def test_samples_that_are_no_numbers(tmp_path, value, channels):
     assert refusal(path.read_bytes()).reason == "not-finite"
 
 
-def test_a_wav_without_a_sample(tmp_path):
+def test_a_wav_without_samples(tmp_path):
     path = save_pcm(tmp_path / "clip.wav", np.zeros((1, 0)), 16_000, 2)
     assert refusal(path.read_bytes()).reason in ("empty", "unreadable")

@@ -1,4 +1,4 @@
-"""What a dry run says of a corpus: what is there, what is not, and what was published."""
+"""The report of a dry run: counts, missing clips, and published counts."""
 
 import json
 import re
@@ -11,12 +11,8 @@ import pytest
 
 from mser.pipeline.corpora import CORPORA, synthetic
 from mser.pipeline.corpora import meld as meld_file
-from mser.tests.support import meld_tree
 from mser.tests.support.extract_runs import run
 from mser.tests.support.meld_tree import BAD_CLIPS, clip
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +23,13 @@ def looked_at(meld_original, encoders, tmp_path_factory):
 
 
 def manifest(folder: Path, rows: Sequence[Mapping[str, object]]) -> dict[str, object]:
-    """Settings of the corpus 'mine' of such rows, which have clips of their own."""
+    """Write a manifest of ``rows``; return the settings of its corpus 'mine'."""
     path = folder / "mine.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"manifest": path, "name": "mine"}
 
 
-def test_what_is_there_is_counted(looked_at):
+def test_the_corpus_is_counted(looked_at):
     lines = str(looked_at[0]).splitlines()
     assert lines[0].startswith("meld: 12 utterances below ")
     assert re.search(r", 0\.1 min of audio$", lines[0])
@@ -45,11 +41,11 @@ def test_what_is_there_is_counted(looked_at):
     assert not any(line.startswith("  by session") for line in lines)
 
 
-def test_what_is_published_stands_beside_it(looked_at):
-    said = str(looked_at[0])
-    assert "published by split (Poria et al., ACL 2019), and here:" in said
+def test_published_counts_are_printed_beside_the_counts(looked_at):
+    report = str(looked_at[0])
+    assert "published by split (Poria et al., ACL 2019), and here:" in report
     for split, theirs, ours in (("train", 9989, 5), ("validation", 1109, 3), ("test", 2610, 4)):
-        assert re.search(rf"\n    {split} +{theirs} +{ours}  differs\n", said)
+        assert re.search(rf"\n    {split} +{theirs} +{ours}  differs\n", report)
     (facts,) = looked_at[0].as_json()["published"]
     assert facts == {
         "source": "Poria et al., ACL 2019",
@@ -61,38 +57,40 @@ def test_what_is_published_stands_beside_it(looked_at):
     }
 
 
-def test_a_count_that_is_as_published_has_no_mark(meld_original, encoders, tmp_path, monkeypatch):
+def test_a_count_equal_to_the_published_one_has_no_mark(
+    meld_original, encoders, tmp_path, monkeypatch
+):
     ours = {"train": 5, "validation": 3, "test": 5}
     monkeypatch.setattr(
         meld_file, "_PUBLISHED", type(meld_file._PUBLISHED)("a paper", "split", ours)
     )
-    said = str(run(meld_original, tmp_path, encoders, dry_run=True))
-    assert re.search(r"\n    train +5 +5\n    validation +3 +3\n    test +5 +4  differs\n", said)
+    report = str(run(meld_original, tmp_path, encoders, dry_run=True))
+    assert re.search(r"\n    train +5 +5\n    validation +3 +3\n    test +5 +4  differs\n", report)
 
 
-def test_what_is_missing_or_unreadable_is_named_by_its_reason(looked_at):
+def test_missing_and_unreadable_clips_have_a_reason(looked_at):
     summary, folder = looked_at
-    said = str(summary)
+    report = str(summary)
     found = {id: why for id, why in BAD_CLIPS.items() if why != "silent"}  # found by decoding
-    assert f"speech in quarantine, with the reason ({len(found)}):" in said
+    assert f"speech in quarantine, with the reason ({len(found)}):" in report
     for id, why in found.items():
-        assert f"\n  {why} (1):\n    {id}: " in said
+        assert f"\n  {why} (1):\n    {id}: " in report
     speech, text = summary.as_json()["modalities"]
     assert speech["reasons"] == {"unreadable": 1, "no-audio": 1, "absent": 1}
     assert text["reasons"] == {"no-text": 1}
     assert not folder.exists()
 
 
-def test_the_bytes_are_those_that_the_run_then_writes(looked_at, meld_original, encoders, tmp_path):
+def test_the_announced_bytes_are_those_of_the_run(looked_at, meld_original, encoders, tmp_path):
     summary = looked_at[0]
     done = run(meld_original, tmp_path / "cache", encoders)
-    assert done.bytes == summary.bytes == sum(one.bytes for one in summary.modalities)
-    assert f"nothing is written, and {summary.bytes / 1e6:.1f} MB would be" in str(summary)
+    assert done.bytes == summary.bytes == sum(modality.bytes for modality in summary.modalities)
+    assert f"nothing was written; a run writes {summary.bytes / 1e6:.1f} MB" in str(summary)
     assert "dry run" not in str(done)
     assert "  by label:" not in str(done)
 
 
-def test_the_json_says_the_same(looked_at):
+def test_the_json_has_the_same_counts(looked_at):
     facts = json.loads(json.dumps(looked_at[0].as_json()))
     assert facts["counts"]["split"] == {"train": 5, "validation": 3, "test": 4}
     assert facts["counts"]["label"]["joy"] == 12
@@ -103,11 +101,11 @@ def test_the_json_says_the_same(looked_at):
     assert facts["bytes"] == looked_at[0].bytes
 
 
-def test_only_some_are_asked_for(meld_original, encoders, tmp_path):
+def test_a_limit_is_named(meld_original, encoders, tmp_path):
     summary = run(meld_original, tmp_path, {"text": encoders["text"]}, dry_run=True, limit=3)
     first = str(summary).splitlines()[0]
     assert first.startswith("meld: 12 utterances below ")
-    assert first.endswith(", of which 3 are asked for")
+    assert first.endswith(", of which 3 are selected")
     assert summary.as_json()["asked"] == 3
     assert "  by split: train 5, validation 3, test 4" in str(summary)
 
@@ -122,7 +120,7 @@ def test_many_speakers_are_not_listed(encoders, tmp_path):
     assert len(summary.as_json()["counts"]["speaker"]) == 13
 
 
-def test_what_nothing_is_known_of_is_counted_too(encoders, tmp_path):
+def test_utterances_without_metadata_are_counted(encoders, tmp_path):
     rows = [
         {"id": "a", "text": "Hm.", "label": "sad", "speaker": "Ann"},
         {"id": "b", "text": "Hm."},
@@ -130,12 +128,12 @@ def test_what_nothing_is_known_of_is_counted_too(encoders, tmp_path):
     ]
     settings = manifest(tmp_path, rows)
     text = {"text": encoders["text"]}
-    said = str(run(None, tmp_path / "cache", text, "manifest", dry_run=True, **settings))
-    assert "  by label: sad 1, no label 2\n" in said
-    assert "  by speaker: Ann 1, unknown 2\n" in said
+    report = str(run(None, tmp_path / "cache", text, "manifest", dry_run=True, **settings))
+    assert "  by label: sad 1, no label 2\n" in report
+    assert "  by speaker: Ann 1, unknown 2\n" in report
 
 
-def test_many_of_one_reason_are_counted_and_ten_of_them_named(encoders, tmp_path):
+def test_ten_utterances_of_each_reason_are_named(encoders, tmp_path):
     rows = [
         *({"id": f"gone{n:02}", "audio": f"gone{n}.wav"} for n in range(25)),
         *({"id": f"none{n:02}"} for n in range(3)),
@@ -144,10 +142,10 @@ def test_many_of_one_reason_are_counted_and_ten_of_them_named(encoders, tmp_path
     speech = {"speech": encoders["speech"]}
     for dry_run in (True, False):
         summary = run(None, tmp_path / "cache", speech, "manifest", dry_run=dry_run, **settings)
-        said = str(summary)
-        assert "speech in quarantine, with the reason (28):\n  absent (28):\n" in said
-        assert [f"gone{n:02}: " in said for n in range(25)] == [True] * 10 + [False] * 15
-        (more,) = re.findall(r"\n    and 18 more: (.*)", said)
+        report = str(summary)
+        assert "speech in quarantine, with the reason (28):\n  absent (28):\n" in report
+        assert [f"gone{n:02}: " in report for n in range(25)] == [True] * 10 + [False] * 15
+        (more,) = re.findall(r"\n    and 18 more: (.*)", report)
         assert len(summary.as_json()["modalities"][0]["quarantined"]) == 28
         if dry_run:
             assert more == "--json lists them"
@@ -156,7 +154,7 @@ def test_many_of_one_reason_are_counted_and_ten_of_them_named(encoders, tmp_path
             assert len(listed) == 28
 
 
-def test_many_files_that_are_no_clips_are_counted(meld, encoders, tmp_path):
+def test_many_files_that_are_not_clips_are_counted(meld, encoders, tmp_path):
     folder = clip(meld, "train/dia0_utt0").parent
     for n in range(30):
         (folder / f"._dia{n}_utt0.mp4").write_bytes(b"x")
@@ -181,10 +179,10 @@ def test_identical_clips_under_two_labels_are_named(corpus_root, encoders, tmp_p
         str(summary)
     )
     (group,) = summary.as_json()["identical_clips"]
-    assert [one["id"] for one in group] == ["a", "b", "c"]
+    assert [utterance["id"] for utterance in group] == ["a", "b", "c"]
 
 
-def test_of_many_identical_clips_some_are_named(corpus_root, encoders, tmp_path):
+def test_some_of_many_identical_clips_are_named(corpus_root, encoders, tmp_path):
     clip = str(synthetic.load(corpus_root).utterances[0].audio)
     rows = [{"id": f"u{n}", "audio": clip, "label": "sad" if n else "calm"} for n in range(9)]
     settings = manifest(tmp_path, rows)

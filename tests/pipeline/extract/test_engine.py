@@ -1,10 +1,10 @@
-"""Where shards are worked on: every job once, and only what kills its worker is left out."""
+"""Dispatch of shards: every job is done once, and only utterances that kill workers fail."""
 
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.storage.local import LocalFolder
-from mser.pipeline.compute import Backend
+from mser.pipeline.compute import Backend, Cluster, local_cluster
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
 from mser.pipeline.extract.engine import WORKER_SIZING, Work, run_shards
@@ -29,40 +29,62 @@ SPEC = EntrySpec("meld", "text", "small", {}, layers=(0, 1), dim=8, dtype="float
 WRITER = EntryWriter(LocalFolder(Path("entry")), SPEC, {})
 
 
-def item(id: str, frames: int = 10) -> PlannedUtterance:
+def make_item(id: str, frames: int = 10) -> PlannedUtterance:
     return PlannedUtterance(id, "a text", f"hash of {id}", frames)
 
 
-def job(number: int, *ids: str) -> ShardJob:
-    return ShardJob(number, f"lease-{number}", ENCODER, WRITER, tuple(item(id) for id in ids))
+def make_job(number: int, *ids: str) -> ShardJob:
+    return ShardJob(number, f"lease-{number}", ENCODER, WRITER, tuple(make_item(id) for id in ids))
 
 
-def store(one: ShardJob) -> ShardReport:
-    """Do one job, without features; some ids are poison."""
-    for each in one.items:
-        if each.id.startswith("kill"):
+def store(job: ShardJob) -> ShardReport:
+    """Do a job without features; some ids kill the worker or raise an error."""
+    for item in job.items:
+        if item.id.startswith("kill"):
             os.kill(os.getpid(), signal.SIGKILL)
-        if each.id.startswith("raise"):
-            raise ZeroDivisionError(f"{each.id} divides by zero")
-    return ShardReport(one, tuple(each.id for each in one.items))
+        if item.id.startswith("raise"):
+            raise ZeroDivisionError(f"{item.id} divides by zero")
+    return ShardReport(job, tuple(item.id for item in job.items))
 
 
-def done(work: Work, jobs: list[ShardJob], workers: int) -> list[ShardReport]:
-    return list(run_shards(work, jobs, Backend(WORKER_SIZING, workers), torch.device("cpu")))
+def reports_of(work: Work, jobs: list[ShardJob], backend: Backend) -> list[ShardReport]:
+    return list(run_shards(work, jobs, backend, torch.device("cpu")))
 
 
-def where(one: ShardJob) -> ShardReport:
-    return ShardReport(one, (str(os.getpid()),))
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Cluster]:
+    """Two worker processes, which start once for several tests."""
+    with local_cluster(2, 2, []) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def in_workers(two_workers: Cluster, monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """A backend of two worker processes that run already."""
+    monkeypatch.setattr(Backend, "cluster", lambda *_: nullcontext(two_workers))
+    return Backend(WORKER_SIZING, 2)
+
+
+IN_PROCESS = Backend(WORKER_SIZING, 0)
+
+
+@pytest.fixture(params=["in_process", "in_workers"])
+def backend(request: pytest.FixtureRequest) -> Backend:
+    return request.getfixturevalue("in_workers") if request.param == "in_workers" else IN_PROCESS
+
+
+def where(job: ShardJob) -> ShardReport:
+    return ShardReport(job, (str(os.getpid()),))
 
 
 class Sent:
-    """Work that is sent to a worker as it is, for a worker cannot import a test."""
+    """Work that is pickled by value, because a worker cannot import a test."""
 
     def __init__(self, work: Callable[[ShardJob], ShardReport]) -> None:
         self.work = work
 
-    def __call__(self, one: ShardJob) -> ShardReport:
-        return self.work(one)
+    def __call__(self, job: ShardJob) -> ShardReport:
+        return self.work(job)
 
     def __reduce__(self):
         module = sys.modules[__name__]
@@ -73,37 +95,38 @@ class Sent:
             cloudpickle.unregister_pickle_by_value(module)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_every_job_is_done_once(workers):
-    jobs = [job(number, f"a{number}", f"b{number}") for number in range(6)]
-    reports = done(Sent(store), jobs, workers)
+def test_every_job_is_done_once(backend):
+    jobs = [make_job(number, f"a{number}", f"b{number}") for number in range(6)]
+    reports = reports_of(Sent(store), jobs, backend)
     assert sorted(report.job.number for report in reports) == list(range(6))
     for report in reports:
         assert report.job == jobs[report.job.number]
-        assert report.stored == tuple(each.id for each in report.job.items)
+        assert report.stored == tuple(item.id for item in report.job.items)
         assert report.quarantined == ()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_no_jobs_no_reports(workers):
-    assert done(Sent(store), [], workers) == []
+def test_no_jobs_no_reports(backend):
+    assert reports_of(Sent(store), [], backend) == []
 
 
-def test_without_workers_the_work_is_done_here():
-    assert [report.stored for report in done(Sent(where), [job(0, "a")], 0)] == [
-        (str(os.getpid()),)
-    ]
+def test_without_workers_this_process_does_the_work():
+    assert [
+        report.stored for report in reports_of(Sent(where), [make_job(0, "a")], IN_PROCESS)
+    ] == [(str(os.getpid()),)]
 
 
-def test_with_workers_the_work_is_done_elsewhere():
-    shards = {report.stored for report in done(Sent(where), [job(n, "a") for n in range(4)], 2)}
+def test_workers_are_other_processes(in_workers):
+    shards = {
+        report.stored
+        for report in reports_of(Sent(where), [make_job(n, "a") for n in range(4)], in_workers)
+    }
     assert (str(os.getpid()),) not in shards
     assert len(shards) <= 2
 
 
 @contextmanager
 def no_longer_than(seconds: int) -> Iterator[None]:
-    """Fail instead of waiting for ever."""
+    """Fail instead of waiting forever."""
 
     def give_up(*_: object) -> None:
         raise TimeoutError(f"not done after {seconds} s")
@@ -119,38 +142,37 @@ def no_longer_than(seconds: int) -> Iterator[None]:
 
 def test_only_the_utterance_that_kills_its_worker_is_left_out():
     jobs = [
-        job(0, "a", "b", "c"),
-        job(1, "d", "kill"),
-        *(job(number, f"e{number}", f"f{number}") for number in range(2, 8)),
+        make_job(0, "a", "b", "c"),
+        make_job(1, "d", "kill"),
+        *(make_job(number, f"e{number}", f"f{number}") for number in range(2, 8)),
     ]
-    # A worker that dies while it is looked for must come back however long that takes.
+    # A worker that dies must come back, however long that takes.
     impatient = {"distributed.deploy.lost-worker-timeout": "500ms"}
     with no_longer_than(300), dask.config.set(impatient):
-        reports = done(Sent(store), jobs, 2)
+        reports = reports_of(Sent(store), jobs, Backend(WORKER_SIZING, 2))
     crashed = [bad for report in reports for bad in report.quarantined]
     assert [(bad.id, bad.reason, bad.content_hash) for bad in crashed] == [
         ("kill", "crash", "hash of kill")
     ]
     stored = [id for report in reports for id in report.stored]
     assert len(stored) == len(set(stored))
-    assert set(stored) == {each.id for one in jobs for each in one.items} - {"kill"}
+    assert set(stored) == {item.id for job in jobs for item in job.items} - {"kill"}
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_exception_ends_the_run_as_it_is(workers):
-    jobs = [job(0, "a"), job(1, "raise"), job(2, "b")]
+def test_an_exception_ends_the_run_unchanged(backend):
+    jobs = [make_job(0, "a"), make_job(1, "raise"), make_job(2, "b")]
     with pytest.raises(ZeroDivisionError, match="raise divides by zero"):
-        done(Sent(store), jobs, workers)
+        reports_of(Sent(store), jobs, backend)
 
 
 def test_halves_of_a_job():
-    whole = job(3, "a", "b", "c")
+    whole = make_job(3, "a", "b", "c")
     first, second = whole.halves()
     assert first.items + second.items == whole.items
     assert first.items
     assert second.items
     assert replace(first, items=whole.items) == whole
-    assert job(3, "a").halves() == []
+    assert make_job(3, "a").halves() == []
 
 
 lengths = st.lists(st.integers(1, 400), max_size=40)
@@ -158,54 +180,54 @@ sizes = st.integers(1, 3_000_000)
 
 
 def planned(frames: list[int], pending, shard_bytes: int) -> list[ShardJob]:
-    items = [item(f"{at:03}", length) for at, length in enumerate(frames)]
+    items = [make_item(f"{number:03}", length) for number, length in enumerate(frames)]
     return plan(items, pending, ENCODER, WRITER, shard_bytes)
 
 
 @given(frames=lengths, shard_bytes=sizes)
 def test_a_plan_holds_everything_exactly_once(frames, shard_bytes):
-    everything = {f"{at:03}" for at in range(len(frames))}
+    everything = {f"{number:03}" for number in range(len(frames))}
     jobs = planned(frames, everything, shard_bytes)
-    found = [each.id for one in jobs for each in one.items]
-    assert len(found) == len(everything)
-    assert set(found) == everything
-    assert len({one.number for one in jobs}) == len(jobs)
-    for one in jobs:
-        size = sum(each.frames for each in one.items) * SPEC.bytes_per_frame
-        assert size <= shard_bytes or len(one.items) == 1
+    ids = [item.id for job in jobs for item in job.items]
+    assert len(ids) == len(everything)
+    assert set(ids) == everything
+    assert len({job.number for job in jobs}) == len(jobs)
+    for job in jobs:
+        size = sum(item.frames for item in job.items) * SPEC.bytes_per_frame
+        assert size <= shard_bytes or len(job.items) == 1
 
 
 @given(frames=lengths, shard_bytes=sizes, data=st.data())
-def test_a_plan_keeps_what_is_pending_where_it_would_be_anyway(frames, shard_bytes, data):
-    everything = sorted(f"{at:03}" for at in range(len(frames)))
+def test_pending_utterances_keep_their_shard(frames, shard_bytes, data):
+    everything = sorted(f"{number:03}" for number in range(len(frames)))
     pending = data.draw(st.sets(st.sampled_from(everything))) if everything else set()
-    whole = {one.number: one for one in planned(frames, set(everything), shard_bytes)}
+    whole = {job.number: job for job in planned(frames, set(everything), shard_bytes)}
     part = planned(frames, pending, shard_bytes)
-    assert {each.id for one in part for each in one.items} == pending
-    for one in part:
-        assert one.items
-        kept = tuple(each for each in whole[one.number].items if each.id in pending)
-        assert one.items == kept
+    assert {item.id for job in part for item in job.items} == pending
+    for job in part:
+        assert job.items
+        kept = tuple(item for item in whole[job.number].items if item.id in pending)
+        assert job.items == kept
 
 
 def test_a_clip_shorter_than_a_frame_is_planned_too():
-    """Only decoding shows how long it is in truth."""
+    """Only decoding gives its true length."""
     jobs = planned([0, 5, 0], {"000", "001", "002"}, 1000)
-    assert sorted(each.id for one in jobs for each in one.items) == ["000", "001", "002"]
+    assert sorted(item.id for job in jobs for item in job.items) == ["000", "001", "002"]
 
 
 @given(frames=st.lists(st.integers(1, 400), min_size=2, max_size=20))
-def test_utterances_of_like_length_lie_together(frames):
-    jobs = planned(frames, {f"{at:03}" for at in range(len(frames))}, 5000)
-    ordered = [each.frames for one in jobs[::-1] for each in one.items]
+def test_utterances_of_similar_length_share_a_shard(frames):
+    jobs = planned(frames, {f"{number:03}" for number in range(len(frames))}, 5000)
+    ordered = [item.frames for job in jobs[::-1] for item in job.items]
     assert ordered == sorted(frames)
 
 
 @given(frames=lengths, shard_bytes=sizes, data=st.data())
 def test_a_plan_does_not_depend_on_the_order_of_the_corpus(frames, shard_bytes, data):
-    items = [item(f"{at:03}", length) for at, length in enumerate(frames)]
+    items = [make_item(f"{number:03}", length) for number, length in enumerate(frames)]
     shuffled = data.draw(st.permutations(items))
-    everything = {each.id for each in items}
+    everything = {item.id for item in items}
     assert plan(shuffled, everything, ENCODER, WRITER, shard_bytes) == plan(
         items, everything, ENCODER, WRITER, shard_bytes
     )

@@ -1,4 +1,4 @@
-"""Extraction into a place that fails, as a user meets it: one sentence, and nothing is lost."""
+"""Extraction into a cache that fails, by the command line: one sentence, and nothing is lost."""
 
 import subprocess
 import sys
@@ -32,18 +32,18 @@ def extract_by(
 
 
 @permissions
-def test_an_extraction_into_a_folder_that_refuses_is_one_sentence(
+def test_an_extraction_into_a_folder_without_permission_is_one_sentence(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     tmp_path.chmod(0o555)
     done = extract_by(MINDING, corpus_root, tmp_path / "cache", encoders["speech"])
     tmp_path.chmod(0o755)
     assert (done.returncode, done.stdout) == (1, "")
-    (said,) = done.stderr.splitlines()
-    check_sentence(said, tmp_path / "cache", "Permission denied; choose another")
+    (sentence,) = done.stderr.splitlines()
+    check_sentence(sentence, tmp_path / "cache", "Permission denied; choose another")
 
 
-def test_an_extraction_that_fills_the_disk_is_one_sentence_and_goes_on(
+def test_an_extraction_that_fills_the_disk_is_one_sentence_and_continues_later(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     speech = {"speech": encoders["speech"]}
@@ -60,8 +60,8 @@ def test_an_extraction_that_fills_the_disk_is_one_sentence_and_goes_on(
         *("--limit", "16", "--workers", "0"),
     )
     assert full.returncode == 1
-    (said,) = full.stderr.splitlines()
-    check_sentence(said, tmp_path, "File too large; make room")
+    (sentence,) = full.stderr.splitlines()
+    check_sentence(sentence, tmp_path, "File too large; make room")
     entry = FeatureCache(tmp_path).open("synthetic")
     assert all(same_bits(entry[id], states) for id, states in contents.items())
 
@@ -71,7 +71,7 @@ def test_an_extraction_that_fills_the_disk_is_one_sentence_and_goes_on(
     assert all(same_bits(entry[id], states) for id, states in contents.items())
 
 
-def test_a_place_that_goes_away_during_an_extraction(
+def test_a_file_system_that_disappears_during_an_extraction(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, away = tmp_path / "cache", tmp_path / "away"
@@ -95,7 +95,7 @@ def test_a_place_that_goes_away_during_an_extraction(
     check_sentence(str(raised.value), root, "still mounted?")
     assert not root.exists()
     away.rename(root)
-    # The lease that could not be given back is this process's, which would have ended by now.
+    # This process still holds the lease that it could not release; a command would have ended.
     monkeypatch.setattr(leases, "DEAD_AFTER", 0)
     (one,) = extract(settings).modalities
     assert one.present > 0

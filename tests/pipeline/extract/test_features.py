@@ -1,4 +1,4 @@
-"""Stage one end to end: what is in the cache is what the encoders give."""
+"""Extraction end to end: the cache holds the hidden states of the encoders."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def test_every_feature_of_the_synthetic_corpus_equals_a_direct_forward_pass(
     corpus = load_corpus("synthetic", corpus_root)
     for modality in encoders:
         stored = entry(filled_cache, modality, "synthetic")
-        assert list(stored.ids) == sorted(one.id for one in corpus.utterances)
+        assert list(stored.ids) == sorted(utterance.id for utterance in corpus.utterances)
     assert_all_direct(filled_cache, corpus, encoders, "synthetic")
 
 
@@ -37,7 +37,7 @@ def test_the_manifest_keeps_the_whole_corpus(meld_filled):
     assert rows["train/dia0_utt4"]["audio"] == "train/train_splits/dia0_utt4.mp4"
 
 
-def test_float32_is_kept_in_full_beside_float16(meld, filled, encoders):
+def test_float32_and_float16_have_separate_entries(meld, filled, encoders):
     speech = {"speech": encoders["speech"]}
     run(meld, filled, speech, dtype="float32")
     half, full = sorted(FeatureCache(filled).entries("meld", "speech"), key=lambda e: e.spec.dtype)
@@ -50,7 +50,7 @@ def test_float32_is_kept_in_full_beside_float16(meld, filled, encoders):
         assert (error <= 1e-5 * np.linalg.norm(expected, axis=-1)).all()
 
 
-def test_layers_are_stored_as_chosen(meld, encoders, tmp_path):
+def test_only_the_chosen_layers_are_stored(meld, encoders, tmp_path):
     run(meld, tmp_path / "cache", {"text": encoders["text"]}, layers="0,2")
     stored = entry(tmp_path / "cache", "text")
     assert stored.spec.layers == (0, 2)

@@ -1,4 +1,4 @@
-"""Stage one again: only what is new or was changed is computed."""
+"""A second extraction: only new and changed utterances are computed."""
 
 import numpy as np
 import pytest
@@ -39,14 +39,17 @@ def test_a_second_run_computes_nothing(meld, filled, encoders, monkeypatch):
     monkeypatch.setattr(extraction_module, "extract_shard", refuse)
     summary = run(meld, filled, encoders)
     assert shards(filled) == before
-    assert [(one.new, one.present) for one in summary.modalities] == [(0, 8), (0, 11)]
+    assert [(modality.new, modality.present) for modality in summary.modalities] == [
+        (0, 8),
+        (0, 11),
+    ]
     assert reasons(summary, "speech") == BAD_CLIPS
     assert "nothing new" in str(summary) or "0 new" in str(summary)
     for id, stored in features(filled, "speech").items():
         np.testing.assert_array_equal(stored, contents[id])
 
 
-def test_only_what_changed_is_extracted_again(meld, filled, encoders):
+def test_only_changed_utterances_are_extracted_again(meld, filled, encoders):
     before = {modality: features(filled, modality) for modality in encoders}
     old_shards = shards(filled)
     save_clip(clip(meld, "train/dia0_utt1"), "aac 2", 99)
@@ -54,7 +57,7 @@ def test_only_what_changed_is_extracted_again(meld, filled, encoders):
     write_tables(meld, rows)
 
     summary = run(meld, filled, encoders)
-    assert [one.new for one in summary.modalities] == [1, 1]
+    assert [modality.new for modality in summary.modalities] == [1, 1]
     new_shards = [path for path in shards(filled) if path not in old_shards]
     assert sorted(ids_of(path) for path in new_shards) == [["test/dia3_utt0"], ["train/dia0_utt1"]]
     assert {path: when for path, when in shards(filled).items() if path in old_shards} == old_shards
@@ -80,7 +83,7 @@ def test_a_clip_that_is_repaired_is_tried_again(meld, filled, encoders, id):
     assert id not in entry(filled, "speech").quarantine
 
 
-def test_a_text_that_is_given_later_is_extracted_then(meld, filled, encoders):
+def test_a_text_that_is_added_later_is_extracted(meld, filled, encoders):
     rows = [(*row[:3], "Here it is.", *row[4:]) if not row[3] else row for row in ROWS]
     write_tables(meld, rows)
     summary = run(meld, filled, {"text": encoders["text"]})
@@ -89,10 +92,10 @@ def test_a_text_that_is_given_later_is_extracted_then(meld, filled, encoders):
     assert summary.modalities[0].quarantined == []
 
 
-def test_a_clip_that_could_not_be_read_for_a_moment_is_tried_again(
+def test_a_clip_that_was_unreadable_for_a_moment_is_tried_again(
     meld, encoders, tmp_path, monkeypatch
 ):
-    """A network file system fails now and then; what it holds has not changed when it is back."""
+    """A network file system may fail for a moment; its files are unchanged afterwards."""
     id = "train/dia0_utt0"
 
     def fail(path):

@@ -1,4 +1,4 @@
-"""Stage one in workers, and after it was killed: the same bits, each computed once."""
+"""Extraction by workers, and after a kill: the same bits, each computed once."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
     raise AssertionError("nothing happened")
 
 
-def test_two_workers_come_to_the_same_bits_as_none(meld, encoders, tmp_path):
+def test_two_workers_give_the_same_bits_as_none(meld, encoders, tmp_path):
     summary = run(meld, tmp_path / "two", encoders, workers=2, shard_mib=0.05)
     assert reasons(summary, "speech") == BAD_CLIPS
     run(meld, tmp_path / "none", encoders, shard_mib=0.05)
@@ -44,19 +44,19 @@ def test_two_workers_come_to_the_same_bits_as_none(meld, encoders, tmp_path):
             np.testing.assert_array_equal(stored, expected[id])
 
 
-def test_what_a_killed_writer_left_is_never_read(meld, filled, encoders):
+def test_the_files_of_a_killed_writer_are_never_read(meld, filled, encoders):
     victim = next(path for path in shards(filled) if ids_of(path))
     left = victim.with_name(f".tmp-0123-{victim.name}")
     shutil.copytree(victim, left)
     (left / "zarr.json").write_text("{")
     contents = {modality: features(filled, modality) for modality in encoders}
     summary = run(meld, filled, encoders)
-    assert [one.new for one in summary.modalities] == [0, 0]
+    assert [modality.new for modality in summary.modalities] == [0, 0]
     for modality in encoders:
         assert set(features(filled, modality)) == set(contents[modality])
 
 
-def test_a_run_that_is_killed_goes_on_where_it_was(encoders, tmp_path):
+def test_a_killed_run_continues(encoders, tmp_path):
     root, folder = tmp_path / "corpus", tmp_path / "cache"
     synthetic.make(root, utterances_per_session=8)
     speech = {"speech": encoders["speech"]}
@@ -67,7 +67,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(encoders, tmp_path):
         *("--workers", "1", "--shard-mib", "0.001"),
     ]
 
-    # How many threads share a product is what could change a bit; here and there it is one.
+    # The number of threads of a matrix product could change a bit; here each product has one.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def committed() -> list[Path]:
@@ -87,7 +87,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(encoders, tmp_path):
     assert process.returncode == -signal.SIGKILL
     survived = {path: when for path, when in shards(folder).items() if path in committed()}
     assert 2 <= len(survived) < 32
-    assert FeatureCache(folder).entries("synthetic") == []  # nothing half done is to be seen
+    assert FeatureCache(folder).entries("synthetic") == []  # no unfinished entry is visible
 
     done = subprocess.run(
         command, env=environment, capture_output=True, text=True, check=False, timeout=300

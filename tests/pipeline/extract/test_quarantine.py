@@ -1,4 +1,4 @@
-"""Stage one: what cannot be used is left out and named, and a strict run ends at it."""
+"""Quarantine: unusable utterances are excluded and named; a strict run ends at the first."""
 
 import json
 import shutil
@@ -23,30 +23,30 @@ from mser.tests.support.meld_tree import (
 )
 
 
-def test_what_is_bad_is_in_quarantine_with_its_reason(meld_filled):
+def test_bad_utterances_are_in_quarantine_with_their_reason(meld_filled):
     folder, summary = meld_filled
     assert reasons(summary, "speech") == BAD_CLIPS
     assert reasons(summary, "text") == {"test/dia0_utt1": "no-text"}
     for modality in ("speech", "text"):
-        kept = {id: one.reason for id, one in entry(folder, modality).quarantine.items()}
+        kept = {id: bad.reason for id, bad in entry(folder, modality).quarantine.items()}
         assert kept == reasons(summary, modality)
 
 
-def test_the_summary_names_everything_that_was_left_out(meld_filled, meld_original):
+def test_the_summary_names_all_excluded_utterances(meld_filled, meld_original):
     folder, summary = meld_filled
-    words = str(summary)
-    assert "speech in quarantine, with the reason (4):" in words
-    assert "text in quarantine, with the reason (1):" in words
+    text = str(summary)
+    assert "speech in quarantine, with the reason (4):" in text
+    assert "text in quarantine, with the reason (1):" in text
     for id, reason in {**BAD_CLIPS, "test/dia0_utt1": "no-text"}.items():
-        assert f"\n  {reason} (1):\n    {id}: " in words
-    assert "final_videos_testdia1_utt0.mp4" in words
-    assert "._dia0_utt0.mp4" in words
-    assert "12 utterances" in words
-    assert "of 12 utterances, 8 are in the cache: 8 new" in words
-    for one, stored in zip(summary.modalities, (SPEECH_IDS, TEXT_IDS), strict=True):
-        assert (one.new, one.present, one.pending) == (len(stored), 0, 0)
-        assert one.total == len(ROWS)
-        assert Path(one.entry).is_dir()
+        assert f"\n  {reason} (1):\n    {id}: " in text
+    assert "final_videos_testdia1_utt0.mp4" in text
+    assert "._dia0_utt0.mp4" in text
+    assert "12 utterances" in text
+    assert "of 12 utterances, 8 are in the cache: 8 new" in text
+    for modality, stored in zip(summary.modalities, (SPEECH_IDS, TEXT_IDS), strict=True):
+        assert (modality.new, modality.present, modality.pending) == (len(stored), 0, 0)
+        assert modality.total == len(ROWS)
+        assert Path(modality.entry).is_dir()
     facts = json.loads(json.dumps(summary.as_json()))
     assert (facts["dataset"], facts["utterances"]) == ("meld", 12)
     assert facts["root"] == str(meld_original)
@@ -69,10 +69,10 @@ def test_a_text_without_a_token_does_not_end_the_run(meld, encoders, tmp_path):
     assert summary.modalities[0].new >= len(TEXT_IDS)
 
 
-def test_what_does_not_fit_float16_goes_to_quarantine_with_advice(meld, encoders, tmp_path):
+def test_features_too_large_for_float16_go_to_quarantine_with_advice(meld, encoders, tmp_path):
     loud = shutil.copytree(encoders["text"], tmp_path / "loud-bert")
     weights = load_file(loud / "model.safetensors")
-    (name,) = (one for one in weights if one.endswith("layer.3.output.LayerNorm.weight"))
+    (name,) = (key for key in weights if key.endswith("layer.3.output.LayerNorm.weight"))
     weights[name] *= 1e6
     save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
 
@@ -89,10 +89,10 @@ def test_what_does_not_fit_float16_goes_to_quarantine_with_advice(meld, encoders
     assert np.abs(full["train/dia0_utt0"]).max() > np.finfo(np.float16).max
 
 
-def test_an_encoder_that_gives_no_numbers(meld, encoders, tmp_path):
+def test_an_encoder_that_returns_nan(meld, encoders, tmp_path):
     broken = shutil.copytree(encoders["text"], tmp_path / "broken-bert")
     weights = load_file(broken / "model.safetensors")
-    (name,) = (one for one in weights if one.endswith("layer.3.output.LayerNorm.weight"))
+    (name,) = (key for key in weights if key.endswith("layer.3.output.LayerNorm.weight"))
     weights[name][0] = np.nan
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     summary = run(meld, tmp_path / "cache", {"text": str(broken)}, limit=2)
@@ -117,6 +117,6 @@ def test_a_strict_run_ends_at_a_bad_clip(meld, encoders, tmp_path, fault):
         run(meld, tmp_path / "cache", {"speech": encoders["speech"]}, strict=True)
 
 
-def test_a_strict_run_without_a_fault_ends_well(corpus_root, encoders, tmp_path):
+def test_a_strict_run_without_a_fault_succeeds(corpus_root, encoders, tmp_path):
     summary = run(corpus_root, tmp_path / "cache", encoders, "synthetic", limit=4, strict=True)
-    assert [one.new for one in summary.modalities] == [4, 4]
+    assert [modality.new for modality in summary.modalities] == [4, 4]

@@ -1,4 +1,4 @@
-"""Stage one before any work: a dry run writes nothing, and what cannot be done is refused."""
+"""Extraction before any work: a dry run writes nothing, and impossible requests are errors."""
 
 import shutil
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ def test_a_dry_run_writes_nothing(meld, encoders, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
     speech, text = summary.modalities
     assert (text.new, text.present, text.pending) == (0, 0, len(TEXT_IDS))
-    # Silence is found in decoding only.
+    # Only decoding finds silence.
     assert speech.pending >= len(SPEECH_IDS)
     assert speech.total == text.total == len(ROWS)
     assert speech.bytes > 0
@@ -30,18 +30,21 @@ def test_a_dry_run_on_a_filled_cache_changes_nothing(meld, filled, encoders):
     before = {path: path.stat().st_mtime_ns for path in filled.rglob("*")}
     summary = run(meld, filled, encoders, dry_run=True)
     assert {path: path.stat().st_mtime_ns for path in filled.rglob("*")} == before
-    assert [(one.present, one.pending) for one in summary.modalities] == [(8, 1), (11, 0)]
+    assert [(modality.present, modality.pending) for modality in summary.modalities] == [
+        (8, 1),
+        (11, 0),
+    ]
 
 
-def test_a_disk_that_is_too_small_is_refused(meld, encoders, tmp_path, monkeypatch):
+def test_a_disk_that_is_too_small_is_an_error(meld, encoders, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
-    with pytest.raises(PipelineError, match=r"0\.0 GB free, .* choose another --cache, fewer"):
+    with pytest.raises(PipelineError, match=r"0\.0 GB free, .* give another --cache, fewer"):
         run(meld, tmp_path / "cache", encoders)
     assert shards(tmp_path / "cache") == {}
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"encoders": {}}, "no modality is given: give speech or text"),
         ({"encoders": {"speach": "x"}}, "unknown modality 'speach': did you mean 'speech'"),
@@ -52,9 +55,9 @@ def test_a_disk_that_is_too_small_is_refused(meld, encoders, tmp_path, monkeypat
         ({"shard_mib": float("nan")}, "give a finite number"),
     ],
 )
-def test_settings_that_cannot_be_meant(tmp_path, changes, words):
+def test_invalid_settings(tmp_path, changes, message):
     facts = {"encoders": {"text": "x"}, **changes}
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         ExtractSettings("meld", tmp_path, tmp_path, **facts)
 
 
@@ -63,13 +66,13 @@ def test_an_unknown_corpus_suggests_the_nearest(encoders, tmp_path):
         run(tmp_path, tmp_path / "cache", encoders, "melt")
 
 
-def test_an_unknown_device_is_refused_before_any_work(meld, encoders, tmp_path):
+def test_an_unknown_device_is_an_error_before_any_work(meld, encoders, tmp_path):
     with pytest.raises(UsageError, match="unknown device 'cpuu'"):
         run(meld, tmp_path / "cache", encoders, device="cpuu")
     assert not (tmp_path / "cache").exists()
 
 
-def test_an_utterance_that_is_named_twice_is_refused(meld, encoders, tmp_path):
+def test_a_repeated_id_is_an_error(meld, encoders, tmp_path):
     write_tables(meld, [*ROWS, ROWS[0]])
-    with pytest.raises(PipelineError, match="names 1 utterances twice, such as 'train/dia0_utt0'"):
+    with pytest.raises(PipelineError, match="has 1 repeated ids, such as 'train/dia0_utt0'"):
         run(meld, tmp_path / "cache", encoders)

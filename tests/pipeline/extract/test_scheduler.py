@@ -1,4 +1,4 @@
-"""One corpus at a scheduler that somebody runs, whatever goes away meanwhile: the same bits."""
+"""Extraction at a running scheduler whose workers die: the same bits."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def finished(process: subprocess.Popen[str]) -> dict[str, int]:
     """Wait for a run; return how many utterances of each modality are new."""
     out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")
-    return {one["modality"]: one["new"] for one in json.loads(out)["modalities"]}
+    return {modality["modality"]: modality["new"] for modality in json.loads(out)["modalities"]}
 
 
 def committed(cache: Path) -> list[Path]:
@@ -52,26 +52,26 @@ def committed(cache: Path) -> list[Path]:
 
 
 def checksums(cache: Path, modality: str) -> dict[str, str]:
-    one = entry(cache, modality, "synthetic")
-    assert not verify(one.folder).damage
-    table = one.index.table
+    stored = entry(cache, modality, "synthetic")
+    assert not verify(stored.folder).damage
+    table = stored.index.table
     return dict(zip(table["id"].to_pylist(), table["checksum"].to_pylist(), strict=True))
 
 
 @pytest.fixture(scope="module")
 def expected(corpus, encoders, tmp_path_factory):
-    """Modality → id → checksum, of a run in one process."""
+    """Modality → id → checksum, by a run in one process."""
     cache = tmp_path_factory.mktemp("alone")
     finished(start(corpus, cache, encoders, "--workers", 0))
-    found = {modality: checksums(cache, modality) for modality in encoders}
-    assert {modality: len(one) for modality, one in found.items()} == dict.fromkeys(
+    expected = {modality: checksums(cache, modality) for modality in encoders}
+    assert {modality: len(ids) for modality, ids in expected.items()} == dict.fromkeys(
         encoders, UTTERANCES
     )
-    assert len(set(found["speech"].values())) == UTTERANCES  # texts recur
-    return found
+    assert len(set(expected["speech"].values())) == UTTERANCES  # texts repeat
+    return expected
 
 
-def test_workers_that_die_and_leave_cost_nothing(corpus, encoders, expected, tmp_path):
+def test_workers_that_die_or_leave_change_nothing(corpus, encoders, expected, tmp_path):
     cache = tmp_path / "cache"
     with started(tmp_path, workers=3) as there:
         running = start(corpus, cache, encoders, "--scheduler", there.address)
@@ -80,11 +80,11 @@ def test_workers_that_die_and_leave_cost_nothing(corpus, encoders, expected, tmp
         with Client(there.address, set_as_default=False) as client:
             client.retire_workers(list(client.nthreads())[:1])
         new = finished(running)
-        # Others' scheduler and workers are left as they were, with nothing of ours on them.
+        # The scheduler and its workers keep running, and hold no task of the run.
         with Client(there.address, set_as_default=False) as client:
             assert len(client.nthreads()) >= 1
             assert client.run_on_scheduler(_tasks) == 0
-    # What a worker had committed and could not say before it died is there without being new.
+    # A worker may die between its commit and its report; its utterances are not counted as new.
     for modality in encoders:
         assert UTTERANCES - 4 <= new[modality] <= UTTERANCES
         assert checksums(cache, modality) == expected[modality]
@@ -94,9 +94,7 @@ def _tasks(dask_scheduler) -> int:
     return len(dask_scheduler.tasks)
 
 
-def test_a_scheduler_that_dies_ends_the_run_and_the_next_goes_on(
-    corpus, encoders, expected, tmp_path
-):
+def test_after_a_scheduler_dies_the_next_run_continues(corpus, encoders, expected, tmp_path):
     cache = tmp_path / "cache"
     with started(tmp_path, workers=1) as there:
         running = start(corpus, cache, encoders, "--scheduler", there.address)

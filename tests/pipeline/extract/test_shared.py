@@ -1,4 +1,4 @@
-"""Several runs of `mser extract` on one entry share the work, whatever becomes of one of them."""
+"""Several runs of `mser extract` on one entry share the work, even if one is killed."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def start(root: Path, cache: Path, encoder: str) -> subprocess.Popen[str]:
 
 
 def at_work(root: Path, cache: Path, encoder: str) -> tuple[subprocess.Popen[str], Path]:
-    """Start a run, and return it with the first lease that it holds as soon as there is one."""
+    """Start a run; return it and the first lease that it holds."""
     process = start(root, cache, encoder)
     while not (held := list(cache.glob("*/*/leases/[0-9]*.json"))):
         assert process.poll() is None, "the run ended before it could be killed"
@@ -47,15 +47,15 @@ def at_work(root: Path, cache: Path, encoder: str) -> tuple[subprocess.Popen[str
 
 
 def result(process: subprocess.Popen[str]) -> dict[str, Any]:
-    printed, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    (modality,) = json.loads(printed)["modalities"]
-    found: dict[str, Any] = modality
-    return found
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    (modality,) = json.loads(out)["modalities"]
+    counts: dict[str, Any] = modality
+    return counts
 
 
 def assert_complete(root: Path, cache: Path, encoders: dict[str, str], tmp_path: Path) -> None:
-    """Each utterance is in one shard, and is what one run alone makes of it."""
+    """Each utterance is in one shard, and equals that of a single run."""
     whole = [shard for shard in shards(cache) if not shard.name.startswith(".")]
     stored = [id for shard in whole for id in ids_of(shard)]
     assert len(stored) == len(set(stored)) == UTTERANCES
@@ -66,35 +66,37 @@ def assert_complete(root: Path, cache: Path, encoders: dict[str, str], tmp_path:
         np.testing.assert_array_equal(ours, expected[id])
     entry = FeatureCache(cache).open("synthetic")
     assert not verify(entry.folder).damage
-    # One that a killed run was just writing is hidden, and of no effect.
+    # A shard that a killed run was writing is hidden and has no effect.
     assert list((path_of(entry) / "leases").glob("[!.]*")) == []
 
 
 def test_two_runs_at_once_do_the_work_once(encoders, tmp_path):
     root, cache = tmp_path / "corpus", tmp_path / "cache"
     synthetic.make(root, utterances_per_session=UTTERANCES // 4)
-    results = [result(one) for one in [start(root, cache, encoders["speech"]) for _ in range(2)]]
-    # Together all of it, and neither has done what the other had.
-    assert sum(one["new"] for one in results) == UTTERANCES
-    for one in results:
-        assert one["new"] + one["elsewhere"] + one["present"] == UTTERANCES
+    results = [
+        result(process) for process in [start(root, cache, encoders["speech"]) for _ in range(2)]
+    ]
+    # Together they do all the work, and no utterance twice.
+    assert sum(report["new"] for report in results) == UTTERANCES
+    for report in results:
+        assert report["new"] + report["elsewhere"] + report["present"] == UTTERANCES
     assert_complete(root, cache, encoders, tmp_path)
 
 
-def test_a_run_takes_over_what_a_killed_one_was_at(encoders, tmp_path):
+def test_a_run_takes_over_the_shard_of_a_killed_run(encoders, tmp_path):
     root, cache = tmp_path / "corpus", tmp_path / "cache"
     synthetic.make(root, utterances_per_session=UTTERANCES // 4)
     victim, _ = at_work(root, cache, encoders["speech"])
     survivor = start(root, cache, encoders["speech"])
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
-    one = result(survivor)
-    assert one["new"] + one["elsewhere"] + one["present"] == UTTERANCES
-    # What the victim had built and not yet brought in place lies there until gc.
+    report = result(survivor)
+    assert report["new"] + report["elsewhere"] + report["present"] == UTTERANCES
+    # The unfinished shard of the killed run stays there until gc.
     assert_complete(root, cache, encoders, tmp_path)
 
 
-def test_a_run_waits_for_what_another_host_is_at(encoders, tmp_path):
+def test_a_run_waits_for_the_shard_of_another_host(encoders, tmp_path):
     root, cache = tmp_path / "corpus", tmp_path / "cache"
     synthetic.make(root, utterances_per_session=UTTERANCES // 4)
     process, lease = at_work(root, cache, encoders["speech"])
@@ -104,10 +106,10 @@ def test_a_run_waits_for_what_another_host_is_at(encoders, tmp_path):
     lease.write_text(json.dumps(vars(Lease(f"not-{platform.node()}", 1, now, now))))
     waiting = start(root, cache, encoders["speech"])
     entry = lease.parents[1]
-    while len([one for one in (entry / "shards").iterdir() if one.name[0] != "."]) < 30:
+    while len([shard for shard in (entry / "shards").iterdir() if shard.name[0] != "."]) < 30:
         assert waiting.poll() is None, "it did not wait for the other host"
         time.sleep(0.01)
     assert waiting.poll() is None
-    lease.unlink()  # the other host gave it up
+    lease.unlink()  # the other host releases it
     assert result(waiting)["pending"] == 0
     assert_complete(root, cache, encoders, tmp_path)

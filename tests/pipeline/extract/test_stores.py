@@ -8,17 +8,13 @@ import pytest
 from mser.cache import FeatureCache, verify
 from mser.pipeline.train import TrainSettings, train_head
 from mser.tests.conftest import Mser
-from mser.tests.support import object_store
 from mser.tests.support.extract_runs import run
 from mser.tests.support.object_store import ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 
 @pytest.fixture
 def root(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty cache, which the environment leads to."""
+    """The URL of an empty cache; the environment gives the server."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", store.options["endpoint_url"])
     return store.root
 
@@ -31,24 +27,24 @@ def digests(cache: FeatureCache) -> dict[tuple[str, str], str]:
     }
 
 
-def test_any_store_in_any_place_gives_equal_digests(
+def test_every_store_and_location_gives_equal_digests(
     root: str, tmp_path: Path, corpus_root: Path, encoders: dict[str, str], filled_cache: Path
 ) -> None:
     expected = digests(FeatureCache(filled_cache))
     assert len(expected) == 2 * 96
     assert len(set(expected.values())) > 96
-    for place in (str(tmp_path), root):
+    for folder in (str(tmp_path), root):
         for form in (("hdf5", "none"), ("zarr", "none"), ("zarr", "zstd")):
-            cache = FeatureCache(f"{place}/{'-'.join(form)}")
-            where = f"{place}/{'-'.join(form)}"
+            url = f"{folder}/{'-'.join(form)}"
             kept = {"store": form[0], "compression": form[1], "shard_mib": 0.5}
-            summary = run(corpus_root, where, encoders, "synthetic", **kept)
-            assert [one.new for one in summary.modalities] == [96, 96]
+            summary = run(corpus_root, url, encoders, "synthetic", **kept)
+            cache = FeatureCache(url)
+            assert [modality.new for modality in summary.modalities] == [96, 96]
             assert digests(cache) == expected
             for entry in cache.entries("synthetic"):
                 assert not verify(entry.folder).damage
-            again = run(corpus_root, where, encoders, "synthetic", **kept)
-            assert [one.new for one in again.modalities] == [0, 0]
+            again = run(corpus_root, url, encoders, "synthetic", **kept)
+            assert [modality.new for modality in again.modalities] == [0, 0]
 
 
 def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
@@ -63,7 +59,7 @@ def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
     run(corpus_root, root, text, "synthetic", workers=2)
     listed = mser("cache", "ls", "--cache", root, "--json")
     assert listed.returncode == 0, listed.stderr
-    assert [one["utterances"] for one in json.loads(listed.stdout)["entries"]] == [96]
+    assert [entry["utterances"] for entry in json.loads(listed.stdout)["entries"]] == [96]
 
     def scores(cache: str) -> object:
         settings = TrainSettings(
