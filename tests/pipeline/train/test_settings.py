@@ -90,7 +90,7 @@ def test_seeds_that_cannot_be_are_refused(tmp_path: Path, seeds: tuple[int, ...]
         ({"head": "liner"}, "unknown head 'liner': did you mean 'linear'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"protocol": "oficial"}, "did you mean 'official'"),
-        ({"protocol": "leave-one-session-out"}, "divides by session"),
+        ({"protocol": "leave-one-session-out"}, "needs the column session"),
         ({"layer": "2"}, "layer 2 is out of range"),
         ({"layer": "first"}, "unknown layer 'first'"),
         ({"layer": "--1"}, "unknown layer '--1'"),
