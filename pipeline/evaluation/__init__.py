@@ -1,1 +1,1 @@
-"""Scores of predictions, their intervals, and comparisons. Nothing here needs torch."""
+"""Metrics of predictions, their confidence intervals, and comparisons of runs, without torch."""

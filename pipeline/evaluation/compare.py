@@ -1,17 +1,18 @@
-"""Is one run better than another, on the same test utterances?
+"""Comparison of two runs on the same test utterances: is the difference significant?
 
-Two answers, both with the utterance as the unit. For every metric: the difference, second - first,
-with an interval and a p value by a paired bootstrap, in which both runs are scored on the same
-draws. For accuracy: McNemar's exact test. What they say of is the trained heads as they are, on
-other utterances of the same kind; how much training again would change is in the seeds' spread.
+There are two tests, both over utterances. For every metric, a paired bootstrap scores both runs on
+the same bootstrap samples and gives the difference, second - first, with an interval and a p value.
+For accuracy, there is McNemar's exact test. Both tests condition on the trained weights: they
+estimate what other utterances of the same kind would change. The spread over seeds shows what
+another training would change.
 
-McNemar's test wants one outcome an utterance and run. Seeds are no further utterances, so that
-counting all their pairs would find differences where there are none, a majority vote would test
-another system (a better one), and pairs of seeds are pairs by chance only. With several seeds an
-utterance is therefore counted for the run of whose seeds more are right on it, and not at all where
-as many are right; this is the sign test, and with one seed it is McNemar's. It is fair only between
-equal numbers of seeds, since a mean over many is seldom all right or all wrong: where one run has
-more, as many as the other has are taken, the lowest.
+McNemar's test needs one outcome per utterance and run. Seeds are not additional utterances: with
+all pairs of seeds, the test would find differences that do not exist; a majority vote would test
+another (better) system; and the pairing of seeds is arbitrary. With several seeds, an utterance
+therefore counts for the run that has more correct seeds on it, and not at all if the numbers are
+equal. This is the sign test; with one seed it is McNemar's test. It is fair only for equal numbers
+of seeds, because many seeds are rarely all correct or all wrong. If one run has more seeds, only as
+many of its seeds are used as the other run has, the lowest ones.
 """
 
 import json
@@ -24,8 +25,8 @@ from typing import Any
 from scipy.stats import binomtest
 
 from ..errors import PipelineError, UsageError, unknown
-from .bootstrap import RESAMPLES, bootstrap, differences, interval, p_value, units
-from .metrics import METRICS, TITLES, Outcomes, by_utterance, pooled_scores
+from .bootstrap import RESAMPLES, bootstrap, differences, interval, p_value, resampling_units
+from .metrics import METRICS, TITLES, AlignedPredictions, align_seeds, pooled_scores
 from .predictions import RunPredictions, read_predictions
 
 FEWEST_RESAMPLES = 100
@@ -33,9 +34,9 @@ FEWEST_RESAMPLES = 100
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of two runs, in [0, 1], pooled over folds and averaged over each run's seeds.
+    """One metric of two runs, in [0, 1], pooled over folds and averaged over the seeds of each run.
 
-    ``difference`` is second - first; the intervals are [low, high] and hold 95 % of the draws.
+    ``difference`` is second - first. The intervals [low, high] contain 95 % of the samples.
     """
 
     first: float
@@ -49,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class McNemar:
-    """On how many utterances one run is right more often, over ``seeds`` seeds of each run."""
+    """The numbers of utterances on which one run has more correct seeds, of ``seeds`` per run."""
 
     first_better: int
     second_better: int
@@ -59,7 +60,7 @@ class McNemar:
 
 @dataclass(frozen=True)
 class RunComparison:
-    """What was found; ``seeds`` are those of the first and of the second run."""
+    """The result of a comparison; ``seeds`` are those of the first and of the second run."""
 
     first: Path
     second: Path
@@ -71,11 +72,11 @@ class RunComparison:
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the comparison as JSON values."""
         return {**asdict(self), "first": str(self.first), "second": str(self.second)}
 
     def __str__(self) -> str:
-        """Return it as a person wants to read it."""
+        """Return the comparison as text for the terminal."""
         test = self.mcnemar
         seeds = "one seed" if test.seeds == 1 else f"{test.seeds} seeds"
         lines = [
@@ -85,18 +86,18 @@ class RunComparison:
             *(f"  note: {note}" for note in self.notes),
             f"  {'':14}{'first':>20}{'second':>20}{'second - first':>22}{'p':>10}",
         ]
-        for metric, found in self.metrics.items():
+        for metric, row in self.metrics.items():
             cells = (
-                f"{with_interval(found.first, found.first_ci95):>20}"
-                f"{with_interval(found.second, found.second_ci95):>20}"
-                f"{with_interval(found.difference, found.difference_ci95, '+'):>22}"
-                f"{found.p:>10.2g}"
+                f"{with_interval(row.first, row.first_ci95):>20}"
+                f"{with_interval(row.second, row.second_ci95):>20}"
+                f"{with_interval(row.difference, row.difference_ci95, '+'):>22}"
+                f"{row.p:>10.2g}"
             )
             lines.append(f"  {TITLES[metric]:14}{cells}")
         lines += [
-            f"  in %, folds pooled, mean over seeds, [95 % interval] and p by a paired bootstrap "
-            f"of utterances, {self.resamples} draws",
-            f"  McNemar's exact test of accuracy, {seeds} a run: first better on "
+            f"  in %, folds pooled, mean over seeds; [95 % interval] and p by a paired bootstrap "
+            f"of utterances, {self.resamples} resamples",
+            f"  McNemar's exact test of accuracy, {seeds} per run: first better on "
             f"{test.first_better} utterances, second on {test.second_better}, p = {test.p:.2g}",
         ]
         return "\n".join(lines)
@@ -114,14 +115,15 @@ def compare(
 
     Args:
         first: the folder of a run, such as the baseline.
-        second: the folder of another.
-        metric: the one to compare; by default all of them.
-        resamples: draws of the bootstrap; no p value of it is below 2 / (resamples + 1).
-        groups: id → its dialogue or speaker, to draw these whole instead of single utterances.
+        second: the folder of another run.
+        metric: the metric to compare; by default all.
+        resamples: the number of bootstrap samples; p values are at least 2 / (resamples + 1).
+        groups: id → dialogue or speaker, to draw whole groups instead of single utterances.
 
     Raises:
-        UsageError: a folder holds no predictions, the runs test different utterances or have other
-            labels, a metric is unknown, ``resamples`` is too small, or an id has no group.
+        UsageError: a folder has no predictions, the runs test different utterances or have
+            different labels, a metric is unknown, ``resamples`` is too small, or an id has no
+            group.
         PipelineError: a file of predictions is damaged.
     """
     if metric is not None and metric not in METRICS:
@@ -129,92 +131,97 @@ def compare(
     if resamples < FEWEST_RESAMPLES:
         raise UsageError(f"resamples is {resamples}: give {FEWEST_RESAMPLES} or more")
     runs = read_predictions(first), read_predictions(second)
-    one, other = (_outcomes(run) for run in runs)
-    _check_same(runs, one, other)
-    if groups is not None and not groups.keys() >= set(one.ids):
-        raise UsageError(f"groups does not name '{min(set(one.ids) - groups.keys())}': name all")
-    clusters = None if groups is None else [groups[id] for id in one.ids]
-    both = [(*a, *b) for a, b in zip(one.predicted, other.predicted, strict=True)]
-    drawn = bootstrap(units(one.labels, both, clusters), resamples)
+    aligned = _align(runs[0]), _align(runs[1])
+    _check_same(runs, aligned)
+    ids, labels, seeds = aligned[0].ids, aligned[0].labels, len(aligned[0].seeds)
+    if groups is not None and not groups.keys() >= set(ids):
+        missing = min(set(ids) - groups.keys())
+        raise UsageError(f"groups does not contain '{missing}': give the group of every utterance")
+    clusters = None if groups is None else [groups[id] for id in ids]
+    predicted = zip(aligned[0].predicted, aligned[1].predicted, strict=True)
+    units = resampling_units(labels, [(*row, *other) for row, other in predicted], clusters)
+    samples = bootstrap(units, resamples)
     pooled = [pooled_scores(run.parts).values() for run in runs]
-    found = {}
+    metrics = {}
     for name in METRICS if metric is None else (metric,):
-        value, second_value = (fmean(seed[name] for seed in seeds) for seeds in pooled)
-        here, there = drawn[name][:, : len(one.seeds)], drawn[name][:, len(one.seeds) :]
-        moved = differences(here, there)
-        found[name] = Difference(
-            value,
-            interval(here.mean(axis=1)),
-            second_value,
-            interval(there.mean(axis=1)),
-            second_value - value,
-            interval(moved),
-            p_value(moved),
+        first_score, second_score = (fmean(score[name] for score in scores) for scores in pooled)
+        first_samples, second_samples = samples[name][:, :seeds], samples[name][:, seeds:]
+        difference_samples = differences(first_samples, second_samples)
+        metrics[name] = Difference(
+            first_score,
+            interval(first_samples.mean(axis=1)),
+            second_score,
+            interval(second_samples.mean(axis=1)),
+            second_score - first_score,
+            interval(difference_samples),
+            p_value(difference_samples),
         )
     return RunComparison(
         first,
         second,
-        (one.seeds, other.seeds),
-        len(one.ids),
+        (aligned[0].seeds, aligned[1].seeds),
+        len(ids),
         resamples,
-        found,
-        mcnemar(one, other),
+        metrics,
+        mcnemar(*aligned),
         _notes(runs),
     )
 
 
-def mcnemar(first: Outcomes, second: Outcomes) -> McNemar:
-    """Test whether two runs are right equally often, on the same utterances in the same order.
+def mcnemar(first: AlignedPredictions, second: AlignedPredictions) -> McNemar:
+    """Test whether two runs are correct equally often, on the same utterances in the same order.
 
-    See the module's docstring for what is counted where there are several seeds. The p value is
-    exact and two-sided, that of a fair coin for the utterances on which one run is better; 1 where
-    there is none.
+    The docstring of the module explains the counting with several seeds. The p value is exact and
+    two-sided: that of a fair coin over the utterances on which one run is better, and 1 if there
+    are none.
     """
     seeds = min(len(first.seeds), len(second.seeds))
     better = [0, 0]
-    for label, one, other in zip(first.labels, first.predicted, second.predicted, strict=True):
-        ahead = other[:seeds].count(label) - one[:seeds].count(label)
-        if ahead:
-            better[ahead > 0] += 1
+    rows = zip(first.labels, first.predicted, second.predicted, strict=True)
+    for label, first_row, second_row in rows:
+        lead = second_row[:seeds].count(label) - first_row[:seeds].count(label)
+        if lead:
+            better[lead > 0] += 1
     p = float(binomtest(better[0], sum(better)).pvalue) if any(better) else 1.0
     return McNemar(better[0], better[1], seeds, p)
 
 
-def _outcomes(run: RunPredictions) -> Outcomes:
-    outcomes = by_utterance(run.parts)
-    if outcomes is None:
+def _align(run: RunPredictions) -> AlignedPredictions:
+    aligned = align_seeds(run.parts)
+    if aligned is None:
         raise PipelineError(
-            f"'{run.run}' does not test the same utterances once with every seed, so that its "
-            "folds cannot be pooled: train it by a protocol that does"
+            f"the seeds of '{run.run}' do not test the same utterances once each, so its folds "
+            "cannot be pooled: train it with a protocol that tests each utterance once"
         )
-    return outcomes
+    return aligned
 
 
 def _check_same(
-    runs: tuple[RunPredictions, RunPredictions], first: Outcomes, second: Outcomes
+    runs: tuple[RunPredictions, RunPredictions],
+    aligned: tuple[AlignedPredictions, AlignedPredictions],
 ) -> None:
-    one, other = (dict(zip(some.ids, some.labels, strict=True)) for some in (first, second))
-    alone = len(one.keys() ^ other.keys())
-    relabelled = sum(label != other.get(id, label) for id, label in one.items())
-    if alone or relabelled:
+    first, second = (dict(zip(run.ids, run.labels, strict=True)) for run in aligned)
+    unshared = len(first.keys() ^ second.keys())
+    relabelled = sum(label != second.get(id, label) for id, label in first.items())
+    if unshared or relabelled:
         raise UsageError(
-            f"'{runs[0].run}' and '{runs[1].run}' differ in what they test: {alone} utterances are "
-            f"in one of them only, and {relabelled} have another label; a comparison needs the "
-            "same dataset, classes and protocol"
+            f"'{runs[0].run}' and '{runs[1].run}' have different test utterances: {unshared} are "
+            f"in one run only, and {relabelled} have different labels; compare runs of the same "
+            "dataset, classes and protocol"
         )
 
 
 def _notes(runs: tuple[RunPredictions, RunPredictions]) -> tuple[str, ...]:
     folds = [_folds(run) for run in runs]
-    if None in folds:  # not both say what they trained on
+    if None in folds:  # a run has no folds.json, so only the test parts are compared
         folds = [{frozenset(part.ids) for part in run.parts} for run in runs]
     if folds[0] == folds[1]:
         return ()
-    return ("their folds differ, so that a difference is not one of the heads alone",)
+    return ("their folds differ, so a difference may not be due to the heads alone",)
 
 
 def _folds(run: RunPredictions) -> set[Any] | None:
-    """Return the parts of each fold, whatever it is called, by the run's ``folds.json``."""
+    """Return the parts of each fold from the run's ``folds.json``, without the names of folds."""
     try:
         folds = json.loads((run.run / "folds.json").read_text(encoding="utf-8"))["folds"]
         return {
@@ -230,6 +237,6 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def with_interval(value: float, ci95: Sequence[float], sign: str = "") -> str:
-    """Return a value in [0, 1] and its interval in %; ``sign`` "+" shows that of positive ones."""
+    """Return a value in [0, 1] and its interval in %; ``sign`` "+" marks positive numbers."""
     low, high = ci95
     return f"{100 * value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"

@@ -1,4 +1,4 @@
-"""The field's metrics, by scikit-learn, from labels and predictions."""
+"""WA, UA and F1 scores of labels and predictions, computed by scikit-learn."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sklearn.metrics import (
     recall_score,
 )
 
-from .bootstrap import RESAMPLES, bootstrap, interval, units
+from .bootstrap import RESAMPLES, bootstrap, interval, resampling_units
 
 TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
 METRICS = tuple(TITLES)
@@ -22,10 +22,10 @@ METRICS = tuple(TITLES)
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a head said on the test part of one fold: classes by name, in one order.
+    """The labels and predicted classes of the test utterances of one fold and seed.
 
-    ``ids`` are those of the utterances. Without them, the n-th utterance of a fold is taken to be
-    the same for every seed.
+    ``ids``, ``labels`` and ``predicted`` have the same order. Without ids, the n-th utterance of a
+    fold is assumed to be the same for every seed.
     """
 
     fold: str
@@ -36,11 +36,11 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """What every seed says of each utterance, the folds of a seed together.
+class AlignedPredictions:
+    """The predictions of all seeds for each test utterance, with the folds of a seed pooled.
 
-    ``ids``, ``labels`` and the rows of ``predicted`` go by utterance, sorted by id; a row of
-    ``predicted`` goes by ``seeds``.
+    ``ids``, ``labels`` and the rows of ``predicted`` have one element per utterance, sorted by id;
+    a row of ``predicted`` has one element per seed, in the order of ``seeds``.
     """
 
     ids: tuple[Any, ...]
@@ -52,9 +52,9 @@ class Outcomes:
 def scores(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
     """Score predictions; each value is in [0, 1].
 
-    ``wa`` weighted accuracy (accuracy); ``ua`` unweighted accuracy (mean recall over the classes
-    that occur among the labels); ``weighted_f1`` and ``macro_f1`` over the classes that occur among
-    labels or predictions, a class without a prediction counting 0.
+    ``wa`` is weighted accuracy (accuracy); ``ua`` is unweighted accuracy (mean recall over the
+    classes that occur among the labels); ``weighted_f1`` and ``macro_f1`` are over the classes that
+    occur among labels or predictions, where a class without a prediction counts 0.
     """
     return {
         "wa": float(accuracy_score(labels, predicted)),
@@ -67,12 +67,12 @@ def scores(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
 def by_class(
     labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Score each class, in the order of ``classes``; the result is made of JSON values.
+    """Score each class, in the order of ``classes``; the result consists of JSON values.
 
-    ``per_class`` is class → ``precision``, ``recall``, ``f1`` in [0, 1] and ``support``, its number
-    of labels. ``None`` stands for what is not defined: precision of a class that is never
-    predicted, recall of one that no label has, F1 of one that is neither. ``confusion`` holds
-    counts, a row a label and a column a prediction.
+    ``per_class`` is class → ``precision``, ``recall``, ``f1`` in [0, 1] and ``support``, the number
+    of its labels. Undefined values are ``None``: the precision of a class that is never predicted,
+    the recall of a class that no label has, the F1 of a class that has neither. ``confusion`` has
+    counts, with one row per label and one column per prediction.
     """
     names = list(classes)
     precision, recall, f1, support = precision_recall_fscore_support(
@@ -80,35 +80,35 @@ def by_class(
     )
     per_class = {
         name: {
-            "precision": _defined(precision[at]),
-            "recall": _defined(recall[at]),
-            "f1": _defined(f1[at]),
-            "support": int(support[at]),
+            "precision": _defined(precision[index]),
+            "recall": _defined(recall[index]),
+            "f1": _defined(f1[index]),
+            "support": int(support[index]),
         }
-        for at, name in enumerate(names)
+        for index, name in enumerate(names)
     }
     confusion = confusion_matrix(labels, predicted, labels=names)
     return {"per_class": per_class, "confusion": confusion.tolist()}
 
 
 def pooled_by_class(parts: Sequence[Predictions], classes: Sequence[str]) -> dict[str, Any]:
-    """Score each class as ``by_class`` does, the folds of a seed together.
+    """Score each class as ``by_class`` does, with the folds of a seed pooled.
 
-    Over seeds, ``precision``, ``recall`` and ``f1`` are means, as the pooled metrics are, of the
-    seeds in which they are defined; ``support`` and ``confusion`` are sums.
+    ``precision``, ``recall`` and ``f1`` are means over the seeds for which they are defined, like
+    the pooled metrics; ``support`` and ``confusion`` are sums over the seeds.
     """
     seeds = [by_class(labels, predicted, classes) for labels, predicted in _pooled(parts).values()]
     per_class: dict[str, Any] = {}
     for name in classes:
         each = [seed["per_class"][name] for seed in seeds]
-        means = {key: _mean(one[key] for one in each) for key in ("precision", "recall", "f1")}
-        per_class[name] = {**means, "support": sum(one["support"] for one in each)}
+        means = {key: _mean(row[key] for row in each) for key in ("precision", "recall", "f1")}
+        per_class[name] = {**means, "support": sum(row["support"] for row in each)}
     confusion = np.sum([seed["confusion"] for seed in seeds], axis=0)
     return {"per_class": per_class, "confusion": confusion.tolist()}
 
 
 def pooled_scores(parts: Sequence[Predictions]) -> dict[int, dict[str, float]]:
-    """Score the folds of a seed together: seed → metric → value, seeds in ascending order."""
+    """Score the pooled folds of each seed: seed → metric → value, in ascending order of seeds."""
     return {seed: scores(*lists) for seed, lists in _pooled(parts).items()}
 
 
@@ -118,68 +118,69 @@ def aggregate(
     resamples: int = RESAMPLES,
     groups: Mapping[str, str] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Sum up folds and seeds, for each metric; the result is made of JSON values.
+    """Summarise folds and seeds, for each metric; the result consists of JSON values.
 
-    ``mean`` and ``std`` are over all folds and seeds. ``pooled`` scores the folds of a seed
-    together, so that every utterance counts once, and is the mean of that over the seeds;
-    ``pooled_std`` is its standard deviation over the seeds, and ``pooled_ci95`` [low, high] its
-    interval by a bootstrap of utterances, which says nothing of the variance of training (see
-    ``bootstrap``). A standard deviation is that of a sample, and ``None`` for a single value.
-    ``pooled_ci95`` is ``None`` where the seeds do not all test the same utterances once each.
+    ``mean`` and ``std`` are over all folds and seeds. For ``pooled``, the folds of a seed are
+    scored together, so that every utterance counts once; it is the mean over the seeds, and
+    ``pooled_std`` the standard deviation over the seeds. ``pooled_ci95`` [low, high] is the 95 %
+    interval of a bootstrap of utterances, which does not include the variance of training (see
+    ``bootstrap``). Standard deviations are sample standard deviations, and ``None`` for a single
+    value. ``pooled_ci95`` is ``None`` unless every seed tests the same utterances once each.
 
     Args:
-        parts: one for each fold and seed.
-        resamples: how many draws the interval is made of.
-        groups: id → its dialogue or speaker, to draw these whole; the parts must then have ids.
+        parts: one per fold and seed.
+        resamples: the number of bootstrap samples.
+        groups: id → dialogue or speaker, to draw whole groups; the parts must then have ids.
     """
     each = [scores(part.labels, part.predicted) for part in parts]
     pooled = list(pooled_scores(parts).values())
-    outcomes = by_utterance(parts)
-    drawn = None
-    if outcomes is not None:
-        clusters = None if groups is None else [groups[id] for id in outcomes.ids]
-        drawn = bootstrap(units(outcomes.labels, outcomes.predicted, clusters), resamples)
+    aligned = align_seeds(parts)
+    samples = None
+    if aligned is not None:
+        clusters = None if groups is None else [groups[id] for id in aligned.ids]
+        units = resampling_units(aligned.labels, aligned.predicted, clusters)
+        samples = bootstrap(units, resamples)
     return {
         metric: {
-            "mean": fmean(one[metric] for one in each),
-            "std": _std([one[metric] for one in each]),
-            "pooled": fmean(one[metric] for one in pooled),
-            "pooled_std": _std([one[metric] for one in pooled]),
-            "pooled_ci95": None if drawn is None else interval(drawn[metric].mean(axis=1)),
+            "mean": fmean(part[metric] for part in each),
+            "std": _std([part[metric] for part in each]),
+            "pooled": fmean(seed[metric] for seed in pooled),
+            "pooled_std": _std([seed[metric] for seed in pooled]),
+            "pooled_ci95": None if samples is None else interval(samples[metric].mean(axis=1)),
         }
         for metric in METRICS
     }
 
 
-def by_utterance(parts: Sequence[Predictions]) -> Outcomes | None:
-    """Put together what the seeds say of each utterance.
+def align_seeds(parts: Sequence[Predictions]) -> AlignedPredictions | None:
+    """Align the predictions of all seeds by utterance.
 
     Returns:
-        ``None`` where the seeds do not all test the same utterances, with the same labels, once.
+        ``None`` unless every seed tests the same utterances, with the same labels, once each.
     """
-    of_seed: dict[int, dict[Any, tuple[str, str]]] = {}
+    by_seed: dict[int, dict[Any, tuple[str, str]]] = {}
     for part in parts:
-        known = of_seed.setdefault(part.seed, {})
-        ids: Sequence[Any] = part.ids or [(part.fold, at) for at in range(len(part.labels))]
-        for id, label, said in zip(ids, part.labels, part.predicted, strict=True):
-            if id in known:
+        of_seed = by_seed.setdefault(part.seed, {})
+        ids: Sequence[Any] = part.ids or [(part.fold, n) for n in range(len(part.labels))]
+        for id, label, predicted in zip(ids, part.labels, part.predicted, strict=True):
+            if id in of_seed:
                 return None
-            known[id] = label, said
-    seeds = tuple(sorted(of_seed))
-    labels = [{id: label for id, (label, _) in of_seed[seed].items()} for seed in seeds]
-    if any(one != labels[0] for one in labels):
+            of_seed[id] = label, predicted
+    seeds = tuple(sorted(by_seed))
+    first, *others = [{id: label for id, (label, _) in by_seed[seed].items()} for seed in seeds]
+    if any(labels != first for labels in others):
         return None
-    ids = tuple(sorted(labels[0]))
-    return Outcomes(
+    ids = tuple(sorted(first))
+    return AlignedPredictions(
         ids,
-        tuple(labels[0][id] for id in ids),
-        tuple(tuple(of_seed[seed][id][1] for seed in seeds) for id in ids),
+        tuple(first[id] for id in ids),
+        tuple(tuple(by_seed[seed][id][1] for seed in seeds) for id in ids),
         seeds,
     )
 
 
 def _pooled(parts: Sequence[Predictions]) -> dict[int, tuple[list[str], list[str]]]:
-    """Seed → labels and predictions of all its folds."""
+    """Return the labels and predictions of all folds by seed."""
     pooled: dict[int, tuple[list[str], list[str]]] = {
         seed: ([], []) for seed in sorted({part.seed for part in parts})
     }

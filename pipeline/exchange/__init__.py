@@ -1,4 +1,4 @@
-"""Features from other tools into the cache, and from the cache to other tools."""
+"""Import of features from other tools into the cache, and export to other tools."""
 
 from .exporting import EXPORT_FORMATS, ExportSettings, export_features
 from .importing import ImportSettings, import_features

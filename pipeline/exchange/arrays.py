@@ -1,28 +1,27 @@
-"""NumPy's files mapped into memory, without ever unpickling."""
+"""Memory maps of NumPy files; nothing is ever unpickled."""
 
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from numpy.lib import format as npy
 
+from ...cache.formats.arrays import Array
 from ..errors import PipelineError
 
-Array = np.ndarray[Any, Any]
-
 _PICKLED = (
-    "it holds pickled objects, which are refused because reading them runs whatever code their "
-    "author put in: save plain numbers with np.save"
+    "it contains pickled objects, which are refused because reading them can run any code: save "
+    "plain numbers with np.save"
 )
 _BLOCK = 2**20
 
 
 class UnusableError(Exception):
-    """Features that cannot be stored: ``reason`` is a word, ``detail`` says what is the matter."""
+    """Features that cannot be stored; ``reason`` is a word, ``detail`` explains it."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -34,7 +33,7 @@ def map_npy(path: Path) -> Array:
     """Map an ``.npy`` into memory, read-only.
 
     Raises:
-        UnusableError: it cannot be read, is cut off, or holds pickled objects.
+        UnusableError: it cannot be read, is cut off, or contains pickled objects.
     """
     try:
         with path.open("rb") as file:
@@ -44,19 +43,19 @@ def map_npy(path: Path) -> Array:
 
 
 def open_npz(path: Path, names: Iterable[str]) -> dict[str, Array]:
-    """Map arrays of an ``.npz`` into memory, read-only; packed ones are unpacked onto the disk.
+    """Map arrays of an ``.npz`` into memory, read-only; compressed ones are unpacked to disk.
 
     Raises:
-        PipelineError: it lacks one of them, is damaged, or holds pickled objects.
+        PipelineError: an array is missing, the file is damaged, or contains pickled objects.
     """
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            found = set(archive.namelist())
+            members = set(archive.namelist())
             for name in names:
-                if f"{name}.npy" not in found:
+                if f"{name}.npy" not in members:
                     raise PipelineError(
-                        f"{path} holds no array '{name}': store feats, lengths and keys"
+                        f"{path} has no array '{name}': store feats, lengths and keys"
                     )
                 try:
                     arrays[name] = _map_member(path, archive, f"{name}.npy")
@@ -64,38 +63,38 @@ def open_npz(path: Path, names: Iterable[str]) -> dict[str, Array]:
                     raise PipelineError(f"{path}, array '{name}': {error.detail}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise PipelineError(
-            f"{path} is damaged, or no .npz ({error}): write it again with np.savez"
+            f"{path} is damaged or is not an .npz ({error}): write it again with np.savez"
         ) from error
     return arrays
 
 
 def _map_member(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
-    """Map an array where it lies in the archive, or unpacked in a nameless temporary file.
+    """Map an array inside the archive, or a compressed one from an unnamed temporary file.
 
-    Either way all of it is read once, which checks it against the archive's checksum.
+    In both cases the array is read once completely, to check it against the archive's checksum.
     """
     info = archive.getinfo(name)
-    packed = info.compress_type != zipfile.ZIP_STORED
-    with tempfile.TemporaryFile() if packed else path.open("rb") as file:
+    compressed = info.compress_type != zipfile.ZIP_STORED
+    with tempfile.TemporaryFile() if compressed else path.open("rb") as file:
         with archive.open(info) as member:
             while block := member.read(_BLOCK):
-                if packed:
+                if compressed:
                     file.write(block)
-        if packed:
+        if compressed:
             file.seek(0)
         else:
-            # A member's bytes follow its local header: 30 bytes, a name and an extra field, whose
-            # lengths stand at its end.
+            # A member's bytes follow its local header: 30 bytes, whose last four are the lengths
+            # of a name and of an extra field, and then these two.
             file.seek(info.header_offset + 26)
             file.seek(sum(np.frombuffer(file.read(4), "<u2").tolist()), 1)
         return _map(file)
 
 
 def _map(file: IO[bytes]) -> Array:
-    """Map the array that begins where ``file`` stands."""
+    """Map the array that begins at the current position of ``file``."""
     try:
         start = file.tell()
-        if file.read(1) == b"\x80":  # how a pickle begins
+        if file.read(1) == b"\x80":  # the first byte of a pickle
             raise UnusableError("pickled", _PICKLED)
         file.seek(start)
         version = npy.read_magic(file)
@@ -104,9 +103,9 @@ def _map(file: IO[bytes]) -> Array:
         if dtype.hasobject:
             raise UnusableError("pickled", _PICKLED)
         if min(shape, default=0) < 0:
-            raise ValueError(f"a shape of {shape}")
-        with np.errstate(over="raise"):  # a shape may claim any size
+            raise ValueError(f"its shape is {shape}")
+        with np.errstate(over="raise"):  # a damaged shape may have any size
             mapped: Array = np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
         return mapped
     except (ValueError, TypeError, ArithmeticError) as error:
-        raise UnusableError("unreadable", f"it is no whole .npy file ({error})") from error
+        raise UnusableError("unreadable", f"it is not a complete .npy file ({error})") from error

@@ -1,4 +1,4 @@
-"""The features of an entry, written for other tools."""
+"""Export: the features of an entry, written in the formats of other tools."""
 
 import shutil
 import time
@@ -16,33 +16,35 @@ from .to_datasets import write_datasets
 from .to_npy import write_npy
 from .to_safetensors import write_safetensors
 
-# By name: a function that writes a selection into a new folder.
 EXPORT_FORMATS: dict[str, Callable[[Selection, Path], None]] = {
     "npy": write_npy,
     "safetensors": write_safetensors,
     "datasets": write_datasets,
 }
+"""Format → a function that writes a selection into a new folder."""
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Which features to export, where to, and how.
-
-    ``encoder`` and ``modality`` are needed where the dataset has several entries. ``layers`` are
-    the encoder's own layer numbers, in the order in which they are wanted; by default all that are
-    stored. ``to`` is a folder that is new or empty.
-    """
+    """The settings of an export."""
 
     cache: str
+    """Folder or URL of the cache."""
     dataset: str
+    """Name of the dataset in the cache."""
     to: Path
+    """A folder that does not exist yet or is empty."""
     format: str
+    """A name in ``EXPORT_FORMATS``."""
     encoder: str | None = None
+    """Name of the encoder; needed if the dataset has several entries."""
     modality: str | None = None
+    """Name of the modality; needed if the dataset has several entries."""
     layers: tuple[int, ...] | None = None
+    """The encoder's own layer numbers, in the order of the output; by default all stored layers."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the settings.
 
         Raises:
             UsageError: a value is unknown.
@@ -50,14 +52,14 @@ class ExportSettings:
         if self.format not in EXPORT_FORMATS:
             raise unknown("format", self.format, EXPORT_FORMATS)
         if self.layers is not None and not self.layers:
-            raise UsageError("layers: give one or more of the encoder's layer numbers")
+            raise UsageError("layers is empty: give one or more of the encoder's layer numbers")
 
 
 def export_features(settings: ExportSettings) -> ExportSummary:
-    """Write the features of one entry into a folder, which appears whole or not at all.
+    """Write the features of one entry into a folder. The folder appears complete or not at all.
 
-    An export that is killed leaves a folder behind beside the one that was asked for, whose name
-    begins with a dot and which may be deleted.
+    An export that is killed leaves a folder beside ``to`` whose name begins with a dot; it may be
+    deleted.
 
     Raises:
         UsageError: the folder is not empty, or a layer is not stored.
@@ -67,11 +69,11 @@ def export_features(settings: ExportSettings) -> ExportSummary:
     started = time.monotonic()
     to = settings.to.expanduser().resolve()
     if to.exists() and not (to.is_dir() and next(to.iterdir(), None) is None):
-        raise UsageError(f"{to} is there already: give a folder that is new or empty with --to")
+        raise UsageError(f"{to} exists already: give a new or empty folder with --to")
     cache = FeatureCache(settings.cache)
     entry = cache.open(settings.dataset, settings.encoder, modality=settings.modality)
     if not entry.ids:
-        raise PipelineError(f"the entry {entry.spec.folder} holds no utterance to export")
+        raise PipelineError(f"the entry {entry.spec.folder} has no utterance to export")
     selection = Selection(
         entry,
         _positions(entry, settings.layers),
@@ -79,7 +81,7 @@ def export_features(settings: ExportSettings) -> ExportSummary:
     )
     with _appearing(to, selection.bytes) as folder:
         EXPORT_FORMATS[settings.format](selection, folder)
-    written = [path for path in to.rglob("*") if path.is_file()]
+    files = [path for path in to.rglob("*") if path.is_file()]
     return ExportSummary(
         settings.dataset,
         entry.spec.modality,
@@ -90,7 +92,7 @@ def export_features(settings: ExportSettings) -> ExportSummary:
         settings.format,
         to,
         len(entry.ids),
-        len(written),
+        len(files),
         selection.bytes,
         time.monotonic() - started,
     )
@@ -111,12 +113,12 @@ def _positions(entry: Entry, layers: tuple[int, ...] | None) -> tuple[int, ...] 
 
 @contextmanager
 def _appearing(to: Path, needed: int) -> Iterator[Path]:
-    """Give a folder to fill, which becomes ``to`` at the end, or vanishes if that fails."""
+    """Yield a temporary folder that becomes ``to`` at the end; an exception deletes it."""
     to.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(to.parent).free
     if needed > free:
         raise PipelineError(
-            f"{to.parent} has {free / 1e9:.1f} GB free, and this export writes "
+            f"{to.parent} has {free / 1e9:.1f} GB free, but this export needs "
             f"{needed / 1e9:.1f} GB: choose another --to, or fewer --layers"
         )
     temporary = to.with_name(f".{to.name}.tmp-{uuid4().hex}")

@@ -1,60 +1,62 @@
-"""What an array must be to be stored as the hidden states of one utterance."""
+"""Checks and conversion of an array that is imported as the hidden states of one utterance."""
 
 import hashlib
 
 import numpy as np
 
 from ...cache import EntrySpec
-from .arrays import Array, UnusableError
+from ...cache.formats.arrays import Array
+from .arrays import UnusableError
 
 
 def hidden_states(array: Array) -> Array:
     """Return an array as (layers, frames, dim).
 
     Raises:
-        UnusableError: it is not floating point, of another shape, or has no frame.
+        UnusableError: it is not floating point, has another shape, or has no frames.
     """
     if array.dtype.kind != "f":
-        raise UnusableError("not-float", f"it holds {array.dtype} and no floating-point numbers")
+        raise UnusableError("not-float", f"it contains {array.dtype}, not floating-point numbers")
     if array.ndim not in (2, 3):
         raise UnusableError(
             "shape",
-            f"its shape is {array.shape} and neither (frames, dim) nor (layers, frames, dim)",
+            f"its shape is {array.shape}, neither (frames, dim) nor (layers, frames, dim)",
         )
     if not array.size:
-        raise UnusableError("empty", f"its shape is {array.shape}, which holds no frame")
+        raise UnusableError("empty", f"its shape is {array.shape}, without frames")
     return array if array.ndim == 3 else array[np.newaxis]
 
 
 def as_stored(array: Array, spec: EntrySpec) -> Array:
-    """Return a copy of (layers, frames, dim) as the entry stores it.
+    """Return a copy of (layers, frames, dim) in the dtype of the entry.
 
     Raises:
-        UnusableError: its form is not the entry's, or a number is not finite in the entry's dtype.
+        UnusableError: it has other numbers of layers or dimensions than the entry, or a value that
+            is not finite in the dtype of the entry.
     """
     layers, _, dim = array.shape
     if (layers, dim) != (len(spec.layers), spec.dim):
         raise UnusableError(
             "shape",
-            f"it has {layers} layers {dim} wide, where most have {len(spec.layers)} "
-            f"layers {spec.dim} wide",
+            f"it has {layers} layers of width {dim}, but most have {len(spec.layers)} layers of "
+            f"width {spec.dim}",
         )
     if not np.isfinite(array).all():
-        raise UnusableError("not-finite", "its numbers are not all finite")
+        raise UnusableError("not-finite", "it contains NaN or infinite values")
     with np.errstate(over="ignore"):
-        # A copy: a view would keep its file open until the shard is full.
+        # A copy, because a view would keep its file open until the shard is full.
         stored = np.array(array, spec.dtype, order="C")
     if not np.isfinite(stored).all():
         advice = ": import with --dtype float32" if spec.dtype == "float16" else ""
         raise UnusableError(
             "overflow",
-            f"{np.abs(array).max():g} does not fit {spec.dtype}{advice}",
+            f"its value {np.abs(array).max():g} is too large for {spec.dtype}{advice}",
         )
     return stored
 
 
 def hash_of(array: Array) -> str:
-    """Hash the type, the shape and the numbers of an array."""
+    """Return the hash of the dtype, the shape and the values of an array."""
     sha256 = hashlib.sha256(f"{array.dtype.str} {array.shape} ".encode())
     sha256.update(np.ascontiguousarray(array).data)
     return sha256.hexdigest()

@@ -1,4 +1,4 @@
-"""Features that another tool has extracted, brought into the cache as an entry like any other."""
+"""Import: features that another tool extracted become an entry of the cache."""
 
 import re
 import time
@@ -19,7 +19,7 @@ from ..progress import progress
 from ..provenance import provenance
 from .arrays import UnusableError
 from .hidden_states import as_stored, hash_of, hidden_states
-from .sources import Source, open_source
+from .sources import FeatureSource, open_source
 from .summary import ImportSummary
 
 _DTYPES = ("float16", "float32")
@@ -28,69 +28,72 @@ _PACKAGES = ("mser", "numpy", "zarr", "h5py")
 
 @dataclass(frozen=True)
 class ImportSettings:
-    """Which features to import, from where, into which cache.
-
-    ``source`` is in one of the forms of :mod:`~mser.pipeline.exchange.sources`. ``encoder`` is the
-    name by which the features are found again. ``manifest`` is a file as
-    :mod:`~mser.pipeline.corpora.manifest_file` reads it; without one, the dataset must be in the
-    cache already. ``dtype`` is that of the stored features; by default float16 stays float16, and
-    all else becomes float32. ``layers`` are the encoder's own numbers of the layers, in the order
-    in which they lie in the arrays. ``store`` and ``compression`` are those of
-    :meth:`FeatureCache.writer`.
-    """
+    """The settings of an import."""
 
     source: Path
+    """Features in one of the forms of :mod:`~mser.pipeline.exchange.sources`."""
     cache: str
+    """Folder or URL of the cache."""
     dataset: str
+    """Name of the dataset in the cache."""
     encoder: str
+    """Name of the encoder that made the features; training finds them by this name."""
     modality: str = "speech"
+    """Name of the modality: small letters, digits and underscores."""
     manifest: Path | None = None
+    """A table that :mod:`~mser.pipeline.corpora.manifest_file` reads. By default the manifest that
+    the cache has for the dataset."""
     dtype: str | None = None
+    """float16 or float32. By default float16 features stay float16; others become float32."""
     store: str = "zarr"
+    """Store format, as for :meth:`FeatureCache.writer`."""
     compression: str = "none"
+    """Compression, as for :meth:`FeatureCache.writer`."""
     layers: tuple[int, ...] | None = None
+    """The encoder's own layer numbers, in the order of the arrays; by default 0, 1, 2, …"""
     shard_mib: float = 64.0
+    """Largest size of a shard in MiB, unless a single utterance is larger."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Validate the settings.
 
         Raises:
             UsageError: a value is out of range, or unknown.
         """
         if not self.encoder:
-            raise UsageError("the encoder has no name: say which one made the features")
+            raise UsageError("the encoder has no name: name the encoder that made the features")
         if not re.fullmatch("[a-z][a-z0-9_]*", self.modality):
             raise UsageError(
-                f"modality {self.modality!r}: use small letters, digits and '_', such as speech"
+                f"modality {self.modality!r}: use small letters, digits and '_', such as 'my_audio'"
             )
         if self.dtype is not None and self.dtype not in _DTYPES:
             raise unknown("dtype", self.dtype, _DTYPES)
         if self.layers is not None:
             distinct = {layer for layer in self.layers if layer >= 0}
             if not self.layers or len(distinct) < len(self.layers):
-                raise UsageError("layers: give different numbers from 0 on, such as 0,6,12")
+                raise UsageError("layers: give different numbers of 0 or more, such as 0,6,12")
         if not self.shard_mib > 0:
-            raise UsageError(f"shards of {self.shard_mib} MiB: give more than 0")
+            raise UsageError(f"shard_mib is {self.shard_mib}: give more than 0")
 
 
 def import_features(settings: ImportSettings) -> ImportSummary:
-    """Bring features into the cache; what is there already, unchanged, is not written again.
+    """Write features into the cache; features that are there unchanged are not written again.
 
-    Features of one utterance that cannot be used go to the entry's quarantine. An import that is
-    killed loses the shard that it was filling, and the next one continues.
+    If the features of an utterance cannot be used, the utterance goes to the quarantine of the
+    entry. An import that is killed loses the shard that it was filling; the next one continues.
 
     Raises:
-        UsageError: the source or the manifest is not there, or a setting does not fit them.
-        PipelineError: the source is in none of the forms or contradicts itself, it has utterances
-            that the manifest has not, or none of it can be used.
-        CacheError: the dataset's name cannot be one, or the cache cannot be written.
+        UsageError: the source or the manifest does not exist, or a setting does not fit them.
+        PipelineError: the source has none of the forms or is inconsistent, it has utterances that
+            the manifest does not have, or no features can be used.
+        CacheError: the name of the dataset is not allowed, or the cache cannot be written.
     """
     started = time.monotonic()
     checked_name(settings.dataset)
     cache = FeatureCache(settings.cache)
     manifest = settings.manifest and settings.manifest.expanduser()
     corpus, digest = _manifest(settings.dataset, manifest, cache)
-    ids = [one.id for one in corpus.utterances]
+    ids = [utterance.id for utterance in corpus.utterances]
     source = open_source(settings.source.expanduser(), ids if digest is None else None)
     _refuse_unknown(source, ids)
     spec = _spec(settings, source)
@@ -125,14 +128,14 @@ def import_features(settings: ImportSettings) -> ImportSummary:
 def _manifest(
     dataset: str, manifest: Path | None, cache: FeatureCache
 ) -> tuple[Corpus, str | None]:
-    """Return the corpus, and the digest of its manifest if the cache has it already."""
+    """Return the corpus, and the digest of its manifest if that is the one in the cache."""
     if manifest is not None:
         return read_manifest(manifest, dataset), None
     entries = [entry for entry in cache.entries(dataset) if entry.manifest]
     if not entries:
         raise UsageError(
-            f"{cache.root} has never heard of {dataset}: give --manifest, a file "
-            "(.csv, .jsonl or .parquet) with the columns id and label at least, because training "
+            f"{cache.root} has no manifest of {dataset}: give one with --manifest, a table (.csv, "
+            ".tsv, .jsonl or .parquet) with the columns id and label at least, because training "
             "needs labels"
         )
     digest = max(entries, key=lambda entry: entry.published).manifest
@@ -140,48 +143,48 @@ def _manifest(
     return corpus, digest
 
 
-def _refuse_unknown(source: Source, ids: list[str]) -> None:
+def _refuse_unknown(source: FeatureSource, ids: list[str]) -> None:
     known = set(ids)
-    unknown_ids = [one.id for one in source.features if one.id not in known]
+    unknown_ids = [features.id for features in source.features if features.id not in known]
     if unknown_ids:
-        known_one = f" (an id of the manifest is {ids[0]!r})" if ids else ""
+        example = f" (an id in the manifest is {ids[0]!r})" if ids else ""
         raise PipelineError(
-            f"{source.path} has {len(unknown_ids)} utterances that the manifest has not, such as "
-            f"{unknown_ids[0]!r}{known_one}: give the manifest that belongs to it, or add them "
-            "there"
+            f"{source.path} has {len(unknown_ids)} utterances that are not in the manifest, such "
+            f"as {unknown_ids[0]!r}{example}: give the manifest of these features, or add the "
+            "utterances to it"
         )
 
 
-def _spec(settings: ImportSettings, source: Source) -> EntrySpec:
-    """Find the form that most of the arrays have; nothing but their headers is read."""
+def _spec(settings: ImportSettings, source: FeatureSource) -> EntrySpec:
+    """Return the layers, dim and dtype that most of the arrays have; only headers are read."""
     forms: Counter[tuple[int, int]] = Counter()
     half: Counter[tuple[int, int]] = Counter()
-    reason = "there are none"
-    with progress(len(source.features), "looking at", "utterance") as bar:
-        for one in source.features:
+    reason = "there are no features"
+    with progress(len(source.features), "inspecting", "utterance") as bar:
+        for features in source.features:
             bar.update()
             try:
-                array = hidden_states(one.load())
+                array = hidden_states(features.load())
             except UnusableError as error:
-                reason = f"{one.id!r}: {error.detail}"
+                reason = f"{features.id!r}: {error.detail}"
                 continue
             form = (array.shape[0], array.shape[2])
             forms[form] += 1
             half[form] += array.dtype == np.float16
     if not forms:
         raise PipelineError(
-            f"none of the features in {source.path} can be imported ({reason}): give floating-"
-            "point arrays, (frames, dim) or (layers, frames, dim)"
+            f"no features in {source.path} can be imported ({reason}): give floating-point "
+            "arrays, (frames, dim) or (layers, frames, dim)"
         )
     (n_layers, dim), count = forms.most_common(1)[0]
     layers = settings.layers
     if layers is None:
-        told = source.layers
-        layers = told if told and len(told) == n_layers else tuple(range(n_layers))
+        recorded = source.layers or ()
+        layers = recorded if len(recorded) == n_layers else tuple(range(n_layers))
     if len(layers) != n_layers:
         raise UsageError(
-            f"{len(layers)} layers are named, and the features in {source.path} have {n_layers}: "
-            "name as many as there are"
+            f"{len(layers)} layers are given, but the features in {source.path} have {n_layers}: "
+            "give one number per layer"
         )
     return EntrySpec(
         dataset=settings.dataset,
@@ -195,14 +198,14 @@ def _spec(settings: ImportSettings, source: Source) -> EntrySpec:
 
 
 def _fill(
-    source: Source,
+    source: FeatureSource,
     spec: EntrySpec,
     writer: EntryWriter,
     manifest: str,
     summary: ImportSummary,
     shard_bytes: int,
 ) -> None:
-    """Write what is new, and publish what was written however it ends."""
+    """Write the new features; publish what was written even after an error."""
     committed = writer.committed()
     failed = writer.quarantined()
     try:
@@ -210,7 +213,7 @@ def _fill(
         for number, shard in enumerate(_in_shards(changed, shard_bytes)):
             writer.write_shard(number, shard)
             summary.new += len(shard)
-            summary.bytes += sum(one.hidden_states.nbytes for one in shard)
+            summary.bytes += sum(utterance.hidden_states.nbytes for utterance in shard)
     finally:
         if committed or summary.new:
             writer.quarantine(failed.values())
@@ -218,50 +221,51 @@ def _fill(
     if not committed and not summary.new:
         first = summary.quarantined[0]
         raise PipelineError(
-            f"none of the {len(summary.quarantined)} features in {source.path} can be imported "
-            f"({first.id!r}: {first.detail})"
+            f"no features in {source.path} can be imported: all {len(summary.quarantined)} "
+            f"utterances are in quarantine ({first.id!r}: {first.detail}); correct them"
         )
 
 
 def _changed(
-    source: Source,
+    source: FeatureSource,
     spec: EntrySpec,
     committed: Mapping[str, str],
     failed: dict[str, Quarantined],
     summary: ImportSummary,
 ) -> Iterator[UtteranceFeatures]:
-    """Read all features, and yield those that the entry does not hold as they are."""
+    """Read all features, and yield those that are new to the entry or differ from it."""
     with progress(len(source.features), "importing", "utterance") as bar:
-        for one in source.features:
+        for features in source.features:
             bar.update()
+            id = features.id
             array = None
             try:
-                array = one.load()
+                array = features.load()
                 array = as_stored(hidden_states(array), spec)
             except UnusableError as error:
-                bad = None if array is None else hash_of(array)
-                failed[one.id] = Quarantined(one.id, bad, error.reason, error.detail)
-                summary.quarantined.append(failed[one.id])
+                content_hash = None if array is None else hash_of(array)
+                failed[id] = Quarantined(id, content_hash, error.reason, error.detail)
+                summary.quarantined.append(failed[id])
                 continue
-            failed.pop(one.id, None)
+            failed.pop(id, None)
             content_hash = hash_of(array)
-            if committed.get(one.id) == content_hash:
+            if committed.get(id) == content_hash:
                 summary.present += 1
             else:
-                yield UtteranceFeatures(one.id, content_hash, array)
+                yield UtteranceFeatures(id, content_hash, array)
 
 
 def _in_shards(
-    features: Iterable[UtteranceFeatures], most: int
+    features: Iterable[UtteranceFeatures], max_bytes: int
 ) -> Iterator[list[UtteranceFeatures]]:
-    """Gather features until they have ``most`` bytes; one with more is a shard by itself."""
+    """Group features into shards of at most ``max_bytes``; a larger utterance is its own shard."""
     shard: list[UtteranceFeatures] = []
     size = 0
-    for one in features:
-        if shard and size + one.hidden_states.nbytes > most:
+    for utterance in features:
+        if shard and size + utterance.hidden_states.nbytes > max_bytes:
             yield shard
             shard, size = [], 0
-        shard.append(one)
-        size += one.hidden_states.nbytes
+        shard.append(utterance)
+        size += utterance.hidden_states.nbytes
     if shard:
         yield shard

@@ -1,4 +1,4 @@
-"""What is exported of an entry: all its utterances, with some or all of its layers."""
+"""The part of an entry that is exported: all utterances, in some or all of its layers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ...cache import Entry
+from ...cache.formats.arrays import Array
 from ..corpora import Utterance
 from ..corpora.manifest import from_table
 from ..progress import progress
-from .arrays import Array
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Selection:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all features."""
+        """The size of all features in bytes."""
         return sum(self.size(id) for id in self.entry.ids)
 
     @cached_property
     def utterances(self) -> dict[str, Utterance]:
-        """What the manifest knows, by id."""
+        """The utterances of the manifest, by id."""
         corpus, _ = from_table(self.manifest())
-        return {one.id: one for one in corpus.utterances}
+        return {utterance.id: utterance for utterance in corpus.utterances}
 
     def size(self, id: str) -> int:
-        """Return the bytes of one utterance's features."""
+        """Return the size of the features of one utterance in bytes."""
         spec = self.entry.spec
         per_layer = spec.bytes_per_frame // len(spec.layers)
         return self.entry.length(id) * per_layer * len(self.layers)
@@ -54,7 +54,7 @@ class Selection:
                 bar.update()
 
     def describe(self) -> dict[str, Any]:
-        """Return what the features are, as JSON values."""
+        """Return dataset, modality, encoder, layers, dim and dtype, as JSON values."""
         spec = self.entry.spec
         return {
             "dataset": spec.dataset,

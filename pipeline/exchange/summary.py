@@ -1,4 +1,4 @@
-"""What an import and an export did, in words and as JSON."""
+"""The summaries of an import and an export, as text and as JSON."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -6,17 +6,12 @@ from typing import Any
 
 from ...cache import Quarantined
 
-_SHOWN = 3  # ids, of those that lack something
+_SHOWN = 3  # ids per list
 
 
 @dataclass
 class ImportSummary:
-    """What an import found and did.
-
-    ``present`` utterances were in the cache before, as they are; ``new`` ones were written,
-    ``bytes`` in all. ``missing`` are in the manifest and have no features; ``unlisted`` have
-    features in the cache and are not in the manifest.
-    """
+    """The result of an import."""
 
     dataset: str
     modality: str
@@ -27,12 +22,19 @@ class ImportSummary:
     dim: int
     dtype: str
     present: int = 0
+    """Number of utterances that were in the cache before, unchanged."""
     new: int = 0
+    """Number of utterances that were written."""
     bytes: int = 0
+    """Size of the new features in bytes."""
     quarantined: list[Quarantined] = field(default_factory=list)
+    """Utterances of the source whose features cannot be used."""
     missing: list[str] = field(default_factory=list)
+    """Ids in the manifest that have no features."""
     unlisted: list[str] = field(default_factory=list)
+    """Ids that have features in the cache but are not in the manifest."""
     notes: tuple[str, ...] = ()
+    """The notes of the corpus."""
     seconds: float = 0.0
 
     def as_json(self) -> dict[str, Any]:
@@ -40,10 +42,10 @@ class ImportSummary:
         return {**asdict(self), "source": str(self.source), "seconds": round(self.seconds, 3)}
 
     def __str__(self) -> str:
-        """Return the summary as a person wants to read it."""
+        """Return the summary as text for the terminal."""
         total = self.present + self.new + len(self.quarantined)
         state = f"{self.new} new ({self.bytes / 1e6:.1f} MB)" if self.new else "nothing new"
-        state += f", {self.present} were there before" if self.present else ""
+        state += f", {self.present} unchanged" if self.present else ""
         lines = [
             f"{self.dataset}, {self.modality}: {self.encoder}, layers "
             f"{','.join(map(str, self.layers))} of width {self.dim}, {self.dtype}",
@@ -53,21 +55,22 @@ class ImportSummary:
             f"  {self.entry}",
         ]
         if self.missing:
-            lines.append(f"in the manifest, and without features ({_some(self.missing)})")
+            lines.append(f"in the manifest but without features ({_some(self.missing)})")
         if self.unlisted:
             lines.append(
-                f"in the cache, and not in the manifest, so not trained on ({_some(self.unlisted)})"
+                "in the cache but not in the manifest, so not used for training "
+                f"({_some(self.unlisted)})"
             )
         if self.quarantined:
-            lines.append(f"in quarantine, with the reason ({len(self.quarantined)}):")
-            lines += [f"  {one.id!r} {one.reason}: {one.detail}" for one in self.quarantined]
+            lines.append(f"in quarantine ({len(self.quarantined)}), with the reasons:")
+            lines += [f"  {bad.id!r} {bad.reason}: {bad.detail}" for bad in self.quarantined]
         lines.append(f"done in {self.seconds:.0f} s")
         return "\n".join(lines)
 
 
 @dataclass
 class ExportSummary:
-    """What an export wrote: ``bytes`` of features in ``files`` files below ``to``."""
+    """The result of an export: ``bytes`` of features in ``files`` files in the folder ``to``."""
 
     dataset: str
     modality: str
@@ -87,7 +90,7 @@ class ExportSummary:
         return {**asdict(self), "to": str(self.to), "seconds": round(self.seconds, 3)}
 
     def __str__(self) -> str:
-        """Return the summary as a person wants to read it."""
+        """Return the summary as text for the terminal."""
         return "\n".join(
             [
                 f"{self.dataset}, {self.modality}: {self.encoder}, layers "

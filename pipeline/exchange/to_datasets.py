@@ -1,4 +1,4 @@
-"""A folder that ``datasets.load_from_disk`` opens: features beside what the manifest knows."""
+"""Export to a folder for ``datasets.load_from_disk``: features and the columns of the manifest."""
 
 import json
 import shutil
@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ...cache.formats.arrays import Array
 from ..errors import PipelineError
-from .arrays import Array
 from .selection import Selection
 
-_KNOWN = ("text", "label", "speaker", "session", "dialogue", "split")
-_SHARD = "500MB"  # what the library holds in memory at most while it saves
+_COLUMNS = ("text", "label", "speaker", "session", "dialogue", "split")
+_SHARD = "500MB"  # the most that the library has in memory while it saves
 
 
 def write_datasets(selection: Selection, folder: Path) -> None:
-    """Write a ``DatasetDict`` by split where every utterance has one, else a ``Dataset``.
+    """Write a ``DatasetDict`` by split if every utterance has one, else a ``Dataset``.
 
-    One utterance at a time goes into an Arrow file, which the library maps into memory and saves
-    in its own form. Nothing is downloaded, and nothing is kept elsewhere.
+    The utterances are written one by one into an Arrow file, which the library maps into memory
+    and saves in its own format. Nothing is downloaded, and nothing is written elsewhere.
     """
     datasets = _library()
     scratch = folder / ".arrow"
@@ -49,18 +49,18 @@ def _library() -> Any:
 
 
 def _write_arrow(selection: Selection, folder: Path) -> dict[str | None, Path]:
-    """Write the rows into a file for each split, or into one, and return the files by split."""
+    """Write the rows into one file per split, or one for all, and return the files by split."""
     utterances = selection.utterances
     splits = {getattr(utterances.get(id), "split", None) for id in selection.entry.ids}
-    divided = None not in splits
+    by_split = None not in splits
     values = pa.float16() if selection.entry.spec.dtype == "float16" else pa.float32()
     schema = pa.schema(
         [
-            *((column, pa.string()) for column in ("id", *_KNOWN)),
+            *((column, pa.string()) for column in ("id", *_COLUMNS)),
             ("hidden_states", pa.list_(pa.list_(pa.list_(values)))),
         ]
     )
-    names = splits if divided else {None}
+    names = splits if by_split else {None}
     files = {name: folder / f"{name or 'all'}.arrow" for name in names}
     with ExitStack() as stack:
         streams = {
@@ -69,14 +69,14 @@ def _write_arrow(selection: Selection, folder: Path) -> dict[str | None, Path]:
         }
         for id, array in selection:
             utterance = utterances.get(id)
-            known = [[getattr(utterance, column, None)] for column in _KNOWN]
-            row = pa.record_batch([[id], *known, _nested(array)], schema=schema)
-            streams[utterance.split if divided and utterance else None].write_batch(row)
+            cells = [[getattr(utterance, column, None)] for column in _COLUMNS]
+            row = pa.record_batch([[id], *cells, _nested(array)], schema=schema)
+            streams[utterance.split if by_split and utterance else None].write_batch(row)
     return files
 
 
 def _nested(array: Array) -> Any:
-    """Return (layers, frames, dim) as one nested list, without a Python object a number."""
+    """Return (layers, frames, dim) as one nested Arrow list, without Python objects per value."""
     nested = pa.array(array.reshape(-1))
     for length in array.shape[::-1]:
         bounds = np.arange(0, len(nested) + 1, length, dtype=np.int32)
@@ -86,7 +86,7 @@ def _nested(array: Array) -> Any:
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Leave the progress bar to us."""
+    """Switch off the progress bar of the library; mser shows its own."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

@@ -1,4 +1,4 @@
-"""One NumPy file an utterance, and a table that says which is whose."""
+"""Export to one NumPy file per utterance, with a table of ids and files."""
 
 import csv
 import json
@@ -12,7 +12,7 @@ import numpy as np
 from .selection import Selection
 from .sources import INDEX, RECORD
 
-_LONGEST = 200  # of a file's name, most file systems allow 255 bytes
+_LONGEST = 200  # characters of a file name; most file systems allow 255 bytes
 
 
 def write_npy(selection: Selection, folder: Path) -> None:
@@ -21,7 +21,7 @@ def write_npy(selection: Selection, folder: Path) -> None:
     for id, array in selection:
         np.save(folder / f"{names[id]}.npy", array, allow_pickle=False)
     with (folder / INDEX).open("w", encoding="utf-8", newline="") as file:
-        # All quoted, so that an id which is empty, or holds line ends, comes back as it is.
+        # All cells are quoted, so that empty ids and ids with line ends are read back unchanged.
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(["id", "file"])
         writer.writerows([id, f"{name}.npy"] for id, name in names.items())
@@ -30,20 +30,20 @@ def write_npy(selection: Selection, folder: Path) -> None:
 
 
 def file_names(ids: Iterable[str]) -> dict[str, str]:
-    """Return a file's name for each id: the id, quoted as in a URL, where it can be one.
+    """Return a file name for each id: the id, quoted as in a URL, if possible, else a number.
 
-    Otherwise a number. An id may hold anything, and must never lead out of the folder; no two
-    names differ by their case alone.
+    An id may contain any characters, but its file is always in the folder. No two names differ only
+    in capital letters.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
-    left = []
+    numbered = []
     for id in ids:
         name = quote(id, safe="")
         if name in ("", ".", "..") or len(name) > _LONGEST or name.lower() in taken:
-            left.append(id)
+            numbered.append(id)
         else:
             names[id] = name
             taken.add(name.lower())
     numbers = (str(number) for number in count() if str(number) not in taken)
-    return names | dict(zip(left, numbers, strict=False))
+    return names | dict(zip(numbered, numbers, strict=False))

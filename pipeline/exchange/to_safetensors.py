@@ -1,31 +1,31 @@
-"""Safetensors files: each utterance is a tensor, whose name is its id."""
+"""Export to safetensors files: each utterance is a tensor, whose name is the id."""
 
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
+from ...cache.formats.arrays import Array
 from ..errors import PipelineError
-from .arrays import Array
 from .selection import Selection
 
-_RESERVED = "__metadata__"  # where a safetensors file keeps what is no tensor
-_MOST_BYTES = 10**9  # of one file: it is put together in memory
+_RESERVED = "__metadata__"  # the name of the metadata in a safetensors file
+_MAX_BYTES = 10**9  # per file, because a file is assembled in memory
 
 
 def write_safetensors(selection: Selection, folder: Path) -> None:
-    """Write (layers, frames, dim) tensors into files of a gigabyte at most."""
+    """Write (layers, frames, dim) tensors into files of at most a gigabyte."""
     if _RESERVED in selection.entry.ids:
         raise PipelineError(
-            f"an utterance is called '{_RESERVED}', which no tensor can be: export to npy"
+            f"a tensor cannot have the name of the utterance '{_RESERVED}': export to npy instead"
         )
     tensors: dict[str, Array] = {}
     size = number = 0
     for id, array in selection:
-        if tensors and size + array.nbytes > _MOST_BYTES:
+        if tensors and size + array.nbytes > _MAX_BYTES:
             _write(selection, folder, number, tensors)
             tensors, size, number = {}, 0, number + 1
-        tensors[id] = array  # contiguous, which safetensors takes for granted
+        tensors[id] = array  # contiguous, as safetensors requires
         size += array.nbytes
     _write(selection, folder, number, tensors)
 
@@ -39,4 +39,4 @@ def _write(selection: Selection, folder: Path, number: int, tensors: dict[str, A
         save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
         raise PipelineError(f"cannot write {path}: {error}") from error
-    path.chmod(folder.stat().st_mode & 0o666)  # the library makes it for one's own eyes only
+    path.chmod(folder.stat().st_mode & 0o666)  # the library lets only the owner read it

@@ -1,1 +1,1 @@
-"""Protocols: how a corpus is divided into folds. Nothing here needs torch."""
+"""Protocols, which split a corpus into folds, and the leakage check, without torch."""

@@ -1,4 +1,4 @@
-"""A fold: three parts of a corpus, and how a validation part is cut from a training part."""
+"""Folds, and the cut of a validation part from a training part."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from ..errors import PipelineError
 
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE = 0.15
-_SPLIT_SEED = 0  # the same parts for every seed, so that seeds differ by the training alone
+_SPLIT_SEED = 0  # fixed, so that the seeds of a run differ only in the training
 
 Pair = tuple[str, str]
 """Two parts of a fold."""
@@ -36,20 +36,22 @@ class Fold:
     def whole_dialogues(self, name: str) -> frozenset[str]:
         """Return the dialogues of a part of which no utterance is in another part.
 
-        What the fold leaves out altogether, because it has no label or no features, does not count.
+        Utterances in no part, because they have no label or no features, do not matter.
         """
-        others = {one.dialogue for part in PARTS if part != name for one in self.part(part)}
-        here = {one.dialogue for one in self.part(name) if one.dialogue is not None}
-        return frozenset(here - others)
+        in_others = {
+            utterance.dialogue for part in PARTS if part != name for utterance in self.part(part)
+        }
+        dialogues = {utterance.dialogue for utterance in self.part(name)}
+        return frozenset(id for id in dialogues - in_others if id is not None)
 
 
 @dataclass(frozen=True)
 class Splits:
-    """A corpus divided by a protocol.
+    """A corpus split by a protocol.
 
-    ``promises`` names, for two parts of a fold, the columns of which they never share a value.
-    ``notes`` are sentences for a person. ``left_out`` gives the reason for each utterance that is
-    in no part of any fold, by id.
+    ``disjoint_columns`` gives, for each two parts of a fold, the columns in which they must not
+    share a value. ``notes`` are sentences to print. ``left_out`` gives the reason for each
+    utterance that is in no part of any fold, by id.
     """
 
     folds: tuple[Fold, ...]
@@ -59,7 +61,7 @@ class Splits:
 
 
 def value_of(utterance: Utterance, column: str) -> str | None:
-    """Return what an utterance has in a column; a text without case and the space around it."""
+    """Return the value of a column; a text in small letters and without the space around it."""
     value: str | None = getattr(utterance, column)
     if column == "text" and value is not None:
         return value.strip().casefold() or None
@@ -71,17 +73,18 @@ def cut_validation(
 ) -> tuple[tuple[Utterance, ...], tuple[Utterance, ...]]:
     """Cut a validation part from a training part by whole values of a column, and return both.
 
-    An utterance of which the column is not known is a group of its own. Which groups are taken does
-    not depend on the order of ``utterances``.
+    An utterance without a value in the column is a group of its own. The choice of groups does not
+    depend on the order of ``utterances``.
 
     Raises:
-        PipelineError: there is one group alone.
+        PipelineError: there is only one group.
     """
-    groups: list[Any] = [value_of(one, by) or one.id for one in utterances]
+    groups: list[Any] = [value_of(utterance, by) or utterance.id for utterance in utterances]
     if len(set(groups)) < 2:
         raise PipelineError(
-            f"a training part of one {by} leaves no {by} for validation: choose another protocol"
+            f"the training part has only one {by}, which leaves no {by} for validation: choose "
+            "another protocol"
         )
     splitter = GroupShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=_SPLIT_SEED)
     train, validation = next(splitter.split(utterances, groups=groups))
-    return tuple(utterances[at] for at in train), tuple(utterances[at] for at in validation)
+    return tuple(utterances[i] for i in train), tuple(utterances[i] for i in validation)

@@ -1,4 +1,4 @@
-"""The leakage check: what the parts of each fold have in common, before anything is trained."""
+"""The leakage check before training: values that the parts of a fold have in common."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,16 +10,17 @@ from ..errors import PipelineError
 from .folds import PAIRS, PARTS, Fold, Pair, value_of
 
 COLUMNS = ("id", "audio", "speaker", "dialogue", "session", "text")
-"""What is compared: ``audio`` by the hash of the clip, ``text`` without case and outer space."""
+"""The compared columns: ``audio`` is the hash of the clip, ``text`` is in small letters."""
 
-_NAMES = {"audio": ("audio hash", "audio hashes")}  # of the others, the column and an s
+_NAMES = {"audio": ("audio hash", "audio hashes")}  # other columns add an s
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedValues:
     """The values of a column that occur in two parts of a fold.
 
-    ``utterances`` counts those that have such a value, in the first part and in the second.
+    ``utterances`` are the numbers of utterances with such a value, in the first and in the second
+    part.
     """
 
     fold: str
@@ -30,8 +31,11 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Divided:
-    """The dialogues of a fold's test part that go on in another part, and their test utterances."""
+class DividedDialogues:
+    """The dialogues with utterances in the test part and in another part of a fold.
+
+    ``utterances`` is the number of their utterances in the test part.
+    """
 
     fold: str
     dialogues: frozenset[str]
@@ -40,67 +44,68 @@ class Divided:
 
 @dataclass(frozen=True)
 class Leakage:
-    """What the parts of each fold have in common, none of which the protocol rules out.
+    """The values that parts have in common although the protocol allows it, for all folds.
 
-    ``not_given`` names the columns that no utterance has, so that nothing is known of them.
+    ``not_given`` lists the columns in which no utterance has a value, so they are not checked.
     """
 
     folds: tuple[str, ...]
     not_given: tuple[str, ...]
-    shared: tuple[Shared, ...]
-    divided: tuple[Divided, ...]
+    shared: tuple[SharedValues, ...]
+    divided: tuple[DividedDialogues, ...]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for ``metrics.json``: a row for each fold, pair of parts and column that share.
+        """Return the result for ``metrics.json``, with a row per fold, pair of parts and column.
 
-        A pair of parts that has no row for a column in ``checked`` shares nothing.
+        A pair of parts without a row for a column in ``checked`` shares no value of it.
         """
         return {
             "checked": [column for column in COLUMNS if column not in self.not_given],
             "not_given": list(self.not_given),
             "shared": [
                 {
-                    "fold": one.fold,
-                    "parts": list(one.parts),
-                    "column": one.column,
-                    "values": len(one.values),
-                    "utterances": dict(zip(one.parts, one.utterances, strict=True)),
+                    "fold": shared.fold,
+                    "parts": list(shared.parts),
+                    "column": shared.column,
+                    "values": len(shared.values),
+                    "utterances": dict(zip(shared.parts, shared.utterances, strict=True)),
                 }
-                for one in self.shared
+                for shared in self.shared
             ],
             "divided_dialogues": [
-                {"fold": one.fold, "dialogues": len(one.dialogues), "test": one.utterances}
-                for one in self.divided
+                {"fold": cut.fold, "dialogues": len(cut.dialogues), "test": cut.utterances}
+                for cut in self.divided
             ],
         }
 
     def lines(self) -> list[str]:
-        """Return a sentence for each column that two parts share, summed up over the folds.
+        """Return a sentence for each column and pair of parts that share values in any fold.
 
-        Values are counted once however many folds share them, utterances once a fold.
+        A value counts once, in however many folds it is shared; an utterance counts once per fold.
         """
         lines = []
         for parts in PAIRS:
             for column in COLUMNS:
-                found = [one for one in self.shared if (one.parts, one.column) == (parts, column)]
-                if found:
-                    values = len(frozenset[str]().union(*(one.values for one in found)))
-                    count = sum(one.utterances[1] for one in found)
+                folds = [row for row in self.shared if (row.parts, row.column) == (parts, column)]
+                if folds:
+                    values = len(frozenset[str]().union(*(row.values for row in folds)))
+                    count = sum(row.utterances[1] for row in folds)
                     lines.append(
                         f"{parts[0]} and {parts[1]} share {_counted(values, column)} "
                         f"(in {_counted(count, 'utterance')} of the {parts[1]} part)"
-                        f"{self._of_folds(len(found))}"
+                        f"{self._in_folds(len(folds))}"
                     )
         if self.divided:
-            dialogues = len(frozenset[str]().union(*(one.dialogues for one in self.divided)))
-            count = sum(one.utterances for one in self.divided)
+            dialogues = len(frozenset[str]().union(*(cut.dialogues for cut in self.divided)))
+            count = sum(cut.utterances for cut in self.divided)
             lines.append(
-                f"{_counted(count, 'test utterance')} of {_counted(dialogues, 'dialogue')} that "
-                f"are divided among parts{self._of_folds(len(self.divided))}"
+                f"other parts contain {_counted(dialogues, 'dialogue')} of the test part "
+                f"({_counted(count, 'test utterance')})"
+                f"{self._in_folds(len(self.divided))}"
             )
         return lines
 
-    def _of_folds(self, count: int) -> str:
+    def _in_folds(self, count: int) -> str:
         return f", {count} of {len(self.folds)} folds" if len(self.folds) > 1 else ""
 
 
@@ -109,34 +114,38 @@ def check_leakage(
     disjoint_columns: Mapping[Pair, tuple[str, ...]],
     audio_hashes: Mapping[str, str | None] | None = None,
 ) -> Leakage:
-    """Compare the parts of each fold, and refuse what the protocol promises that they never share.
+    """Compare the parts of each fold in all columns.
 
-    ``promises`` names columns for two parts; ``audio_hashes`` gives the sha256 of the clips, by id.
+    Args:
+        folds: the folds of a protocol.
+        disjoint_columns: for each two parts, the columns in which they must not share a value.
+        audio_hashes: the sha256 of the clips by utterance id.
 
     Raises:
-        PipelineError: two parts share what they must not, or a part holds an utterance twice.
+        PipelineError: two parts share a value that they must not share, or a part contains an
+            utterance twice.
     """
     hashes = audio_hashes or {}
-    shared: list[Shared] = []
-    divided: list[Divided] = []
+    shared: list[SharedValues] = []
+    divided: list[DividedDialogues] = []
     given: set[str] = set()
     for fold in folds:
         counts = {part: _count(fold, part, hashes) for part in PARTS}
-        given.update(column for of in counts.values() for column in COLUMNS if of[column])
-        found = list(_shared(fold, counts))
-        for one in found:
-            if one.column in disjoint_columns[one.parts]:
+        given.update(column for part in counts.values() for column in COLUMNS if part[column])
+        in_fold = list(_shared(fold, counts))
+        for row in in_fold:
+            if row.column in disjoint_columns[row.parts]:
                 raise PipelineError(
-                    f"fold '{fold.name}' leaks: {one.parts[0]} and {one.parts[1]} share the "
-                    f"{_NAMES.get(one.column, (one.column,))[0]} '{min(one.values)}', which the "
-                    "protocol keeps apart: correct the corpus or choose another protocol"
+                    f"fold '{fold.name}' leaks: {row.parts[0]} and {row.parts[1]} share the "
+                    f"{_NAMES.get(row.column, (row.column,))[0]} '{min(row.values)}', which the "
+                    "protocol does not allow: correct the corpus or choose another protocol"
                 )
-        shared += found
+        shared += in_fold
         dialogues = counts["test"]["dialogue"]
         cut = dialogues.keys() - fold.whole_dialogues("test")
         if cut:
             tested = sum(dialogues[dialogue] for dialogue in cut)
-            divided.append(Divided(fold.name, frozenset(cut), tested))
+            divided.append(DividedDialogues(fold.name, frozenset(cut), tested))
     return Leakage(
         tuple(fold.name for fold in folds),
         tuple(column for column in COLUMNS if column not in given),
@@ -146,35 +155,35 @@ def check_leakage(
 
 
 def _count(fold: Fold, part: str, hashes: Mapping[str, str | None]) -> dict[str, Counter[Any]]:
-    """Count the utterances of a part by the values of each column, those that are known."""
+    """Count the utterances of a part by the values of each column; ``None`` is not counted."""
     utterances = fold.part(part)
     counts: dict[str, Counter[Any]] = {
         column: Counter(map(attrgetter(column), utterances))
         for column in COLUMNS
         if column not in ("audio", "text")
     }
-    counts["audio"] = Counter(hashes.get(one.id) for one in utterances)
-    counts["text"] = Counter(value_of(one, "text") for one in utterances)
-    for of in counts.values():
-        del of[None]  # a value that is not known is shared with nobody
+    counts["audio"] = Counter(hashes.get(utterance.id) for utterance in utterances)
+    counts["text"] = Counter(value_of(utterance, "text") for utterance in utterances)
+    for of_column in counts.values():
+        del of_column[None]  # missing values are not shared
     id, times = max(counts["id"].items(), key=lambda item: item[1], default=("", 1))
     if times > 1:
         raise PipelineError(
-            f"fold '{fold.name}' holds '{id}' {times} times in its {part} part: name it once"
+            f"the {part} part of fold '{fold.name}' contains '{id}' {times} times: name it once"
         )
     return counts
 
 
-def _shared(fold: Fold, counts: Mapping[str, Mapping[str, Counter[Any]]]) -> Iterator[Shared]:
+def _shared(fold: Fold, counts: Mapping[str, Mapping[str, Counter[Any]]]) -> Iterator[SharedValues]:
     for parts in PAIRS:
         for column in COLUMNS:
             first, second = (counts[part][column] for part in parts)
             values = frozenset(first.keys() & second.keys())
             if values:
                 utterances = (sum(first[v] for v in values), sum(second[v] for v in values))
-                yield Shared(fold.name, parts, column, values, utterances)
+                yield SharedValues(fold.name, parts, column, values, utterances)
 
 
-def _counted(count: int, what: str) -> str:
-    one, many = _NAMES.get(what, (what, f"{what}s"))
-    return f"{count} {one if count == 1 else many}"
+def _counted(count: int, name: str) -> str:
+    singular, plural = _NAMES.get(name, (name, f"{name}s"))
+    return f"{count} {singular if count == 1 else plural}"

@@ -1,9 +1,9 @@
-"""Protocols: which utterances train, which choose the epoch, which are the test.
+"""Protocols: which utterances are for training, for validation (choice of the epoch) and for test.
 
-The validation part never comes from the test part: it is the corpus's own, or the split file's,
-where there is one, and otherwise cut from the training part by whole dialogues, or by whole
-speakers where the protocol keeps speakers apart throughout. Where a single speaker is the test, it
-is what the partners of that speaker say.
+The validation part never comes from the test part. It is that of the corpus or of the split file,
+if there is one. Otherwise it is cut from the training part by whole dialogues, or by whole speakers
+if the protocol keeps speakers apart in all parts. If the test part is a single speaker, the
+validation part is the other speakers of that speaker's sessions.
 """
 
 import re
@@ -22,15 +22,16 @@ from .split_matching import split_by_file
 __all__ = ["PROTOCOLS", "Protocol", "split_corpus"]
 
 SPEAKER_FOLDS = 5
-# What a corpus can be divided by: not the label, since every part needs all of them.
+# The columns by which a corpus can be split; not the label, because every part needs all labels.
 _COLUMNS = ("speaker", "session", "dialogue", "text", "id")
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What is to be divided: ``protocol`` as it was written, ``argument`` behind its first colon.
+class SplitRequest:
+    """The arguments of a split.
 
-    ``corpus`` has the utterances that cannot be trained on as well.
+    ``protocol`` is the full name as it was given, and ``argument`` the part after its first colon.
+    ``utterances`` are split; ``corpus`` also contains the utterances that cannot be trained on.
     """
 
     protocol: str
@@ -41,35 +42,35 @@ class Asked:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How to divide a corpus, and the form of its argument with an example, if it wants one."""
+    """A function that splits a corpus, and the form of its argument with an example, if any."""
 
-    split: Callable[[Asked], Splits]
+    split: Callable[[SplitRequest], Splits]
     argument: str | None = None
 
 
 def split_corpus(
     utterances: Sequence[Utterance], protocol: str, corpus: Sequence[Utterance] | None = None
 ) -> Splits:
-    """Divide ``utterances`` by a protocol; whether it leaks is for ``check_leakage`` to say.
+    """Split ``utterances`` by a protocol. ``check_leakage`` checks the result.
 
-    ``corpus`` has all utterances, those that cannot be trained on too, so that a split file's names
-    can be told apart from names that are unknown.
+    ``corpus`` contains all utterances, also those that cannot be trained on: a split file may name
+    these without being wrong.
 
     Raises:
-        UsageError: there is no such protocol, its argument is wrong, or the corpus lacks what it
-            divides by.
-        PipelineError: a part is empty, or a split file cannot be understood.
+        UsageError: there is no such protocol, its argument is wrong, or the corpus lacks the column
+            by which it is split.
+        PipelineError: a part is empty, or a split file is wrong.
     """
     name, colon, argument = protocol.partition(":")
     if name not in PROTOCOLS:
         raise unknown("protocol", name, PROTOCOLS)
     chosen = PROTOCOLS[name]
     if chosen.argument is not None and not argument:
-        raise UsageError(f"protocol '{protocol}' wants to know more: write {chosen.argument}")
+        raise UsageError(f"protocol '{protocol}' needs an argument: write {chosen.argument}")
     if chosen.argument is None and colon:
-        raise UsageError(f"protocol '{protocol}' takes nothing behind a colon: write {name}")
-    asked = Asked(protocol, argument, utterances, utterances if corpus is None else corpus)
-    splits = chosen.split(asked)
+        raise UsageError(f"protocol '{protocol}' takes no argument: write {name}")
+    request = SplitRequest(protocol, argument, utterances, utterances if corpus is None else corpus)
+    splits = chosen.split(request)
     for fold in splits.folds:
         for part in PARTS:
             if not fold.part(part):
@@ -79,10 +80,11 @@ def split_corpus(
     return splits
 
 
-def _official(asked: Asked) -> Splits:
-    _require(asked, "split")
+def _official(request: SplitRequest) -> Splits:
+    _require(request, "split")
     train, validation, test = (
-        tuple(one for one in asked.utterances if one.split == split) for split in PARTS
+        tuple(utterance for utterance in request.utterances if utterance.split == split)
+        for split in PARTS
     )
     if not validation and train:
         train, validation = cut_validation(train)
@@ -90,33 +92,36 @@ def _official(asked: Asked) -> Splits:
     return Splits((fold,), _disjoint_columns(("id", "dialogue"), ("id", "dialogue")))
 
 
-def _leave_one_session_out(asked: Asked) -> Splits:
-    _require(asked, "session")
+def _leave_one_session_out(request: SplitRequest) -> Splits:
+    _require(request, "session")
     return Splits(
-        tuple(_each_tested(asked, "session")),
+        tuple(_each_tested(request, "session")),
         _disjoint_columns(("id", "dialogue", "speaker", "session"), ("id", "dialogue")),
     )
 
 
-def _leave_one_speaker_out(asked: Asked) -> Splits:
-    """Test each speaker once, and validate on the others of the speaker's sessions.
+def _leave_one_speaker_out(request: SplitRequest) -> Splits:
+    """Test each speaker once, and validate on the other speakers of the same sessions.
 
-    They are of the same dialogues, so they train nothing.
+    The other speakers talk in the same dialogues, so they are not used for training.
     """
-    _require(asked, "speaker")
-    _require(asked, "session")
-    utterances = asked.utterances
+    _require(request, "speaker")
+    _require(request, "session")
+    utterances = request.utterances
     folds = []
-    for speaker in sorted({str(one.speaker) for one in utterances}):
-        test = tuple(one for one in utterances if one.speaker == speaker)
-        sessions = {one.session for one in test}
-        near = [one for one in utterances if one.session in sessions]
-        train = tuple(one for one in utterances if one.session not in sessions)
-        validation = tuple(one for one in near if one.speaker != speaker)
+    for speaker in sorted({str(utterance.speaker) for utterance in utterances}):
+        test = tuple(utterance for utterance in utterances if utterance.speaker == speaker)
+        sessions = {utterance.session for utterance in test}
+        train = tuple(utterance for utterance in utterances if utterance.session not in sessions)
+        validation = tuple(
+            utterance
+            for utterance in utterances
+            if utterance.session in sessions and utterance.speaker != speaker
+        )
         if not validation:
             raise UsageError(
-                f"protocol '{asked.protocol}' validates on the others of a session, and in that "
-                f"of '{speaker}' there is nobody else: choose leave-one-session-out"
+                f"protocol '{request.protocol}' validates on the other speakers of a session, but "
+                f"'{speaker}' has no other speaker there: choose leave-one-session-out"
             )
         folds.append(Fold(speaker, train, validation, test))
     return Splits(
@@ -124,62 +129,63 @@ def _leave_one_speaker_out(asked: Asked) -> Splits:
         _disjoint_columns(
             ("id", "dialogue", "speaker", "session"),
             ("id", "dialogue", "session"),
-            validated=("id", "speaker"),
+            validation_test=("id", "speaker"),
         ),
     )
 
 
-def _speaker_folds(asked: Asked) -> Splits:
-    return _in_folds(asked, "speaker", SPEAKER_FOLDS)
+def _speaker_folds(request: SplitRequest) -> Splits:
+    return _in_folds(request, "speaker", SPEAKER_FOLDS)
 
 
-def _group_folds(asked: Asked) -> Splits:
-    column, colon, number = asked.argument.partition(":")
-    _check_column(asked, column)
+def _group_folds(request: SplitRequest) -> Splits:
+    column, colon, number = request.argument.partition(":")
+    _check_column(request, column)
     if not colon or not re.fullmatch("[0-9]{1,6}", number) or int(number) < 2:
         raise UsageError(
-            f"protocol '{asked.protocol}' does not say how many folds, 2 or more: write "
+            f"protocol '{request.protocol}' needs a number of folds, 2 or more: write "
             f"group-folds:{column}:10"
         )
-    return _in_folds(asked, column, int(number))
+    return _in_folds(request, column, int(number))
 
 
-def _in_folds(asked: Asked, column: str, number: int) -> Splits:
-    """Test each group once, in folds of about equal size, the same in whatever order."""
-    _require(asked, column)
-    utterances = asked.utterances
-    groups = [str(value_of(one, column)) for one in utterances]
+def _in_folds(request: SplitRequest, column: str, number: int) -> Splits:
+    """Test each group once, in folds of similar size that do not depend on the order."""
+    _require(request, column)
+    utterances = request.utterances
+    groups = [str(value_of(utterance, column)) for utterance in utterances]
     if len(set(groups)) < number:
         raise UsageError(
-            f"protocol '{asked.protocol}' divides by {number} {column}s or more, and this corpus "
-            f"has {len(set(groups))}: choose another protocol"
+            f"protocol '{request.protocol}' needs {number} {column}s or more, but this corpus has "
+            f"{len(set(groups))}: choose another protocol"
         )
-    by = _validated_by(column)
+    by = _validation_column(column)
     folds = []
-    for at, (rest, tested) in enumerate(GroupKFold(number).split(utterances, groups=groups), 1):
-        train, validation = cut_validation([utterances[index] for index in rest], by)
-        test = tuple(utterances[index] for index in tested)
-        folds.append(Fold(f"fold{at}", train, validation, test))
+    for n, (rest, tested) in enumerate(GroupKFold(number).split(utterances, groups=groups), 1):
+        train, validation = cut_validation([utterances[i] for i in rest], by)
+        test = tuple(utterances[i] for i in tested)
+        folds.append(Fold(f"fold{n}", train, validation, test))
     return Splits(tuple(folds), _disjoint_columns(_kept_whole(column), ("id", by)))
 
 
-def _hold_out(asked: Asked) -> Splits:
-    column, equals, value = asked.argument.partition("=")
-    _check_column(asked, column)
+def _hold_out(request: SplitRequest) -> Splits:
+    column, equals, value = request.argument.partition("=")
+    _check_column(request, column)
     if not equals:
         raise UsageError(
-            f"protocol '{asked.protocol}' does not say which {column} is the test: write "
+            f"protocol '{request.protocol}' needs the {column} of the test part: write "
             f"hold-out:{column}=VALUE"
         )
-    _require(asked, column)
-    held = _value_meant(value, column, {str(value_of(one, column)) for one in asked.utterances})
-    by = _validated_by(column)
-    (fold,) = _each_tested(asked, column, [held], by)
+    _require(request, column)
+    values = {str(value_of(utterance, column)) for utterance in request.utterances}
+    held_out = _find_value(value, column, values)
+    by = _validation_column(column)
+    (fold,) = _each_tested(request, column, [held_out], by)
     return Splits((fold,), _disjoint_columns(_kept_whole(column), ("id", by)))
 
 
-def _by_file(asked: Asked) -> Splits:
-    return split_by_file(Path(asked.argument).expanduser(), asked.utterances, asked.corpus)
+def _by_file(request: SplitRequest) -> Splits:
+    return split_by_file(Path(request.argument).expanduser(), request.utterances, request.corpus)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -194,17 +200,18 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 def _each_tested(
-    asked: Asked, column: str, values: Iterable[str] | None = None, by: str = "dialogue"
+    request: SplitRequest, column: str, values: Iterable[str] | None = None, by: str = "dialogue"
 ) -> Iterator[Fold]:
-    """Yield a fold for each value of a column, or those of ``values``, that has it as its test."""
+    """Yield a fold for each of ``values`` of a column, by default all, as the test part."""
+    utterances = request.utterances
     if values is None:
-        values = sorted({str(value_of(one, column)) for one in asked.utterances})
+        values = sorted({str(value_of(utterance, column)) for utterance in utterances})
     for value in values:
-        rest = [one for one in asked.utterances if value_of(one, column) != value]
-        test = tuple(one for one in asked.utterances if value_of(one, column) == value)
+        rest = [utterance for utterance in utterances if value_of(utterance, column) != value]
+        test = tuple(utterance for utterance in utterances if value_of(utterance, column) == value)
         if not rest:
             raise PipelineError(
-                f"every utterance has the {column} '{value}', which leaves none to train on: "
+                f"every utterance has the {column} '{value}', so none is left for training: "
                 "choose another protocol"
             )
         train, validation = cut_validation(rest, by)
@@ -212,40 +219,43 @@ def _each_tested(
 
 
 def _disjoint_columns(
-    tested: tuple[str, ...], apart: tuple[str, ...], validated: tuple[str, ...] | None = None
+    test: tuple[str, ...],
+    train_validation: tuple[str, ...],
+    validation_test: tuple[str, ...] | None = None,
 ) -> dict[Pair, tuple[str, ...]]:
-    """Say what training and validation part, and what each of them and the test part never share.
+    """Return the columns in which two parts must not share a value, for each two parts.
 
-    ``validated`` is for the validation and the test part, where these may share more.
+    ``test`` is for the test part with both other parts, unless ``validation_test`` is given for the
+    validation and the test part.
     """
-    return dict(zip(PAIRS, (apart, tested, validated or tested), strict=True))
+    return dict(zip(PAIRS, (train_validation, test, validation_test or test), strict=True))
 
 
 def _kept_whole(column: str) -> tuple[str, ...]:
-    """Say what a test part never shares where it is whole values of a column.
+    """Return the columns of which a test part has whole values, if it has whole values of one.
 
-    Speakers talk to each other, so no splits by speaker keeps a dialogue whole.
+    A split by speaker cannot keep dialogues whole, because several speakers talk in each.
     """
     return ("id", "dialogue", "session") if column == "session" else ("id", column)
 
 
-def _validated_by(column: str) -> str:
-    """Say what a validation part is cut by: the column kept apart, if it is not above dialogues."""
+def _validation_column(column: str) -> str:
+    """Return the column by which validation is cut: sessions contain dialogues, so not these."""
     return column if column in ("speaker", "text") else "dialogue"
 
 
-def _check_column(asked: Asked, column: str) -> None:
+def _check_column(request: SplitRequest, column: str) -> None:
     if column in ("label", "turn", "audio", "split"):
         raise UsageError(
-            f"protocol '{asked.protocol}': a corpus cannot be divided by {column}: choose "
+            f"protocol '{request.protocol}': a corpus cannot be split by {column}: choose "
             f"{', '.join(_COLUMNS)}"
         )
     if column not in _COLUMNS:
-        raise unknown("column to divide by", column, _COLUMNS)
+        raise unknown("column to split by", column, _COLUMNS)
 
 
-def _value_meant(given: str, column: str, values: set[str]) -> str:
-    """Find a value by its name, or by its number where one alone ends in it: 5 is Ses05."""
+def _find_value(given: str, column: str, values: set[str]) -> str:
+    """Return a value by its name, or by a number in which only that value ends: 5 is Ses05."""
     name = given.strip().casefold() if column == "text" else given
     if name in values:
         return name
@@ -261,19 +271,20 @@ def _value_meant(given: str, column: str, values: set[str]) -> str:
     raise unknown(f"{column} (of this corpus{rest})", given, nearest)
 
 
-def _require(asked: Asked, column: str) -> None:
-    without = [one.id for one in asked.utterances if value_of(one, column) is None]
+def _require(request: SplitRequest, column: str) -> None:
+    utterances = request.utterances
+    without = [utterance.id for utterance in utterances if value_of(utterance, column) is None]
     if not without:
         return
     given = [
         name
         for name in ("split", *_COLUMNS)
-        if name != "id" and all(value_of(one, name) is not None for one in asked.utterances)
+        if name != "id" and all(value_of(utterance, name) is not None for utterance in utterances)
     ]
-    lacking = "which this corpus does not give"
-    if len(without) < len(asked.utterances):
-        lacking += f" for {len(without)} of {len(asked.utterances)} utterances ('{without[0]}')"
+    lacking = "which this corpus does not have"
+    if len(without) < len(utterances):
+        lacking += f" for {len(without)} of {len(utterances)} utterances ('{without[0]}')"
     raise UsageError(
-        f"protocol '{asked.protocol}' divides by {column}, {lacking}: choose another, by "
-        f"{' or '.join(given) or 'id'}"
+        f"protocol '{request.protocol}' needs the column {column}, {lacking}: choose another "
+        f"protocol, by {' or '.join(given) or 'id'}"
     )

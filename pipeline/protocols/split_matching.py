@@ -1,4 +1,4 @@
-"""From the names in a split file to the utterances of a corpus."""
+"""Matching of the names in a split file with the utterances of a corpus."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -9,41 +9,41 @@ from ..errors import PipelineError
 from .folds import PAIRS, PARTS, Fold, Splits, cut_validation
 from .split_files import SplitFile, read_split_file
 
-_SHOWN = 3  # names in a sentence
+_SHOWN = 3  # names per message
 
 
 def split_by_file(
     path: Path, utterances: Sequence[Utterance], corpus: Sequence[Utterance] | None = None
 ) -> Splits:
-    """Divide ``utterances`` as a split file says.
+    """Split ``utterances`` by a split file.
 
-    A name is an id, or a path or file name whose stem is that of an id or of a clip. It is sought
-    in all of ``corpus``, of which ``utterances`` are those that can be trained on. Parts are in the
-    order of the file. A fold without a validation part has it cut from its training part by whole
-    dialogues; or by whole speakers where the corpus has no dialogues and the file keeps the
-    speakers of the training and the test part apart.
+    A name is an id, or a path or file name whose stem is that of an id or of a clip. All utterances
+    of ``corpus`` are searched; ``utterances`` are those that can be trained on. Parts have the
+    order of the file. If a fold has no validation part, it is cut from the training part by whole
+    dialogues; or by whole speakers if the corpus has no dialogues and no speaker is in both the
+    training and the test part.
 
     Raises:
-        UsageError: there is no such file, or it is of no kind that can be read.
-        PipelineError: the file cannot be understood, no name in it is an utterance's, or one is
-            that of several.
+        UsageError: there is no such file, or its suffix is not that of a split file.
+        PipelineError: the file is wrong, no name in it matches an utterance, or a name matches
+            several.
     """
     split = read_split_file(path)
     ids = _match(split, utterances if corpus is None else corpus)
-    usable = {one.id: one for one in utterances}
+    usable = {utterance.id: utterance for utterance in utterances}
     folds: list[Fold] = []
     cut: dict[str, None] = {}
     for name, names in split.folds.items():
-        found = {
-            part: tuple(usable[ids[one]] for one in names.get(part, ()) if ids.get(one) in usable)
+        parts = {
+            part: tuple(usable[ids[n]] for n in names.get(part, ()) if ids.get(n) in usable)
             for part in PARTS
         }
-        if not names.get("validation") and found["train"]:
-            by = _what_to_keep_whole(found["train"], found["test"])
-            found["train"], found["validation"] = cut_validation(found["train"], by)
+        if not names.get("validation") and parts["train"]:
+            by = _validation_column(parts["train"], parts["test"])
+            parts["train"], parts["validation"] = cut_validation(parts["train"], by)
             cut[by] = None
-        folds.append(Fold(name, found["train"], found["validation"], found["test"]))
-    used = [{one.id for part in PARTS for one in fold.part(part)} for fold in folds]
+        folds.append(Fold(name, parts["train"], parts["validation"], parts["test"]))
+    used = [{utterance.id for part in PARTS for utterance in fold.part(part)} for fold in folds]
     left_out = usable.keys() - set[str]().union(*used)
     return Splits(
         tuple(folds),
@@ -54,60 +54,60 @@ def split_by_file(
 
 
 def _match(split: SplitFile, corpus: Sequence[Utterance]) -> dict[str, str]:
-    """Return the id that each name in a file stands for; a name that is nobody's is not in it."""
-    by_id = {one.id for one in corpus}
+    """Return the utterance id of each name in a file, except for names that match none."""
+    by_id = {utterance.id for utterance in corpus}
     by_name: defaultdict[str, dict[str, Utterance]] = defaultdict(dict)
-    for one in corpus:
-        for path in (one.id, *([str(one.audio)] if one.audio else [])):
+    for utterance in corpus:
+        for path in (utterance.id, *([str(utterance.audio)] if utterance.audio else [])):
             for name in {PureWindowsPath(path).name, PureWindowsPath(path).stem}:
-                by_name[name][one.id] = one
+                by_name[name][utterance.id] = utterance
     ids: dict[str, str] = {}
-    several: dict[str, list[str]] = {}
+    ambiguous: dict[str, list[str]] = {}
     names = _names(split)
     for name in names:
-        found = [name] if name in by_id else _sought(name, by_name)
-        if len(found) == 1:
-            ids[name] = found[0]
-        elif found:
-            several[name] = found
-    if several:
-        example = next(iter(several.values()))
+        matches = [name] if name in by_id else _matches(name, by_name)
+        if len(matches) == 1:
+            ids[name] = matches[0]
+        elif matches:
+            ambiguous[name] = matches
+    if ambiguous:
+        example = next(iter(ambiguous.values()))
         raise PipelineError(
-            f"{len(several)} of {len(names)} names in {split.path} are those of several utterances "
-            f"({_few(several)}): write ids of the corpus instead, such as {example[0]}"
+            f"{len(ambiguous)} of {len(names)} names in {split.path} match several utterances "
+            f"({_few(ambiguous)}): write ids of the corpus instead, such as {example[0]}"
         )
     if not ids:
-        own = _few([one.id for one in corpus])
+        own = _few([utterance.id for utterance in corpus])
         raise PipelineError(
-            f"none of the {len(names)} names in {split.path} ({_few(names)}) is that of an "
-            f"utterance of this corpus ({own}): give a split file of this corpus"
+            f"none of the {len(names)} names in {split.path} ({_few(names)}) matches an utterance "
+            f"of this corpus ({own}): give a split file of this corpus"
         )
     return ids
 
 
-def _sought(name: str, by_name: Mapping[str, Mapping[str, Utterance]]) -> list[str]:
-    """Find a path or a file name; where several have its stem, its folder decides between them.
+def _matches(name: str, by_name: Mapping[str, Mapping[str, Utterance]]) -> list[str]:
+    """Return the ids that match a path or a file name; if several do, its folder may decide.
 
-    MELD has dia0_utt0.mp4 in each of its three folders of clips.
+    MELD, for example, has a dia0_utt0.mp4 in each of its three folders of clips.
     """
-    path = PureWindowsPath(name)  # it takes / as well
-    found = {**by_name.get(path.name, {}), **by_name.get(path.stem, {})}
-    if len(found) > 1 and path.parent.name:
-        nearer = [
+    path = PureWindowsPath(name)  # also splits at /
+    matches = {**by_name.get(path.name, {}), **by_name.get(path.stem, {})}
+    if len(matches) > 1 and path.parent.name:
+        in_folder = [
             id
-            for id, one in found.items()
-            if path.parent.name
-            in (PureWindowsPath(id).parent.name, one.audio.parent.name if one.audio else None)
+            for id, utterance in matches.items()
+            if path.parent.name == PureWindowsPath(id).parent.name
+            or (utterance.audio and path.parent.name == utterance.audio.parent.name)
         ]
-        if len(nearer) == 1:
-            return nearer
-    return list(found)
+        if len(in_folder) == 1:
+            return in_folder
+    return list(matches)
 
 
-def _what_to_keep_whole(train: Sequence[Utterance], test: Sequence[Utterance]) -> str:
-    if all(one.dialogue is None for one in train):
-        speakers = {one.speaker for one in train}
-        if None not in speakers and not speakers & {one.speaker for one in test}:
+def _validation_column(train: Sequence[Utterance], test: Sequence[Utterance]) -> str:
+    if all(utterance.dialogue is None for utterance in train):
+        speakers = {utterance.speaker for utterance in train}
+        if None not in speakers and not speakers & {utterance.speaker for utterance in test}:
             return "speaker"
     return "dialogue"
 
@@ -120,24 +120,23 @@ def _notes(
     used: Sequence[Collection[str]],
 ) -> Iterator[str]:
     names, file = _names(split), split.path.name
-    nobody = [name for name in names if name not in ids]
-    if nobody:
+    unmatched = [name for name in names if name not in ids]
+    if unmatched:
         yield (
-            f"{len(nobody)} of {len(names)} names in {file} are no utterance's of this corpus "
-            f"({_few(nobody)})"
+            f"{len(unmatched)} of {len(names)} names in {file} match no utterance of this corpus "
+            f"({_few(unmatched)})"
         )
     unusable = [name for name in ids if ids[name] not in usable]
     if unusable:
         yield (
-            f"{len(unusable)} of {len(names)} names in {file} are of utterances that cannot be "
+            f"{len(unusable)} of {len(names)} names in {file} match utterances that cannot be "
             f"trained on ({_few(unusable)})"
         )
-    everywhere = set(used[0]).intersection(*used)
-    somewhere = set(used[0]).union(*used)
-    if len(everywhere) < len(somewhere):
+    in_some = set(used[0]).union(*used) - set(used[0]).intersection(*used)
+    if in_some:
         yield (
-            f"of the utterances in {file}, {len(somewhere - everywhere)} are in some folds and not "
-            f"in others ({_few(sorted(somewhere - everywhere))})"
+            f"{len(in_some)} of the utterances in {file} are in some folds but not in all "
+            f"({_few(sorted(in_some))})"
         )
     if cut:
         yield (
@@ -147,7 +146,7 @@ def _notes(
 
 
 def _names(split: SplitFile) -> list[str]:
-    """Return the different names in a file, in its order."""
+    """Return the distinct names in a file, in its order."""
     parts = (names for fold in split.folds.values() for names in fold.values())
     return list(dict.fromkeys(name for names in parts for name in names))
 

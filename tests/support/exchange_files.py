@@ -1,4 +1,4 @@
-"""Features as other tools write them, and the manifest that goes with them."""
+"""Features in the forms of other tools, their manifest, and imports of them."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mser.cache import Entry, FeatureCache
-from mser.pipeline.exchange import ImportSettings
+from mser.pipeline.errors import PipelineError
+from mser.pipeline.exchange import ImportSettings, import_features
 
 Array = np.ndarray[Any, Any]
 
@@ -25,14 +27,14 @@ def label(id: str) -> str:
 def features(
     ids: Sequence[str] = IDS, layers: int | None = 2, dtype: str = "float32"
 ) -> dict[str, Array]:
-    """Hidden states that tell the label: (layers, frames, dim), or (frames, dim)."""
+    """Hidden states that depend on the label: (layers, frames, dim) or (frames, dim)."""
     noise = np.random.default_rng(0)
-    made = {}
+    arrays = {}
     for number, id in enumerate(ids):
         shape = (2 + number % 3, DIM) if layers is None else (layers, 2 + number % 3, DIM)
-        made[id] = noise.normal(size=shape).astype(dtype)
-        made[id][..., CLASSES.index(label(id))] += 4
-    return made
+        arrays[id] = noise.normal(size=shape).astype(dtype)
+        arrays[id][..., CLASSES.index(label(id))] += 4
+    return arrays
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> Path:
@@ -61,20 +63,20 @@ def as_folder(folder: Path, arrays: Mapping[str, Array]) -> Path:
     return folder
 
 
-def end_to_end(arrays: Mapping[str, Array]) -> tuple[Array, list[int]]:
+def concatenated(arrays: Mapping[str, Array]) -> tuple[Array, list[int]]:
     lengths = [array.shape[-2] for array in arrays.values()]
     return np.concatenate(list(arrays.values()), axis=-2), lengths
 
 
 def as_npz(path: Path, arrays: Mapping[str, Array], packed: bool = False) -> Path:
-    feats, lengths = end_to_end(arrays)
+    feats, lengths = concatenated(arrays)
     save = np.savez_compressed if packed else np.savez
     save(path, feats=feats, lengths=np.array(lengths), keys=np.array(list(arrays)))
     return path
 
 
 def as_emotion2vec(path: Path, arrays: Mapping[str, Array], emo: bool = True) -> Path:
-    feats, lengths = end_to_end(arrays)
+    feats, lengths = concatenated(arrays)
     np.save(path, feats)
     path.with_suffix(".lengths").write_text("".join(f"{length}\n" for length in lengths))
     if emo:
@@ -95,8 +97,8 @@ def settings(tmp_path: Path, source: Path, **changes: Any) -> ImportSettings:
     return ImportSettings(source, **fields)
 
 
-def opened(tmp_path: Path, **which: Any) -> Entry:
-    return FeatureCache(tmp_path / "cache").open("theirs", **which)
+def entry_of(tmp_path: Path, **selection: Any) -> Entry:
+    return FeatureCache(tmp_path / "cache").open("theirs", **selection)
 
 
 def assert_same(entry: Entry, arrays: Mapping[str, Array], dtype: str) -> None:
@@ -105,3 +107,12 @@ def assert_same(entry: Entry, arrays: Mapping[str, Array], dtype: str) -> None:
         expected = array if array.ndim == 3 else array[None]
         assert entry[id].dtype == dtype
         np.testing.assert_array_equal(entry[id], expected.astype(dtype))
+
+
+def refusal(wanted: ImportSettings, kind: type[Exception] = PipelineError) -> str:
+    """The message of an import that fails with exactly this exception, in one line."""
+    with pytest.raises(kind) as raised:
+        import_features(wanted)
+    assert type(raised.value) is kind
+    assert "\n" not in str(raised.value)
+    return str(raised.value)

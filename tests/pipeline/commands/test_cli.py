@@ -236,7 +236,7 @@ def test_extract_that_cannot_be_done_is_one_sentence(
         (["--modalities", "video"], None, "video"),
         (["--modalities", ""], 2, "no modality is given"),
         (["--protocol", "leave-one-out"], 2, "leave-one-session-out"),
-        (["--protocol", "official"], 2, "divides by split"),
+        (["--protocol", "official"], 2, "needs the column split"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--layer", "99"], 2, "layer 99 of speech is not in the cache"),
         (["--layer", "middle"], 2, "layers 'middle': give mix, last, or"),

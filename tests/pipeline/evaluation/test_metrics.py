@@ -1,4 +1,4 @@
-"""Scores against counting by hand: what WA, UA and the F1 scores mean here."""
+"""WA, UA and F1 scores against counts by hand, and their aggregation."""
 
 import json
 import warnings
@@ -15,8 +15,8 @@ from mser.pipeline.evaluation.metrics import (
     METRICS,
     Predictions,
     aggregate,
+    align_seeds,
     by_class,
-    by_utterance,
     pooled_by_class,
     pooled_scores,
     scores,
@@ -28,20 +28,20 @@ PAIRS = st.lists(
 
 
 def counted(labels: list[str], predicted: list[str]) -> dict[str, float]:
-    """The same scores, counted in loops from their definitions."""
+    """The same scores, computed with loops from their definitions."""
     pairs = list(zip(labels, predicted, strict=True))
-    right = sum(label == said for label, said in pairs)
+    correct = sum(label == prediction for label, prediction in pairs)
     recalls, f1, weighted = [], [], 0.0
     for name in sorted({*labels, *predicted}):
-        true = sum(label == said == name for label, said in pairs)
-        there = sum(label == name for label in labels)
-        said = sum(one == name for one in predicted)
-        if there:
-            recalls.append(true / there)
-        f1.append(2 * true / (there + said))
-        weighted += there * f1[-1]
+        true = sum(label == prediction == name for label, prediction in pairs)
+        support = sum(label == name for label in labels)
+        predictions = sum(prediction == name for prediction in predicted)
+        if support:
+            recalls.append(true / support)
+        f1.append(2 * true / (support + predictions))
+        weighted += support * f1[-1]
     return {
-        "wa": right / len(pairs),
+        "wa": correct / len(pairs),
         "ua": sum(recalls) / len(recalls),
         "weighted_f1": weighted / len(pairs),
         "macro_f1": sum(f1) / len(f1),
@@ -50,7 +50,7 @@ def counted(labels: list[str], predicted: list[str]) -> dict[str, float]:
 
 @settings(max_examples=40, deadline=None)
 @given(PAIRS)
-def test_scores_are_what_counting_gives(pairs: list[tuple[str, str]]) -> None:
+def test_scores_equal_those_counted_by_hand(pairs: list[tuple[str, str]]) -> None:
     labels, predicted = [a for a, _ in pairs], [b for _, b in pairs]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -67,11 +67,13 @@ def test_the_order_of_utterances_does_not_matter(
 ) -> None:
     shuffled = list(pairs)
     random.shuffle(shuffled)
-    one, other = (scores([a for a, _ in some], [b for _, b in some]) for some in (pairs, shuffled))
-    assert one == other
+    first, second = (
+        scores([a for a, _ in order], [b for _, b in order]) for order in (pairs, shuffled)
+    )
+    assert first == second
 
 
-def test_all_right_is_one() -> None:
+def test_correct_predictions_score_one() -> None:
     assert scores(["a", "b", "b"], ["a", "b", "b"]) == dict.fromkeys(METRICS, 1.0)
 
 
@@ -83,20 +85,20 @@ def test_a_class_that_is_never_predicted_counts_zero() -> None:
     )
 
 
-def test_a_class_that_no_label_has() -> None:
+def test_a_class_without_labels() -> None:
     found = scores(["a", "a", "b", "b"], ["a", "c", "b", "b"])
     f1_of_a = 2 * 1 / (2 + 1)
     assert found == pytest.approx(
         {
             "wa": 0.75,
-            "ua": (0.5 + 1) / 2,  # c has no recall, and is not counted as one of 0
-            "weighted_f1": (2 * f1_of_a + 2 * 1) / 4,  # c weighs nothing
+            "ua": (0.5 + 1) / 2,  # c has no recall and is left out
+            "weighted_f1": (2 * f1_of_a + 2 * 1) / 4,  # c has the weight 0
             "macro_f1": (f1_of_a + 1 + 0) / 3,  # c is a class with an F1 of 0
         }
     )
 
 
-def test_aggregate_by_hand() -> None:
+def test_aggregate_equals_values_by_hand() -> None:
     parts = [
         Predictions("one", 0, ["a", "b"], ["a", "b"]),  # WA 1
         Predictions("two", 0, ["a", "a", "a", "b"], ["a", "b", "b", "b"]),  # WA 1/2
@@ -109,7 +111,7 @@ def test_aggregate_by_hand() -> None:
     # deviations from 0.625: 0.375, -0.125, -0.625, 0.375; of a sample: over three, not four
     variance = (0.375**2 + 0.125**2 + 0.625**2 + 0.375**2) / 3
     assert found["wa"]["std"] == pytest.approx(variance**0.5)
-    # pooled: 4 of 6 right with seed 0, 4 of 6 with seed 7
+    # pooled: 4 of 6 are correct with seed 0, 4 of 6 with seed 7
     assert found["wa"]["pooled"] == pytest.approx(4 / 6)
     # recalls: seed 0 a 2/4, b 2/2; seed 7 a 3/4, b 1/2
     assert found["ua"]["pooled"] == pytest.approx(((0.5 + 1) / 2 + (0.75 + 0.5) / 2) / 2)
@@ -117,13 +119,13 @@ def test_aggregate_by_hand() -> None:
 
 def test_a_single_part_has_no_standard_deviation() -> None:
     found = aggregate([Predictions("one", 0, ["a", "b"], ["a", "a"])])
-    alone = {key: found["wa"][key] for key in ("mean", "std", "pooled", "pooled_std")}
-    assert alone == {"mean": 0.5, "std": None, "pooled": 0.5, "pooled_std": None}
+    single = {key: found["wa"][key] for key in ("mean", "std", "pooled", "pooled_std")}
+    assert single == {"mean": 0.5, "std": None, "pooled": 0.5, "pooled_std": None}
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), PAIRS), min_size=2, max_size=5))
-def test_aggregate_is_made_of_scores(drawn: list[tuple[int, list[tuple[str, str]]]]) -> None:
+def test_aggregate_summarises_the_scores(drawn: list[tuple[int, list[tuple[str, str]]]]) -> None:
     parts = [
         Predictions(str(n), seed, [a for a, _ in pairs], [b for _, b in pairs])
         for n, (seed, pairs) in enumerate(drawn)
@@ -131,12 +133,12 @@ def test_aggregate_is_made_of_scores(drawn: list[tuple[int, list[tuple[str, str]
     found = aggregate(parts, resamples=100)
     each = [counted(list(part.labels), list(part.predicted)) for part in parts]
     for metric in METRICS:
-        values = [one[metric] for one in each]
+        values = [part[metric] for part in each]
         assert found[metric]["mean"] == pytest.approx(fmean(values))
         assert found[metric]["std"] == pytest.approx(stdev(values))
         pooled = []
         for seed in {seed for seed, _ in drawn}:
-            pairs = [pair for one, some in drawn if one == seed for pair in some]
+            pairs = [pair for other, part in drawn if other == seed for pair in part]
             pooled.append(counted([a for a, _ in pairs], [b for _, b in pairs])[metric])
         assert found[metric]["pooled"] == pytest.approx(fmean(pooled))
         expected = stdev(pooled) if len(pooled) > 1 else None
@@ -157,8 +159,8 @@ def two_seeds(**changes: Any) -> list[Predictions]:
     return [replace(part, **changes) for part in parts]
 
 
-def test_spread_over_seeds_is_that_of_the_pooled_scores() -> None:
-    assert [one["wa"] for one in pooled_scores(two_seeds()).values()] == [4 / 5, 3 / 5]
+def test_pooled_std_is_over_the_pooled_scores_of_the_seeds() -> None:
+    assert [seed["wa"] for seed in pooled_scores(two_seeds()).values()] == [4 / 5, 3 / 5]
     found = aggregate(two_seeds())["wa"]
     assert list(found) == ["mean", "std", "pooled", "pooled_std", "pooled_ci95"]
     assert found["pooled"] == pytest.approx(0.7)
@@ -166,22 +168,22 @@ def test_spread_over_seeds_is_that_of_the_pooled_scores() -> None:
     assert found["std"] == pytest.approx(stdev([1, 2 / 3, 0, 1]))
 
 
-def test_the_interval_holds_the_pooled_score_and_can_be_repeated() -> None:
+def test_the_interval_contains_the_pooled_score_and_is_reproducible() -> None:
     found, again = aggregate(two_seeds()), aggregate(two_seeds())
     assert found == again == json.loads(json.dumps(found))
     for metric in METRICS:
         low, high = found[metric]["pooled_ci95"]
         assert 0 <= low < found[metric]["pooled"] < high <= 1
-    # An utterance is right with both seeds (1), or with one of them (1/2): so is every draw's mean.
+    # Each utterance is correct with both seeds (1) or with one (1/2), so every sample is >= 1/2.
     assert found["wa"]["pooled_ci95"][0] >= 0.5
     assert aggregate(two_seeds(), resamples=100) != found
 
 
-def test_without_ids_the_interval_goes_by_the_place_in_the_fold() -> None:
+def test_without_ids_utterances_are_aligned_by_their_position() -> None:
     assert aggregate(two_seeds(ids=())) == aggregate(two_seeds())
 
 
-def test_the_order_of_utterances_is_told_by_their_ids() -> None:
+def test_utterances_are_aligned_by_their_ids() -> None:
     parts = two_seeds()
     parts[3] = replace(
         parts[3], labels=["b", "a", "a"], predicted=["b", "a", "a"], ids=["u4", "u3", "u2"]
@@ -192,28 +194,28 @@ def test_the_order_of_utterances_is_told_by_their_ids() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"ids": ["u2", "u3", "u5"]},  # another utterance
-        {"ids": ["u2", "u3", "u0"]},  # one that was tested already
-        {"labels": ["a", "b", "b"]},  # another label
+        {"ids": ["u2", "u3", "u5"]},  # a different utterance
+        {"ids": ["u2", "u3", "u0"]},  # an utterance that was tested already
+        {"labels": ["a", "b", "b"]},  # a different label
     ],
 )
-def test_no_interval_where_the_seeds_test_different_things(changed: dict[str, Any]) -> None:
+def test_no_interval_if_the_seeds_test_different_utterances(changed: dict[str, Any]) -> None:
     parts = two_seeds()
     parts[3] = replace(parts[3], **changed)
-    assert by_utterance(parts) is None
+    assert align_seeds(parts) is None
     found = aggregate(parts)
     assert all(found[metric]["pooled_ci95"] is None for metric in METRICS)
     assert found["wa"]["pooled"] is not None
 
 
-def test_no_interval_where_an_utterance_is_tested_in_two_folds() -> None:
+def test_no_interval_if_two_folds_test_one_utterance() -> None:
     parts = [replace(part, ids=["u0", "u1", "u4"][: len(part.labels)]) for part in two_seeds()]
-    assert by_utterance(parts) is None
-    assert by_utterance(parts[::2]) is not None  # a fold of each seed
+    assert align_seeds(parts) is None
+    assert align_seeds(parts[::2]) is not None  # one fold per seed
 
 
-def test_what_the_seeds_say_of_each_utterance() -> None:
-    found = by_utterance(two_seeds()[::-1])
+def test_aligned_predictions_of_two_seeds() -> None:
+    found = align_seeds(two_seeds()[::-1])
     assert found is not None
     assert found.ids == ("u0", "u1", "u2", "u3", "u4")
     assert found.labels == ("a", "b", "a", "a", "b")
@@ -222,7 +224,7 @@ def test_what_the_seeds_say_of_each_utterance() -> None:
 
 
 def test_groups_are_drawn_whole() -> None:
-    # Two dialogues, one all right and one all wrong: a draw has 2, 1 or none of the first.
+    # Two dialogues, one all correct and one all wrong: a sample has 2, 1 or 0 of the first.
     part = Predictions("one", 0, ["a"] * 20, ["a"] * 10 + ["b"] * 10, [f"u{n}" for n in range(20)])
     groups = {f"u{n}": str(n // 10) for n in range(20)}
     assert aggregate([part], groups=groups)["wa"]["pooled_ci95"] == [0, 1]
@@ -233,7 +235,7 @@ def test_groups_are_drawn_whole() -> None:
 # Class by class -----------------------------------------------------------------------------------
 
 
-def test_classes_by_hand_in_their_own_order() -> None:
+def test_scores_per_class_equal_values_by_hand_in_the_given_order() -> None:
     found = by_class(["b", "b", "a", "c"], ["b", "a", "a", "a"], ["c", "b", "a", "d"])
     assert list(found["per_class"]) == ["c", "b", "a", "d"]
     assert found == {
@@ -250,7 +252,7 @@ def test_classes_by_hand_in_their_own_order() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(PAIRS)
-def test_classes_make_up_the_scores(pairs: list[tuple[str, str]]) -> None:
+def test_scores_per_class_add_up_to_the_scores(pairs: list[tuple[str, str]]) -> None:
     labels, predicted = [a for a, _ in pairs], [b for _, b in pairs]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -259,20 +261,20 @@ def test_classes_make_up_the_scores(pairs: list[tuple[str, str]]) -> None:
     each = found["per_class"].values()
     total = scores(labels, predicted)
     assert total["ua"] == pytest.approx(
-        fmean(one["recall"] for one in each if one["recall"] is not None)
+        fmean(row["recall"] for row in each if row["recall"] is not None)
     )
     assert total["macro_f1"] == pytest.approx(
-        fmean(one["f1"] for one in each if one["f1"] is not None)
+        fmean(row["f1"] for row in each if row["f1"] is not None)
     )
     assert total["weighted_f1"] == pytest.approx(
-        sum((one["f1"] or 0) * one["support"] for one in each) / len(pairs)
+        sum((row["f1"] or 0) * row["support"] for row in each) / len(pairs)
     )
-    for at, name in enumerate("dcba"):
-        for other, said in enumerate("dcba"):
-            assert found["confusion"][at][other] == pairs.count((name, said))
+    for row, label in enumerate("dcba"):
+        for column, prediction in enumerate("dcba"):
+            assert found["confusion"][row][column] == pairs.count((label, prediction))
 
 
-def test_classes_pooled_over_folds_and_seeds() -> None:
+def test_scores_per_class_are_pooled_over_folds_and_seeds() -> None:
     found = pooled_by_class(two_seeds(), ["a", "b", "c"])
     # recall of a: 2/3 with seed 0, 2/3 with seed 7; of b: 2/2 and 1/2
     assert found["per_class"]["a"]["recall"] == pytest.approx(2 / 3)
@@ -288,6 +290,7 @@ def test_classes_pooled_over_folds_and_seeds() -> None:
     assert pooled["ua"]["pooled"] == pytest.approx(fmean(recalls))
 
 
-def test_a_class_that_one_seed_never_predicts_has_the_precision_of_the_others() -> None:
-    parts = [Predictions("one", n, ["a", "b"], said) for n, said in enumerate((["a", "a"], "ab"))]
+def test_an_undefined_precision_of_one_seed_is_left_out_of_the_mean() -> None:
+    predicted = (["a", "a"], ["a", "b"])
+    parts = [Predictions("one", seed, ["a", "b"], row) for seed, row in enumerate(predicted)]
     assert pooled_by_class(parts, "ab")["per_class"]["b"]["precision"] == 1

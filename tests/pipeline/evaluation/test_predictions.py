@@ -49,5 +49,5 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
     assert len(run.parts) == 20
     for part in run.parts:
         numbers = [int(id.rpartition("u")[2]) for id in part.ids]
-        assert [LABELS[at] for at in numbers] == list(part.labels)
+        assert [LABELS[number] for number in numbers] == list(part.labels)
         assert len(part.predicted) == 60

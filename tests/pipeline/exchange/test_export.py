@@ -1,4 +1,4 @@
-"""Features for other tools: exact, in one folder, which appears whole or not at all."""
+"""Exported features are exact, in one folder that appears complete or not at all."""
 
 import csv
 import json
@@ -32,21 +32,21 @@ from mser.tests.support.train_runs import utterance
 LAYERS, DIM = (0, 6, 12), 5
 
 
-def filled(root: Path, ids: Sequence[str], dtype: str = "float16", **known: Any) -> Entry:
-    """An entry of layers 0, 6 and 12 in two shards, and a manifest."""
+def filled(root: Path, ids: Sequence[str], dtype: str = "float16", **fields: Any) -> Entry:
+    """An entry with layers 0, 6 and 12 in two shards, and a manifest."""
     cache = FeatureCache(root)
     spec = EntrySpec("ours", "speech", "our/encoder", {"weights": "a"}, LAYERS, DIM, dtype)
     writer = cache.writer(spec, {"made by": "a test"})
     noise = np.random.default_rng(1)
-    made = [
+    features = [
         UtteranceFeatures(id, f"hash {id}", noise.normal(size=(3, 1 + n % 4, DIM)).astype(dtype))
         for n, id in enumerate(ids)
     ]
-    half = (len(made) + 1) // 2
-    for number, shard in enumerate((made[:half], made[half:])):
+    half = (len(features) + 1) // 2
+    for number, shard in enumerate((features[:half], features[half:])):
         if shard:
             writer.write_shard(number, shard)
-    corpus = Corpus("ours", [utterance(id, **known) for id in ids], ("a", "b"), "official")
+    corpus = Corpus("ours", [utterance(id, **fields) for id in ids], ("a", "b"), "official")
     writer.publish(cache.write_manifest("ours", to_table(corpus, root, {}, {})))
     return cache.open("ours")
 
@@ -64,7 +64,7 @@ def expected(entry: Entry, layers: Sequence[int] = LAYERS) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_npy_files_come_back_exactly_whatever_the_ids(tmp_path: Path, dtype: str) -> None:
+def test_npy_files_are_imported_again_exactly_whatever_the_ids(tmp_path: Path, dtype: str) -> None:
     ids = [*ODD_IDS, "A", "a", "5", "0", "ids.csv", "entry.json", "._a", ".hidden", "%2e%2E"]
     entry = filled(tmp_path / "cache", ids, dtype)
     summary = export_features(settings(tmp_path, "npy"))
@@ -91,7 +91,7 @@ def test_npy_files_come_back_exactly_whatever_the_ids(tmp_path: Path, dtype: str
         assert again[id].shape == entry[id].shape
 
 
-def test_npy_files_are_found_by_ids_csv(tmp_path: Path) -> None:
+def test_ids_csv_names_the_files_of_the_ids(tmp_path: Path) -> None:
     entry = filled(tmp_path / "cache", ["train/dia0_utt0", "b"])
     export_features(settings(tmp_path, "npy"))
     with (tmp_path / "out" / "ids.csv").open(encoding="utf-8", newline="") as file:
@@ -105,7 +105,7 @@ def test_npy_files_are_found_by_ids_csv(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, entry[row["id"]])
 
 
-def test_names_of_files() -> None:
+def test_file_names_of_ids() -> None:
     ids = ["0", "A", "a", "..", "", "x" * 200, "x" * 201, "é" * 40]
     assert file_names(ids) == {
         "0": "0",
@@ -120,7 +120,7 @@ def test_names_of_files() -> None:
 
 
 @pytest.mark.parametrize("file", ["../secret.npy", "/secret.npy", "link/secret.npy", "link.npy"])
-def test_ids_csv_leads_nowhere_else(tmp_path: Path, file: str) -> None:
+def test_ids_csv_with_a_file_outside_the_folder_is_refused(tmp_path: Path, file: str) -> None:
     filled(tmp_path / "cache", ["a"])
     folder, secret = tmp_path / "theirs", tmp_path / "secret.npy"
     folder.mkdir()
@@ -132,20 +132,20 @@ def test_ids_csv_leads_nowhere_else(tmp_path: Path, file: str) -> None:
     with pytest.raises(PipelineError) as raised:
         import_features(ImportSettings(folder, str(tmp_path / "cache"), "ours", "again"))
     assert "ids.csv, line 2" in str(raised.value)
-    assert "lies outside the folder, and nothing is read from there" in str(raised.value)
+    assert "is outside the folder, and no file outside is read" in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("name,file\na,a.npy\n", "has not the columns 'id' and 'file'"),
-        ("id,file\na\n", "line 2: give an id and a file"),
-        ("id,file\na,a.npy\na,a.npy\n", "names 1 utterances twice"),
-        ('id,file\na,"a.npy\n', "is no CSV file"),
+        ("name,file\na,a.npy\n", "has no column 'id'"),
+        ("id,file\na\n", "line 2: it has no file: give an id and a file"),
+        ("id,file\na,a.npy\na,a.npy\n", "has 1 ids more than once"),
+        ('id,file\na,"a.npy\n', "line 2, cannot be read as CSV"),
         (b"id,file\n\xff,a.npy\n", "is not UTF-8"),
     ],
 )
-def test_an_ids_csv_that_is_none(tmp_path: Path, content: str | bytes, words: str) -> None:
+def test_a_damaged_ids_csv(tmp_path: Path, content: str | bytes, words: str) -> None:
     filled(tmp_path / "cache", ["a"])
     export_features(settings(tmp_path, "npy"))
     encoded = content if isinstance(content, bytes) else content.encode()
@@ -160,14 +160,14 @@ def test_an_ids_csv_that_is_none(tmp_path: Path, content: str | bytes, words: st
 
 def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = filled(tmp_path / "cache", ODD_IDS)
-    monkeypatch.setattr(to_safetensors, "_MOST_BYTES", 200)
+    monkeypatch.setattr(to_safetensors, "_MAX_BYTES", 200)
     summary = export_features(settings(tmp_path, "safetensors"))
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == [f"features-{number:05}.safetensors" for number in range(len(files))]
     assert 1 < len(files) == summary.files
     (tmp_path / "as-usual").touch()
     modes = {(tmp_path / "out" / name).stat().st_mode for name in files}
-    assert modes == {(tmp_path / "as-usual").stat().st_mode}  # a group can read them
+    assert modes == {(tmp_path / "as-usual").stat().st_mode}  # so that a group can read them
     read = {}
     for name in files:
         with safe_open(tmp_path / "out" / name, framework="numpy") as file:
@@ -175,7 +175,7 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert file.metadata()["encoder"] == "our/encoder"
             assert file.metadata()["dataset"] == "ours"
             tensors = {id: file.get_tensor(id) for id in file.keys()}  # noqa: SIM118
-            assert sum(one.nbytes for one in tensors.values()) <= 200
+            assert sum(tensor.nbytes for tensor in tensors.values()) <= 200
             read.update(tensors)
     assert sorted(read) == list(entry.ids)
     for id, array in expected(entry).items():
@@ -183,9 +183,9 @@ def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         np.testing.assert_array_equal(read[id], array)
 
 
-def test_an_id_that_no_tensor_can_have(tmp_path: Path) -> None:
+def test_an_id_that_cannot_be_the_name_of_a_tensor(tmp_path: Path) -> None:
     filled(tmp_path / "cache", ["a", "__metadata__"])
-    with pytest.raises(PipelineError, match="which no tensor can be"):
+    with pytest.raises(PipelineError, match="a tensor cannot have the name of the utterance"):
         export_features(settings(tmp_path, "safetensors"))
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
@@ -216,7 +216,7 @@ def test_datasets_by_split(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob(".*"))
     loaded = datasets.load_from_disk(str(tmp_path / "out"))
     assert sorted(loaded) == ["test", "train", "validation"]
-    seen = []
+    ids = []
     for split, part in loaded.items():
         assert part.split == split
         assert json.loads(part.info.description)["layers"] == [0, 6, 12]
@@ -232,13 +232,13 @@ def test_datasets_by_split(tmp_path: Path) -> None:
         ]
         assert "float16" in str(part.features["hidden_states"])
         for row in part.with_format("numpy"):
-            seen.append(row["id"])
-            one = utterance(row["id"])
-            known = {"text": f"“{one.id}”", "label": one.label, "speaker": "Joey", "session": "1"}
-            known |= {"dialogue": one.id, "split": split}
-            assert {column: row[column] for column in known} == known
-            np.testing.assert_array_equal(row["hidden_states"], entry[one.id])
-    assert sorted(seen) == sorted(SPLIT_IDS)
+            id = row["id"]
+            ids.append(id)
+            cells = {"text": f"“{id}”", "label": utterance(id).label, "speaker": "Joey"}
+            cells |= {"session": "1", "dialogue": id, "split": split}
+            assert {column: row[column] for column in cells} == cells
+            np.testing.assert_array_equal(row["hidden_states"], entry[id])
+    assert sorted(ids) == sorted(SPLIT_IDS)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
@@ -256,7 +256,7 @@ def test_datasets_without_splits(tmp_path: Path, dtype: str) -> None:
     assert str(loaded.features["hidden_states"]).count(dtype) == 1
 
 
-def test_datasets_leaves_nothing_in_the_home(tmp_path: Path) -> None:
+def test_datasets_leaves_nothing_in_the_home_folder(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     with_splits(tmp_path / "cache")
     home, temporary = tmp_path / "home", tmp_path / "temporary"
@@ -277,7 +277,7 @@ def test_datasets_leaves_nothing_in_the_home(tmp_path: Path) -> None:
     assert [*home.rglob("*"), *temporary.rglob("*")] == []
 
 
-def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     filled(tmp_path / "cache", ["a"])
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(PipelineError, match=r"pip install 'mser\[datasets\]'") as raised:
@@ -286,7 +286,7 @@ def test_without_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-# Which features, and where to ---------------------------------------------------------------------
+# Selection and output folder ----------------------------------------------------------------------
 
 
 def test_layers_are_the_encoders_own_numbers(tmp_path: Path) -> None:
@@ -304,27 +304,27 @@ def test_layers_are_the_encoders_own_numbers(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_not_in_the_cache(tmp_path: Path) -> None:
+def test_an_entry_that_is_not_in_the_cache(tmp_path: Path) -> None:
     filled(tmp_path / "cache", ["a"])
     with pytest.raises(CacheError, match="another"):
         export_features(settings(tmp_path, "npy", encoder="another"))
     with pytest.raises(CacheError, match="theirs"):
         export_features(settings(tmp_path, "npy", dataset="theirs"))
     filled(tmp_path / "empty", [])
-    with pytest.raises(PipelineError, match="holds no utterance to export"):
+    with pytest.raises(PipelineError, match="has no utterance to export"):
         export_features(replace(settings(tmp_path, "npy"), cache=str(tmp_path / "empty")))
     with pytest.raises(UsageError, match="unknown format 'hdf': "):
         settings(tmp_path, "hdf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "empty"]
 
 
-def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     filled(tmp_path / "cache", ["a"])
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("mine")
-    with pytest.raises(UsageError, match="is there already: give a folder that is new or empty"):
+    with pytest.raises(UsageError, match="exists already: give a new or empty folder"):
         export_features(settings(tmp_path, "npy"))
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         export_features(settings(tmp_path, "npy", to=tmp_path / "out" / "thesis.tex"))
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
     (tmp_path / "out" / "thesis.tex").unlink()
@@ -343,7 +343,7 @@ def test_a_failed_export_leaves_nothing(
 
     def fail(self: Entry, ids: Sequence[str], layers: object = None) -> Iterator[Any]:
         if "b" in ids:
-            assert not (tmp_path / "out").exists()  # so a killed one leaves nothing there either
+            assert not (tmp_path / "out").exists()  # so a killed export leaves nothing there
             raise CacheError("a shard is damaged")
         return iter([np.zeros((3, 1, DIM), "float16")])
 
@@ -353,7 +353,9 @@ def test_a_failed_export_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
-def test_a_full_disk_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_noticed_before_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     filled(tmp_path / "cache", ["a"])
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)

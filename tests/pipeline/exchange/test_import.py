@@ -1,4 +1,4 @@
-"""Features that others have computed come in exactly."""
+"""Imported features are stored exactly, in every form of source."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from mser.tests.support.exchange_files import (
     as_folder,
     as_npz,
     assert_same,
+    entry_of,
     features,
     manifest,
-    opened,
+    refusal,
     settings,
     write_csv,
 )
-from mser.tests.support.import_runs import refusal
 
 # The three forms ----------------------------------------------------------------------------------
 
@@ -49,12 +49,12 @@ FORMS: list[tuple[str, Callable[[Path, dict[str, Array]], Path]]] = [
 
 @pytest.mark.parametrize(("name", "write"), FORMS)
 @pytest.mark.parametrize("layers", [2, None])
-def test_each_form_comes_in_exactly(
+def test_each_form_is_imported_exactly(
     tmp_path: Path, name: str, write: Callable[[Path, Any], Path], layers: int | None
 ) -> None:
     arrays = features(layers=layers)
     summary = import_features(settings(tmp_path, write(tmp_path / name, arrays)))
-    entry = opened(tmp_path, encoder="their/encoder", modality="speech")
+    entry = entry_of(tmp_path, encoder="their/encoder", modality="speech")
     assert_same(entry, arrays, "float32")
     assert entry.spec.layers == tuple(range(layers or 1))
     assert entry.spec.identity == {"source": "imported", "encoder": "their/encoder"}
@@ -63,7 +63,7 @@ def test_each_form_comes_in_exactly(
 
 
 @pytest.mark.parametrize(("name", "write"), FORMS)
-def test_each_form_can_be_trained_on_at_once(
+def test_a_head_can_be_trained_on_each_form(
     tmp_path: Path, name: str, write: Callable[[Path, Any], Path]
 ) -> None:
     import_features(settings(tmp_path, write(tmp_path / name, features())))
@@ -75,15 +75,15 @@ def test_each_form_can_be_trained_on_at_once(
         out=tmp_path / "run",
         device="cpu",
     )
-    done = train_head(training.with_overrides(["epochs=20", "learning_rate=0.05"]))
-    assert done.metrics["protocol"] == "official"
-    assert done.metrics["test_utterances"] == 8
-    assert done.metrics["excluded"] == {}
-    assert done.metrics["chance"]["wa"]["mean"] == 0.25
-    assert done.metrics["aggregate"]["wa"]["mean"] >= 0.75
+    run = train_head(training.with_overrides(["epochs=20", "learning_rate=0.05"]))
+    assert run.metrics["protocol"] == "official"
+    assert run.metrics["test_utterances"] == 8
+    assert run.metrics["excluded"] == {}
+    assert run.metrics["chance"]["wa"]["mean"] == 0.25
+    assert run.metrics["aggregate"]["wa"]["mean"] >= 0.75
 
 
-def test_text_features_are_not_compared_with_the_text(tmp_path: Path) -> None:
+def test_imported_text_features_are_not_compared_with_the_text(tmp_path: Path) -> None:
     rows = [
         {"id": id, "label": "ab"[n % 2], "split": id.split("/")[0], "text": "Well."}
         for n, id in enumerate(IDS)
@@ -94,8 +94,8 @@ def test_text_features_are_not_compared_with_the_text(tmp_path: Path) -> None:
     training = TrainSettings(
         "linear", "theirs", tmp_path / "cache", {"text": None}, out=tmp_path / "run", device="cpu"
     )
-    done = train_head(training.with_overrides(["epochs=1"]))
-    assert done.metrics["excluded"] == {}
+    run = train_head(training.with_overrides(["epochs=1"]))
+    assert run.metrics["excluded"] == {}
 
 
 def test_a_folder_with_links_and_companion_files(tmp_path: Path) -> None:
@@ -109,25 +109,25 @@ def test_a_folder_with_links_and_companion_files(tmp_path: Path) -> None:
     (source / "train" / "._dia0_utt0.npy").write_bytes(b"\0\5\x16\7")
     (source / "train" / "README.txt").write_text("no features")
     import_features(settings(tmp_path, folder))
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
-def test_fortran_order_and_another_byte_order(tmp_path: Path) -> None:
+def test_fortran_order_and_other_byte_orders(tmp_path: Path) -> None:
     arrays = features()
-    odd = {
+    reordered = {
         id: np.asfortranarray(array) if n % 2 else array.astype(">f4")
         for n, (id, array) in enumerate(arrays.items())
     }
-    import_features(settings(tmp_path, as_folder(tmp_path / "features", odd)))
-    assert_same(opened(tmp_path), arrays, "float32")
+    import_features(settings(tmp_path, as_folder(tmp_path / "features", reordered)))
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
-def test_ids_of_emotion2vec_may_hold_spaces_before_a_tab(tmp_path: Path) -> None:
+def test_ids_of_emotion2vec_may_contain_spaces(tmp_path: Path) -> None:
     arrays = {id.replace("_", " "): array for id, array in features().items()}
     source = as_emotion2vec(tmp_path / "train.npy", arrays)
     csv = manifest(tmp_path / "spaces.csv", [id.replace("_", " ") for id in IDS])
     import_features(settings(tmp_path, source, manifest=csv))
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
 def test_three_files_fill_one_entry(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_three_files_fill_one_entry(tmp_path: Path) -> None:
             assert summary.missing == [id for id in IDS if id.startswith("test")]
             assert "without features (8: 'test/dia14_utt56', " in str(summary)
     assert summary.missing == []
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
 # Numbers ------------------------------------------------------------------------------------------
@@ -160,22 +160,22 @@ def test_dtypes(tmp_path: Path, given: str, wanted: str | None, stored: str) -> 
     arrays = features(dtype=given)
     source = as_npz(tmp_path / "features.npz", arrays)
     import_features(settings(tmp_path, source, dtype=wanted))
-    assert_same(opened(tmp_path), arrays, stored)
+    assert_same(entry_of(tmp_path), arrays, stored)
 
 
 def test_float16_among_float32_is_stored_without_loss(tmp_path: Path) -> None:
     arrays = features(dtype="float16")
     arrays[IDS[3]] = arrays[IDS[3]].astype("float32") + np.float32(1e-7)
     import_features(settings(tmp_path, as_folder(tmp_path / "features", arrays)))
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
 def test_layer_numbers(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "features", features(layers=3))
     import_features(settings(tmp_path, source, layers=(0, 6, 12)))
-    assert opened(tmp_path).spec.layers == (0, 6, 12)
+    assert entry_of(tmp_path).spec.layers == (0, 6, 12)
     sentence = refusal(settings(tmp_path, source, layers=(0, 12)), UsageError)
-    assert sentence.startswith("2 layers are named, and the features in")
+    assert sentence.startswith("2 layers are given, but the features in")
     assert "have 3" in sentence
 
 
@@ -184,7 +184,7 @@ def test_other_stores(tmp_path: Path, store: str, compression: str) -> None:
     arrays = features()
     source = as_npz(tmp_path / "features.npz", arrays)
     import_features(settings(tmp_path, source, store=store, compression=compression))
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
 def test_an_object_store(tmp_path: Path) -> None:
@@ -199,10 +199,10 @@ def test_an_object_store(tmp_path: Path) -> None:
     assert (again.new, again.present) == (0, 64)
 
 
-# What is there already ----------------------------------------------------------------------------
+# Incremental imports ------------------------------------------------------------------------------
 
 
-def test_only_what_is_new_or_changed_is_written(tmp_path: Path) -> None:
+def test_only_new_and_changed_features_are_written(tmp_path: Path) -> None:
     arrays = features()
     source = as_folder(tmp_path / "features", dict(list(arrays.items())[:60]))
     first = import_features(settings(tmp_path, source))
@@ -214,48 +214,48 @@ def test_only_what_is_new_or_changed_is_written(tmp_path: Path) -> None:
     assert (second.new, second.present, second.missing) == (5, 59, [])
     written = [arrays[id].nbytes for id in (IDS[7], *IDS[60:])]
     assert second.bytes == sum(written)
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
     third = import_features(settings(tmp_path, source))
     assert (third.new, third.present) == (0, 64)
-    assert "nothing new, 64 were there before" in str(third)
+    assert "nothing new, 64 unchanged" in str(third)
 
 
-def test_the_manifest_that_the_cache_has_is_used(tmp_path: Path) -> None:
+def test_the_manifest_in_the_cache_is_used_by_default(tmp_path: Path) -> None:
     arrays = features()
     source = as_npz(tmp_path / "features.npz", arrays)
     import_features(settings(tmp_path, source))
     other = settings(tmp_path, source, encoder="another", manifest=None)
     import_features(other)
     assert (
-        opened(tmp_path, encoder="another").manifest
-        == opened(tmp_path, encoder="their/encoder").manifest
+        entry_of(tmp_path, encoder="another").manifest
+        == entry_of(tmp_path, encoder="their/encoder").manifest
     )
-    assert_same(opened(tmp_path, encoder="another"), arrays, "float32")
+    assert_same(entry_of(tmp_path, encoder="another"), arrays, "float32")
 
 
-def test_utterances_that_a_later_manifest_has_not_are_counted(tmp_path: Path) -> None:
+def test_utterances_that_a_later_manifest_lacks_are_counted(tmp_path: Path) -> None:
     arrays = features()
     import_features(settings(tmp_path, as_npz(tmp_path / "all.npz", arrays)))
     some = {id: arrays[id] for id in IDS[:10]}
     csv = manifest(tmp_path / "some.csv", IDS[:10])
     summary = import_features(settings(tmp_path, as_npz(tmp_path / "some.npz", some), manifest=csv))
     assert summary.unlisted == sorted(IDS[10:])
-    assert "not in the manifest, so not trained on (54: " in str(summary)
+    assert "not in the manifest, so not used for training (54: " in str(summary)
 
 
-def test_shards_are_as_small_as_is_asked_for(tmp_path: Path) -> None:
+def test_shards_have_the_given_size(tmp_path: Path) -> None:
     arrays = features()
     source = as_npz(tmp_path / "features.npz", arrays)
     import_features(settings(tmp_path, source, shard_mib=1000 / 2**20))
-    entry = opened(tmp_path)
+    entry = entry_of(tmp_path)
     assert_same(entry, arrays, "float32")
     shards = list(tmp_path.glob("cache/theirs/*/shards/*"))
     total = sum(array.nbytes for array in arrays.values())
     assert total / 1000 <= len(shards) < len(arrays)
 
 
-def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_import_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = features()
     wanted = settings(tmp_path, as_npz(tmp_path / "a.npz", arrays), shard_mib=1000 / 2**20)
     write = EntryWriter.write_shard
@@ -269,19 +269,19 @@ def test_an_interrupted_import_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
         patched.setattr(EntryWriter, "write_shard", interrupted)
         with pytest.raises(KeyboardInterrupt):
             import_features(wanted)
-    before = len(opened(tmp_path).ids)
+    before = len(entry_of(tmp_path).ids)
     assert before > 0
     summary = import_features(wanted)
     assert (summary.present, summary.new) == (before, 64 - before)
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
-def test_more_files_than_may_be_open(tmp_path: Path) -> None:
+def test_more_files_than_a_process_may_open(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     source = as_folder(tmp_path / "features", features())
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    opened_now = max(map(int, os.listdir("/dev/fd"))) + 1
-    resource.setrlimit(resource.RLIMIT_NOFILE, (opened_now + 30, hard))
+    open_files = max(map(int, os.listdir("/dev/fd"))) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_files + 30, hard))
     try:
         summary = import_features(settings(tmp_path, source))
     finally:

@@ -1,4 +1,4 @@
-"""What cannot be imported goes to quarantine, or is refused in one sentence."""
+"""Utterances that go to quarantine, and sources that are refused with one sentence."""
 
 import json
 import pickle
@@ -23,15 +23,15 @@ from mser.tests.support.exchange_files import (
     as_folder,
     as_npz,
     assert_same,
-    end_to_end,
+    concatenated,
+    entry_of,
     features,
     manifest,
-    opened,
+    refusal,
     settings,
 )
-from mser.tests.support.import_runs import refusal
 
-# One bad utterance --------------------------------------------------------------------------------
+# One utterance ------------------------------------------------------------------------------------
 
 
 def not_finite(array: Array) -> Array:
@@ -45,15 +45,23 @@ def infinite(array: Array) -> Array:
 @pytest.mark.parametrize(
     ("spoil", "reason", "words"),
     [
-        (not_finite, "not-finite", "not all finite"),
-        (infinite, "not-finite", "not all finite"),
-        (lambda array: array[:, :0], "empty", "holds no frame"),
-        (lambda array: array[..., :-1], "shape", "2 layers 5 wide, where most have 2 layers 6"),
-        (lambda array: array[:1], "shape", "1 layers 6 wide, where most have 2 layers 6 wide"),
+        (not_finite, "not-finite", "NaN or infinite"),
+        (infinite, "not-finite", "NaN or infinite"),
+        (lambda array: array[:, :0], "empty", "without frames"),
+        (
+            lambda array: array[..., :-1],
+            "shape",
+            "2 layers of width 5, but most have 2 layers",
+        ),
+        (
+            lambda array: array[:1],
+            "shape",
+            "1 layers of width 6, but most have 2 layers of",
+        ),
         (lambda array: array.ravel(), "shape", "neither (frames, dim) nor (layers, frames, dim)"),
-        (lambda array: array.astype("int32"), "not-float", "it holds int32"),
-        (lambda array: array > 0, "not-float", "it holds bool"),
-        (lambda array: array.astype(object), "pickled", "it holds pickled objects, which are"),
+        (lambda array: array.astype("int32"), "not-float", "it contains int32"),
+        (lambda array: array > 0, "not-float", "it contains bool"),
+        (lambda array: array.astype(object), "pickled", "it contains pickled objects, which are"),
     ],
 )
 def test_a_bad_utterance_goes_to_quarantine(
@@ -63,24 +71,24 @@ def test_a_bad_utterance_goes_to_quarantine(
     bad, good = IDS[0], {id: array for id, array in arrays.items() if id != IDS[0]}
     source = as_folder(tmp_path / "features", {**arrays, bad: spoil(arrays[bad])})
     summary = import_features(settings(tmp_path, source))
-    entry = opened(tmp_path)
+    entry = entry_of(tmp_path)
     assert_same(entry, good, "float32")
-    (one,) = summary.quarantined
-    assert (one.id, one.reason) == (bad, reason)
-    assert words in one.detail
-    assert entry.quarantine == {bad: one}
+    (quarantined,) = summary.quarantined
+    assert (quarantined.id, quarantined.reason) == (bad, reason)
+    assert words in quarantined.detail
+    assert entry.quarantine == {bad: quarantined}
     assert f"'{bad}' {reason}: " in str(summary)
-    assert summary.missing == []  # it is not missing, it is bad
+    assert summary.missing == []  # an utterance in quarantine is not missing
 
     as_folder(source, {bad: arrays[bad]})
     summary = import_features(settings(tmp_path, source))
     assert (summary.new, summary.present, summary.quarantined) == (1, 63, [])
-    assert_same(opened(tmp_path), arrays, "float32")
-    assert opened(tmp_path).quarantine == {}
+    assert_same(entry_of(tmp_path), arrays, "float32")
+    assert entry_of(tmp_path).quarantine == {}
 
 
 def with_shape(content: bytes, shape: bytes) -> bytes:
-    """Change what a file says of itself, and nothing else."""
+    """Change the shape in the header of a file, and nothing else."""
     return content.replace(b"(2, 2, 6), }".ljust(len(shape)), shape.ljust(12))
 
 
@@ -106,9 +114,9 @@ def test_a_damaged_file_goes_to_quarantine(
     assert damaged != file.read_bytes()
     file.write_bytes(damaged)
     summary = import_features(settings(tmp_path, source))
-    (one,) = summary.quarantined
-    assert (one.id, one.content_hash, one.reason) == (IDS[0], None, "unreadable")
-    assert len(opened(tmp_path).ids) == 63
+    (bad,) = summary.quarantined
+    assert (bad.id, bad.content_hash, bad.reason) == (IDS[0], None, "unreadable")
+    assert len(entry_of(tmp_path).ids) == 63
 
 
 def test_numbers_too_large_for_float16(tmp_path: Path) -> None:
@@ -116,27 +124,27 @@ def test_numbers_too_large_for_float16(tmp_path: Path) -> None:
     arrays[IDS[5]][0, 0, 0] = -1e5
     source = as_npz(tmp_path / "features.npz", arrays)
     summary = import_features(settings(tmp_path, source, dtype="float16"))
-    (one,) = summary.quarantined
-    assert one.reason == "overflow"
-    assert one.detail == "100000 does not fit float16: import with --dtype float32"
+    (bad,) = summary.quarantined
+    assert bad.reason == "overflow"
+    assert bad.detail == "its value 100000 is too large for float16: import with --dtype float32"
     summary = import_features(settings(tmp_path, source, dtype="float32"))
     assert summary.quarantined == []
 
 
-def test_utterances_without_a_frame_between_others(tmp_path: Path) -> None:
+def test_an_utterance_without_frames_between_others(tmp_path: Path) -> None:
     arrays = features(layers=None)
     arrays[IDS[1]] = arrays[IDS[1]][:0]
     summary = import_features(settings(tmp_path, as_emotion2vec(tmp_path / "a.npy", arrays)))
-    assert [(one.id, one.reason) for one in summary.quarantined] == [(IDS[1], "empty")]
+    assert [(bad.id, bad.reason) for bad in summary.quarantined] == [(IDS[1], "empty")]
     del arrays[IDS[1]]
-    assert_same(opened(tmp_path), arrays, "float32")
+    assert_same(entry_of(tmp_path), arrays, "float32")
 
 
-# A source that is of no use -----------------------------------------------------------------------
+# The whole source ---------------------------------------------------------------------------------
 
 
-def spoilt_npz(tmp_path: Path, **changes: Any) -> Path:
-    feats, lengths = end_to_end(features())
+def changed_npz(tmp_path: Path, **changes: Any) -> Path:
+    feats, lengths = concatenated(features())
     arrays: dict[str, Any] = {"feats": feats, "lengths": np.array(lengths), "keys": np.array(IDS)}
     arrays.update(changes)
     path = tmp_path / "features.npz"
@@ -147,26 +155,30 @@ def spoilt_npz(tmp_path: Path, **changes: Any) -> Path:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"lengths": np.full(64, 3)}, "add up to 192 frames, and it holds 191"),
-        ({"lengths": np.arange(64) - 5}, "hold -5: give 0 or more"),
+        ({"lengths": np.full(64, 3)}, "add up to 192 frames, but it has 191"),
+        ({"lengths": np.arange(64) - 5}, "is -5: give 0 or more"),
         ({"lengths": np.ones(64)}, "lengths in"),
-        ({"keys": np.array(IDS[:60])}, "64 lengths and 60 keys"),
-        ({"keys": np.array([*IDS[:63], IDS[0]])}, f"1 utterances twice, such as '{IDS[0]}'"),
-        ({"keys": np.arange(64)}, "store a list of texts"),
+        ({"keys": np.array(IDS[:60])}, "64 lengths but 60 keys"),
+        ({"keys": np.array([*IDS[:63], IDS[0]])}, f"1 ids more than once, such as '{IDS[0]}'"),
+        ({"keys": np.arange(64)}, "store the ids as strings"),
         ({"keys": np.array([b"\xff"] * 64)}, "not UTF-8"),
-        ({"keys": np.array([*IDS[:62], "x", "y"])}, "2 utterances that the manifest has not, such"),
-        ({"feats": None}, "holds no array 'feats'"),
+        (
+            {"keys": np.array([*IDS[:62], "x", "y"])},
+            "2 utterances that are not in the manifest",
+        ),
+        ({"feats": None}, "has no array 'feats'"),
         ({"feats": np.zeros(7)}, "have the shape (7,): give (frames, dim)"),
-        ({"feats": np.zeros((191, 6), dtype="int8")}, "it holds int8 and no floating-point"),
-        ({"feats": np.full((191, 6), np.nan)}, "none of the 64 features in"),
-        ({"feats": np.array([object()] * 7)}, "array 'feats': it holds pickled objects, which are"),
-        ({"keys": np.array(list(IDS), dtype=object)}, "array 'keys': it holds pickled objects"),
+        ({"feats": np.zeros((191, 6), dtype="int8")}, "it contains int8, not floating-point"),
+        ({"feats": np.full((191, 6), np.nan)}, "all 64 utterances are in quarantine"),
+        (
+            {"feats": np.array([object()] * 7)},
+            "array 'feats': it contains pickled objects",
+        ),
+        ({"keys": np.array(list(IDS), dtype=object)}, "array 'keys': it contains pickled objects"),
     ],
 )
-def test_an_npz_that_contradicts_itself(
-    tmp_path: Path, changes: dict[str, Any], words: str
-) -> None:
-    path = spoilt_npz(tmp_path, **changes)
+def test_an_inconsistent_npz(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    path = changed_npz(tmp_path, **changes)
     sentence = refusal(settings(tmp_path, path))
     assert words in sentence
     assert str(path) in sentence
@@ -178,16 +190,16 @@ def test_a_damaged_npz(tmp_path: Path, packed: bool) -> None:
     path = as_npz(tmp_path / "features.npz", features(), packed)
     whole = path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        at = archive.getinfo("feats.npy").header_offset
+        start = archive.getinfo("feats.npy").header_offset
     flipped = bytearray(whole)
-    flipped[at + 500] ^= 4
+    flipped[start + 500] ^= 4
     for content in (bytes(flipped), whole[:-10], whole[: len(whole) // 2], b""):
         path.write_bytes(content)
-        assert "is damaged, or no .npz" in refusal(settings(tmp_path, path))
+        assert "is damaged or is not an .npz" in refusal(settings(tmp_path, path))
 
 
 class Malicious:
-    """What runs when it is unpickled."""
+    """An object that touches a file if it is unpickled."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -207,21 +219,21 @@ def test_nothing_is_ever_unpickled(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", feats=bomb, lengths=[1], keys=[IDS[0]])
     for source in (folder, tmp_path / "x.npy", tmp_path / "x.npz"):
         sentence = refusal(settings(tmp_path, source))
-        assert "it holds pickled objects, which are refused because reading them runs" in sentence
+        assert "it contains pickled objects, which are refused because" in sentence
     assert not trace.exists()
     with (folder / f"{IDS[1]}.npy").open("rb") as file:
         pickle.load(file)
-    assert trace.exists()  # so it would have been seen
+    assert trace.exists()  # unpickling would have been noticed
 
 
-def test_emotion2vec_without_what_belongs_to_it(tmp_path: Path) -> None:
+def test_emotion2vec_with_wrong_or_missing_lengths(tmp_path: Path) -> None:
     source = as_emotion2vec(tmp_path / "train.npy", features(), emo=False)
     lengths = tmp_path / "train.lengths"
-    assert "64 lengths and 62 utterances in the manifest" in refusal(
+    assert "64 lengths but 62 utterances in the manifest" in refusal(
         settings(tmp_path, source, manifest=manifest(tmp_path / "few.csv", IDS[:62]))
     )
     lengths.write_text(lengths.read_text().replace("2\n", "two\n", 1))
-    assert f"{lengths}, line 1: 'two' is no whole number" in refusal(settings(tmp_path, source))
+    assert f"{lengths}, line 1: 'two' is not a whole number" in refusal(settings(tmp_path, source))
     lengths.unlink()
     assert "has no train.lengths beside it" in refusal(settings(tmp_path, source))
 
@@ -230,37 +242,37 @@ def test_emotion2vec_without_ids_needs_a_manifest(tmp_path: Path) -> None:
     source = as_emotion2vec(tmp_path / "train.npy", features(), emo=False)
     import_features(settings(tmp_path, source))
     sentence = refusal(settings(tmp_path, source, manifest=None), UsageError)
-    assert "has no train.emo beside it" in sentence
+    assert "has no train.emo with the ids beside it" in sentence
     assert "give --manifest" in sentence
 
 
-def test_the_folder_of_emotion2vec_files_is_not_taken_for_utterances(tmp_path: Path) -> None:
+def test_a_folder_of_emotion2vec_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "feats").mkdir()
     source = as_emotion2vec(tmp_path / "feats" / "train.npy", features())
-    assert f"give the file, {source}, and not the folder" in refusal(
+    assert f"give the file, {source}, instead of the folder" in refusal(
         settings(tmp_path, source.parent)
     )
 
 
-def test_a_source_that_is_none(tmp_path: Path) -> None:
+def test_a_source_of_no_known_form(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "features.pt").write_bytes(b"PK")
     assert "there is no" in refusal(settings(tmp_path, tmp_path / "nowhere.npy"), UsageError)
-    assert "holds no .npy file" in refusal(settings(tmp_path, tmp_path / "empty"))
-    assert "no features that can be imported" in refusal(
+    assert "contains no .npy file" in refusal(settings(tmp_path, tmp_path / "empty"))
+    assert "has none of the forms that can be imported" in refusal(
         settings(tmp_path, tmp_path / "features.pt")
     )
 
 
-def test_without_a_manifest_a_new_dataset_is_refused(tmp_path: Path) -> None:
+def test_a_new_dataset_without_a_manifest_is_refused(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "features", features())
     sentence = refusal(settings(tmp_path, source, manifest=None), UsageError)
-    assert "give --manifest" in sentence
-    assert "training requirements labels" in sentence
+    assert "give one with --manifest" in sentence
+    assert "training needs labels" in sentence
     assert not list(tmp_path.glob("cache/theirs/*"))
 
 
-def test_a_dataset_of_a_name_that_leads_elsewhere(tmp_path: Path) -> None:
+def test_a_dataset_name_that_leads_out_of_the_cache(tmp_path: Path) -> None:
     source = as_folder(tmp_path / "features", features())
     refusal(settings(tmp_path, source, dataset="../theirs"), CacheError)
 
@@ -277,7 +289,7 @@ def test_a_dataset_of_a_name_that_leads_elsewhere(tmp_path: Path) -> None:
         {"layers": (-1,)},
     ],
 )
-def test_settings_that_cannot_be_meant(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_wrong_settings_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     wanted = settings(tmp_path, tmp_path)
     with pytest.raises(UsageError):
         replace(wanted, **changes)

@@ -1,4 +1,4 @@
-"""Folds by whole groups and held-out values of any column, and the dialogues that stay whole."""
+"""``group-folds`` and ``hold-out`` for any column, and the whole dialogues of a part."""
 
 from dataclasses import replace
 from typing import Any
@@ -28,15 +28,17 @@ from mser.tests.support.small_corpora import (
     st.integers(2, 6),
     st.randoms(use_true_random=False),
 )
-def test_laws_of_group_folds(sizes: list[list[int]], by: str, number: int, random: Any) -> None:
-    ordered = [replace(one, text=f"{len(one.id)} {one.turn}") for one in sessions(*sizes)]
+def test_group_folds_keep_groups_whole(
+    sizes: list[list[int]], by: str, number: int, random: Any
+) -> None:
+    ordered = [replace(u, text=f"{len(u.id)} {u.turn}") for u in sessions(*sizes)]
     assume(len(column(ordered, by)) > number)
     corpus = list(ordered)
     random.shuffle(corpus)
     protocol = f"group-folds:{by}:{number}"
     try:
         folds = make_folds(corpus, protocol)
-    except PipelineError as error:  # one dialogue alone, where dialogues are cut
+    except PipelineError as error:  # validation needs two dialogues
         assert "for validation" in str(error)  # noqa: PT017
         assume(False)
     assert len(folds) == number
@@ -54,7 +56,7 @@ def test_speaker_folds_are_group_folds_of_five_by_speaker() -> None:
     assert make_folds(corpus, "speaker-folds") == make_folds(corpus, "group-folds:speaker:5")
 
 
-def test_a_text_is_the_same_in_capitals() -> None:
+def test_texts_are_equal_without_case() -> None:
     texts = ["Yes.", "yes. ", "YES.", "No.", "Well.", "Oh."]
     corpus = [utterance(f"u{n}", text=text) for n, text in enumerate(texts)]
     for fold in make_folds(corpus, "group-folds:text:4"):
@@ -63,23 +65,23 @@ def test_a_text_is_the_same_in_capitals() -> None:
 
 
 @pytest.mark.parametrize("value", ["Ses02", "2", "02"])
-def test_a_held_out_session_is_the_test(value: str) -> None:
+def test_a_held_out_session_is_the_test_part(value: str) -> None:
     corpus = [
-        replace(one, session=(one.session or "").replace("ses", "Ses0"))
-        for one in sessions([3] * 4, [3] * 4, [3] * 4)
+        replace(utterance, session=(utterance.session or "").replace("ses", "Ses0"))
+        for utterance in sessions([3] * 4, [3] * 4, [3] * 4)
     ]
     (fold,) = make_folds(corpus, f"hold-out:session={value}")
     assert fold.name == "Ses02"
-    assert fold.test == tuple(one for one in corpus if one.session == "Ses02")
+    assert fold.test == tuple(u for u in corpus if u.session == "Ses02")
     assert column(fold.train, "session") == {"Ses01", "Ses03"}
-    assert ids(fold.train + fold.validation) == ids(o for o in corpus if o.session != "Ses02")
+    assert ids(fold.train + fold.validation) == ids(u for u in corpus if u.session != "Ses02")
     assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
 
 
-def test_a_number_that_two_values_end_in_holds_out_neither() -> None:
+def test_a_number_in_which_two_values_end_is_ambiguous() -> None:
     corpus = [
-        replace(one, session={"ses1": "a5", "ses2": "b5"}[str(one.session)])
-        for one in sessions([3] * 3, [3] * 3)
+        replace(utterance, session={"ses1": "a5", "ses2": "b5"}[str(utterance.session)])
+        for utterance in sessions([3] * 3, [3] * 3)
     ]
     with pytest.raises(UsageError, match=r"unknown session .*'5'.*known: a5, b5"):
         make_folds(corpus, "hold-out:session=5")
@@ -93,21 +95,21 @@ def test_a_held_out_speaker_leaves_whole_speakers_for_validation() -> None:
 
 
 def test_the_only_value_cannot_be_held_out() -> None:
-    with pytest.raises(PipelineError, match="'ses1', which leaves none to train on"):
+    with pytest.raises(PipelineError, match="'ses1', so none is left for training"):
         make_folds(sessions([3] * 5), "hold-out:session=ses1")
 
 
-def test_a_dialogue_of_two_sessions_leaks_where_a_session_is_held_out() -> None:
+def test_a_dialogue_of_two_sessions_leaks_if_a_session_is_held_out() -> None:
     corpus = changed(sessions([3] * 4, [3] * 4), 0, dialogue="ses2_dia1")
     with pytest.raises(PipelineError, match="share the dialogue 'ses2_dia1'"):
         make_folds(corpus, "hold-out:session=ses2")
 
 
-def test_the_dialogues_that_a_part_has_whole() -> None:
+def test_the_whole_dialogues_of_a_part() -> None:
     corpus = sessions([4, 4], [1, 4], [2, 3])
     for fold in make_folds(corpus, "leave-one-speaker-out"):
         session = fold.name.split("_")[0]
         assert fold.whole_dialogues("train") == column(fold.train, "dialogue")
-        # The first dialogue of the second session is one turn of its first speaker.
+        # The first dialogue of the second session is a single turn of its first speaker.
         assert fold.whole_dialogues("test") == ({"ses2_dia0"} if fold.name == "ses2_f" else set())
         assert not fold.whole_dialogues("validation") & {f"{session}_dia1"}

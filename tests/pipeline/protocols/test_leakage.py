@@ -1,4 +1,4 @@
-"""The leakage check: what it finds, what it refuses, and what a person is told."""
+"""The leakage check: shared values, errors and the printed lines."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -25,7 +25,7 @@ def fold(*utterances: Iterable[Utterance], name: str = "one") -> Fold:
 
 
 def shared(leakage: Leakage) -> dict[tuple[str, str, str], tuple[int, tuple[int, int]]]:
-    return {(*one.parts, one.column): (len(one.values), one.utterances) for one in leakage.shared}
+    return {(*row.parts, row.column): (len(row.values), row.utterances) for row in leakage.shared}
 
 
 def test_each_column_is_counted_for_each_pair_of_parts() -> None:
@@ -60,11 +60,11 @@ def test_each_column_is_counted_for_each_pair_of_parts() -> None:
         "train and test share 1 text (in 2 utterances of the test part)",
         "validation and test share 1 speaker (in 2 utterances of the test part)",
         "validation and test share 1 session (in 1 utterance of the test part)",
-        "1 test utterance of 1 dialogue that are divided among parts",
+        "other parts contain 1 dialogue of the test part (1 test utterance)",
     ]
 
 
-def test_what_is_unknown_or_empty_is_shared_with_nobody() -> None:
+def test_unknown_and_empty_values_are_not_shared() -> None:
     parts = [[utterance(id, text=" ")] for id in "abc"]
     leakage = check_leakage([fold(*parts)], NOTHING, dict.fromkeys("abc"))
     assert leakage.shared == ()
@@ -73,7 +73,7 @@ def test_what_is_unknown_or_empty_is_shared_with_nobody() -> None:
     assert leakage.as_json()["checked"] == ["id"]
 
 
-def test_folds_are_summed_up() -> None:
+def test_lines_summarise_the_folds() -> None:
     def named(name: str, *texts: str) -> Fold:
         return fold(
             [utterance("t", text=texts[0])],
@@ -84,17 +84,17 @@ def test_folds_are_summed_up() -> None:
 
     folds = [named("x", "a", "a", "A"), named("y", "b", "b", "c"), named("z", "a", "b", "c")]
     (line,) = check_leakage([*folds, named("w", "a", "A")], NOTHING).lines()
-    # 'a' is shared in two folds and counted once; three utterances of x and w have it, one of y b.
+    # 'a' is shared in x and w and counts once, with three utterances; 'b' is shared in y, with one.
     assert line == "train and test share 2 texts (in 4 utterances of the test part), 3 of 4 folds"
 
 
-def test_what_goes_into_the_metrics_is_plain_and_complete() -> None:
+def test_the_json_result_is_complete() -> None:
     splits = split_corpus(sessions([4, 4], [5], [2, 3]), "leave-one-speaker-out")
     found = check_leakage(splits.folds, splits.disjoint_columns).as_json()
     assert json.loads(json.dumps(found)) == found
     assert found["checked"] == ["id", "speaker", "dialogue", "session"]
     assert found["not_given"] == ["audio", "text"]
-    # The partners: one session and its dialogues in validation and test, and nothing in training.
+    # Validation and test are two speakers of one session, of which training has nothing.
     assert {tuple(row["parts"]) for row in found["shared"]} == {("validation", "test")}
     assert {row["column"] for row in found["shared"]} == {"session", "dialogue"}
     first = next(r for r in found["shared"] if (r["fold"], r["column"]) == ("ses1_f", "dialogue"))
@@ -102,16 +102,18 @@ def test_what_goes_into_the_metrics_is_plain_and_complete() -> None:
     assert found["divided_dialogues"][0] == {"fold": "ses1_f", "dialogues": 2, "test": 4}
 
 
-def test_where_dialogues_are_whole_none_is_divided() -> None:
+def test_whole_dialogues_are_not_reported() -> None:
     splits = split_corpus(sessions([4, 4], [5, 2], [2, 3]), "leave-one-session-out")
     leakage = check_leakage(splits.folds, splits.disjoint_columns)
     assert leakage.divided == ()
-    assert {one.parts for one in leakage.shared} == {("train", "validation")}
+    assert {row.parts for row in leakage.shared} == {("train", "validation")}
 
 
 @pytest.mark.parametrize("column", ["speaker", "dialogue", "session", "text", "audio", "id"])
 @pytest.mark.parametrize("parts", PAIRS)
-def test_what_a_protocol_promises_is_kept_or_refused(parts: tuple[str, str], column: str) -> None:
+def test_a_shared_value_of_a_disjoint_column_is_refused(
+    parts: tuple[str, str], column: str
+) -> None:
     same = {column: "joey"} if column not in ("audio", "id") else {}
     ids = {"train": "a", "validation": "b", "test": "c"}
     if column == "id":
@@ -123,28 +125,28 @@ def test_what_a_protocol_promises_is_kept_or_refused(parts: tuple[str, str], col
         for part in PARTS
     ]
     hashes = {ids[part]: "joey" if part in parts else part for part in PARTS}
-    one = fold(*([part] for part in made), name="Ses05")
-    kept = {**NOTHING, parts: tuple(name for name in COLUMNS if name != column)}
+    leaking = fold(*([part] for part in made), name="Ses05")
+    allowed = {**NOTHING, parts: tuple(name for name in COLUMNS if name != column)}
     if column == "id":
-        kept[parts] = ("speaker",)  # one utterance has one of everything
+        allowed[parts] = ("speaker",)  # an utterance in both parts shares all its values
     given = hashes if column in ("audio", "id") else {}
-    check_leakage([one], kept, given)
-    what = "audio hash" if column == "audio" else column
+    check_leakage([leaking], allowed, given)
+    name = "audio hash" if column == "audio" else column
     value = ids[parts[0]] if column == "id" else "joey"
-    message = f"fold 'Ses05' leaks: {parts[0]} and {parts[1]} share the {what} '{value}'"
+    message = f"fold 'Ses05' leaks: {parts[0]} and {parts[1]} share the {name} '{value}'"
     with pytest.raises(PipelineError, match=message):
-        check_leakage([one], {**NOTHING, parts: (column,)}, given)
+        check_leakage([leaking], {**NOTHING, parts: (column,)}, given)
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_an_utterance_twice_in_a_part_is_refused(part: str) -> None:
-    made: dict[str, Sequence[Utterance]] = {one: [utterance(one)] for one in PARTS}
+    made: dict[str, Sequence[Utterance]] = {name: [utterance(name)] for name in PARTS}
     made[part] = [utterance("other"), utterance("x"), replace(utterance("x"), text="again")]
-    with pytest.raises(PipelineError, match=f"fold 'one' holds 'x' 2 times in its {part} part"):
+    with pytest.raises(PipelineError, match=f"the {part} part of fold 'one' contains 'x' 2 times"):
         check_leakage([fold(*(made[part] for part in PARTS))], NOTHING)
 
 
-def test_official_splits_that_share_speakers_pass_and_say_so() -> None:
+def test_official_splits_may_share_speakers_which_is_reported() -> None:
     splits = split_corpus(official(), "official")
     lines = check_leakage(splits.folds, splits.disjoint_columns).lines()
     assert "train and test share 1 speaker (in 12 utterances of the test part)" in lines
@@ -161,12 +163,12 @@ def test_official_splits_that_share_speakers_pass_and_say_so() -> None:
         max_size=30,
     )
 )
-def test_the_counts_are_those_of_a_look_at_every_pair(rows: list[tuple[str, Any, Any]]) -> None:
+def test_counts_equal_those_of_a_comparison_of_all_pairs(rows: list[tuple[str, Any, Any]]) -> None:
     corpus = [
         (part, utterance(f"u{n}", speaker=speaker, dialogue=dialogue))
         for n, (part, speaker, dialogue) in enumerate(rows)
     ]
-    made = {name: [one for part, one in corpus if part == name] for name in PARTS}
+    made = {name: [u for part, u in corpus if part == name] for name in PARTS}
     leakage = check_leakage([fold(*(made[part] for part in PARTS))], NOTHING)
     expected = {}
     for first, second in PAIRS:
@@ -184,18 +186,20 @@ def test_the_counts_are_those_of_a_look_at_every_pair(rows: list[tuple[str, Any,
                 )
     assert shared(leakage) == expected
     divided = {
-        one.id
-        for one in made["test"]
-        if one.dialogue
-        and any(one.dialogue == o.dialogue for o in (*made["train"], *made["validation"]))
+        tested.id
+        for tested in made["test"]
+        if tested.dialogue
+        and any(tested.dialogue == u.dialogue for u in (*made["train"], *made["validation"]))
     }
-    assert sum(one.utterances for one in leakage.divided) == len(divided)
+    assert sum(cut.utterances for cut in leakage.divided) == len(divided)
 
 
-def test_clips_of_one_sound_under_two_names_are_found() -> None:
+def test_identical_clips_in_two_parts_are_reported() -> None:
     corpus = actors([3] * 10)
-    hashes: dict[str, str | None] = {one.id: one.id for one in corpus}
+    hashes: dict[str, str | None] = {utterance.id: utterance.id for utterance in corpus}
     hashes["1001_0"] = hashes["1002_2"] = "the same"
     splits = split_corpus(corpus, "speaker-folds")
-    found = check_leakage(splits.folds, splits.disjoint_columns, hashes).shared
-    assert {value for one in found if one.column == "audio" for value in one.values} == {"the same"}
+    shared_values = check_leakage(splits.folds, splits.disjoint_columns, hashes).shared
+    assert {row.values for row in shared_values if row.column == "audio"} == {
+        frozenset(["the same"])
+    }

@@ -1,4 +1,4 @@
-"""A user's split files: each form, how its names are matched, and what is said of the rest."""
+"""Split files: each form, the matching of names, notes, and leaks."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,10 +38,10 @@ def by_file(path: Path, corpus: Sequence[Utterance]) -> Splits:
 
 
 def write_folds(path: Path, folds: Iterable[Fold]) -> Path:
-    """What a run folder keeps of its folds."""
+    """Write folds as a run folder does."""
     rows = [
-        {"fold": one.name} | {part: [u.id for u in one.part(part)] for part in PARTS}
-        for one in folds
+        {"fold": fold.name} | {part: [u.id for u in fold.part(part)] for part in PARTS}
+        for fold in folds
     ]
     path.write_text(json.dumps({"folds": rows, "excluded": {"other": "no label"}}))
     return path
@@ -50,8 +50,9 @@ def write_folds(path: Path, folds: Iterable[Fold]) -> Path:
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
-    elif path.suffix == ".csv":
-        lines = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+    elif path.suffix in (".csv", ".tsv"):
+        separator = "," if path.suffix == ".csv" else "\t"
+        lines = [separator.join(map(str, cells)) for cells in (rows[0], *map(dict.values, rows))]
         path.write_text("\n".join(lines) + "\n")
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -59,12 +60,12 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def clips(corpus: Sequence[Utterance]) -> list[Utterance]:
-    """The same corpus with clips as IEMOCAP has them."""
-    return [replace(one, audio=Path(f"wav/{one.dialogue}/{one.id}.wav")) for one in corpus]
+    """The same corpus with clips in the layout of IEMOCAP."""
+    return [replace(u, audio=Path(f"wav/{u.dialogue}/{u.id}.wav")) for u in corpus]
 
 
-def path_of(one: Utterance) -> str:
-    return f"Session1/sentences/{one.audio}"
+def path_of(utterance: Utterance) -> str:
+    return f"Session1/sentences/{utterance.audio}"
 
 
 # Forms --------------------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ def path_of(one: Utterance) -> str:
     st.lists(st.lists(st.integers(2, 5), min_size=2, max_size=4), min_size=3, max_size=4),
     st.sampled_from(["leave-one-session-out", "leave-one-speaker-out", "group-folds:dialogue:3"]),
 )
-def test_the_folds_of_a_run_are_the_same_again(
+def test_the_folds_json_of_a_run_gives_the_same_folds(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[list[int]], protocol: str
 ) -> None:
     corpus = sessions(*sizes)
@@ -86,15 +87,15 @@ def test_the_folds_of_a_run_are_the_same_again(
     assert (splits.notes, splits.left_out) == ((), {})
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_a_table_of_ids_folds_and_parts(tmp_path: Path, suffix: str) -> None:
     corpus = sessions([3] * 4, [3] * 4)
     folds = make_folds(corpus, "leave-one-session-out")
     rows = [
-        {"Part": {"validation": "dev"}.get(part, part), "id": one.id, "fold": number, "note": "x"}
-        for number, fold in enumerate(folds, 9)  # so that 10 comes behind 9
+        {"Part": {"validation": "dev"}.get(part, part), "id": u.id, "fold": number, "note": "x"}
+        for number, fold in enumerate(folds, 9)  # so that 10 must come after 9
         for part in PARTS
-        for one in fold.part(part)
+        for u in fold.part(part)
     ]
     splits = by_file(write_table(tmp_path / f"mine{suffix}", rows[::-1]), corpus)
     assert [fold.name for fold in splits.folds] == ["9", "10"]
@@ -102,15 +103,15 @@ def test_a_table_of_ids_folds_and_parts(tmp_path: Path, suffix: str) -> None:
         assert [ids(part) for part in parts(fold)] == [ids(part) for part in parts(same)]
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_a_list_for_cross_validation(tmp_path: Path, suffix: str) -> None:
     corpus = dialogues([3] * 12)
-    rows = [{"id": one.id, "fold": int(str(one.dialogue)[3:]) % 3} for one in corpus]
+    rows = [{"id": u.id, "fold": int(str(u.dialogue)[3:]) % 3} for u in corpus]
     splits = by_file(write_table(tmp_path / f"mine{suffix}", rows), corpus)
     assert [fold.name for fold in splits.folds] == ["0", "1", "2"]
     for fold in splits.folds:
         assert ids(fold.test) == {row["id"] for row in rows if str(row["fold"]) == fold.name}
-        assert ids(one for part in parts(fold) for one in part) == ids(corpus)
+        assert ids(utterance for part in parts(fold) for utterance in part) == ids(corpus)
         assert not column(fold.train, "dialogue") & column(fold.validation, "dialogue")
     assert splits.notes == (
         f"mine{suffix} has no validation part: it was cut from the training part by whole "
@@ -118,16 +119,17 @@ def test_a_list_for_cross_validation(tmp_path: Path, suffix: str) -> None:
     )
 
 
-def test_a_table_without_folds_is_one(tmp_path: Path) -> None:
+def test_a_table_without_folds_is_one_fold(tmp_path: Path) -> None:
     corpus = dialogues([3] * 6)
-    rows = [{"id": one.id, "part": PARTS[n // 6]} for n, one in enumerate(corpus)]
+    rows = [{"id": u.id, "part": PARTS[n // 6]} for n, u in enumerate(corpus)]
     (fold,) = by_file(write_table(tmp_path / "mine.csv", rows), corpus).folds
     assert fold == Fold("mine", tuple(corpus[:6]), tuple(corpus[6:12]), tuple(corpus[12:]))
 
 
-def emobox_row(one: Utterance) -> dict[str, Any]:
+def emobox_row(utterance: Utterance) -> dict[str, Any]:
     return {
-        **{"key": f"iemocap-{one.id}", "dataset": "iemocap", "wav": f"downloads/{path_of(one)}"},
+        **{"key": f"iemocap-{utterance.id}", "dataset": "iemocap"},
+        "wav": f"downloads/{path_of(utterance)}",
         **{"type": "raw", "sample_rate": 16000, "num_frame": 70312.0, "task": "category"},
         **{"length": 4.3945, "emo": "neu", "channel": 1},
     }
@@ -143,14 +145,14 @@ def emobox_json(path: Path, part: Iterable[Utterance]) -> None:
 
 
 @pytest.mark.parametrize("writers", [[emobox_lines], [emobox_json], [emobox_lines, emobox_json]])
-def test_lists_as_emobox_has_them(
+def test_lists_of_emobox(
     tmp_path: Path, writers: list[Callable[[Path, Iterable[Utterance]], None]]
 ) -> None:
     corpus = clips(sessions(*[[2] * 3] * 11))
     for number in range(1, 12):
         folder = tmp_path / "iemocap" / f"fold_{number}"
         folder.mkdir(parents=True)
-        test = [one for one in corpus if one.session == f"ses{number}"]
+        test = [utterance for utterance in corpus if utterance.session == f"ses{number}"]
         for write in writers:
             write(folder / f"iemocap_test_fold_{number}", test)
             write(folder / f"iemocap_train_fold_{number}", [u for u in corpus if u not in test])
@@ -165,39 +167,39 @@ def test_lists_as_emobox_has_them(
     assert alone == splits.folds[10]
 
 
-def test_emobox_has_a_validation_part_for_meld(tmp_path: Path) -> None:
+def test_lists_of_emobox_with_a_validation_part(tmp_path: Path) -> None:
     folders = {"train": "train_splits", "validation": "dev_splits_complete", "test": "output"}
     corpus = [
-        replace(one, audio=Path(f"{folder}/{one.id.split('/')[1]}.mp4"), split=split)
+        replace(utterance, audio=Path(f"{folder}/{utterance.id.split('/')[1]}.mp4"), split=split)
         for split, folder in folders.items()
-        for one in dialogues([2, 3], f"{split}/")
+        for utterance in dialogues([2, 3], f"{split}/")
     ]
     folder = tmp_path / "fold_1"
     folder.mkdir()
     for part, name in zip(PARTS, ("train", "valid", "test"), strict=True):
-        rows = [{"wav": f"downloads/meld/{one.audio}"} for one in corpus if one.split == part]
+        rows = [{"wav": f"downloads/meld/{u.audio}"} for u in corpus if u.split == part]
         write_table(folder / f"meld_{name}_fold_1.jsonl", rows)
     (fold,) = by_file(tmp_path, corpus).folds
     for part in PARTS:
-        assert list(fold.part(part)) == [one for one in corpus if one.split == part]
+        assert list(fold.part(part)) == [u for u in corpus if u.split == part]
 
 
 def s3prl(root: Path, corpus: Sequence[Utterance]) -> Path:
-    for session in sorted({str(one.session) for one in corpus}):
+    for session in sorted({str(utterance.session) for utterance in corpus}):
         folder = root / session
         folder.mkdir(parents=True)
         for part in ("train", "test"):
             rows = [
-                {"path": path_of(one), "label": "neu", "speaker": "Ses01F"}
-                for one in corpus
-                if (one.session == session) is (part == "test")
+                {"path": path_of(utterance), "label": "neu", "speaker": "Ses01F"}
+                for utterance in corpus
+                if (utterance.session == session) is (part == "test")
             ]
             content = {"labels": {"neu": 0, "hap": 1, "ang": 2, "sad": 3}, "meta_data": rows}
             (folder / f"{part}_meta_data.json").write_text(json.dumps(content))
     return root
 
 
-def test_meta_data_as_s3prl_has_it(tmp_path: Path) -> None:
+def test_the_folder_meta_data_of_s3prl(tmp_path: Path) -> None:
     corpus = clips(sessions([3] * 4, [3] * 5, [3] * 3))
     splits = by_file(s3prl(tmp_path / "meta_data", corpus), corpus)
     expected = make_folds(corpus, "leave-one-session-out")
@@ -213,42 +215,40 @@ def test_meta_data_as_s3prl_has_it(tmp_path: Path) -> None:
     "written",
     ["{id}", "{id}.wav", "wav/{id}.flac", "C:\\data\\{id}.wav", "/data/iemocap/{id}"],
 )
-def test_an_id_may_be_written_as_the_name_of_a_file(tmp_path: Path, written: str) -> None:
+def test_a_name_may_be_a_file_name_with_the_stem_of_an_id(tmp_path: Path, written: str) -> None:
     corpus = dialogues([2] * 9)
-    rows = [
-        {"id": written.format(id=one.id), "part": PARTS[n // 6]} for n, one in enumerate(corpus)
-    ]
+    rows = [{"id": written.format(id=u.id), "part": PARTS[n // 6]} for n, u in enumerate(corpus)]
     (fold,) = by_file(write_table(tmp_path / "mine.jsonl", rows), corpus).folds
     assert [ids(part) for part in parts(fold)] == [ids(corpus[n : n + 6]) for n in (0, 6, 12)]
 
 
-def test_an_id_with_dots_is_no_file(tmp_path: Path) -> None:
-    corpus = [replace(one, id=f"v1.{n}") for n, one in enumerate(dialogues([1] * 6))]
-    rows = [{"id": one.id, "part": PARTS[n // 2]} for n, one in enumerate(corpus)]
+def test_an_id_with_a_dot_matches_itself(tmp_path: Path) -> None:
+    corpus = [replace(u, id=f"v1.{n}") for n, u in enumerate(dialogues([1] * 6))]
+    rows = [{"id": u.id, "part": PARTS[n // 2]} for n, u in enumerate(corpus)]
     (fold,) = by_file(write_table(tmp_path / "mine.csv", rows), corpus).folds
     assert [ids(part) for part in parts(fold)] == [ids(corpus[n : n + 2]) for n in (0, 2, 4)]
 
 
 def test_a_name_of_several_utterances_is_refused(tmp_path: Path) -> None:
-    corpus = [one for split in PARTS for one in dialogues([2] * 3, f"{split}/")]
-    rows = [{"id": one.id, "part": one.id.split("/")[0]} for one in corpus]
+    corpus = [u for split in PARTS for u in dialogues([2] * 3, f"{split}/")]
+    rows = [{"id": u.id, "part": u.id.split("/")[0]} for u in corpus]
     rows[0]["id"] = "dia0_utt0"
     rows[1]["id"] = "elsewhere/dia0_utt1.wav"
     message = (
-        r"2 of 18 names in .*mine.csv are those of several utterances \(dia0_utt0, elsewhere/"
+        r"2 of 18 names in .*mine.csv match several utterances \(dia0_utt0, elsewhere/"
         r"dia0_utt1.wav\): write ids of the corpus instead, such as train/dia0_utt0"
     )
     with pytest.raises(PipelineError, match=message):
         by_file(write_table(tmp_path / "mine.csv", rows), corpus)
 
 
-def test_names_of_nobody_are_counted_and_named(tmp_path: Path) -> None:
+def test_names_that_match_no_utterance_are_listed(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
-    rows = [{"id": one.id, "part": PARTS[n // 6]} for n, one in enumerate(corpus)]
+    rows = [{"id": u.id, "part": PARTS[n // 6]} for n, u in enumerate(corpus)]
     rows += [{"id": f"stranger{n}", "part": "test"} for n in range(5)]
     splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
     assert splits.notes == (
-        "5 of 23 names in mine.csv are no utterance's of this corpus (stranger0, stranger1, "
+        "5 of 23 names in mine.csv match no utterance of this corpus (stranger0, stranger1, "
         "stranger2, …)",
     )
     assert len(splits.folds[0].test) == 6
@@ -256,50 +256,47 @@ def test_names_of_nobody_are_counted_and_named(tmp_path: Path) -> None:
 
 def test_a_file_of_another_corpus_is_refused(tmp_path: Path) -> None:
     path = write_table(tmp_path / "a.csv", [{"id": "x", "part": p} for p in ("train", "test")])
-    message = r"none of the 1 names in .*a.csv \(x\) is that of an utterance .*\(dia0_utt0, dia0_"
+    message = r"none of the 1 names in .*a.csv \(x\) matches an utterance .*\(dia0_utt0, dia0_"
     with pytest.raises(PipelineError, match=message):
         by_file(path, dialogues([2] * 9))
 
 
-def test_utterances_in_no_part_are_left_out_and_given(tmp_path: Path) -> None:
+def test_utterances_in_no_part_are_left_out_with_a_reason(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
-    rows = [{"id": one.id, "part": PARTS[n // 5]} for n, one in enumerate(corpus[:15])]
+    rows = [{"id": u.id, "part": PARTS[n // 5]} for n, u in enumerate(corpus[:15])]
     splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
-    assert splits.left_out == {one.id: "in no part of mine.csv" for one in corpus[15:]}
-    assert ids(one for part in parts(splits.folds[0]) for one in part) == ids(corpus[:15])
+    assert splits.left_out == {u.id: "in no part of mine.csv" for u in corpus[15:]}
+    assert ids(u for part in parts(splits.folds[0]) for u in part) == ids(corpus[:15])
 
 
-def test_names_of_utterances_that_cannot_be_trained_on_are_told_apart(tmp_path: Path) -> None:
+def test_names_of_utterances_that_cannot_be_trained_on_are_listed(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
-    rows = [{"id": one.id, "part": PARTS[n // 6]} for n, one in enumerate(corpus)]
+    rows = [{"id": u.id, "part": PARTS[n // 6]} for n, u in enumerate(corpus)]
     path = write_table(tmp_path / "mine.csv", rows)
     splits = split_corpus(corpus[1:], f"file:{path}", corpus)
     assert splits.notes == (
-        "1 of 18 names in mine.csv are of utterances that cannot be trained on (dia0_utt0)",
+        "1 of 18 names in mine.csv match utterances that cannot be trained on (dia0_utt0)",
     )
     assert splits.left_out == {}
     assert len(splits.folds[0].train) == 5
 
 
-def test_an_utterance_that_only_some_folds_have_is_told(tmp_path: Path) -> None:
+def test_utterances_that_only_some_folds_contain_are_listed(tmp_path: Path) -> None:
     corpus = sessions([2] * 3, [2] * 3, [2] * 3)
     first, *others = make_folds(corpus, "leave-one-session-out")
     path = write_folds(tmp_path / "folds.json", [replace(first, train=first.train[1:]), *others])
     (note,) = by_file(path, corpus).notes
     assert note == (
-        "of the utterances in folds.json, 1 are in some folds and not in others "
-        f"({first.train[0].id})"
+        f"1 of the utterances in folds.json are in some folds but not in all ({first.train[0].id})"
     )
 
 
 # Validation and leaks -----------------------------------------------------------------------------
 
 
-def test_speakers_whom_a_file_keeps_apart_are_whole_in_validation_too(tmp_path: Path) -> None:
+def test_validation_is_cut_by_speaker_if_the_file_keeps_speakers_apart(tmp_path: Path) -> None:
     corpus = actors([4] * 20)
-    rows = [
-        {"id": one.id, "part": "test" if str(one.speaker) > "1015" else "train"} for one in corpus
-    ]
+    rows = [{"id": u.id, "part": "test" if str(u.speaker) > "1015" else "train"} for u in corpus]
     splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
     speakers = [column(part, "speaker") for part in parts(splits.folds[0])]
     assert len(set.union(*speakers)) == sum(map(len, speakers)) == 20
@@ -308,38 +305,38 @@ def test_speakers_whom_a_file_keeps_apart_are_whole_in_validation_too(tmp_path: 
 
 def test_a_file_may_share_speakers(tmp_path: Path) -> None:
     corpus = actors([4] * 20)
-    rows = [{"id": one.id, "part": "test" if one.id.endswith("0") else "train"} for one in corpus]
+    rows = [{"id": u.id, "part": "test" if u.id.endswith("0") else "train"} for u in corpus]
     splits = by_file(write_table(tmp_path / "mine.csv", rows), corpus)
     lines = check_leakage(splits.folds, splits.disjoint_columns).lines()
     assert "train and test share 20 speakers (in 20 utterances of the test part)" in lines
 
 
-@pytest.mark.parametrize("parts_of_it", [("train", "test"), ("validation", "test")])
-def test_an_utterance_in_two_parts_is_refused(tmp_path: Path, parts_of_it: tuple[str, str]) -> None:
-    rows = [{"id": one.id, "part": PARTS[n // 6]} for n, one in enumerate(dialogues([2] * 9))]
-    rows += [{"id": "dia8_utt1.wav", "part": parts_of_it[0]}]
+@pytest.mark.parametrize("other", ["train", "validation"])
+def test_an_utterance_in_two_parts_is_refused(tmp_path: Path, other: str) -> None:
+    rows = [{"id": u.id, "part": PARTS[n // 6]} for n, u in enumerate(dialogues([2] * 9))]
+    rows += [{"id": "dia8_utt1.wav", "part": other}]
     path = write_table(tmp_path / "mine.csv", rows)
-    message = f"fold 'mine' leaks: {parts_of_it[0]} and test share the id 'dia8_utt1'"
+    message = f"fold 'mine' leaks: {other} and test share the id 'dia8_utt1'"
     with pytest.raises(PipelineError, match=message):
         make_folds(dialogues([2] * 9), f"file:{path}")
 
 
 def test_an_utterance_in_two_folds_of_a_cross_validation_is_refused(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
-    rows = [{"id": one.id, "fold": n % 3} for n, one in enumerate([*corpus, corpus[1]])]
+    rows = [{"id": u.id, "fold": n % 3} for n, u in enumerate([*corpus, corpus[1]])]
     with pytest.raises(PipelineError, match="share the id 'dia0_utt1'"):
         by_file(write_table(tmp_path / "mine.csv", rows), corpus)
 
 
-def test_a_part_of_which_the_corpus_has_nothing_is_refused(tmp_path: Path) -> None:
+def test_a_part_without_utterances_of_the_corpus_is_refused(tmp_path: Path) -> None:
     corpus = dialogues([2] * 9)
-    rows = [{"id": one.id, "part": "train"} for one in corpus] + [{"id": "x", "part": "test"}]
+    rows = [{"id": u.id, "part": "train"} for u in corpus] + [{"id": "x", "part": "test"}]
     with pytest.raises(PipelineError, match="the test part of fold 'mine' is empty"):
         by_file(write_table(tmp_path / "mine.csv", rows), corpus)
 
 
-def test_the_same_whatever_the_order_of_the_corpus(tmp_path: Path) -> None:
+def test_the_order_of_the_corpus_does_not_matter(tmp_path: Path) -> None:
     corpus = changed(dialogues([3] * 12), 4, text="x")
-    rows = [{"id": one.id, "part": "test" if n < 9 else "train"} for n, one in enumerate(corpus)]
+    rows = [{"id": u.id, "part": "test" if n < 9 else "train"} for n, u in enumerate(corpus)]
     path = write_table(tmp_path / "mine.csv", rows)
     assert by_file(path, corpus).folds == by_file(path, corpus[::-1]).folds

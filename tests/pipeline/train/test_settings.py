@@ -92,7 +92,7 @@ def test_seeds_that_cannot_be_are_refused(tmp_path: Path, seeds: tuple[int, ...]
         ({"head": "liner"}, "unknown head 'liner': did you mean 'linear'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"protocol": "oficial"}, "did you mean 'official'"),
-        ({"protocol": "leave-one-session-out"}, "divides by session"),
+        ({"protocol": "leave-one-session-out"}, "needs the column session"),
         ({"head": "hbf", "layer": "last"}, "depths"),
         ({"head_options": {"drop_out": 0.1}}, "did you mean 'dropout'"),
         ({"head_options": {"dropout": "much"}}, "'dropout' must be of type float"),
