@@ -61,12 +61,14 @@ def made_cache(
     protocol: str = "official",
     layers: Sequence[int] = (0, 1),
     labelled_layers: Sequence[int] | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> Path:
     """Fill a cache of one modality, speech, 6 wide, with features that show the label.
 
     ``hashes`` are the hashes of the clips in the manifest, by default ``hash`` for each clip, which
     is also the hash of the content that was extracted. Only ``labelled_layers`` of the stored
-    ``layers`` show the label, by default all; the others are noise.
+    ``layers`` show the label, by default all; the others are noise. ``shown`` gives the class that
+    an utterance's features show where it is not the label.
     """
     cache = FeatureCache(root)
     spec = EntrySpec("made-up", "speech", "small", {}, tuple(layers), 6, "float32")
@@ -78,8 +80,9 @@ def made_cache(
         if extracted is None or one.id in extracted:
             length = (frames or {}).get(one.id, 3)
             states = noise.normal(size=(len(layers), length, 6)).astype("float32")
-            if one.label in CLASSES:
-                states[labelled, :, CLASSES.index(one.label)] += 4
+            label = (shown or {}).get(one.id, one.label)
+            if label in CLASSES:
+                states[labelled, :, CLASSES.index(label)] += 4
             features.append(UtteranceFeatures(one.id, "hash", states))
     writer.write_shard(0, features)
     writer.quarantine(quarantined)

@@ -1,4 +1,4 @@
-"""``--layer`` takes the encoder's own numbers; old runs, which have positions, keep their meaning."""
+"""``--layer`` takes the encoder's own numbers; old runs with positions keep their meaning."""
 
 import hashlib
 import re
