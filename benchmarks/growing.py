@@ -22,7 +22,7 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.crew import threads_of
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import FeatureLoader
 
 WARM_UP = 8  # utterances
@@ -48,7 +48,7 @@ def extract_more(settings: ExtractSettings, same: Sequence[str], known: Path) ->
     }
 
 
-def train_more(settings: TrainSettings, examples: Examples) -> Result:
+def train_more(settings: TrainSettings, examples: TrainingExamples) -> Result:
     """Train an epoch, its batches streamed from the cache, when one batch has warmed all up."""
     device = torch.device(settings.device)
     with reproducible():

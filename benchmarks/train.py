@@ -42,7 +42,7 @@ from mser.benchmarks.train_data import IEMOCAP, MELD, make_examples
 from mser.benchmarks.train_steps import InTheLoop, Training
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.presets import preset, read, settings_of
 
@@ -146,7 +146,9 @@ def cache(folder: Path, sizes: Sizes, rounds: int, device: torch.device) -> list
     ]
 
 
-def _cached(settings: TrainSettings, examples: Examples, rounds: int, device: torch.device) -> Rows:
+def _cached(
+    settings: TrainSettings, examples: TrainingExamples, rounds: int, device: torch.device
+) -> Rows:
     """One head, begun anew for each way to train it; all see the same batches in the same order."""
     trainings = {one: Training(settings, examples, device) for one in (BY_HAND, STREAMED, LOADED)}
     streamed, loaded = (
@@ -215,7 +217,11 @@ def mgcma(folder: Path, sizes: Sizes, rounds: int, device: torch.device) -> list
 
 
 def _paper(
-    settings: TrainSettings, examples: Examples, count: int, rounds: int, device: torch.device
+    settings: TrainSettings,
+    examples: TrainingExamples,
+    count: int,
+    rounds: int,
+    device: torch.device,
 ) -> dict[str, Value]:
     """Train on the first ``count`` utterances; say how long an epoch of IEMOCAP's size takes."""
     training = Training(settings, examples, device)

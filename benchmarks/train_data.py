@@ -22,7 +22,7 @@ from mser.benchmarks.synthetic import (
 )
 from mser.cache import UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 LONGEST_TEXT = 30  # tokens
@@ -41,7 +41,7 @@ MELD = Lengths(2.5, 0.6, 0.5, 15)  # 3 s in the mean
 IEMOCAP = Lengths(3.65, 0.65, 0.6, 34)  # 4.5 s in the mean
 
 
-def make_examples(root: Path, count: int, like: Lengths, layers: int) -> Examples:
+def make_examples(root: Path, count: int, like: Lengths, layers: int) -> TrainingExamples:
     """Fill a cache with so many utterances of both modalities, of so many layers each."""
     rng = np.random.default_rng(0)
     seconds = np.clip(
@@ -61,7 +61,7 @@ def make_examples(root: Path, count: int, like: Lengths, layers: int) -> Example
         for modality, found in lengths.items()
     }
     corpus = Corpus(DATASET, utterances, CLASSES, "official")
-    return Examples(corpus, entries, tuple(utterances), {}, {})
+    return TrainingExamples(corpus, entries, tuple(utterances), {}, {})
 
 
 def _shards(ids: list[str], lengths: list[int], layers: int) -> Iterator[list[UtteranceFeatures]]:

@@ -1,4 +1,4 @@
-"""Presets: settings of a paper by name, as small TOML files that anyone can read."""
+"""Presets: the settings of a paper by name, in small TOML files."""
 
 import tomllib
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from .settings import TUNABLE, TrainSettings
 
 MODALITIES = ("speech", "text")
 CHOICES = ("head", "dataset", "protocol", "classes", "layer", "modalities", "seeds")
-"""What a preset may say beside what ``--set`` knows, and the options in ``[head_options]``."""
+"""Keys of a preset, in addition to those of ``--set`` and the table ``[head_options]``."""
 
 _LISTS: dict[str, tuple[type, str]] = {
     "modalities": (str, 'a list of names, such as ["speech", "text"]'),
@@ -23,10 +23,10 @@ _LISTS: dict[str, tuple[type, str]] = {
 def preset(name: str) -> dict[str, Any]:
     """Return the content of a preset: keys of :data:`CHOICES`, of ``--set``, and ``head.OPTION``.
 
-    ``name`` is that of one of ours, or the path of a file like them. The head itself is ``head``.
+    ``name`` is the name of a preset of mser, or the path of a TOML file with the same keys.
 
     Raises:
-        UsageError: there is no such preset, or it says what cannot be said.
+        UsageError: the preset does not exist, or a key or value is invalid.
     """
     content = read(name, "presets")
     options = content.pop("head_options", {})
@@ -40,21 +40,21 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of ours, of a kind: ``presets`` or ``ablations``."""
-    return sorted(one.name.removesuffix(".toml") for one in _ours(kind).iterdir())
+    """Return the names of the ``presets`` or ``ablations`` that come with mser."""
+    return sorted(file.name.removesuffix(".toml") for file in _included(kind).iterdir())
 
 
 def read(name: str, kind: str) -> dict[str, Any]:
-    """Return the content of one of our files of a kind, or of a user's own by its path.
+    """Return the content of a file that comes with mser, by name, or of the user's own, by path.
 
     Raises:
-        UsageError: there is none, or it is no TOML.
+        UsageError: the file does not exist, or is not TOML.
     """
     own = Path(name).expanduser()
     if name.endswith(".toml"):
         source: Traversable = own
     elif name in names(kind):
-        source = _ours(kind) / f"{name}.toml"
+        source = _included(kind) / f"{name}.toml"
     else:
         raise unknown("preset (a file of your own ends in .toml)", name, names(kind))
     try:
@@ -62,7 +62,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"preset {name}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"preset {name} is no TOML: {error}") from None
+        raise UsageError(f"preset {name} is not TOML: {error}") from None
 
 
 def check_choices(said: Mapping[str, Any], where: str) -> None:
@@ -83,13 +83,14 @@ def check_choices(said: Mapping[str, Any], where: str) -> None:
 
 
 def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset's values with what the user gives in their place.
+    """Return the values of a preset, replaced by those that the user gives.
 
-    Another dataset has classes and a protocol of its own, so that those of the preset do not count.
+    For another dataset the classes and the protocol of the preset are dropped: they are specific to
+    the preset's own dataset.
     """
     kept = dict(values)
     if given.get("dataset", kept.get("dataset")) != kept.get("dataset"):
-        kept = {key: one for key, one in kept.items() if key not in ("classes", "protocol")}
+        kept = {key: kept[key] for key in kept if key not in ("classes", "protocol")}
     return {**kept, **given}
 
 
@@ -115,5 +116,5 @@ def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
     return settings.changed({key: value for key, value in values.items() if key not in CHOICES})
 
 
-def _ours(kind: str) -> Traversable:
+def _included(kind: str) -> Traversable:
     return files(__package__.rpartition(".")[0]) / kind

@@ -9,7 +9,7 @@ from mser.benchmarks.train import ABLATION, EPOCH, MODALITIES, _table2
 from mser.benchmarks.train_data import MELD, make_examples
 from mser.benchmarks.train_steps import InTheLoop, Training
 from mser.pipeline.train import TrainSettings
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.presets import preset, read
 
@@ -18,7 +18,7 @@ SHORT = MELD._replace(longest=1.0)
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+def few(tmp_path_factory: pytest.TempPathFactory) -> TrainingExamples:
     return make_examples(tmp_path_factory.mktemp("few"), 6, SHORT, layers=13)
 
 
@@ -32,7 +32,9 @@ def settings(head: str, **options: object) -> TrainSettings:
     [settings("linear"), settings("hbf", width=16, projection=8, n_bottlenecks=2)],
     ids=lambda one: one.head,
 )
-def test_the_bare_loop_does_the_steps_of_the_trainer(few: Examples, asked: TrainSettings) -> None:
+def test_the_bare_loop_does_the_steps_of_the_trainer(
+    few: TrainingExamples, asked: TrainSettings
+) -> None:
     ours, by_hand = (Training(asked, few, CPU) for _ in range(2))
     before = torch.cat([one.detach().flatten() for one in ours.state.head.parameters()])
     features = FeatureLoader(few, ours.layers, CPU, "stream")
@@ -45,7 +47,7 @@ def test_the_bare_loop_does_the_steps_of_the_trainer(few: Examples, asked: Train
     torch.testing.assert_close(after, other)
 
 
-def test_encoders_in_the_loop_give_batches_of_the_same_form(few: Examples) -> None:
+def test_encoders_in_the_loop_give_batches_of_the_same_form(few: TrainingExamples) -> None:
     training = Training(settings("hbf", width=16), few, CPU)
     cached = training.batches(
         FeatureLoader(few, training.layers, CPU, "stream"), few.utterances[:2]

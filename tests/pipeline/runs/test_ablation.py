@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mser.pipeline.train import runner
-from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
+from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
 from mser.tests.conftest import Call
 
 OWN = """
@@ -63,7 +63,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
     """How often each fold of each system was trained; after ten of them comes a Ctrl-C."""
     counts: Counter[tuple[str, str]] = Counter()
 
-    def run_counted(job: TrainingJob, tick: Tick) -> TrainingReport:
+    def run_counted(job: TrainingJob, tick: OnEpoch) -> TrainingReport:
         if counts.total() == 10 and ctrl_c:  # in the middle of the third system
             raise ctrl_c.pop()
         counts[job.run.name, job.fold] += 1

@@ -102,7 +102,7 @@ def test_through_the_command_line(call: Call, linear: Run, tmp_path: Path) -> No
     [
         ("texts", "did you mean 'text'"),
         ("vision", "unknown modality of this run 'vision'"),
-        ("speech,text", "has no modality but speech, text: nothing would be left"),
+        ("speech,text", "has no modality other than speech, text: leave one of them"),
     ],
 )
 def test_what_cannot_be_missing_is_one_sentence(
@@ -115,7 +115,7 @@ def test_what_cannot_be_missing_is_one_sentence(
 
 def test_the_only_modality_cannot_be_missing(tmp_path: Path) -> None:
     done = train_head(made(made_cache(tmp_path / "cache", official()), tmp_path / "run"))
-    with pytest.raises(UsageError, match="nothing would be left"):
+    with pytest.raises(UsageError, match="leave one of them"):
         evaluate(done.path, ["speech"])
 
 
@@ -124,7 +124,7 @@ def test_what_is_no_finished_run_is_one_sentence(linear: Run, tmp_path: Path) ->
         evaluate(tmp_path)
     run = shutil.copytree(linear.path, tmp_path / "run")
     (run / "metrics.json").unlink()
-    with pytest.raises(UsageError, match="is it the folder of a finished run"):
+    with pytest.raises(UsageError, match="give the folder of a finished run"):
         evaluate(run)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_one_sentence(
     file.unlink()
     if damage is not None:
         file.write_bytes(damage)
-    with pytest.raises(PipelineError, match="is damaged or not there") as raised:
+    with pytest.raises(PipelineError, match="is missing or damaged") as raised:
         evaluate(run, device="cpu")
     assert str(file) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -152,8 +152,10 @@ def test_the_cache_may_have_moved_or_changed(linear: Run, halves: Path, tmp_path
     corpus = official(train=96, validation=16, test=48)
     other = made_both(tmp_path / "other", corpus)
     found = evaluate(run, cache=str(other), device="cpu")
-    assert "the features are not those that it was trained on" in found.facts["notes"]
+    assert "the features are not those that the run was trained on" in found.facts["notes"]
     fewer = made_both(tmp_path / "fewer", official(train=96, validation=16, test=40))
-    with pytest.raises(UsageError, match=r"cannot give 8 of its utterances .* 'test/u40'"):
+    with pytest.raises(
+        UsageError, match=r"no longer holds 8 of the run's utterances, such as 'test/u40'"
+    ):
         evaluate(run, cache=str(fewer), device="cpu")
     assert len(rows(linear)) == 48

@@ -81,8 +81,8 @@ def test_a_clip_of_the_corpus_gets_what_its_cached_features_get(
     wanted = from_the_cache(filled_cache, run, "linear", one.id)
     np.testing.assert_allclose(said(found), wanted, atol=1e-5)
     assert found.winner == CLASSES[wanted.argmax()]
-    assert len(found.votes) == 8  # four folds, two seeds
-    assert {(vote.fold, vote.seed) for vote in found.votes} == {
+    assert len(found.checkpoints) == 8  # four folds, two seeds
+    assert {(vote.fold, vote.seed) for vote in found.checkpoints} == {
         (f"ses0{n}", seed) for n in (1, 2, 3, 4) for seed in (0, 3)
     }
 

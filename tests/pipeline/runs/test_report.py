@@ -124,7 +124,7 @@ def test_the_page_shows_what_the_run_folder_says(runs: dict[str, Path], tmp_path
     }
     folds = page.tables["Folds"]
     assert [row[:2] for row in folds[1:]] == [["official", "0"], ["official", "1"]]
-    assert page.rows("Left out") == {"utterances": ["why"], "1": ["it has no label"]}
+    assert page.rows("Excluded") == {"utterances": ["reason"], "1": ["it has no label"]}
     for fact in (metrics["protocol"], "small (key ", "1 fold x 2 seeds (0, 1)"):
         assert fact in page.text
 

@@ -16,7 +16,7 @@ from mser.heads import HeadError
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.train import batches as batches_module
 from mser.pipeline.train.batches import BatchSampler
-from mser.pipeline.train.examples import Examples, find_examples
+from mser.pipeline.train.examples import TrainingExamples, find_examples
 from mser.pipeline.train.features import FeatureLoader
 from mser.tests.support.train_runs import CLASSES, made_cache, official, utterance
 
@@ -27,7 +27,7 @@ def lengths_of(corpus: Sequence[Utterance], seed: int = 0) -> dict[str, int]:
 
 
 def batches_of(
-    examples: Examples, size: int, generator: torch.Generator | None
+    examples: TrainingExamples, size: int, generator: torch.Generator | None
 ) -> list[list[Utterance]]:
     return BatchSampler(examples.utterances, size, examples.length).order(generator)
 

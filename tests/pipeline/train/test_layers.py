@@ -172,7 +172,7 @@ def test_an_old_run_on_other_features_is_another_run(cache: Path, tmp_path: Path
     run = train_head(made(cache, tmp_path / "run", "epochs=1", layer="12"))
     as_of_old(run.path, "2")
     other = made_cache(tmp_path / "other", official(), layers=(0, 1))
-    with pytest.raises(UsageError, match="is that of another run"):
+    with pytest.raises(UsageError, match="belongs to another run"):
         train_head(made(other, run.path, "epochs=1", layer="1"))
 
 

@@ -23,7 +23,7 @@ from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.jobs import examples_of, trainer_of
-from mser.pipeline.train.trainer import Trained
+from mser.pipeline.train.trainer import TrainedHead
 from mser.tests.support.small_corpora import make_folds
 from mser.tests.support.train_runs import CLASSES, log, made_both, official, results, timeless, tiny
 
@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_both(tmp_path_factory.mktemp("options") / "cache", corpus)
 
 
-def fit(settings: TrainSettings) -> tuple[Trained, Head]:
+def fit(settings: TrainSettings) -> tuple[TrainedHead, Head]:
     """Train by the official splits, without a folder; return the head as it was left."""
     examples = examples_of(settings)
     (fold,) = make_folds(examples.utterances, "official")
@@ -234,7 +234,7 @@ def test_bfloat16_trains_on_a_cpu_and_stays_near(head: str, cache: Path, tmp_pat
 
 
 def test_float16_on_a_cpu_is_refused_before_a_folder_is_made(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="say amp=bfloat16 on a CPU"):
+    with pytest.raises(UsageError, match="give amp=bfloat16 on a CPU"):
         train_head(tiny("linear", cache, tmp_path / "run", "amp=float16"))
     assert not (tmp_path / "run").exists()
 

@@ -176,7 +176,7 @@ def test_names_that_there_are_not_come_with_suggestions() -> None:
     [
         ('head = "linear"\nepoch = 3', "unknown key in preset .*: did you mean 'epochs'"),
         ('head = "linear"\n[head_option]\nwidth = 3', "did you mean 'head_options'"),
-        ("head = linear", "is no TOML"),
+        ("head = linear", "is not TOML"),
         ("head = 3", "head = 3: write a text"),
         ('head = "linear"\nclasses = 4', "classes = 4: write a text"),
         ('head = "linear"\nseeds = 3', "seeds = 3: write a list of numbers"),

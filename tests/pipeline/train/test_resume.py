@@ -15,7 +15,7 @@ import torch
 from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, runner, train_head
-from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
+from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
 from mser.tests.pipeline.train.test_run_folder import CONTENT
 from mser.tests.support.train_runs import (
     log,
@@ -126,7 +126,9 @@ def test_a_damaged_state_is_one_sentence(cache: Path, tmp_path: Path, damage: by
     interrupted(job, 1)
     (state,) = (tmp_path / "run" / "trainings").glob("*.state.safetensors")
     state.write_bytes(damage)
-    with pytest.raises(PipelineError, match="is damaged or of another version") as raised:
+    with pytest.raises(
+        PipelineError, match="is damaged or was written by another version"
+    ) as raised:
         train_head(settings)
     assert str(state) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -143,7 +145,7 @@ def test_a_state_of_which_a_part_is_missing_is_one_sentence(cache: Path, tmp_pat
     interrupted(other, 1)
     (state,) = (tmp_path / "other" / "trainings").glob("*.state.safetensors")
     state.replace(tmp_path / "run" / "trainings" / state.name)
-    with pytest.raises(PipelineError, match="is damaged or of another version"):
+    with pytest.raises(PipelineError, match="is damaged or was written by another version"):
         run_training(job)
 
 
@@ -259,7 +261,7 @@ train_head(settings)
     run = tmp_path / "run"
     mine: list[str] = []
 
-    def run_here(job: TrainingJob, tick: Tick) -> TrainingReport:
+    def run_here(job: TrainingJob, tick: OnEpoch) -> TrainingReport:
         report = run_training(job, tick)
         if not report.busy:
             mine.append(job.name)

@@ -249,7 +249,7 @@ def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
         train_head(made(cache, tmp_path / "run", "epochs=1"))
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == before
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists and is not the folder of a run"):
         train_head(made(cache, tmp_path / "file"))
 
 
@@ -257,7 +257,9 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="is there already: give another folder"):
+    with pytest.raises(
+        UsageError, match="already exists and is not the folder of a run: give another folder"
+    ):
         train_head(made(cache, tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
