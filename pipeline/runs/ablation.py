@@ -233,8 +233,8 @@ def _systems(
     if len({system.settings.out for system in systems}) < len(systems):
         raise UsageError("two systems have the same name: give each its own")
     for system in systems:
-        others_names = [other.name for other in systems if other is not system]
-        _require_known("system", system.against, others_names, f"against of '{system.name}'")
+        candidates = [other.name for other in systems if other is not system]
+        _require_known("system", system.against, candidates, f"against of '{system.name}'")
     return systems
 
 

@@ -18,7 +18,7 @@ from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
 from ..train.run import table
-from ..train.run_folder import RunFolder, config_of_today
+from ..train.run_folder import RunFolder, migrated_config
 from ..train.settings import TrainSettings
 from ..train.trainer import predictions
 
@@ -31,7 +31,7 @@ class Evaluation:
     facts: dict[str, Any]
 
     def __str__(self) -> str:
-        """Return the scores beside those of the run itself."""
+        """Return the scores, and those of the run itself."""
         facts = self.facts
         rows = {
             "as trained": facts["as_trained"],
@@ -133,9 +133,9 @@ def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> T
             for modality, key in encoders.items()
         }
 
-    not_asked = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
-    today = config_of_today(config, stored).items()
-    values = {key: value for key, value in today if key not in not_asked}
+    not_settings = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
+    migrated = migrated_config(config, stored).items()
+    values = {key: value for key, value in migrated if key not in not_settings}
     options = {f"head.{key}": value for key, value in config["head_options"].items()}
     return settings_of(
         {**values, **options, "modalities": list(encoders)},

@@ -52,7 +52,7 @@ def report(runs: Sequence[Path], out: Path) -> HtmlReport:
         out: the file to write; an existing file is replaced.
 
     Raises:
-        UsageError: no run is given, one is not finished, or ``out`` is a folder.
+        UsageError: no run is given, a run is not finished, or ``out`` is a folder.
         PipelineError: a file of a run is damaged.
     """
     distinct = list({run.resolve(): run for run in runs}.values())
@@ -202,9 +202,10 @@ def _curves(
     }
 
 
-def _with_mean(found: Sequence[Sequence[tuple[float, float]]], kind: str) -> list[Curve]:
-    thin = [Curve(one, f"{kind} thin") for one in found]
-    return [*thin, Curve(mean_curve(found), f"{kind} mean")]
+def _with_mean(curves: Sequence[Sequence[tuple[float, float]]], kind: str) -> list[Curve]:
+    """Return a thin curve for each training, and a thick one for their mean."""
+    thin = [Curve(points, f"{kind} thin") for points in curves]
+    return [*thin, Curve(mean_curve(curves), f"{kind} mean")]
 
 
 def _groups(runs: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -32,10 +32,10 @@ FORMAT = 2
 """The ``format`` of ``config.toml``.
 
 2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
-among the cached layers; :func:`config_of_today` translates it.
+among the cached layers; :func:`migrated_config` translates it.
 """
 
-# What a run may differ in and still be the same run.
+# Keys in which two configurations of the same run may differ.
 _NOT_COMPARED = {"cache", "format"}
 _ABANDONED = 60.0  # seconds: an older temporary file belongs to a process that was killed
 _PACKAGES = ("mser", "torch", "numpy", "scikit-learn", "safetensors")
@@ -182,7 +182,7 @@ class RunFolder:
             raise self._exists_already()
         old = self.config()
         if old.get("encoders") == config["encoders"]:  # else the stored layers are others too
-            old = config_of_today(old, lambda: stored)
+            old = migrated_config(old, lambda: stored)
         before, now = _flat(old), _flat(tomllib.loads(tomli_w.dumps(config)))
         for key in sorted((set(before) | set(now)) - _NOT_COMPARED):
             if before.get(key) != now.get(key):
@@ -215,18 +215,18 @@ def training_name(fold: str, seed: int) -> str:
     return f"{quote(fold, safe='')}-seed{seed}"  # a session may be named a/b
 
 
-def config_of_today(
+def migrated_config(
     config: Mapping[str, Any], stored: Callable[[], Mapping[str, Sequence[int]]]
 ) -> dict[str, Any]:
-    """Return the content of a ``config.toml`` in today's format.
+    """Return the content of a ``config.toml`` in the current format.
 
     ``stored`` gives modality → the encoder's numbers of the cached layers; it is called only where
     layers were named by position.
     """
-    today = dict(config)
+    migrated = dict(config)
     if names_layers_by_position(config):
-        today["layer"] = renumbered(config["layer"], stored())
-    return today | {"format": FORMAT}
+        migrated["layer"] = renumbered(config["layer"], stored())
+    return migrated | {"format": FORMAT}
 
 
 def names_layers_by_position(config: Mapping[str, Any]) -> bool:
@@ -240,8 +240,8 @@ def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
     The hash leaves out where the cache is, and the format of the configuration. The features
     themselves are in it by their digest.
     """
-    asked = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-    content = hashlib.sha256(tomli_w.dumps(asked).encode()).hexdigest()
+    compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
     return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
 
 

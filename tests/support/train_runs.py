@@ -33,7 +33,7 @@ def small(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> Trai
 # A cache by hand ----------------------------------------------------------------------------------
 
 
-def utterance(id: str, **fields: Any) -> Utterance:
+def make_utterance(id: str, **fields: Any) -> Utterance:
     """An utterance whose label can be read from its features."""
     empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
     label = CLASSES[int(hashlib.sha256(id.encode()).hexdigest(), 16) % 4]
@@ -44,7 +44,7 @@ def official(train: int = 24, validation: int = 8, test: int = 8) -> list[Uttera
     """A small corpus with splits."""
     counts = {"train": train, "validation": validation, "test": test}
     return [
-        utterance(f"{split}/u{n:02}", split=split)
+        make_utterance(f"{split}/u{n:02}", split=split)
         for split, count in counts.items()
         for n in range(count)
     ]
@@ -76,18 +76,18 @@ def made_cache(
     writer = cache.writer(spec, {})
     noise = np.random.default_rng(0)
     features = []
-    for one in utterances:
-        if extracted is None or one.id in extracted:
-            length = (frames or {}).get(one.id, 3)
+    for utterance in utterances:
+        if extracted is None or utterance.id in extracted:
+            length = (frames or {}).get(utterance.id, 3)
             states = noise.normal(size=(len(layers), length, 6)).astype("float32")
-            label = (shown or {}).get(one.id, one.label)
+            label = (shown or {}).get(utterance.id, utterance.label)
             if label in CLASSES:
                 states[labelled, :, CLASSES.index(label)] += 4
-            features.append(UtteranceFeatures(one.id, "hash", states))
+            features.append(UtteranceFeatures(utterance.id, "hash", states))
     writer.write_shard(0, features)
     writer.quarantine(quarantined)
     corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
-    known = {one.id: "hash" for one in utterances} | dict(hashes or {})
+    known = {utterance.id: "hash" for utterance in utterances} | dict(hashes or {})
     writer.publish(cache.write_manifest("made-up", to_table(corpus, root, known, {})))
     return root
 
@@ -101,22 +101,22 @@ def made_both(
 ) -> Path:
     """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
 
-    ``tells`` gives for each modality what its features tell of each class: by default, which one
-    it is; ``(0, 0, 1, 1)`` tells the first two from the last two, and no more.
+    ``tells`` gives for each modality what its features tell of each class: by default its
+    number; ``(0, 0, 1, 1)`` tells only the first two from the last two.
     """
     cache = FeatureCache(root)
     noise = np.random.default_rng(0)
     corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
-    manifest = to_table(corpus, root, {one.id: "hash" for one in utterances}, {})
+    manifest = to_table(corpus, root, {utterance.id: "hash" for utterance in utterances}, {})
     for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
         spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
         of_class = (tells or {}).get(modality, range(4))
         features = []
-        for one in utterances:
+        for utterance in utterances:
             length = int(noise.integers(1, 9))
             states = noise.normal(size=(layers, length, width)).astype("float32")
-            states[:, :, of_class[CLASSES.index(str(one.label))]] += 4
-            features.append(UtteranceFeatures(one.id, "hash", states))
+            states[:, :, of_class[CLASSES.index(str(utterance.label))]] += 4
+            features.append(UtteranceFeatures(utterance.id, "hash", states))
         writer = cache.writer(spec, {})
         writer.write_shard(0, features)
         writer.publish(cache.write_manifest("made-up", manifest))

@@ -1,4 +1,4 @@
-"""A finished run on its test parts again, also with a modality missing."""
+"""Evaluating a finished run on its test parts again, also with a modality missing."""
 
 import json
 import math
@@ -23,7 +23,7 @@ LEARNT = ("epochs=6", "learning_rate=0.01", "batch_size=16")
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features of both modalities, each of which tells a half. Do not change them."""
+    """Features of both modalities; each shows one half of the label. Do not change them."""
     corpus = official(train=96, validation=16, test=48)
     return made_both(tmp_path_factory.mktemp("halves") / "cache", corpus, tells=HALVES)
 
@@ -41,7 +41,7 @@ def wa(facts: dict[str, dict[str, dict[str, float]]]) -> float:
     return facts["aggregate"]["wa"]["mean"]
 
 
-def test_a_head_needs_both_halves_and_gets_along_with_one(run: Run) -> None:
+def test_a_head_is_better_with_both_halves_than_with_one(run: Run) -> None:
     again = evaluate(run.path, device="cpu")
     assert again.facts["aggregate"] == run.metrics["aggregate"]
     assert again.facts["as_trained"] == run.metrics["aggregate"]
@@ -53,16 +53,16 @@ def test_a_head_needs_both_halves_and_gets_along_with_one(run: Run) -> None:
         assert json.loads(found.path.read_text()) == found.facts
         for metric in METRICS:
             scored = found.facts["aggregate"][metric]
-            assert all(math.isfinite(scored[one]) for one in ("mean", "std", "pooled"))
+            assert all(math.isfinite(scored[name]) for name in ("mean", "std", "pooled"))
         without[missing] = found.facts["aggregate"]
         assert wa(found.facts) < wa(again.facts) - 0.1
     assert without["speech"] != without["text"]
     metrics = json.loads((run.path / "metrics.json").read_text())
-    assert metrics == run.metrics  # the run itself stays as it is
+    assert metrics == run.metrics  # the run itself is not changed
 
 
 @pytest.mark.parametrize("head", ["query", "hbf"])
-def test_trained_with_masking_a_head_knows_the_label_from_either(
+def test_a_head_trained_with_masking_predicts_from_either_modality(
     head: str, tmp_path: Path, told_twice: Path
 ) -> None:
     asked = (*LEARNT, "head.masking=0.4")
@@ -74,7 +74,7 @@ def test_trained_with_masking_a_head_knows_the_label_from_either(
 
 @pytest.fixture(scope="module")
 def told_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features of both modalities, each of which tells the label. Do not change them."""
+    """Features of both modalities; each shows the label. Do not change them."""
     corpus = official(train=96, validation=16, test=48)
     return made_both(tmp_path_factory.mktemp("twice") / "cache", corpus)
 
@@ -105,7 +105,7 @@ def test_through_the_command_line(call: Call, linear: Run, tmp_path: Path) -> No
         ("speech,text", "has no modality other than speech, text: leave one of them"),
     ],
 )
-def test_what_cannot_be_missing_is_one_sentence(
+def test_a_modality_that_cannot_be_missing_is_one_sentence(
     call: Call, linear: Run, missing: str, says: str
 ) -> None:
     code, out, err = call("evaluate", linear.path, "--missing", missing)
@@ -119,7 +119,7 @@ def test_the_only_modality_cannot_be_missing(tmp_path: Path) -> None:
         evaluate(done.path, ["speech"])
 
 
-def test_what_is_no_finished_run_is_one_sentence(linear: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_finished_run_is_one_sentence(linear: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not the folder of a run"):
         evaluate(tmp_path)
     run = shutil.copytree(linear.path, tmp_path / "run")

@@ -1,4 +1,4 @@
-"""What a head learns, which of its epochs is kept, and what has no influence on it."""
+"""What a head learns, and what has no influence on it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ def test_early_stopping_stops_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     lines = log(done)
     (fold,) = done.metrics["folds"]
     assert len(lines) == fold["best_epoch"] + 3 < 400
-    assert fold["wa"] == 1.0  # the features tell the label
+    assert fold["wa"] == 1.0  # the features show the label
 
 
 def test_the_test_part_has_no_influence_on_the_training(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ def test_the_test_part_has_no_influence_on_the_training(tmp_path: Path) -> None:
 
 
 def test_a_head_learns_what_can_be_learnt(filled_cache: Path, tmp_path: Path) -> None:
-    """On sessions that it has not seen; random encoders carry a part of the emotion."""
+    """On new sessions; features of random encoders carry a part of the emotion."""
     settings = TrainSettings(
         "linear", "synthetic", filled_cache, BOTH, out=tmp_path / "run", seeds=(0, 1)
     )
@@ -65,9 +65,11 @@ def test_a_head_learns_what_can_be_learnt(filled_cache: Path, tmp_path: Path) ->
 
 def test_chance_is_the_most_frequent_class_of_the_training_part(tmp_path: Path) -> None:
     corpus = [
-        replace(one, label="sad" if n % 3 else "happy") if one.split != "test" else one
-        for n, one in enumerate(official())
+        replace(utterance, label="sad" if n % 3 else "happy")
+        if utterance.split != "test"
+        else utterance
+        for n, utterance in enumerate(official())
     ]
     done = train_head(made(made_cache(tmp_path / "cache", corpus), tmp_path / "run"))
-    labels = [one.label for one in corpus if one.split == "test"]
+    labels = [utterance.label for utterance in corpus if utterance.split == "test"]
     assert done.metrics["chance"]["wa"]["mean"] == labels.count("sad") / len(labels)

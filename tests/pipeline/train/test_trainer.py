@@ -1,4 +1,4 @@
-"""One training: which epoch is kept, what the seed decides, and how gradients are cut."""
+"""One training: which epoch is kept, what the seed decides, and how gradients are clipped."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -104,7 +104,7 @@ def test_the_seed_decides_the_first_weights(cache: Path) -> None:
     trainer, fold = trainer_and_fold(cache, "epochs=1")
     torch.manual_seed(3)
     expected = trainer.build().state_dict()
-    torch.rand(5)  # what was drawn before has no influence
+    torch.rand(5)  # numbers drawn before have no influence
     weights = first_weights(trainer, fold, seed=3)
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
@@ -133,7 +133,7 @@ def test_the_seed_decides_the_order_of_the_batches(
         shuffled.clear()
     assert by_seed[0] == by_seed[2]
     assert by_seed[0] != by_seed[1]
-    assert by_seed[0][0] != by_seed[0][1]  # nor is it the same in each epoch
+    assert by_seed[0][0] != by_seed[0][1]  # it also differs between epochs
 
 
 # Gradients ----------------------------------------------------------------------------------------
@@ -144,8 +144,10 @@ def first_gradient(trainer: Trainer, fold: Fold) -> Tensor:
     steps: list[Tensor] = []
 
     def keep(optimizer: Optimizer, *_: Any) -> None:
-        parameters = [one for group in optimizer.param_groups for one in group["params"]]
-        steps.append(torch.cat([one.grad.flatten() for one in parameters]).clone())
+        parameters = [
+            parameter for group in optimizer.param_groups for parameter in group["params"]
+        ]
+        steps.append(torch.cat([parameter.grad.flatten() for parameter in parameters]).clone())
 
     handle = register_optimizer_step_pre_hook(keep)
     try:
@@ -155,7 +157,7 @@ def first_gradient(trainer: Trainer, fold: Fold) -> Tensor:
     return steps[0]
 
 
-def test_gradients_are_cut_after_the_scale_is_taken_out(
+def test_gradients_are_clipped_after_unscaling(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = 0.01
@@ -166,5 +168,5 @@ def test_gradients_are_cut_after_the_scale_is_taken_out(
     )
     scaled = first_gradient(*trainer_and_fold(cache, "epochs=1"))
     torch.testing.assert_close(scaled, gradient)
-    cut = first_gradient(*trainer_and_fold(cache, "epochs=1", f"clip={clip}"))
-    torch.testing.assert_close(cut, gradient * clip / gradient.norm(), rtol=1e-3, atol=1e-7)
+    clipped = first_gradient(*trainer_and_fold(cache, "epochs=1", f"clip={clip}"))
+    torch.testing.assert_close(clipped, gradient * clip / gradient.norm(), rtol=1e-3, atol=1e-7)
