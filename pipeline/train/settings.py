@@ -61,7 +61,7 @@ class TrainSettings:
     out: Path | None = None
     """The run folder; by default a folder below ``runs``, named by a hash of the settings."""
     runs: Path = Path("runs")
-    """Where run folders without a name of their own are made; default ``runs``."""
+    """The folder in which the run folder is made if ``out`` is not given; default ``runs``."""
     layer: str | None = None
     """``mix``, ``last``, the encoder's own layer numbers such as ``6`` or ``0,6,12``, or one of
     these for each modality (``speech=0,1,2,text=last``); by default the head's own choice."""

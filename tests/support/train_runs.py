@@ -18,6 +18,16 @@ from mser.tests.heads.test_contract import SMALL as SMALL_HEADS
 
 BOTH: dict[str, str | None] = {"speech": None, "text": None}
 CLASSES = ("angry", "happy", "neutral", "sad")
+CONTENT = {
+    "config.toml",
+    "metrics.json",
+    "predictions.csv",
+    "folds.json",
+    "log.jsonl",
+    "checkpoints",
+    "environment.json",
+}
+"""The names in the folder of a finished run."""
 SMALL = {
     "linear": ["epochs=3"],
     "hbf": ["epochs=2", "head.width=16", "head.projection=8", "head.n_bottlenecks=2"],
@@ -30,11 +40,11 @@ def small(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> Trai
     return replace(settings, **changes).with_overrides([*SMALL[head], *more])
 
 
-# A cache by hand ----------------------------------------------------------------------------------
+# Made-up caches -----------------------------------------------------------------------------------
 
 
 def make_utterance(id: str, **fields: Any) -> Utterance:
-    """An utterance whose label can be read from its features."""
+    """An utterance with a label that follows from its id."""
     empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
     label = CLASSES[int(hashlib.sha256(id.encode()).hexdigest(), 16) % 4]
     return Utterance(**{**empty, "id": id, "label": label, "dialogue": id, **fields})
@@ -96,13 +106,14 @@ def made_both(
     root: Path,
     utterances: Sequence[Utterance],
     *,
-    tells: Mapping[str, Sequence[int]] | None = None,
+    shown: Mapping[str, Sequence[int]] | None = None,
     protocol: str = "official",
 ) -> Path:
     """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
 
-    ``tells`` gives for each modality what its features tell of each class: by default its
-    number; ``(0, 0, 1, 1)`` tells only the first two from the last two.
+    ``shown`` gives for each modality the number that its features show for each class: by default
+    the number of the class; ``(0, 0, 1, 1)`` shows only a difference between the first two classes
+    and the last two.
     """
     cache = FeatureCache(root)
     noise = np.random.default_rng(0)
@@ -110,7 +121,7 @@ def made_both(
     manifest = to_table(corpus, root, {utterance.id: "hash" for utterance in utterances}, {})
     for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
         spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
-        of_class = (tells or {}).get(modality, range(4))
+        of_class = (shown or {}).get(modality, range(4))
         features = []
         for utterance in utterances:
             length = int(noise.integers(1, 9))

@@ -15,8 +15,8 @@ from mser.pipeline.train import Run, train_head
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import made, made_both, made_cache, official, rows, tiny
 
-# Each modality tells a half of what there is to know: angry or happy from neutral or sad, and
-# angry or neutral from happy or sad.
+# Each modality shows one half of the label: angry or happy against neutral or sad, and
+# angry or neutral against happy or sad.
 HALVES = {"speech": (0, 0, 1, 1), "text": (0, 1, 0, 1)}
 LEARNT = ("epochs=6", "learning_rate=0.01", "batch_size=16")
 
@@ -25,7 +25,7 @@ LEARNT = ("epochs=6", "learning_rate=0.01", "batch_size=16")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of both modalities; each shows one half of the label. Do not change them."""
     corpus = official(train=96, validation=16, test=48)
-    return made_both(tmp_path_factory.mktemp("halves") / "cache", corpus, tells=HALVES)
+    return made_both(tmp_path_factory.mktemp("halves") / "cache", corpus, shown=HALVES)
 
 
 @pytest.fixture(scope="module", params=sorted(HEADS))
@@ -63,17 +63,17 @@ def test_a_head_is_better_with_both_halves_than_with_one(run: Run) -> None:
 
 @pytest.mark.parametrize("head", ["query", "hbf"])
 def test_a_head_trained_with_masking_predicts_from_either_modality(
-    head: str, tmp_path: Path, told_twice: Path
+    head: str, tmp_path: Path, label_in_both: Path
 ) -> None:
     asked = (*LEARNT, "head.masking=0.4")
-    done = train_head(tiny(head, told_twice, tmp_path / "run", *asked))
+    done = train_head(tiny(head, label_in_both, tmp_path / "run", *asked))
     assert wa(done.metrics) > 0.9
     for missing in ("speech", "text"):
         assert wa(evaluate(done.path, [missing], device="cpu").facts) > 0.6  # chance is 0.25
 
 
 @pytest.fixture(scope="module")
-def told_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def label_in_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of both modalities; each shows the label. Do not change them."""
     corpus = official(train=96, validation=16, test=48)
     return made_both(tmp_path_factory.mktemp("twice") / "cache", corpus)

@@ -185,7 +185,7 @@ def test_balanced_weights_are_the_inverse_of_the_frequency(tmp_path: Path) -> No
 
 def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
     corpus = relabelled(official(train=40, validation=20, test=20), "0000000001")
-    cache = made_both(tmp_path / "cache", corpus, tells=NOTHING)  # only the frequency is learnt
+    cache = made_both(tmp_path / "cache", corpus, shown=NOTHING)  # only the frequency is learnt
     rare = {}
     for weights in ("none", "balanced"):
         asked = (f"class_weights={weights}", "epochs=8", "learning_rate=0.05", "patience=99")
@@ -198,7 +198,7 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
 def test_the_monitor_may_be_the_loss(tmp_path: Path) -> None:
     # A head that overfits to noise makes the validation loss rise again.
     corpus = official(train=TRAIN)
-    cache = made_both(tmp_path / "cache", corpus, tells=NOTHING)
+    cache = made_both(tmp_path / "cache", corpus, shown=NOTHING)
     asked = ("monitor=loss", "epochs=8", "learning_rate=0.1")
     done = train_head(tiny("linear", cache, tmp_path / "run", *asked))
     losses = [line["validation"]["loss"] for line in log(done)]

@@ -16,8 +16,8 @@ from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, runner, train_head
 from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
-from mser.tests.pipeline.train.test_run_folder import CONTENT
 from mser.tests.support.train_runs import (
+    CONTENT,
     log,
     made_both,
     make_utterance,

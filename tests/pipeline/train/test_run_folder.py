@@ -23,6 +23,7 @@ from mser.pipeline.train.jobs import trainer_of
 from mser.tests.support.train_runs import (
     BOTH,
     CLASSES,
+    CONTENT,
     log,
     made,
     made_cache,
@@ -32,17 +33,6 @@ from mser.tests.support.train_runs import (
     rows,
     small,
 )
-
-CONTENT = {
-    "config.toml",
-    "metrics.json",
-    "predictions.csv",
-    "folds.json",
-    "log.jsonl",
-    "checkpoints",
-    "environment.json",
-}
-
 
 # Content -----------------------------------------------------------------------------------------
 
