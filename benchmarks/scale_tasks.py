@@ -22,7 +22,7 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.engine import threads_of
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import FeatureLoader
 
 WARM_UP = 8  # utterances
@@ -52,7 +52,7 @@ def extract_corpus(
     }
 
 
-def train_epoch(settings: TrainSettings, examples: Examples) -> Result:
+def train_epoch(settings: TrainSettings, examples: TrainingExamples) -> Result:
     """Train one epoch with batches streamed from the cache, after a warm-up of one batch."""
     device = torch.device(settings.device)
     with reproducible():

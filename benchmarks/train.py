@@ -43,7 +43,7 @@ from mser.benchmarks.train_data import IEMOCAP, MELD, make_examples
 from mser.benchmarks.train_steps import EncodersInLoop, Training
 from mser.pipeline.train import TrainSettings
 from mser.pipeline.train.determinism import reproducible
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.presets import preset, read, settings_of
 
@@ -153,7 +153,9 @@ def cache(folder: Path, sizes: Sizes, rounds: int, device: torch.device) -> list
     ]
 
 
-def _cached(settings: TrainSettings, examples: Examples, rounds: int, device: torch.device) -> Rows:
+def _cached(
+    settings: TrainSettings, examples: TrainingExamples, rounds: int, device: torch.device
+) -> Rows:
     """Train one head in each way from the same start, on the same batches in the same order."""
     names = (BARE_LOOP, STREAMED, LOADED)
     trainings = {name: Training(settings, examples, device) for name in names}
@@ -221,7 +223,11 @@ def mgcma(folder: Path, sizes: Sizes, rounds: int, device: torch.device) -> list
 
 
 def _paper_settings(
-    settings: TrainSettings, examples: Examples, count: int, rounds: int, device: torch.device
+    settings: TrainSettings,
+    examples: TrainingExamples,
+    count: int,
+    rounds: int,
+    device: torch.device,
 ) -> dict[str, Value]:
     """Train on the first ``count`` utterances; extrapolate the time of an epoch of IEMOCAP."""
     training = Training(settings, examples, device)

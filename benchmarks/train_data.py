@@ -22,7 +22,7 @@ from mser.benchmarks.synthetic_features import (
 )
 from mser.cache import UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 
 CLASSES = ("angry", "happy", "neutral", "sad")
 LONGEST_TEXT = 30  # tokens
@@ -41,7 +41,7 @@ MELD = Lengths(2.5, 0.6, 0.5, 15)  # mean 3 s
 IEMOCAP = Lengths(3.65, 0.65, 0.6, 34)  # mean 4.5 s
 
 
-def make_examples(root: Path, count: int, distribution: Lengths, layers: int) -> Examples:
+def make_examples(root: Path, count: int, distribution: Lengths, layers: int) -> TrainingExamples:
     """Fill a cache with ``count`` utterances of both modalities, with so many layers each."""
     rng = np.random.default_rng(0)
     seconds = np.clip(
@@ -63,7 +63,7 @@ def make_examples(root: Path, count: int, distribution: Lengths, layers: int) ->
         for modality, frames in lengths.items()
     }
     corpus = Corpus(DATASET, utterances, CLASSES, "official")
-    return Examples(corpus, entries, tuple(utterances), {}, {})
+    return TrainingExamples(corpus, entries, tuple(utterances), {}, {})
 
 
 def _shards(ids: list[str], lengths: list[int], layers: int) -> Iterator[list[UtteranceFeatures]]:

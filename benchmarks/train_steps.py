@@ -11,8 +11,8 @@ from torch.amp.grad_scaler import GradScaler
 from mser.heads import Head
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.train.batches import BatchSampler
-from mser.pipeline.train.checkpoint import State
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.checkpoint import TrainingState
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import Batch, FeatureLoader, LayerPositions
 from mser.pipeline.train.jobs import build
 from mser.pipeline.train.settings import OPTIMIZERS, TrainSettings
@@ -29,14 +29,16 @@ class Training:
     Every epoch has the same batches, of the given ``utterances`` or of all.
     """
 
-    def __init__(self, settings: TrainSettings, examples: Examples, device: torch.device) -> None:
+    def __init__(
+        self, settings: TrainSettings, examples: TrainingExamples, device: torch.device
+    ) -> None:
         torch.manual_seed(SEED)
         head = build(settings, examples).to(device)
         optimizer = OPTIMIZERS[settings.optimizer](
             head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         scaler = GradScaler(device.type, enabled=False)
-        self.state = State(head, optimizer, scaler, torch.Generator(), device)
+        self.state = TrainingState(head, optimizer, scaler, torch.Generator(), device)
         self.settings, self.examples, self.device = settings, examples, device
 
     @property
@@ -103,7 +105,9 @@ class EncodersInLoop(FeatureLoader):
     for any head that reads several layers.
     """
 
-    def __init__(self, examples: Examples, layers: LayerPositions, device: torch.device) -> None:
+    def __init__(
+        self, examples: TrainingExamples, layers: LayerPositions, device: torch.device
+    ) -> None:
         # The import takes seconds, and the other trainings do not need it.
         from transformers import (  # noqa: PLC0415
             BertConfig,

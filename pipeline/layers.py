@@ -1,7 +1,7 @@
 """How layers are written in every option, preset and run folder: by the encoder's own numbers.
 
-0 is the input of the first transformer layer, n the output of the last. Where a layer lies among
-the layers that a cache holds is never shown to a person.
+0 is the input of the first transformer layer, n the output of the last. The position of a layer
+among the cached layers is never shown to a user.
 """
 
 import re
@@ -46,9 +46,9 @@ def layer_numbers(text: str) -> LayerNumbers:
 
 
 def stored_positions(numbers: Sequence[int], stored: Sequence[int], name: str) -> tuple[int, ...]:
-    """Return where layers lie among the ``stored`` ones of an entry.
+    """Return the positions of layers among the ``stored`` layers of an entry.
 
-    ``name`` is what an error calls the entry, such as ``speech``.
+    ``name`` is the name of the entry in an error, such as ``speech``.
 
     Raises:
         UsageError: a layer is not stored.

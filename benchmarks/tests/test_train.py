@@ -9,7 +9,7 @@ from mser.benchmarks.train import ABLATION, EPOCH, MODALITIES, estimate_table2
 from mser.benchmarks.train_data import MELD, make_examples
 from mser.benchmarks.train_steps import EncodersInLoop, Training
 from mser.pipeline.train import TrainSettings
-from mser.pipeline.train.examples import Examples
+from mser.pipeline.train.examples import TrainingExamples
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.presets import preset, read
 
@@ -18,7 +18,7 @@ SHORT = MELD._replace(longest=1.0)
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+def few(tmp_path_factory: pytest.TempPathFactory) -> TrainingExamples:
     return make_examples(tmp_path_factory.mktemp("few"), 6, SHORT, layers=13)
 
 
@@ -33,7 +33,7 @@ def settings(head: str, **options: object) -> TrainSettings:
     ids=lambda head_settings: head_settings.head,
 )
 def test_the_bare_loop_does_the_steps_of_the_trainer(
-    few: Examples, head_settings: TrainSettings
+    few: TrainingExamples, head_settings: TrainSettings
 ) -> None:
     ours, bare = (Training(head_settings, few, CPU) for _ in range(2))
     before = torch.cat([weights.detach().flatten() for weights in ours.state.head.parameters()])
@@ -47,7 +47,7 @@ def test_the_bare_loop_does_the_steps_of_the_trainer(
     torch.testing.assert_close(trained, trained_bare)
 
 
-def test_encoders_in_the_loop_make_batches_of_the_same_shape(few: Examples) -> None:
+def test_encoders_in_the_loop_make_batches_of_the_same_shape(few: TrainingExamples) -> None:
     training = Training(settings("hbf", width=16), few, CPU)
     cached = training.batches(
         FeatureLoader(few, training.layers, CPU, "stream"), few.utterances[:2]

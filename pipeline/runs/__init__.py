@@ -1,4 +1,4 @@
-"""What is done with finished runs."""
+"""Evaluate, compare in tables, predict with, and report on finished runs."""
 
 from .ablation import Ablation, ablate
 from .evaluate import Evaluation, evaluate

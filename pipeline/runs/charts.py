@@ -1,4 +1,4 @@
-"""Charts as numbers: where lines, dots and ticks stand in a drawing of fixed size.
+"""Charts as numbers: positions of lines, dots and ticks in a drawing of fixed size.
 
 The page draws them as SVG. A drawing is ``WIDTH`` x ``HEIGHT`` units, its origin at the top left.
 """
@@ -11,14 +11,14 @@ WIDTH, HEIGHT = 460.0, 240.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 10.0, 34.0
 _ROW = 17.0  # height of a line in a chart of intervals
 _LABELS = 190.0  # width of its labels
-_FLAT = 1e-6  # a range that is smaller is drawn as if it were 1
+_FLAT = 1e-6  # a smaller range is drawn as if it were 1
 
 Points = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Points (x, y) in ascending x; ``kind`` is the class by which the page draws it."""
+    """Points (x, y) in ascending x; ``kind`` is the CSS class of the line."""
 
     points: Points
     kind: str
@@ -26,7 +26,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing: ``lines`` are (points, kind), ticks (place, text), ``dots`` (x, y)."""
+    """A drawing: ``lines`` are (points, kind), ticks are (position, text), ``dots`` are (x, y)."""
 
     lines: tuple[tuple[str, str], ...]
     x_ticks: tuple[tuple[float, str], ...]
@@ -42,7 +42,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Bar:
-    """A value with its interval, as the page draws it on one line; ``text`` says it."""
+    """A value and its interval, drawn on one line; ``text`` gives both in words."""
 
     label: str
     text: str
@@ -54,7 +54,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Intervals:
-    """A drawing of values with intervals in [0, 1], one below the other."""
+    """A drawing of values with intervals, one below the other."""
 
     bars: tuple[Bar, ...]
     x_ticks: tuple[tuple[float, str], ...]
@@ -71,23 +71,23 @@ def line_chart(curves: Sequence[Curve], dots: Points = (), percent: bool = False
     x_low, x_high = 1.0, max(2.0, *xs)
     y_low, y_high = y_ticks[0], max(y_ticks[-1], *ys)
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         across = (x - x_low) / (x_high - x_low) * (WIDTH - _LEFT - _RIGHT)
         up = (y - y_low) / (y_high - y_low) * (HEIGHT - _TOP - _BOTTOM)
         return round(_LEFT + across, 1), round(HEIGHT - _BOTTOM - up, 1)
 
     lines = tuple(
         (
-            " ".join(f"{x},{y}" for x, y in (place(*p) for p in curve.points if _all_finite(p))),
+            " ".join(f"{x},{y}" for x, y in (position(*p) for p in curve.points if _all_finite(p))),
             curve.kind,
         )
         for curve in curves
     )
     return Chart(
         lines,
-        tuple((place(x, y_low)[0], f"{x:g}") for x in x_ticks if x_low <= x <= x_high),
-        tuple((place(x_low, y)[1], f"{100 * y:g}" if percent else f"{y:g}") for y in y_ticks),
-        tuple(place(*dot) for dot in dots),
+        tuple((position(x, y_low)[0], f"{x:g}") for x in x_ticks if x_low <= x <= x_high),
+        tuple((position(x_low, y)[1], f"{100 * y:g}" if percent else f"{y:g}") for y in y_ticks),
+        tuple(position(*dot) for dot in dots),
     )
 
 
@@ -100,26 +100,26 @@ def interval_chart(
     for number, (label, value, bounds) in enumerate(rows):
         low, high = bounds or (value, value)
         text = f"{100 * value:.1f} %" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if bounds else "")
-        places = (round(_LABELS + span * one, 1) for one in (value, low, high))
-        bars.append(Bar(label, text, _TOP + _ROW * (number + 0.5), *places))
+        across = (round(_LABELS + span * x, 1) for x in (value, low, high))
+        bars.append(Bar(label, text, _TOP + _ROW * (number + 0.5), *across))
     height = _TOP + _ROW * len(bars) + 26
-    labels = tuple((_LABELS + span * at / 4, f"{25 * at}") for at in range(5))
+    labels = tuple((_LABELS + span * n / 4, f"{25 * n}") for n in range(5))
     return Intervals(tuple(bars), labels, height)
 
 
 def mean_curve(curves: Sequence[Points]) -> Points:
-    """Return the mean of curves at each x, over those that reach it."""
-    at: dict[float, list[float]] = {}
+    """Return the mean of the curves at each x, over the curves that have a point there."""
+    by_x: dict[float, list[float]] = {}
     for curve in curves:
         for x, y in curve:
-            at.setdefault(x, []).append(y)
-    return [(x, sum(ys) / len(ys)) for x, ys in sorted(at.items())]
+            by_x.setdefault(x, []).append(y)
+    return [(x, sum(ys) / len(ys)) for x, ys in sorted(by_x.items())]
 
 
 def ticks(low: float, high: float, whole: bool = False) -> list[float]:
-    """Return about five round numbers whose first is at most ``low`` and that span the range.
+    """Return about five round numbers that span the range; the first is at most ``low``.
 
-    ``whole`` gives whole numbers from 0 on only.
+    ``whole`` gives only whole numbers, from 0 on.
     """
     if high - low < _FLAT:
         high = low + 1

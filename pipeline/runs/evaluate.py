@@ -1,4 +1,4 @@
-"""A finished run on its test parts again: with other features, or with a modality missing."""
+"""Evaluate a finished run on its test parts again, also with a modality missing."""
 
 import json
 from collections.abc import Sequence
@@ -18,20 +18,20 @@ from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
 from ..train.run import table
-from ..train.run_folder import RunFolder, config_of_today
+from ..train.run_folder import RunFolder, migrated_config
 from ..train.settings import TrainSettings
 from ..train.trainer import predictions
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run's heads say on their test parts; ``facts`` is what its file holds."""
+    """The scores of a run's heads on their test parts; ``facts`` is the content of ``path``."""
 
     path: Path
     facts: dict[str, Any]
 
     def __str__(self) -> str:
-        """Return the scores beside those of the run itself."""
+        """Return the scores, and those of the run itself."""
         facts = self.facts
         rows = {
             "as trained": facts["as_trained"],
@@ -50,31 +50,33 @@ class Evaluation:
 def evaluate(
     run: Path, missing: Sequence[str] = (), cache: str | None = None, device: str = "auto"
 ) -> Evaluation:
-    """Score the heads of a run on their own test parts, and keep the result in its folder.
+    """Score the heads of a run on their own test parts, and write the result into its folder.
 
     Args:
         run: the folder of a finished run.
-        missing: modalities that the heads do not get to see: their length is 0.
-        cache: where the features are, if not where they were.
+        missing: modalities that are hidden from the heads: their length is 0.
+        cache: where the features are now, if they have moved.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UsageError: it is no finished run, lacks such a modality, or would be left without any.
+        UsageError: it is not a finished run, does not have a modality, or no modality is left.
         PipelineError: a checkpoint is damaged.
         CacheError: the cache does not hold the features.
     """
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
     settings = settings_of_run(config, cache, device)
-    for one in missing:
-        if one not in settings.encoders:
-            raise unknown("modality of this run", one, settings.encoders)
+    for modality in missing:
+        if modality not in settings.encoders:
+            raise unknown("modality of this run", modality, settings.encoders)
     if set(missing) == set(settings.encoders):
-        raise UsageError(f"{run} has no modality but {', '.join(missing)}: nothing would be left")
+        raise UsageError(
+            f"{run} has no modality other than {', '.join(missing)}: leave one of them"
+        )
     examples = examples_of(settings)
     notes = list(metrics["notes"])
     if examples.digest != config["digest"]:
-        notes.append("the features are not those that it was trained on")
+        notes.append("the features are not those that the run was trained on")
     trainer, parts = trainer_of(settings, examples), []
     head = build(settings, examples).to(trainer.device)
     features = trainer.features(head.layers)
@@ -104,13 +106,13 @@ def load_weights(head: Head, path: Path) -> None:
     """Give a head the weights of a checkpoint.
 
     Raises:
-        PipelineError: the file is damaged or not there, or is that of another head.
+        PipelineError: the file is missing or damaged, or belongs to another head.
     """
     try:
         head.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise PipelineError(
-            f"{path} is damaged or not there: train the run again, with another --out"
+            f"{path} is missing or damaged: train the run again, with another --out"
         ) from error
 
 
@@ -131,9 +133,9 @@ def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> T
             for modality, key in encoders.items()
         }
 
-    not_asked = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
-    today = config_of_today(config, stored).items()
-    values = {key: value for key, value in today if key not in not_asked}
+    not_settings = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
+    migrated = migrated_config(config, stored).items()
+    values = {key: value for key, value in migrated if key not in not_settings}
     options = {f"head.{key}": value for key, value in config["head_options"].items()}
     return settings_of(
         {**values, **options, "modalities": list(encoders)},

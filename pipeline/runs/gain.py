@@ -1,4 +1,4 @@
-"""How much more a system of an ablation reaches than others of the same table."""
+"""How much a system of an ablation gains over the best of others in the same table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,33 +10,36 @@ from ..train.run import Run
 
 
 @dataclass(frozen=True)
-class Gain:
-    """A system beside the best of those that it is held against, by one metric."""
+class GainOverBest:
+    """The difference between a system and the best of others, by one metric.
+
+    ``against`` is the name of the best of the others.
+    """
 
     against: str
     difference: Difference
 
     def __str__(self) -> str:
-        """Return the difference in %, with its interval, and over whom."""
+        """Return the difference in %, its interval, and the name of the other system."""
         _, value, *bounds = self.cells()
         return f"{with_interval(value, bounds, '+')} over {self.against}"
 
     def cells(self) -> list[Any]:
-        """Return over whom, the difference and its bounds, in [0, 1]."""
+        """Return the name of the other system, the difference and its bounds, in [-1, 1]."""
         return [self.against, self.difference.difference, *self.difference.difference_ci95]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values, in [0, 1]."""
+        """Return JSON values, in [-1, 1]."""
         against, value, *bounds = self.cells()
         return {"against": against, "gain": value, "ci95": bounds, "p": self.difference.p}
 
 
-def gain(run: Run, others: Mapping[str, Run], metric: str) -> Gain | None:
-    """Return by how much a run exceeds the best of others, seeds averaged and folds pooled.
+def gain_over_best(run: Run, others: Mapping[str, Run], metric: str) -> GainOverBest | None:
+    """Return the difference between a run and the best of others, seeds averaged, folds pooled.
 
-    The interval is that of :func:`compare`: a paired bootstrap of test utterances. That the best is
-    chosen by the same scores makes the gain too small rather than too large. ``None`` where the
-    runs cannot be compared, such as with folds that test an utterance more than once.
+    The interval is that of :func:`compare`, by a paired bootstrap of test utterances. The best run
+    is chosen by the same scores, so the gain is rather too small than too large. ``None`` if the
+    runs cannot be compared, for example if their folds test an utterance more than once.
     """
 
     def score(name: str) -> float:
@@ -44,7 +47,7 @@ def gain(run: Run, others: Mapping[str, Run], metric: str) -> Gain | None:
 
     best = max(others, key=score)
     try:
-        found = compare(others[best].path, run.path, metric)
+        comparison = compare(others[best].path, run.path, metric)
     except PipelineError:
         return None
-    return Gain(best, found.metrics[metric])
+    return GainOverBest(best, comparison.metrics[metric])

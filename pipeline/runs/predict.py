@@ -1,9 +1,9 @@
-"""What the heads of a finished run say of a clip, of a text, or of both.
+"""Classify a clip, a text or both with the heads of a finished run.
 
-A clip goes the way of the extraction: the same decoding, encoder, precision, layers, windows and
-rounding as the cached features on which the run was trained. Each checkpoint, of every fold and
-seed, then gives class probabilities, and their mean is the prediction. The mean over checkpoints is
-a choice of ours: no score in ``metrics.json`` is that of such an ensemble.
+A clip is processed as in the extraction: with the same decoding, encoder, precision, layers,
+windows and rounding as the cached features on which the run was trained. Each checkpoint, of every
+fold and seed, then gives class probabilities, and the prediction is their mean. This ensemble is a
+choice of mser: no score in ``metrics.json`` belongs to it.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ from ..extract import load_encoder
 from ..extract.audio import BadClipError
 from ..extract.readers import READERS
 from ..modalities import MODALITIES, names
-from ..train.examples import Examples
+from ..train.examples import TrainingExamples
 from ..train.jobs import build
 from ..train.run_folder import RunFolder
 from ..train.settings import TrainSettings
@@ -41,7 +41,7 @@ _BAR = 30  # characters that stand for a probability of 1
 
 @dataclass(frozen=True)
 class CheckpointPrediction:
-    """What one checkpoint says: class → probability."""
+    """The prediction of one checkpoint: class → probability."""
 
     fold: str
     seed: int
@@ -55,9 +55,9 @@ class CheckpointPrediction:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a run says: class → mean probability over its checkpoints, and what each of them says.
+    """The prediction of a run: class → mean probability over its checkpoints, and each of theirs.
 
-    ``modalities`` are those that the heads got to see.
+    ``modalities`` are the modalities that were given.
     """
 
     run: Path
@@ -65,7 +65,7 @@ class Prediction:
     dataset: str
     modalities: tuple[str, ...]
     probabilities: dict[str, float]
-    votes: tuple[CheckpointPrediction, ...]
+    checkpoints: tuple[CheckpointPrediction, ...]
     notes: tuple[str, ...]
 
     @property
@@ -74,7 +74,7 @@ class Prediction:
         return max(self.probabilities, key=self.probabilities.__getitem__)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the prediction as JSON values."""
         return {
             "run": str(self.run),
             "head": self.head,
@@ -84,14 +84,14 @@ class Prediction:
             "probabilities": self.probabilities,
             "notes": list(self.notes),
             "checkpoints": [
-                {"fold": one.fold, "seed": one.seed, "probabilities": one.probabilities}
-                for one in self.votes
+                {"fold": each.fold, "seed": each.seed, "probabilities": each.probabilities}
+                for each in self.checkpoints
             ],
         }
 
     def __str__(self) -> str:
         """Return the classes, the most probable first."""
-        agree = Counter(vote.winner for vote in self.votes)[self.winner]
+        agree = Counter(each.winner for each in self.checkpoints)[self.winner]
         width = max(map(len, self.probabilities))
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
         return "\n".join(
@@ -103,7 +103,8 @@ class Prediction:
                     f"  {name:{width}}{100 * p:7.1f} %  {'#' * round(_BAR * p)}".rstrip()
                     for name, p in ranked
                 ),
-                f"  mean over {len(self.votes)} checkpoints, of which {agree} say {self.winner}",
+                f"  mean over {len(self.checkpoints)} checkpoints, of which {agree} predict "
+                f"{self.winner}",
             ]
         )
 
@@ -122,21 +123,21 @@ def predict(
     Args:
         run: the folder of a finished run.
         audio: the clip, in any format that an extraction reads.
-        text: what is said in it.
-        encoders: modality → name or folder of its encoder, where it is not to be found as the
-            cache remembers it.
-        cache: where the features of the run are, if not where they were: they say how they were
-            made.
+        text: the words spoken in the clip.
+        encoders: modality → name or folder of its encoder, if it is not where the cache entry
+            records it.
+        cache: where the features of the run are now, if they have moved; their entries record how
+            they were made.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        UsageError: it is no finished run; neither clip nor text is given, or one that the run has
-            no use for; an encoder is not there, or not the one that the run was trained on.
+        UsageError: it is not a finished run; neither clip nor text is given, or the run was trained
+            without that modality; an encoder is missing, or is not the one of the run.
         PipelineError: the clip or the text cannot be used, or a checkpoint is damaged.
-        CacheError: the cache does not hold the run's features any more.
+        CacheError: the cache no longer holds the features of the run.
     """
     folder = RunFolder(run)
-    classes, trainings, known = _found(folder)
+    classes, trainings, run_notes = _from_metrics(folder)
     settings = settings_of_run(folder.config(), cache, device)
     given = _given(run, {"audio": audio, "text": text}, settings)
     features = FeatureCache(settings.cache)
@@ -145,38 +146,46 @@ def predict(
         for modality, key in settings.encoders.items()
     }
     states = {
-        modality: _encoded(modality, raw, entries[modality], (encoders or {}).get(modality), device)
+        modality: _hidden_states(
+            modality, raw, entries[modality], (encoders or {}).get(modality), device
+        )
         for modality, raw in given.items()
     }
     corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
-    head = build(settings, Examples(corpus, entries, (), {}, {})).to(chosen_device(device)).eval()
-    votes = []
+    head = (
+        build(settings, TrainingExamples(corpus, entries, (), {}, {}))
+        .to(chosen_device(device))
+        .eval()
+    )
+    checkpoints = []
     for fold, seed in trainings:
         load_weights(head, folder.checkpoint(fold, seed))
         row = _probabilities(head, entries, states, settings).tolist()
-        votes.append(CheckpointPrediction(fold, seed, dict(zip(corpus.classes, row, strict=True))))
+        checkpoints.append(
+            CheckpointPrediction(fold, seed, dict(zip(corpus.classes, row, strict=True)))
+        )
     mean = {
-        name: float(np.mean([vote.probabilities[name] for vote in votes]))
+        name: float(np.mean([each.probabilities[name] for each in checkpoints]))
         for name in corpus.classes
     }
-    notes = (*known, *_notes(head, settings, given))
+    notes = (*run_notes, *_notes(head, settings, given))
     return Prediction(
-        run, settings.head, settings.dataset, tuple(states), mean, tuple(votes), notes
+        run, settings.head, settings.dataset, tuple(states), mean, tuple(checkpoints), notes
     )
 
 
-def _found(
+def _from_metrics(
     folder: RunFolder,
 ) -> tuple[tuple[str, ...], list[tuple[str, int]], list[str]]:
     """Return the classes of a finished run, the fold and seed of its trainings, and its notes."""
     metrics = folder.read_json("metrics.json")
     try:
-        trainings = [(str(one["fold"]), int(one["seed"])) for one in metrics["folds"]]
+        trainings = [(str(fold["fold"]), int(fold["seed"])) for fold in metrics["folds"]]
         return tuple(metrics["classes"]), trainings, list(metrics["notes"])
     except (KeyError, TypeError, ValueError) as error:
         raise PipelineError(
-            f"{folder.path / 'metrics.json'} is not as a run wrote it ({error!r}): train again "
-            "into another folder"
+            f"{folder.path / 'metrics.json'} is damaged ({error!r}): train the run again, with "
+            "another --out"
         ) from error
 
 
@@ -184,7 +193,7 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
     """Return the content given for each modality of a run; ``sources`` is by utterance field."""
     given = {field: raw for field, raw in sources.items() if raw is not None}
     if not given:
-        raise UsageError("there is nothing to predict from: give --audio, --text, or both")
+        raise UsageError("no clip and no text is given: give --audio, --text, or both")
     for field in given:
         readers = [one.name for one in MODALITIES.values() if one.source == field]
         if not set(readers) & set(settings.encoders):
@@ -193,23 +202,23 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
     return {one.name: given[one.source] for one in known if one.source in given}
 
 
-def _encoded(
+def _hidden_states(
     modality: str, raw: Any, entry: Entry, name: str | None, device: str
 ) -> np.ndarray[Any, Any]:
     """Return the hidden states (layers, frames, dim) as an extraction would store them."""
     encoder = _encoder_of(entry, name, device)
     source = MODALITIES[modality].source
-    what = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
+    name_of_input = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
     if not str(raw).strip():
-        raise UsageError(f"{what} is empty: give words, or leave out --{source}")
+        raise UsageError(f"{name_of_input} is empty: give words, or leave out --{source}")
     raw = _loaded(modality, raw)
     if not encoder.frames(raw):
-        raise PipelineError(f"{what} is too short for one frame: give a longer clip")
+        raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
     (states,) = encoder.encode([raw], entry.spec.dtype)
     if not np.isfinite(states).all():
         raise PipelineError(
-            f"{what} gets features that are no {entry.spec.dtype} numbers: an extraction would "
-            "leave it out too"
+            f"the features of {name_of_input} are not finite in {entry.spec.dtype}: an extraction "
+            "would exclude it too"
         )
     return states
 
@@ -223,13 +232,13 @@ def _loaded(modality: str, source: Any) -> Any:
 
 
 def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
-    """Load the encoder with which an entry was filled, with the settings of then."""
+    """Load the encoder of an entry, with the settings with which the entry was made."""
     spec = entry.spec
     option = f"--{spec.modality}-encoder"
     if spec.identity.get("source") == "imported":
         raise UsageError(
-            f"the {spec.modality} features of {spec.dataset} were imported, so that mser cannot "
-            "make more of them: extract them with mser and train again, to predict from new clips"
+            f"the {spec.modality} features of {spec.dataset} were imported, and mser cannot "
+            "compute such features for new clips: extract them with mser and train again"
         )
     windows = spec.identity.get("window_seconds")
     try:
@@ -244,7 +253,7 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
     except UsageError as error:
         if name is not None:
             raise
-        raise UsageError(f"{error} (or say where it is now with {option})") from error
+        raise UsageError(f"{error} (or give its folder with {option})") from error
     if wrong := differences(spec.identity, encoder.identity):
         raise UsageError(
             f"'{encoder.settings.files.folder}' is not the {spec.modality} encoder that the run "
@@ -255,10 +264,10 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
 
 
 def _source(entry: Entry) -> str:
-    """Return where the encoder is: the folder that was used last, if it is there, or its name."""
+    """Return the folder of the encoder that was used last, if it still exists, or its name."""
     if not entry.spec.encoder.startswith(PREFIX):
-        for made in reversed(entry.provenance):
-            folder = made.get("encoder_source")
+        for run in reversed(entry.provenance):
+            folder = run.get("encoder_source")
             if isinstance(folder, str) and Path(folder).is_dir():
                 return folder
     return entry.spec.encoder
@@ -270,7 +279,7 @@ def _probabilities(
     states: Mapping[str, np.ndarray[Any, Any]],
     settings: TrainSettings,
 ) -> Tensor:
-    """Return (classes,) float64 on the CPU; ``states`` are those of the modalities given."""
+    """Return (classes,) float64 on the CPU; ``states`` holds the given modalities."""
     device = next(head.parameters()).device
     features, lengths = {}, {}
     for modality, entry in entries.items():
@@ -278,7 +287,7 @@ def _probabilities(
         length = states[modality].shape[1] if modality in states else 0
         if length:
             chosen = torch.from_numpy(states[modality][layers])
-        else:  # a frame of padding, as in a batch
+        else:  # one frame of padding, as in a batch
             chosen = torch.zeros(len(layers), 1, entry.dim)
         features[modality] = chosen.unsqueeze(0).to(device)
         lengths[modality] = torch.tensor([length])
@@ -291,12 +300,12 @@ def _probabilities(
 def _notes(head: Head, settings: TrainSettings, given: Mapping[str, Any]) -> list[str]:
     notes = []
     missing = [modality for modality in settings.encoders if modality not in given]
-    masked = any(isinstance(one, ModalityMasking) and one.rate > 0 for one in head.modules())
+    masked = any(isinstance(m, ModalityMasking) and m.rate > 0 for m in head.modules())
     if missing and not masked:
         notes.append(
-            f"in its training no utterance was without {' or '.join(missing)}, so that it had no "
-            "reason to learn to do without"
+            f"the head never trained without {' or '.join(missing)}: expect worse results than "
+            "with all modalities"
         )
     if head.reads_dialogues:
-        notes.append("the head reads whole dialogues; this utterance counts as one of its own")
+        notes.append("the head reads whole dialogues; this utterance is a dialogue by itself")
     return notes

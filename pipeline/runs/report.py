@@ -1,7 +1,7 @@
-"""One page on finished runs, for a person: ``report.html`` beside this file, filled in.
+"""One HTML page on finished runs, made from the template ``report.html``.
 
-The page is one file that requirements no network and no script. What is compared, how, and what an
-interval holds is said in :mod:`.compare` and :mod:`.metrics`; here nothing is scored again.
+The page is one file that needs no network and no script. Nothing is scored again here:
+:mod:`..evaluation.compare` and :mod:`..evaluation.metrics` describe the comparisons and intervals.
 """
 
 import json
@@ -29,7 +29,7 @@ from .charts import Curve, interval_chart, line_chart, mean_curve
 
 @dataclass(frozen=True)
 class HtmlReport:
-    """The page that was written, and the runs that are on it."""
+    """The page that was written, and its runs."""
 
     path: Path
     runs: tuple[Path, ...]
@@ -39,32 +39,32 @@ class HtmlReport:
         return {"report": str(self.path), "runs": [str(run) for run in self.runs]}
 
     def __str__(self) -> str:
-        """Return where the page is."""
+        """Return the path of the page and the number of runs."""
         count = len(self.runs)
         return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
 
 
 def report(runs: Sequence[Path], out: Path) -> HtmlReport:
-    """Write a page on one or several finished runs; a run given twice is on it once.
+    """Write a page on one or several finished runs; a run that is given twice appears once.
 
     Args:
         runs: run folders.
-        out: the file to write; one that is there is replaced.
+        out: the file to write; an existing file is replaced.
 
     Raises:
-        UsageError: no run is given, one is not finished, or ``out`` is a folder.
+        UsageError: no run is given, a run is not finished, or ``out`` is a folder.
         PipelineError: a file of a run is damaged.
     """
     distinct = list({run.resolve(): run for run in runs}.values())
     if not distinct:
-        raise UsageError("no run is given: name one or more folders of finished runs")
+        raise UsageError("no run is given: give one or more folders of finished runs")
     if out.is_dir():
         raise UsageError(f"'{out}' is a folder: give the name of a file, such as report.html")
     names = _names(distinct)
-    shown = [_shown(run, name) for run, name in zip(distinct, names, strict=True)]
+    contents = [_run_content(run, name) for run, name in zip(distinct, names, strict=True)]
     page = _template().render(
-        runs=shown,
-        groups=_groups(distinct, shown),
+        runs=contents,
+        groups=_groups(distinct, contents),
         metrics=TITLES,
         version=version("mser"),
     )
@@ -74,27 +74,29 @@ def report(runs: Sequence[Path], out: Path) -> HtmlReport:
 
 
 def _template() -> Any:
-    made = Environment(
+    environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"percent": _percent, "interval": _interval}
+    environment.filters |= {"percent": _percent, "interval": _interval}
     package = __package__ or ""
-    return made.from_string(files(package).joinpath("report.html").read_text(encoding="utf-8"))
+    return environment.from_string(
+        files(package).joinpath("report.html").read_text(encoding="utf-8")
+    )
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
-    """Return the folders' own names, or their paths where two are called alike."""
+    """Return the names of the folders, or their paths if two names are equal."""
     short = [run.resolve().name for run in runs]
     return short if len(set(short)) == len(short) else [str(run) for run in runs]
 
 
-def _shown(run: Path, name: str) -> dict[str, Any]:
-    """Return what the page says of a run."""
+def _run_content(run: Path, name: str) -> dict[str, Any]:
+    """Return the content of the page about one run."""
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
     environment = folder.read_json("environment.json")
     try:
-        log = [json.loads(one) for one in _lines(run / "log.jsonl")]
+        log = [json.loads(line) for line in _lines(run / "log.jsonl")]
         return {
             "name": name,
             "path": str(run),
@@ -108,7 +110,7 @@ def _shown(run: Path, name: str) -> dict[str, Any]:
         }
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise PipelineError(
-            f"'{run}' is not as a run was written ({error!r}): train again into another folder"
+            f"a file of '{run}' is damaged ({error!r}): train the run again, with another --out"
         ) from error
 
 
@@ -116,14 +118,14 @@ def _lines(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        return []  # the page says that there are no curves
+        return []  # the page then shows no curves
 
 
 def _facts(
     config: Mapping[str, Any], metrics: Mapping[str, Any], environment: Mapping[str, Any]
 ) -> dict[str, str]:
-    folds = {one["fold"] for one in metrics["folds"]}
-    seeds = sorted({one["seed"] for one in metrics["folds"]})
+    folds = {fold["fold"] for fold in metrics["folds"]}
+    seeds = sorted({fold["seed"] for fold in metrics["folds"]})
     packages = environment["packages"].items()
     return {
         "head": metrics["head"],
@@ -134,8 +136,8 @@ def _facts(
         f"({', '.join(map(str, seeds))})",
         "test utterances": str(metrics["test_utterances"]),
         **{
-            f"{modality} encoder": f"{one['name']} (key {one['key']})"
-            for modality, one in config["encoders"].items()
+            f"{modality} encoder": f"{encoder['name']} (key {encoder['key']})"
+            for modality, encoder in config["encoders"].items()
         },
         "epoch chosen by": metrics["selected_by"],
         "date": environment["date"],
@@ -152,23 +154,23 @@ def _facts(
 
 def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
     """Yield the name, value and default of each setting that is not at its default."""
-    defaults = {one.name: one.default for one in fields(TrainSettings)}
+    defaults = {setting.name: setting.default for setting in fields(TrainSettings)}
     for name in ("layer", "classes", *TUNABLE):
         if name in config and config[name] != defaults[name]:
             by_position = name == "layer" and names_layers_by_position(config)
             note = " (position among the cached layers)" if by_position else ""
             yield name + note, config[name], defaults[name]
     head = HEADS.get(config["head"])
-    known = signature(head).parameters if head else {}
+    parameters = signature(head).parameters if head else {}
     for name, value in config["head_options"].items():
-        default = known[name].default if name in known else None
+        default = parameters[name].default if name in parameters else None
         default = list(default) if isinstance(default, tuple) else default
         if value != default:
             yield f"head.{name}", value, default
 
 
 def _confusion(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row for each label: its cells hold a count and its share of the row."""
+    """Return a row for each label; a cell holds a count and its share of the row."""
     rows = []
     for name, counts in zip(metrics["classes"], metrics["pooled"]["confusion"], strict=True):
         total = sum(counts)
@@ -180,42 +182,43 @@ def _confusion(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _curves(
     config: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the charts of the loss and of what chose the epoch, by epoch."""
+    """Return the charts of the loss and of the score that chose the epoch, by epoch."""
     monitor = config["monitor"]
-    shown = "weighted_f1" if monitor == "loss" else monitor
+    metric = "weighted_f1" if monitor == "loss" else monitor
     trainings: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for line in log:
         trainings.setdefault((line["fold"], line["seed"]), []).append(line)
-    train = [[(x["epoch"], x["train"]["loss"]) for x in one] for one in trainings.values()]
+    train = [[(x["epoch"], x["train"]["loss"]) for x in lines] for lines in trainings.values()]
     loss, score = (
-        [[(x["epoch"], x["validation"][name]) for x in one] for one in trainings.values()]
-        for name in ("loss", shown)
+        [[(x["epoch"], x["validation"][name]) for x in lines] for lines in trainings.values()]
+        for name in ("loss", metric)
     )
-    dots = [(one["best_epoch"], one["validation"][shown]) for one in metrics["folds"]]
-    kinds = _curves_of(train, "train") + _curves_of(loss, "validation")
+    dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
+    losses = _with_mean(train, "train") + _with_mean(loss, "validation")
     return {
-        "monitor": TITLES[shown],
-        "loss_chart": line_chart(kinds) if log else None,
-        "score_chart": line_chart(_curves_of(score, "validation"), dots, True) if log else None,
+        "monitor": TITLES[metric],
+        "loss_chart": line_chart(losses) if log else None,
+        "score_chart": line_chart(_with_mean(score, "validation"), dots, True) if log else None,
     }
 
 
-def _curves_of(found: Sequence[Sequence[tuple[float, float]]], kind: str) -> list[Curve]:
-    thin = [Curve(one, f"{kind} thin") for one in found]
-    return [*thin, Curve(mean_curve(found), f"{kind} mean")]
+def _with_mean(curves: Sequence[Sequence[tuple[float, float]]], kind: str) -> list[Curve]:
+    """Return a thin curve for each training, and a thick one for their mean."""
+    thin = [Curve(points, f"{kind} thin") for points in curves]
+    return [*thin, Curve(mean_curve(curves), f"{kind} mean")]
 
 
-def _groups(runs: Sequence[Path], shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return what is to be compared: the runs that test the same utterances, two or more."""
+def _groups(runs: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the comparisons: of each two or more runs that test the same utterances."""
     if len(runs) < 2:
         return []
     alike: dict[Any, list[int]] = {}
-    for at, run in enumerate(runs):
-        alike.setdefault(_tested(read_predictions(run)), []).append(at)
+    for number, run in enumerate(runs):
+        alike.setdefault(_tested(read_predictions(run)), []).append(number)
     groups = [members for members in alike.values() if len(members) > 1]
     pairs = sum(len(list(combinations(members, 2))) for members in groups)
     with progress(pairs, "comparing runs", "pair") as bar:
-        return [_group(runs, shown, members, bar.update) for members in groups]
+        return [_group(runs, contents, members, bar.update) for members in groups]
 
 
 def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
@@ -224,21 +227,21 @@ def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
 
 
 def _group(
-    runs: Sequence[Path], shown: Sequence[Mapping[str, Any]], members: Sequence[int], tick: Any
+    runs: Sequence[Path], contents: Sequence[Mapping[str, Any]], members: Sequence[int], tick: Any
 ) -> dict[str, Any]:
     pairs: list[tuple[str, str, RunComparison]] = []
     refused = []
-    for one, other in combinations(members, 2):
+    for first, second in combinations(members, 2):
         try:
-            found = compare(runs[one], runs[other])
-            pairs.append((shown[one]["name"], shown[other]["name"], found))
+            comparison = compare(runs[first], runs[second])
+            pairs.append((contents[first]["name"], contents[second]["name"], comparison))
         except PipelineError as error:  # its folds cannot be pooled
             refused.append(str(error))
         tick()
-    scored = [(shown[at]["name"], shown[at]["metrics"]["aggregate"]) for at in members]
+    scored = [(contents[i]["name"], contents[i]["metrics"]["aggregate"]) for i in members]
     return {
-        "utterances": shown[members[0]]["metrics"]["test_utterances"],
-        "dataset": shown[members[0]]["metrics"]["dataset"],
+        "utterances": contents[members[0]]["metrics"]["test_utterances"],
+        "dataset": contents[members[0]]["metrics"]["dataset"],
         "pairs": pairs,
         "refused": list(dict.fromkeys(refused)),
         "charts": {
@@ -258,5 +261,5 @@ def _interval(bounds: Sequence[float] | None, sign: str = "") -> str:
     return "–" if bounds is None else f"{bounds[0] * 100:{sign}.1f} … {bounds[1] * 100:{sign}.1f}"
 
 
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _count(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

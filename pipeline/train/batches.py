@@ -1,4 +1,4 @@
-"""Which utterances go through a head together."""
+"""Batches: which utterances a head processes together."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,30 +7,30 @@ import torch
 
 from ..corpora import Utterance
 
-# Padded frames in one batch: thirteen layers 768 wide are then 0.3 GB in float16.
+# Padded frames in one batch. With thirteen layers 768 wide, that is 0.3 GB in float16.
 _MOST_FRAMES = 16_384
 _GROUP = 20  # batches
 
 
 def dialogue_of(utterance: Utterance) -> str:
-    """Return its dialogue; an utterance that is of none is a dialogue of its own."""
+    """Return the dialogue of an utterance; without one, the utterance is its own dialogue."""
     return utterance.id if utterance.dialogue is None else utterance.dialogue
 
 
 class BatchSampler:
-    """The utterances of a part of a fold, in batches.
+    """Divides the utterances of a part of a fold into batches.
 
-    Batches are of like length, so that little is padded: shuffled, utterances are sorted by length
-    only within groups of twenty batches, so that no two epochs have the same batches. Very long
-    utterances come in smaller batches, so that a mis-cut clip of five minutes does not need the
-    memory of thirty.
+    The utterances of a batch have similar lengths, so that there is little padding. When shuffled,
+    utterances are sorted by length only within groups of twenty batches, so that each epoch has
+    different batches. Very long utterances come in smaller batches: a wrongly cut clip of five
+    minutes does not need the memory of thirty such clips.
 
     Args:
-        utterances: those of the part.
-        size: the most utterances in a batch.
-        length: the frames of an utterance's longest modality.
-        by_dialogue: keep whole dialogues together, their utterances in the order of their turns; a
-            dialogue of more than ``size`` utterances is a batch of its own.
+        utterances: the utterances of the part.
+        size: the largest number of utterances in a batch.
+        length: gives the frames of an utterance's longest modality.
+        by_dialogue: keep each dialogue together, its utterances in the order of their turns. A
+            dialogue of more than ``size`` utterances is a batch by itself.
     """
 
     def __init__(
@@ -43,32 +43,32 @@ class BatchSampler:
         self.size, self.length = size, length
         if by_dialogue:
             of_dialogue: dict[str, list[Utterance]] = {}
-            for one in utterances:
-                of_dialogue.setdefault(dialogue_of(one), []).append(one)
+            for utterance in utterances:
+                of_dialogue.setdefault(dialogue_of(utterance), []).append(utterance)
             self.units = [sorted(units, key=_turn) for units in of_dialogue.values()]
         else:
-            self.units = [[one] for one in utterances]
+            self.units = [[utterance] for utterance in utterances]
         self.dialogue_sizes = Counter(map(dialogue_of, utterances)) if by_dialogue else None
 
     def order(self, shuffle: torch.Generator | None = None) -> list[list[Utterance]]:
-        """Return the batches, in random order if ``shuffle`` is given."""
+        """Return the batches; ``shuffle`` puts them into random order."""
         units = self.units
         if shuffle is not None:
-            units = [units[at] for at in torch.randperm(len(units), generator=shuffle)]
-        a_batch = max(1, self.size * len(units) // max(1, sum(map(len, units))))
-        group = _GROUP * a_batch if shuffle is not None else max(1, len(units))
+            units = [units[i] for i in torch.randperm(len(units), generator=shuffle)]
+        units_in_batch = max(1, self.size * len(units) // max(1, sum(map(len, units))))
+        group = _GROUP * units_in_batch if shuffle is not None else max(1, len(units))
         batches: list[list[Utterance]] = []
         for start in range(0, len(units), group):
             batches += self._divided(sorted(units[start : start + group], key=self._longest))
         if shuffle is not None:
-            batches = [batches[at] for at in torch.randperm(len(batches), generator=shuffle)]
+            batches = [batches[i] for i in torch.randperm(len(batches), generator=shuffle)]
         return batches
 
     def _divided(self, units: list[list[Utterance]]) -> list[list[Utterance]]:
         batches: list[list[Utterance]] = []
         batch: list[Utterance] = []
         for unit in units:
-            # Sorted, so the newest is the longest, and the batch is padded to its length.
+            # The units are sorted, so this is the longest one; the batch is padded to its length.
             count = len(batch) + len(unit)
             if batch and (count > self.size or count * self._longest(unit) > _MOST_FRAMES):
                 batches.append(batch)
@@ -81,4 +81,4 @@ class BatchSampler:
 
 
 def _turn(utterance: Utterance) -> int:
-    return 0 if utterance.turn is None else utterance.turn  # the sort keeps the corpus's order
+    return 0 if utterance.turn is None else utterance.turn  # a stable sort keeps the corpus's order

@@ -1,6 +1,6 @@
-"""The state of a training in one file, from which it goes on exactly as if it had not stopped.
+"""The state of a training in one file, from which it continues as if it had not stopped.
 
-Tensors and JSON in safetensors: nothing is pickled, so that loading it runs no code.
+The file holds tensors and JSON in safetensors. Nothing is pickled, so loading it runs no code.
 """
 
 import json
@@ -22,11 +22,11 @@ _FACTS = "mser"
 
 
 @dataclass
-class Progress:
-    """How far a training is.
+class TrainingProgress:
+    """The finished epochs of a training, and the best of them.
 
-    ``best`` is what ``monitor`` and the loss were in the best epoch, larger being better;
-    ``validation`` are the scores of that epoch, and ``weights`` the head's in it.
+    ``best`` holds the ``monitor`` and the loss of the best epoch, signed so that larger is better.
+    ``validation`` are the scores of that epoch, and ``weights`` the weights of the head after it.
     """
 
     epoch: int = 0
@@ -37,7 +37,7 @@ class Progress:
 
 
 @dataclass
-class State:
+class TrainingState:
     """Everything that the rest of a training depends on."""
 
     head: Head
@@ -46,11 +46,11 @@ class State:
     order: torch.Generator
     device: torch.device
 
-    def save(self, folder: LocalFolder, name: str, progress: Progress) -> None:
-        """Write the state; the old one stays whole until the new one is."""
-        tensors = _named("head", self.head.state_dict()) | _named("best", progress.weights)
-        for at, values in self.optimizer.state_dict()["state"].items():
-            tensors |= _named(f"optimizer.{at}", values)
+    def save(self, folder: LocalFolder, name: str, progress: TrainingProgress) -> None:
+        """Write the state; the old file is replaced only when the new one is complete."""
+        tensors = _prefixed("head", self.head.state_dict()) | _prefixed("best", progress.weights)
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= _prefixed(f"optimizer.{number}", moments)
         tensors["order"] = self.order.get_state()
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -60,21 +60,21 @@ class State:
         facts["scaler"] = self.scaler.state_dict()
         folder.write(name, to_safetensors(tensors, facts))
 
-    def restore(self, folder: LocalFolder, name: str) -> Progress:
-        """Take up a state that was saved, and return how far it is; an empty one if there is none.
+    def restore(self, folder: LocalFolder, name: str) -> TrainingProgress:
+        """Load a saved state into this one, and return its progress; no progress without a file.
 
         Raises:
-            PipelineError: the file is damaged, or is that of another head.
+            PipelineError: the file is damaged, or belongs to another head.
         """
         if not (folder.at / name).exists():
-            return Progress()
+            return TrainingProgress()
         tensors, facts = from_safetensors(folder, name)
         try:
-            self.head.load_state_dict(_below("head", tensors))
+            self.head.load_state_dict(_with_prefix("head", tensors))
             moments: dict[int, dict[str, Tensor]] = {}
-            for key, value in _below("optimizer", tensors).items():
-                at, _, moment = key.partition(".")
-                moments.setdefault(int(at), {})[moment] = value
+            for key, value in _with_prefix("optimizer", tensors).items():
+                number, _, moment = key.partition(".")
+                moments.setdefault(int(number), {})[moment] = value
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
             self.scaler.load_state_dict(facts.pop("scaler"))
@@ -83,9 +83,9 @@ class State:
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
             facts["best"] = None if facts["best"] is None else tuple(facts["best"])
-            return Progress(**facts, weights=_below("best", tensors))
+            return TrainingProgress(**facts, weights=_with_prefix("best", tensors))
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise _strange(folder, name) from error
+            raise _damaged(folder, name) from error
 
 
 def to_safetensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> bytes:
@@ -96,29 +96,30 @@ def to_safetensors(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> b
 
 
 def from_safetensors(folder: LocalFolder, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`packed` made.
+    """Return the tensors and JSON values of a file that :func:`to_safetensors` made.
 
     Raises:
-        PipelineError: it is damaged.
+        PipelineError: the file is damaged.
     """
     try:
         with safe_open(folder.at / name, "pt") as file:
             facts = json.loads(file.metadata()[_FACTS])
             return {key: file.get_tensor(key) for key in file.keys()}, facts  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise _strange(folder, name) from error
+        raise _damaged(folder, name) from error
 
 
-def _strange(folder: LocalFolder, name: str) -> PipelineError:
+def _damaged(folder: LocalFolder, name: str) -> PipelineError:
     return PipelineError(
-        f"{folder.at / name} is damaged or of another version: delete it to train that part anew"
+        f"{folder.at / name} is damaged or was written by another version of mser: delete it to "
+        "train that fold again"
     )
 
 
-def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}.{name}": value for name, value in tensors.items()}
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     start = f"{prefix}."
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}

@@ -1,4 +1,4 @@
-"""How a training computes: the same bits each time, on so many threads, without needless work."""
+"""How a training computes: deterministically, with a set number of threads."""
 
 import ctypes
 import os
@@ -9,24 +9,24 @@ from typing import Any
 
 import torch
 
-# Of glibc's mallopt.
+# Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 @contextmanager
 def reproducible(threads: int | None = None) -> Iterator[None]:
-    """Let the same run give the same bits again on the same machine.
+    """Make a repeated run give the same bits on the same machine.
 
-    ``threads`` are those of PyTorch on a CPU; ``None`` leaves them as they are.
+    ``threads`` is the number of PyTorch's threads on a CPU; ``None`` does not change it.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as PyTorch asks for on a GPU
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # PyTorch requires this on a GPU
     keep_freed_memory()
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
-    deterministic: Any = torch.utils.deterministic  # typed nowhere
+    deterministic: Any = torch.utils.deterministic  # has no types
     filled = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    # It would make memory that nobody reads before writing it the same too, for a tenth of the time
-    # of a light head.
+    # PyTorch would also fill memory that is written before it is read. For a small head that takes
+    # a tenth of the time.
     deterministic.fill_uninitialized_memory = False
     torch.set_num_threads(threads or before[1])
     try:
@@ -38,10 +38,11 @@ def reproducible(threads: int | None = None) -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep the memory of one batch for the next.
+    """Make the C library reuse the memory of one batch for the next.
 
-    glibc gives large pieces back at once, and the kernel clears them anew for each batch, which can
-    take longer than a light head. The workers of Dask have the same by their environment.
+    By default glibc returns large blocks to the kernel at once, and the kernel clears new ones for
+    each batch, which can take longer than a small head. Dask workers get the same settings from
+    their environment.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library

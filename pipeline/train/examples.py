@@ -1,4 +1,4 @@
-"""From entries of the cache to utterances: what can be trained on, and what is left out."""
+"""Which utterances can be trained on, and why the others are excluded."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,11 +15,11 @@ from ..modalities import source_of
 
 
 @dataclass(frozen=True)
-class Examples:
+class TrainingExamples:
     """The utterances of a dataset whose features of every modality are in the cache.
 
-    ``excluded`` gives the reason for each utterance that is left out, and ``audio_hashes`` the
-    SHA-256 of each clip that was looked at, by id.
+    ``excluded`` maps the id of each excluded utterance to the reason, and ``audio_hashes`` an id to
+    the SHA-256 of its clip, where the extraction read it.
     """
 
     corpus: Corpus
@@ -29,24 +29,24 @@ class Examples:
     audio_hashes: Mapping[str, str | None]
 
     def length(self, utterance: Utterance) -> int:
-        """Return the frames of its longest modality."""
+        """Return the frames of an utterance's longest modality."""
         return self._lengths[utterance.id]
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the corpus's rows and of every feature of the utterances."""
-        known = hashlib.sha256(repr((self.corpus.classes, self.utterances)).encode())
+        """A hash of the rows of the corpus and of all features of the utterances."""
+        digest = hashlib.sha256(repr((self.corpus.classes, self.utterances)).encode())
         for modality, entry in sorted(self.entries.items()):
-            known.update(f"{modality} {entry.spec.key}".encode())
-            for one in self.utterances:
-                known.update(entry.checksum(one.id).encode())
-        return known.hexdigest()[:16]
+            digest.update(f"{modality} {entry.spec.key}".encode())
+            for utterance in self.utterances:
+                digest.update(entry.checksum(utterance.id).encode())
+        return digest.hexdigest()[:16]
 
     @cached_property
     def _lengths(self) -> dict[str, int]:
         return {
-            one.id: max(entry.length(one.id) for entry in self.entries.values())
-            for one in self.utterances
+            utterance.id: max(entry.length(utterance.id) for entry in self.entries.values())
+            for utterance in self.utterances
         }
 
 
@@ -55,23 +55,27 @@ def find_examples(
     dataset: str,
     encoders: Mapping[str, str | None],
     classes: str | None = None,
-) -> Examples:
-    """Open the entries of a dataset and find out which utterances can be trained on.
+) -> TrainingExamples:
+    """Open the entries of a dataset and select the utterances that can be trained on.
 
-    ``classes`` names the class set, where the corpus has several.
+    Args:
+        cache: folder or URL of the cache.
+        dataset: name of the dataset.
+        encoders: modality → name, folder or key of its encoder; ``None`` if there is only one.
+        classes: name of the class set, if the corpus has several.
 
     Raises:
-        CacheError: the cache holds no such features, or those of several encoders.
-        UsageError: the cache has never heard of the dataset, the corpus has no such class set, or
-            an encoder is given as a folder that holds none.
-        PipelineError: the cache is empty, or no utterance is left.
+        CacheError: the cache does not hold the features, or holds those of several encoders.
+        UsageError: the cache does not hold the dataset, the corpus does not have the class set, or
+            a folder that is given as an encoder does not hold one.
+        PipelineError: the cache is empty, or all utterances are excluded.
     """
     features = FeatureCache(cache)
-    known = features.datasets()
-    if not known:
+    datasets = features.datasets()
+    if not datasets:
         raise PipelineError(f"{features.root} holds no features yet: run 'mser extract' first")
-    if dataset not in known:
-        raise unknown(f"dataset (in {features.root})", dataset, known)
+    if dataset not in datasets:
+        raise unknown(f"dataset (in {features.root})", dataset, datasets)
     entries = {
         modality: _open(features, dataset, modality, encoder)
         for modality, encoder in encoders.items()
@@ -82,30 +86,30 @@ def find_examples(
     excluded = {}
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
         if utterance.label is None and unmerged.label is not None:
-            reason: str | None = f"its label '{unmerged.label}' is in none of the classes"
+            reason: str | None = f"its label '{unmerged.label}' is not in any of the classes"
         else:
-            reason = _why_not(utterance, entries, audio_hashes)
+            reason = _exclusion_reason(utterance, entries, audio_hashes)
         if reason:
             excluded[utterance.id] = reason
-    utterances = tuple(one for one in corpus.utterances if one.id not in excluded)
+    utterances = tuple(u for u in corpus.utterances if u.id not in excluded)
     if not utterances:
         raise PipelineError(
             f"none of the {len(corpus.utterances)} utterances of {dataset} can be trained on "
             f"({next(iter(excluded.values()), 'the corpus is empty')})"
         )
-    return Examples(corpus, entries, utterances, excluded, audio_hashes)
+    return TrainingExamples(corpus, entries, utterances, excluded, audio_hashes)
 
 
 def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None) -> Entry:
     if encoder is None or not Path(encoder).expanduser().is_dir():
         return cache.open(dataset, encoder, modality=modality)
-    # A folder has weights, and a name alone might be that of another encoder.
+    # Compare the weights of the folder: another encoder may have the same name.
     files = find_encoder(encoder)
     expect = {"weights": files.weights_hash()}
     return cache.open(dataset, files.name, modality=modality, expect=expect)
 
 
-def _why_not(
+def _exclusion_reason(
     utterance: Utterance, entries: Mapping[str, Entry], audio_hashes: Mapping[str, str | None]
 ) -> str | None:
     if utterance.label is None:
@@ -116,7 +120,7 @@ def _why_not(
         if utterance.id not in entry:
             return f"{modality}: not extracted yet"
         if entry.spec.identity.get("source") == "imported":
-            continue  # its hashes are those of the features: nobody knows from what they were made
+            continue  # these hashes are of the features: the content they were made from is unknown
         current = audio_hashes[utterance.id]
         if isinstance(source := source_of(utterance, modality), str):
             current = hashlib.sha256(source.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""From utterances to padded batches: out of memory where the features fit, else from the cache."""
+"""From utterances to padded batches: from memory if the features fit, else from the cache."""
 
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ from ...cache.torch_dataset import padded
 from ...heads import Dialogues
 from ..corpora import Utterance
 from .batches import BatchSampler, dialogue_of
-from .examples import Examples
+from .examples import TrainingExamples
 
 LayerPositions = Mapping[str, Sequence[int]]
 
-_AHEAD = 2  # batches that are read while one is computed with
-_SHARE = 0.5  # of the memory that is free
+_AHEAD = 2  # batches that are read ahead
+_SHARE = 0.5  # of the free memory
 _CHUNK = 64  # utterances copied at once
 
 
@@ -40,7 +40,7 @@ class Batch:
 
 
 class Reader(Protocol):
-    """Where the hidden states of a modality come from."""
+    """Gives the hidden states of a modality."""
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return (batch, layers, frames, dim) on the device, padded with zeros, and the lengths."""
@@ -48,7 +48,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Streamed:
-    """The features of a modality as they lie in the cache; only ``layers`` are read."""
+    """Reads the features of a modality from the cache, and only ``layers`` of them."""
 
     entry: Entry
     layers: Sequence[int]
@@ -78,9 +78,9 @@ class Loaded:
         for start in range(0, len(ids), _CHUNK):
             some = ids[start : start + _CHUNK]
             for id, array in zip(some, entry.read(some, layers), strict=True):
-                at = self.starts[id]
-                copy = torch.tensor(array)  # a copy: the map may not be written, as torch warns
-                self.states[:, at : at + len(copy[0])] = copy.to(device)
+                start_frame = self.starts[id]
+                copy = torch.tensor(array)  # a copy: torch warns about a map that is read-only
+                self.states[:, start_frame : start_frame + len(copy[0])] = copy.to(device)
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`Reader`."""
@@ -89,33 +89,34 @@ class Loaded:
         frame = torch.arange(int(lengths.max()))
         zeros = self.states.shape[1] - 1
         rows = torch.where(frame < lengths[:, None], starts[:, None] + frame, zeros)
-        found = self.states.index_select(1, rows.flatten().to(self.states.device))
+        states = self.states.index_select(1, rows.flatten().to(self.states.device))
         layers, dim = len(self.states), self.states.shape[2]
-        return found.view(layers, len(ids), -1, dim).transpose(0, 1), lengths
+        return states.view(layers, len(ids), -1, dim).transpose(0, 1), lengths
 
 
 class FeatureLoader:
-    """The hidden states that a head reads, of all utterances that can be trained on.
+    """Gives the hidden states that a head reads, for all utterances that can be trained on.
 
     Args:
         examples: the utterances and their entries.
-        layers: modality → the positions that the head reads.
-        device: where batches are wanted.
-        keep: ``memory``, ``stream``, or ``auto``: stream what is mapped into memory anyhow, which
-            all processes share; else memory where half of what is free is enough.
-        processes: that many share the memory.
+        layers: modality → the positions that the head reads, among the cached layers.
+        device: the device of the batches.
+        keep: ``memory``, ``stream`` or ``auto``. ``auto`` streams features that are mapped into
+            memory, since all processes share the map; else it uses memory if the features fit into
+            half of the free memory.
+        processes: how many processes share the memory.
     """
 
     def __init__(
         self,
-        examples: Examples,
+        examples: TrainingExamples,
         layers: LayerPositions,
         device: torch.device,
         keep: str = "auto",
         processes: int = 1,
     ) -> None:
         self.examples, self.device = examples, device
-        ids = [one.id for one in examples.utterances]
+        ids = [utterance.id for utterance in examples.utterances]
         need = sum(_bytes(examples.entries[m], layers[m], ids) for m in layers)
         mapped = device.type == "cpu" and all(
             _is_mapped(entry[ids[0]]) for entry in examples.entries.values()
@@ -135,9 +136,9 @@ class FeatureLoader:
         order: Iterable[Sequence[Utterance]],
         missing: Collection[str] = (),
     ) -> Iterator[Batch]:
-        """Yield the batches of a plan in an order of its own; without the modalities ``missing``.
+        """Yield the batches of an ``order`` of ``plan``; ``missing`` modalities have length 0.
 
-        What is streamed is read ahead on another thread.
+        Streamed features are read ahead on another thread.
         """
         if self.in_memory:
             for part in order:
@@ -155,21 +156,21 @@ class FeatureLoader:
     def _batch(
         self, part: Sequence[Utterance], plan: BatchSampler, missing: Collection[str]
     ) -> Batch:
-        ids = [one.id for one in part]
+        ids = [utterance.id for utterance in part]
         features, lengths = {}, {}
         for m, reader in self.readers.items():
             features[m], lengths[m] = reader.padded(ids)
             if m in missing:
                 features[m], lengths[m] = features[m][:, :, :1], torch.zeros_like(lengths[m])
         classes = self.examples.corpus.classes
-        labels = torch.tensor([classes.index(str(one.label)) for one in part])
+        labels = torch.tensor([classes.index(str(utterance.label)) for utterance in part])
         return Batch(features, lengths, labels.to(self.device), _dialogues(part, plan))
 
 
 def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | None:
     if plan.dialogue_sizes is None:
         return None
-    names = [dialogue_of(one) for one in part]
+    names = [dialogue_of(utterance) for utterance in part]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     return Dialogues(
         torch.tensor([numbers[name] for name in names]),

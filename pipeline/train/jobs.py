@@ -1,4 +1,4 @@
-"""One training as a job: one fold and one seed of a run, wherever it is done."""
+"""One training as a job: one fold and one seed of a run, in this process or in a worker."""
 
 import hashlib
 import json
@@ -17,115 +17,126 @@ from ...cache.storage.leases import lease
 from ...heads import Head, HeadError, build_head
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
-from .checkpoint import Progress, State, to_safetensors
+from .checkpoint import TrainingProgress, TrainingState, to_safetensors
 from .determinism import reproducible
-from .examples import Examples, find_examples
+from .examples import TrainingExamples, find_examples
 from .features import FeatureLoader
 from .layers import layer_positions
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings
 from .trainer import Trainer
 
-Tick = Callable[[int], None]
+OnEpoch = Callable[[int], None]
+"""Called with the number of each epoch when it is finished."""
 
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A fold and a seed of a run on the features of which ``digest`` is that.
-
-    ``threads`` are those that it computes with on a CPU, ``None`` for what the process has; so
-    many ``processes`` share the machine's memory.
-    """
+    """A fold and a seed of a run."""
 
     settings: TrainSettings
+    """The settings of the run."""
     digest: str
+    """The digest of the features; see :attr:`TrainingExamples.digest`."""
     run: Path
+    """The run folder."""
     fold: str
+    """Name of the fold."""
     seed: int
+    """The seed."""
     threads: int | None = None
+    """Threads on a CPU; default ``None``, which does not change those of the process."""
     processes: int = 1
+    """How many processes share the memory of the machine; default 1."""
 
     @property
     def name(self) -> str:
-        """The name of its files."""
+        """The name of the files of this training, without suffix."""
         return training_name(self.fold, self.seed)
 
     @property
     def done(self) -> bool:
-        """Whether its result is there, or has become a part of the scores."""
-        there = (self.run / "trainings" / self.result).exists()
-        return there or RunFolder(self.run).finished  # in this order: the scores come, then it goes
+        """Whether the result exists, or is already a part of the scores."""
+        result_exists = (self.run / "trainings" / self.result).exists()
+        # In this order: the scores are written before the result is deleted.
+        return result_exists or RunFolder(self.run).finished
 
     @property
     def result(self) -> str:
-        """The name of the file that holds what it says on the test part."""
+        """The name of the file that holds the probabilities of the test part."""
         return f"{self.name}.result.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What became of a job; ``busy`` says that another process is at it."""
+    """The outcome of a job; ``busy`` if another process has the job."""
 
     job: TrainingJob
     busy: bool = False
 
 
-def run_training(job: TrainingJob, tick: Tick = lambda epoch: None) -> TrainingReport:
-    """Do a job, or go on with it where a process that was killed has left it.
+def run_training(job: TrainingJob, on_epoch: OnEpoch = lambda epoch: None) -> TrainingReport:
+    """Train a fold with a seed; continue from the saved state if there is one.
 
-    ``tick`` is told the number of each epoch that is over.
+    ``on_epoch`` is called with the number of each finished epoch, also of those in a saved state.
 
     Raises:
-        PipelineError: what was asked cannot be done, or the loss is not finite.
+        UsageError: the device or an option does not exist.
+        CacheError: the cache does not hold the features.
+        PipelineError: the features have changed, or the loss is not finite.
     """
     run = RunFolder(job.run)
-    unique = hashlib.sha256(job.name.encode()).hexdigest()[:16]  # a lease has a plain name
-    # Random numbers and threads are those of the process, and a worker may have several at once.
+    unique = hashlib.sha256(job.name.encode()).hexdigest()[:16]  # a lease takes only simple names
+    # Random numbers and the number of threads belong to the process, and a worker may run several
+    # jobs at once.
     with _one_at_a_time:
         if job.done:
             return TrainingReport(job)
         try:
-            with lease(run.trainings, unique) as mine:
-                if not mine:
+            with lease(run.trainings, unique) as acquired:
+                if not acquired:
                     return TrainingReport(job, busy=True)
                 if not job.done:
                     with reproducible(job.threads):
-                        _train(job, run, tick)
+                        _train(job, run, on_epoch)
         except CacheError:
-            if not run.finished:  # by another process, which has deleted the folder meanwhile
+            if not run.finished:  # else another process has finished it and deleted the folder
                 raise
     return TrainingReport(job)
 
 
-def examples_of(settings: TrainSettings, digest: str | None = None) -> Examples:
-    """Return the examples of a run; those of the last ``digest`` are kept, and not read again.
+def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingExamples:
+    """Return the examples of a run; the last ones stay in memory and are found by ``digest``.
 
     Raises:
-        CacheError, PipelineError: see :func:`find_examples`; or they are not those of ``digest``.
+        CacheError, UsageError: see :func:`find_examples`.
+        PipelineError: see there; or the features do not have ``digest``.
     """
     if digest not in _examples:
-        found = find_examples(settings.cache, settings.dataset, settings.encoders, settings.classes)
+        examples = find_examples(
+            settings.cache, settings.dataset, settings.encoders, settings.classes
+        )
         _examples.clear()
-        _examples[found.digest] = found
-        if digest not in (None, found.digest):
+        _examples[examples.digest] = examples
+        if digest not in (None, examples.digest):
             raise PipelineError(
                 f"the features of {settings.dataset} in {settings.cache} changed while the run was "
-                "going on, or are others there: run the same command again"
+                "going on, or differ on this machine: run the same command again"
             )
-        return found
+        return examples
     return _examples[digest]
 
 
-def build(settings: TrainSettings, examples: Examples) -> Head:
+def build(settings: TrainSettings, examples: TrainingExamples) -> Head:
     """Build the head that the settings ask for.
 
     Raises:
-        UsageError: an option or a layer that the head does not have.
+        UsageError: the head does not have an option, or the cache does not hold a layer.
     """
     for name in settings.head_options:
         if name in signature(build_head).parameters:
             raise UsageError(
-                f"head.{name} is not an option of a head: the cache and --layer give it"
+                f"head.{name} is not an option of a head: it follows from the cache and --layer"
             )
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     try:
@@ -141,7 +152,7 @@ def build(settings: TrainSettings, examples: Examples) -> Head:
         raise UsageError(str(error)) from error
 
 
-def trainer_of(settings: TrainSettings, examples: Examples, processes: int = 1) -> Trainer:
+def trainer_of(settings: TrainSettings, examples: TrainingExamples, processes: int = 1) -> Trainer:
     """Return the trainer of a run on this machine's device."""
     device = chosen_device(settings.device)
 
@@ -152,30 +163,32 @@ def trainer_of(settings: TrainSettings, examples: Examples, processes: int = 1) 
     return Trainer(lambda: build(settings, examples), features, settings, device)
 
 
-def _train(job: TrainingJob, run: RunFolder, tick: Tick) -> None:
+def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
     examples = examples_of(job.settings, job.digest)
     trainer = trainer_of(job.settings, examples, job.processes)
-    fold = next(one for one in run.folds(examples) if one.name == job.fold)
+    fold = next(fold for fold in run.folds(examples) if fold.name == job.fold)
     state_file, log = f"{job.name}.state.safetensors", run.trainings.at / f"{job.name}.jsonl"
     saved = time.monotonic()
 
-    def restore(state: State) -> Progress:
+    def restore(state: TrainingState) -> TrainingProgress:
         progress = state.restore(run.trainings, state_file)
         lines = log.read_text(encoding="utf-8").splitlines(keepends=True) if log.exists() else []
-        # What was logged after the state was saved, will be again.
+        # Epochs after the saved state are trained and logged again.
         run.trainings.write(log.name, "".join(lines[: progress.epoch]).encode())
         for epoch in range(progress.epoch):
-            tick(epoch + 1)
+            on_epoch(epoch + 1)
         return progress
 
-    def after_epoch(state: State, progress: Progress, values: dict[str, Any]) -> None:
+    def after_epoch(
+        state: TrainingState, progress: TrainingProgress, values: dict[str, Any]
+    ) -> None:
         nonlocal saved
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"fold": job.fold, "seed": job.seed, **values}) + "\n")
         if time.monotonic() - saved >= job.settings.save_every:
             state.save(run.trainings, state_file, progress)
             saved = time.monotonic()
-        tick(progress.epoch)
+        on_epoch(progress.epoch)
 
     trained = trainer.train(fold, job.seed, restore, after_epoch)
     run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(trained.weights, {}))
@@ -185,17 +198,17 @@ def _train(job: TrainingJob, run: RunFolder, tick: Tick) -> None:
     run.trainings.remove(state_file)
 
 
-# A process does many jobs of the same run, or of runs on the same features.
-_examples: dict[str | None, Examples] = {}
-_kept: dict[Any, FeatureLoader] = {}
+# One process does many jobs of the same run, or of runs on the same features.
+_examples: dict[str | None, TrainingExamples] = {}
+_loaders: dict[Any, FeatureLoader] = {}
 _one_at_a_time = Lock()
 
 
 def _features(
-    examples: Examples, layers: Any, device: torch.device, keep: str, processes: int
+    examples: TrainingExamples, layers: Any, device: torch.device, keep: str, processes: int
 ) -> FeatureLoader:
     key = (id(examples), layers, device, keep, processes)
-    if key not in _kept:
-        _kept.clear()  # before the new ones are read: both may not fit
-        _kept[key] = FeatureLoader(examples, dict(layers), device, keep, processes)
-    return _kept[key]
+    if key not in _loaders:
+        _loaders.clear()  # first: the old and the new features may not both fit
+        _loaders[key] = FeatureLoader(examples, dict(layers), device, keep, processes)
+    return _loaders[key]

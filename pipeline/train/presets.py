@@ -1,4 +1,4 @@
-"""Presets: settings of a paper by name, as small TOML files that anyone can read."""
+"""Presets: the settings of a paper by name, in small TOML files."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -46,10 +46,10 @@ Preset = table(
 def preset(name: str) -> dict[str, Any]:
     """Return the content of a preset: keys of :data:`CHOICES`, of ``--set``, and ``head.OPTION``.
 
-    ``name`` is the name of a preset of mser, or the path of a TOML file like them.
+    ``name`` is the name of a preset of mser, or the path of a TOML file with the same keys.
 
     Raises:
-        UsageError: there is no such preset, a key is unknown, or a value does not fit.
+        UsageError: the preset does not exist, or a key or value is invalid.
     """
     content: dict[str, Any] = {**checked(Preset, read(name, "presets"), f"preset {name}")}
     options = content.pop("head_options", {})
@@ -57,34 +57,35 @@ def preset(name: str) -> dict[str, Any]:
 
 
 def names(kind: str) -> list[str]:
-    """Return the names of the files of a kind that mser contains: ``presets`` or ``ablations``."""
-    return sorted(one.name.removesuffix(".toml") for one in _ours(kind).iterdir())
+    """Return the names of the ``presets`` or ``ablations`` that come with mser."""
+    return sorted(file.name.removesuffix(".toml") for file in _included(kind).iterdir())
 
 
 def read(name: str, kind: str) -> dict[str, Any]:
-    """Return the content of a file of a kind, by its name in mser or by its path.
+    """Return the content of a file that comes with mser, by name, or of the user's own, by path.
 
     Raises:
-        UsageError: there is none, or it is not TOML.
+        UsageError: the file does not exist, or is not TOML.
     """
     own = Path(name).expanduser()
     if name.endswith(".toml"):
         source: Traversable = own
     elif name in names(kind):
-        source = _ours(kind) / f"{name}.toml"
+        source = _included(kind) / f"{name}.toml"
     else:
         raise unknown("preset (a file of your own ends in .toml)", name, names(kind))
     return read_toml(source, "preset")
 
 
 def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a preset's values with what the user gives in their place.
+    """Return the values of a preset, replaced by those that the user gives.
 
-    Another dataset has classes and a protocol of its own, so that those of the preset do not count.
+    For another dataset the classes and the protocol of the preset are dropped: they are specific to
+    the preset's own dataset.
     """
     kept = dict(values)
     if given.get("dataset", kept.get("dataset")) != kept.get("dataset"):
-        kept = {key: one for key, one in kept.items() if key not in ("classes", "protocol")}
+        kept = {key: kept[key] for key in kept if key not in ("classes", "protocol")}
     return {**kept, **given}
 
 
@@ -109,5 +110,5 @@ def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
     return settings.changed({key: value for key, value in values.items() if key not in CHOICES})
 
 
-def _ours(kind: str) -> Traversable:
+def _included(kind: str) -> Traversable:
     return files(__package__.rpartition(".")[0]) / kind

@@ -1,4 +1,4 @@
-"""A finished run, as a person wants to read it."""
+"""A finished run, and its scores as text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Run:
         """Return the scores."""
         metrics = self.metrics
         several = len(metrics["folds"]) > 1
-        folds, seeds = (len({one[key] for one in metrics["folds"]}) for key in ("fold", "seed"))
+        folds, seeds = (len({fold[key] for fold in metrics["folds"]}) for key in ("fold", "seed"))
         lines = [
             f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}: "
             f"{_counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
@@ -37,7 +37,7 @@ class Run:
 
 
 def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
-    """Return the lines of a table of aggregated scores, perhaps of ``several`` trainings each."""
+    """Return the lines of a table of aggregated scores; ``several`` if over several trainings."""
     lines = [f"  {'':14}" + "".join(f"{TITLES[metric]:>14}" for metric in METRICS)]
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in METRICS)
@@ -60,8 +60,8 @@ def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
     return lines
 
 
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _interval(bounds: Sequence[float]) -> str:

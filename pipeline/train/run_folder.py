@@ -1,4 +1,4 @@
-"""The folder of a run: everything that was asked, done and found, in plain files."""
+"""The folder of a run: its settings, progress and results in plain files."""
 
 import csv
 import hashlib
@@ -25,29 +25,30 @@ from ...cache.storage.leases import held
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
 from ..protocols.folds import PARTS, Fold
-from .examples import Examples
+from .examples import TrainingExamples
 from .layers import has_numbers, renumbered
 
 FORMAT = 2
 """The ``format`` of ``config.toml``.
 
 2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
-among the cached layers; :func:`config_of_today` translates it.
+among the cached layers; :func:`migrated_config` translates it.
 """
 
-# What a run may differ in and still be the same run.
+# Keys in which two configurations of the same run may differ.
 _NOT_COMPARED = {"cache", "format"}
-_ABANDONED = 60.0  # seconds: a temporary file that is older is of a process that was killed
+_ABANDONED = 60.0  # seconds: an older temporary file belongs to a process that was killed
 _PACKAGES = ("mser", "torch", "numpy", "scikit-learn", "safetensors")
 
 
 class RunFolder:
     """A run folder.
 
-    ``config.toml`` what was asked; ``folds.json`` which utterance was in which part, and which were
-    left out and why; ``log.jsonl`` a line an epoch; ``checkpoints/*.safetensors`` the best epoch's
-    weights; ``predictions.csv`` the test parts; ``metrics.json``; ``environment.json``. While it is
-    not finished, ``trainings/`` holds the states, logs and results of its trainings.
+    It holds ``config.toml`` (the settings), ``folds.json`` (the parts of each fold, and the
+    excluded utterances with their reasons), ``log.jsonl`` (a line for each epoch),
+    ``checkpoints/*.safetensors`` (the weights of the best epoch), ``predictions.csv`` (of the test
+    parts), ``metrics.json`` and ``environment.json``. Until the run is finished, ``trainings/``
+    holds the states, logs and results of its trainings.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,12 +58,12 @@ class RunFolder:
         self.checkpoints = LocalFolder(path / "checkpoints")
 
     def checkpoint(self, fold: str, seed: int) -> Path:
-        """Return the file of the best epoch's weights of a training."""
+        """Return the file with the weights of the best epoch of a training."""
         return self.checkpoints.at / f"{training_name(fold, seed)}.safetensors"
 
     @property
     def finished(self) -> bool:
-        """Whether its scores are there."""
+        """Whether the scores are written."""
         return (self.path / "metrics.json").exists()
 
     def begin(
@@ -102,46 +103,46 @@ class RunFolder:
         self._write_json("environment.json", _environment(device, threads))
 
     def config(self) -> dict[str, Any]:
-        """Return what the run was asked.
+        """Return the content of ``config.toml``.
 
         Raises:
-            UsageError: the folder is not that of a run.
+            UsageError: the folder is not a run folder.
         """
         try:
             return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise UsageError(f"'{self.path}' is not the folder of a run") from None
 
-    def folds(self, examples: Examples) -> list[Fold]:
-        """Return the folds as they were divided.
+    def folds(self, examples: TrainingExamples) -> list[Fold]:
+        """Return the folds of the run.
 
         Raises:
-            UsageError: an utterance is not among the examples any more.
+            UsageError: an utterance of a fold is not among the examples.
         """
-        known = {one.id: one for one in examples.utterances}
-        said = self.read_json("folds.json")["folds"]
-        gone = {id for fold in said for part in PARTS for id in fold[part]} - set(known)
-        if gone:
+        utterances = {utterance.id: utterance for utterance in examples.utterances}
+        folds = self.read_json("folds.json")["folds"]
+        missing = {id for fold in folds for part in PARTS for id in fold[part]} - set(utterances)
+        if missing:
             raise UsageError(
-                f"{self.path}: the cache cannot give {len(gone)} of its utterances any more, such "
-                f"as '{min(gone)}'"
+                f"{self.path}: the cache no longer holds {len(missing)} of the run's utterances, "
+                f"such as '{min(missing)}': extract them again"
             )
         return [
-            Fold(fold["fold"], *(tuple(known[id] for id in fold[part]) for part in PARTS))
-            for fold in said
+            Fold(fold["fold"], *(tuple(utterances[id] for id in fold[part]) for part in PARTS))
+            for fold in folds
         ]
 
     def read_json(self, name: str) -> Any:
-        """Return the content of one of its files.
+        """Return the content of a JSON file of the folder.
 
         Raises:
-            UsageError: the file is not there, or damaged.
+            UsageError: the file is missing or damaged.
         """
         try:
             return json.loads((self.path / name).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             raise UsageError(
-                f"'{self.path / name}' is not there or damaged: is it the folder of a finished run?"
+                f"'{self.path / name}' is missing or damaged: give the folder of a finished run"
             ) from None
 
     def finish(
@@ -151,7 +152,10 @@ class RunFolder:
         predicted: Sequence[tuple[Fold, int, Tensor]],
         metrics: Mapping[str, Any],
     ) -> None:
-        """Write what was found, the scores last, and delete what was needed on the way."""
+        """Write the results, ``metrics.json`` last, and delete ``trainings/``.
+
+        ``predicted`` holds each fold and seed with its (utterances, classes) probabilities.
+        """
         logs = [self.trainings.read(f"{name}.jsonl").decode() for name in names]
         self._write("log.jsonl", "".join(logs))
         self._write("predictions.csv", _predictions(classes, predicted))
@@ -159,12 +163,12 @@ class RunFolder:
         self.clean()
 
     def clean(self) -> None:
-        """Delete what a finished run has no use for, and what killed processes have left."""
+        """Delete ``trainings/``, and the files that killed processes left."""
         self.folder.remove("trainings")
         for folder in (self.folder, self.checkpoints):
             for name in folder.names():
                 if name.startswith(TEMPORARY):
-                    with suppress(FileNotFoundError):  # it had a writer, which has just renamed it
+                    with suppress(FileNotFoundError):  # its writer has just renamed it
                         if folder.age(name) > _ABANDONED:
                             folder.remove(name)
         for name, lease in held(self.folder).items():
@@ -178,23 +182,26 @@ class RunFolder:
             raise self._exists_already()
         old = self.config()
         if old.get("encoders") == config["encoders"]:  # else the stored layers are others too
-            old = config_of_today(old, lambda: stored)
+            old = migrated_config(old, lambda: stored)
         before, now = _flat(old), _flat(tomllib.loads(tomli_w.dumps(config)))
         for key in sorted((set(before) | set(now)) - _NOT_COMPARED):
             if before.get(key) != now.get(key):
                 raise UsageError(
-                    f"'{self.path}' is that of another run, with {key} = {before.get(key)!r} and "
+                    f"'{self.path}' belongs to another run, with {key} = {before.get(key)!r} and "
                     f"not {now.get(key)!r}: give another folder with --out"
                 )
         known = self.path / "folds.json"  # written after the configuration
         if known.exists() and known.read_text(encoding="utf-8") != folds:
             raise UsageError(
-                f"'{self.path}' was begun with other folds than the protocol gives now: give "
+                f"'{self.path}' was started with other folds than the protocol gives now: give "
                 "another folder with --out"
             )
 
     def _exists_already(self) -> UsageError:
-        return UsageError(f"'{self.path}' is there already: give another folder with --out")
+        return UsageError(
+            f"'{self.path}' already exists and is not the folder of a run: give another folder "
+            "with --out"
+        )
 
     def _write(self, name: str, text: str) -> None:
         self.folder.write(name, text.encode())
@@ -205,21 +212,21 @@ class RunFolder:
 
 def training_name(fold: str, seed: int) -> str:
     """Return the name of the files of a training."""
-    return f"{quote(fold, safe='')}-seed{seed}"  # a session may be called a/b
+    return f"{quote(fold, safe='')}-seed{seed}"  # a session may be named a/b
 
 
-def config_of_today(
+def migrated_config(
     config: Mapping[str, Any], stored: Callable[[], Mapping[str, Sequence[int]]]
 ) -> dict[str, Any]:
-    """Return the content of a ``config.toml`` in today's format.
+    """Return the content of a ``config.toml`` in the current format.
 
     ``stored`` gives modality → the encoder's numbers of the cached layers; it is called only where
     layers were named by position.
     """
-    today = dict(config)
+    migrated = dict(config)
     if names_layers_by_position(config):
-        today["layer"] = renumbered(config["layer"], stored())
-    return today | {"format": FORMAT}
+        migrated["layer"] = renumbered(config["layer"], stored())
+    return migrated | {"format": FORMAT}
 
 
 def names_layers_by_position(config: Mapping[str, Any]) -> bool:
@@ -233,22 +240,22 @@ def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
     The hash leaves out where the cache is, and the format of the configuration. The features
     themselves are in it by their digest.
     """
-    asked = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-    content = hashlib.sha256(tomli_w.dumps(asked).encode()).hexdigest()
+    compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
     return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
 
 
 def folds_json(folds: Sequence[Fold], excluded: Mapping[str, str]) -> str:
-    """Return the ids of every part, and the reason for each utterance that is in none."""
+    """Return ``folds.json``: the ids of every part, and the reason for each excluded utterance."""
     parts = [
-        {"fold": fold.name, **{part: [one.id for one in fold.part(part)] for part in PARTS}}
+        {"fold": fold.name, **{part: [u.id for u in fold.part(part)] for part in PARTS}}
         for fold in folds
     ]
     return json.dumps({"folds": parts, "excluded": dict(excluded)}, indent=2) + "\n"
 
 
 def _environment(device: torch.device, threads: int | None) -> dict[str, Any]:
-    """Return what the numbers may depend on besides the settings."""
+    """Return what the result may depend on in addition to the settings."""
     return {
         "command": shlex.join(sys.argv),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -277,10 +284,10 @@ def _predictions(classes: Sequence[str], predicted: Sequence[tuple[Fold, int, Te
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            flat[prefix + key] = value
+    return flat

@@ -20,40 +20,40 @@ from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
 from ..protocols.protocols import split_corpus
 from .checkpoint import from_safetensors
-from .examples import Examples
+from .examples import TrainingExamples
 from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
 from .run import Run
 from .run_folder import FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
 from .trainer import predictions
 
-_PAUSE = 1.0  # seconds, while other processes are at work on what is left
-_PATIENCE = 3600.0  # while another process writes the scores
+_PAUSE = 1.0  # seconds, while other processes do the jobs that are left
+_PATIENCE = 3600.0  # seconds, while another process writes the scores
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A run that can begin: its folder is there, and its folds are divided."""
+class PlannedRun:
+    """A run that can start: its folder exists, and its folds are known."""
 
     settings: TrainSettings
     protocol: str
-    examples: Examples
+    examples: TrainingExamples
     splits: Splits
     excluded: Mapping[str, str]
     leakage: Leakage
     run: RunFolder
 
-    def remarks(self) -> list[str]:
-        """Return what is to be known of the folds before anything is trained."""
-        found = self.leakage.lines() or ["the parts share nothing that was looked at"]
-        lines = "\n".join(f"  {line}" for line in found)
+    def leakage_notes(self) -> list[str]:
+        """Return what to print about the folds before the training."""
+        shared = self.leakage.lines() or ["the parts share nothing that was looked at"]
+        lines = "\n".join(f"  {line}" for line in shared)
         return [
             *(f"mser: {note}" for note in self.splits.notes),
             f"mser: leakage check of {self.protocol}, which allows what is shared here:\n{lines}",
         ]
 
     def jobs(self, threads: int | None = None, processes: int = 1) -> list[TrainingJob]:
-        """Return the trainings, fold by fold; see :class:`TrainingJob`."""
+        """Return a job for each fold and seed; see :class:`TrainingJob` for the arguments."""
         digest, settings = self.examples.digest, self.settings
         return [
             TrainingJob(settings, digest, self.run.path, fold.name, seed, threads, processes)
@@ -63,12 +63,12 @@ class Planned:
 
 
 def train_head(settings: TrainSettings) -> Run:
-    """Train a head by a protocol on features that lie in the cache, and write the run folder.
+    """Train a head by a protocol on features in the cache, and write the run folder.
 
-    A run that was interrupted goes on; one that is finished is only read.
+    An interrupted run continues; a finished one is only read.
 
     Raises:
-        UsageError: the head, an option, the protocol or the device is not there.
+        UsageError: the head, an option, the protocol or the device does not exist.
         CacheError: the cache does not hold the features.
         PipelineError: a part of a fold is empty or leaks into another.
     """
@@ -76,56 +76,58 @@ def train_head(settings: TrainSettings) -> Run:
 
 
 def train_heads(
-    several: Sequence[TrainSettings], say: Callable[[Run], None] = lambda run: None
+    several: Sequence[TrainSettings], on_finished: Callable[[Run], None] = lambda run: None
 ) -> list[Run]:
-    """Train several heads, all their folds and seeds side by side where the first one's place is.
+    """Train several heads, all their folds and seeds in parallel on the backend of the first.
 
-    All are planned before the first is trained, so that what cannot be is told at once, and what
-    the parts of their folds have in common. ``say`` is told of each run that is finished.
+    All runs are planned before the first is trained, so that an error in any of them, and what the
+    parts of their folds share, is reported at once. ``on_finished`` is called with each finished
+    run.
 
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
     """
     backend, device = several[0].backend, chosen_device(several[0].device)
     plans = _plans(several)
-    unfinished = [one for one in plans if not one.run.finished]
-    for line in dict.fromkeys(line for one in unfinished for line in one.remarks()):
-        print_note(line)
+    unfinished = [planned for planned in plans if not planned.run.finished]
+    notes = (note for planned in unfinished for note in planned.leakage_notes())
+    for note in dict.fromkeys(notes):
+        print_note(note)
     threads, processes = _threads(backend, device), _processes(backend, device)
-    jobs = [job for one in unfinished for job in one.jobs(threads, processes) if not job.done]
-    most = sum(job.settings.epochs for job in jobs)
-    what = f"training {', '.join(dict.fromkeys(one.settings.head for one in plans))}"
+    jobs = [job for run in unfinished for job in run.jobs(threads, processes) if not job.done]
+    epochs = sum(job.settings.epochs for job in jobs)
+    heads = ", ".join(dict.fromkeys(planned.settings.head for planned in plans))
     runs: dict[int, Run] = {}
 
     def finish() -> None:
-        for at, one in enumerate(plans):
-            if at not in runs and (finished := _finished(one)):
-                runs[at] = finished
-                say(finished)
+        for number, planned in enumerate(plans):
+            if number not in runs and (run := _finished(planned)):
+                runs[number] = run
+                on_finished(run)
 
     finish()
-    with progress(most, what, "epoch") as bar:
+    with progress(epochs, f"training {heads}", "epoch") as bar:
         for _ in _reports(jobs, backend, device, lambda epoch: bar.update()):
             finish()
-    return [runs[at] for at in range(len(plans))]
+    return [runs[number] for number in range(len(plans))]
 
 
-def _plans(several: Sequence[TrainSettings]) -> list[Planned]:
-    """Plan all, and read a corpus once for those that use the same features of it."""
-    found: dict[Any, Examples] = {}
+def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
+    """Plan all runs; runs on the same features share the examples."""
+    examples: dict[Any, TrainingExamples] = {}
     plans = []
     for settings in several:
         encoders = tuple(settings.encoders.items())
         key = (settings.cache, settings.dataset, encoders, settings.classes)
-        plans.append(plan(settings, found.get(key)))
-        found[key] = plans[-1].examples
+        plans.append(plan(settings, examples.get(key)))
+        examples[key] = plans[-1].examples
     return plans
 
 
-def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
-    """Look at everything that a run requirements, and make its folder.
+def plan(settings: TrainSettings, examples: TrainingExamples | None = None) -> PlannedRun:
+    """Check everything that a run needs, and make its folder.
 
-    ``examples`` are its examples, where they have been found before.
+    ``examples`` are the examples of the run, if they are already known.
 
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
@@ -134,12 +136,12 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
         raise unknown("head", settings.head, HEADS)
     device = chosen_device(settings.device)
     if settings.amp == "float16" and device.type == "cpu":
-        raise UsageError("amp=float16 is for a GPU: say amp=bfloat16 on a CPU")
+        raise UsageError("amp=float16 needs a GPU: give amp=bfloat16 on a CPU")
     examples = examples or examples_of(settings)
     protocol = settings.protocol or examples.corpus.protocol
     splits = split_corpus(examples.utterances, protocol, examples.corpus.utterances)
     leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
-    build(settings, examples)  # wrong options are refused before a folder is made
+    build(settings, examples)  # so that wrong options are refused before a folder is made
     config = settings.as_config() | {
         "format": FORMAT,
         "mser": version("mser"),
@@ -157,7 +159,7 @@ def plan(settings: TrainSettings, examples: Examples | None = None) -> Planned:
     folds = folds_json(splits.folds, excluded)
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     run.begin(config, folds, stored, device, threads)
-    return Planned(settings, protocol, examples, splits, excluded, leakage, run)
+    return PlannedRun(settings, protocol, examples, splits, excluded, leakage, run)
 
 
 def _processes(backend: Backend, device: torch.device) -> int:
@@ -166,7 +168,10 @@ def _processes(backend: Backend, device: torch.device) -> int:
 
 
 def _threads(backend: Backend, device: torch.device) -> int | None:
-    """Return the threads of a training: the processes here share the cores, others have theirs."""
+    """Return the threads of a training; ``None`` where a remote worker decides.
+
+    Processes on this machine share its cores.
+    """
     if backend.in_process:
         return torch.get_num_threads()
     return None if backend.remote else max(1, cores() // backend.processes(device))
@@ -197,43 +202,45 @@ def _reports(
         yield report
 
 
-def _finished(one: Planned) -> Run | None:
-    """Return the run if all its trainings are done, having written its scores."""
-    run, jobs = one.run, one.jobs()
+def _finished(planned: PlannedRun) -> Run | None:
+    """Write the scores if all trainings of a run are done; return the run if it is finished."""
+    run, jobs = planned.run, planned.jobs()
     if not run.finished:
         if not all(job.done for job in jobs):
             return None
-        with lease(run.folder, "scores", _PATIENCE) as mine:
-            if mine and not run.finished:
-                _write_scores(one, jobs)
-    run.clean()  # what a process that was killed after the scores has left
-    return Run(run.path, run.read_json("metrics.json"), one.examples.corpus.notes)
+        with lease(run.folder, "scores", _PATIENCE) as acquired:
+            if acquired and not run.finished:
+                _write_scores(planned, jobs)
+    run.clean()  # a process may have been killed after it wrote the scores
+    return Run(run.path, run.read_json("metrics.json"), planned.examples.corpus.notes)
 
 
-def _write_scores(one: Planned, jobs: Sequence[TrainingJob]) -> None:
-    of_name = {fold.name: fold for fold in one.splits.folds}
+def _write_scores(planned: PlannedRun, jobs: Sequence[TrainingJob]) -> None:
+    folds = {fold.name: fold for fold in planned.splits.folds}
     predicted: list[tuple[Fold, int, Tensor]] = []
     facts = []
     for job in jobs:
-        tensors, said = from_safetensors(one.run.trainings, job.result)
-        predicted.append((of_name[job.fold], job.seed, tensors["probabilities"]))
-        facts.append(said)
-    classes = one.examples.corpus.classes
-    metrics = _metrics(one, predicted, facts)
-    one.run.finish([job.name for job in jobs], classes, predicted, metrics)
+        tensors, of_training = from_safetensors(planned.run.trainings, job.result)
+        predicted.append((folds[job.fold], job.seed, tensors["probabilities"]))
+        facts.append(of_training)
+    classes = planned.examples.corpus.classes
+    metrics = _metrics(planned, predicted, facts)
+    planned.run.finish([job.name for job in jobs], classes, predicted, metrics)
 
 
 def _metrics(
-    one: Planned, predicted: Sequence[tuple[Fold, int, Tensor]], facts: Sequence[dict[str, Any]]
+    planned: PlannedRun,
+    predicted: Sequence[tuple[Fold, int, Tensor]],
+    facts: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    classes = one.examples.corpus.classes
+    classes = planned.examples.corpus.classes
     parts, chance, folds = [], [], []
-    for (fold, seed, probabilities), said in zip(predicted, facts, strict=True):
+    for (fold, seed, probabilities), of_training in zip(predicted, facts, strict=True):
         part = predictions(fold, seed, probabilities, classes)
-        trained = Counter(str(utterance.label) for utterance in fold.train)
-        always = [trained.most_common(1)[0][0]] * len(part.labels)
+        train_labels = Counter(str(utterance.label) for utterance in fold.train)
+        most_frequent = [train_labels.most_common(1)[0][0]] * len(part.labels)
         parts.append(part)
-        chance.append(replace(part, predicted=always))
+        chance.append(replace(part, predicted=most_frequent))
         folds.append(
             {
                 "fold": fold.name,
@@ -244,21 +251,21 @@ def _metrics(
                     "validation": len(fold.validation),
                     "test": len(fold.test),
                 },
-                **said,
+                **of_training,
                 **by_class(part.labels, part.predicted, classes),
             }
         )
-    tested = {utterance.id for fold in one.splits.folds for utterance in fold.test}
+    tested = {utterance.id for fold in planned.splits.folds for utterance in fold.test}
     return {
-        "head": one.settings.head,
-        "dataset": one.settings.dataset,
-        "protocol": one.protocol,
+        "head": planned.settings.head,
+        "dataset": planned.settings.dataset,
+        "protocol": planned.protocol,
         "classes": list(classes),
-        "notes": list(one.examples.corpus.notes),
-        "selected_by": f"best {one.settings.monitor} on the validation part",
+        "notes": list(planned.examples.corpus.notes),
+        "selected_by": f"best {planned.settings.monitor} on the validation part",
         "test_utterances": len(tested),
-        "excluded": dict(Counter(one.excluded.values())),
-        "leakage": {**one.leakage.as_json(), "lines": one.leakage.lines()},
+        "excluded": dict(Counter(planned.excluded.values())),
+        "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
         "aggregate": aggregate(parts),
         "chance": aggregate(chance),
         "pooled": pooled_by_class(parts, classes),

@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The settings of a training run."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -23,13 +23,13 @@ SCHEDULES = ("constant", "linear", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
 FEATURES = ("auto", "memory", "stream")
 
-# What --set may change, beside head.OPTION.
+# What --set may change, in addition to head.OPTION.
 TUNABLE = (
     *("epochs", "patience", "batch_size", "accumulate"),
     *("optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip"),
     *("class_weights", "amp", "monitor", "features", "save_every"),
 )
-# No number depends on these.
+# No number of the result depends on these.
 _SILENT = (
     *("out", "runs", "features", "save_every"),
     *("workers", "scheduler", "slurm", "wait_minutes"),
@@ -40,66 +40,85 @@ def _one(*_: object) -> int:
     return 1
 
 
-# One training at a time in a process; how many processes, the user says.
+# One training at a time in a process; the user chooses the number of processes.
 _WORKER_SIZING = WorkerSizing(workers=_one, threads=_one)
 
 
 @settings_class
 class TrainSettings:
-    """Which head to train on what, and how.
+    """What to train and how.
 
-    ``encoders`` names the modalities, each with the encoder whose features are meant (a name, a
-    folder, an entry's key), or ``None`` where the cache holds those of one encoder only. ``layer``
-    is ``mix``, ``last``, a number, several numbers, or one of these for each modality
-    (``speech=0,1,2,text=last``), or ``None`` for the head's own choice; ``protocol`` and
-    ``classes`` are ``None`` for the corpus's own. ``out`` is the run folder; without it, it is one
-    below ``runs`` whose name ends with a hash of the settings.
-
-    Training: Adam or AdamW (``optimizer``) with ``learning_rate``, over ``schedule`` (constant,
-    linear or cosine to zero at the last of ``epochs``) after a linear rise in the first ``warmup``
-    of it (a share); gradients of ``accumulate`` batches of ``batch_size`` utterances are added up
-    for a step, and cut to the norm ``clip`` where it is not 0. ``class_weights`` balanced weighs a
-    class by the inverse of its frequency in the training part. ``amp`` computes in bfloat16 or
-    float16 where that is safe. It stops when ``monitor`` on the validation part (a metric, or
-    ``loss``) has not improved for ``patience`` epochs, and keeps the best epoch.
-
-    No number depends on the rest: ``features`` are kept in memory (that of the GPU), streamed from
-    the cache, or whichever fits; the state is saved every ``save_every`` seconds; several trainings
-    run side by side in ``workers`` processes (0 is this one), at a Dask ``scheduler`` or in the
-    jobs of a ``slurm`` file, as for an extraction.
+    No number of the result depends on ``out``, ``runs``, ``features``, ``save_every``, ``workers``,
+    ``scheduler``, ``slurm`` and ``wait_minutes``.
     """
 
     head: str
+    """Name of the head."""
     dataset: str
-    cache: str | Path  # or the URL of an object store
+    """Name of the dataset in the cache."""
+    cache: str | Path
+    """Folder of the cache, or its URL in an object store."""
     encoders: Mapping[str, str | None]
+    """Modality → its encoder: a name, a folder or an entry's key; ``None`` if the cache holds the
+    features of only one encoder. These are the modalities of the training."""
     out: AnyPath | None = None
+    """The run folder; by default a folder below ``runs``, named by a hash of the settings."""
     runs: AnyPath = Path("runs")
+    """The folder in which the run folder is made if ``out`` is not given; default ``runs``."""
     layer: str | None = None
+    """``mix``, ``last``, the encoder's own layer numbers such as ``6`` or ``0,6,12``, or one of
+    these for each modality (``speech=0,1,2,text=last``); by default the head's own choice."""
     protocol: str | None = None
+    """How the corpus is split; by default the corpus's own protocol."""
     classes: str | None = None
+    """Name of the class set, such as ``4``; by default the corpus's own classes."""
     seeds: Seeds = (0,)
+    """One training for each fold and each seed; default 0 alone."""
     device: str = "auto"
+    """``auto`` (the default), ``cpu`` or ``cuda``."""
     epochs: Count = 60
+    """The largest number of epochs; default 60."""
     patience: Count = 10
+    """Stop after this many epochs without a better ``monitor``; default 10."""
     batch_size: Count = 32
+    """Utterances in a batch; default 32."""
     accumulate: Count = 1
+    """Batches whose gradients are added up for one step; default 1."""
     optimizer: Annotated[str, one_of("optimizer", OPTIMIZERS)] = "adamw"
+    """``adamw`` (the default) or ``adam``."""
     learning_rate: Positive = 1e-3
+    """The highest learning rate; default 0.001."""
     weight_decay: NotNegative = 0.01
+    """Weight decay of the optimizer; default 0.01."""
     schedule: Annotated[str, one_of("schedule", SCHEDULES)] = "constant"
+    """``constant`` (the default), or ``linear`` or ``cosine``, to 0 at the last of ``epochs``."""
     warmup: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    """Share of ``epochs`` in which the learning rate rises linearly from 0; default 0."""
     clip: NotNegative = 0.0
+    """The largest norm of the gradients; default 0, which does not clip."""
     class_weights: Annotated[str, one_of("class_weights", CLASS_WEIGHTS)] = "none"
+    """``none`` (the default), or ``balanced``: the loss weights a class by the inverse of its
+    frequency in the training part."""
     amp: Annotated[str, one_of("amp", AMP)] = "off"
+    """``off`` (the default), ``bfloat16``, or on a GPU ``float16``: mixed precision."""
     monitor: Annotated[str, one_of("monitor", (*METRICS, "loss"))] = "weighted_f1"
+    """The score on the validation part that chooses the epoch: a metric, default ``weighted_f1``,
+    or ``loss``."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the head, by name; default none."""
     features: Annotated[str, one_of("features", FEATURES)] = "auto"
+    """``memory`` (of the GPU if there is one), ``stream`` (from the cache), or ``auto`` (the
+    default): memory if the features fit."""
     save_every: NotNegative = 60.0
+    """Seconds between two saves of the training state; default 60."""
     workers: int | None = None
+    """Processes that train folds and seeds in parallel; default 0, which is this process."""
     scheduler: str | None = None
+    """Address of a running Dask scheduler; default none."""
     slurm: AnyPath | None = None
+    """A TOML file that describes SLURM jobs; default none."""
     wait_minutes: float | None = None
+    """Minutes to wait for a first worker; default 1 at a scheduler, 10 under SLURM."""
 
     def __post_init__(self) -> None:
         """Validate the settings that depend on each other; the types validate the rest.
@@ -116,24 +135,24 @@ class TrainSettings:
 
     @cached_property
     def backend(self) -> Backend:
-        """Where the trainings are done; in this process where nothing is said."""
+        """Where the trainings are done; by default in this process."""
         elsewhere = self.scheduler is not None or self.slurm is not None
         workers = self.workers if self.workers is not None or elsewhere else 0
         return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes)
 
     def as_config(self) -> dict[str, Any]:
-        """Return what the numbers depend on, as values that TOML can hold."""
-        asked = {
-            one.name: getattr(self, one.name)
-            for one in fields(self)
-            if one.name not in _SILENT and getattr(self, one.name) is not None
+        """Return the settings that the result depends on, as values that TOML can hold."""
+        config = {
+            setting.name: getattr(self, setting.name)
+            for setting in fields(self)
+            if setting.name not in _SILENT and getattr(self, setting.name) is not None
         }
         cache = str(self.cache)
-        asked["cache"] = cache if "://" in cache else str(Path(cache).expanduser().absolute())
-        asked["seeds"] = list(self.seeds)
+        config["cache"] = cache if "://" in cache else str(Path(cache).expanduser().absolute())
+        config["seeds"] = list(self.seeds)
         options = dict(self.head_options).items()
-        asked["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
-        return asked
+        config["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
+        return config
 
     def with_overrides(self, assignments: Iterable[str]) -> "TrainSettings":
         """Return the settings changed by ``key=value`` texts, each checked against its type.

@@ -22,19 +22,19 @@ from ..errors import PipelineError
 from ..evaluation.metrics import Predictions, scores
 from ..protocols.folds import Fold
 from .batches import BatchSampler
-from .checkpoint import Progress, State
+from .checkpoint import TrainingProgress, TrainingState
 from .features import Batch, FeatureLoader, LayerPositions
 from .settings import AMP, OPTIMIZERS, TrainSettings
 
-Save = Callable[[Progress], None]
-Restore = Callable[[State], Progress]
+AfterEpoch = Callable[[TrainingState, TrainingProgress, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A head as it was in its best epoch, and what it says on the test part.
+class TrainedHead:
+    """The weights of a head after its best epoch, and its predictions on the test part.
 
-    ``probabilities`` is (utterances, classes) float64 in the order of the fold's test part.
+    ``validation`` are the scores of the best epoch. ``probabilities`` is (utterances, classes)
+    float64, in the order of the fold's test part.
     """
 
     weights: dict[str, Tensor]
@@ -45,9 +45,9 @@ class Trained:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Trains a head until the validation part says stop; scores it once on the test part.
+    """Trains a head with early stopping on the validation part; predicts the test part once.
 
-    ``features`` gives the features of the layers that a head reads.
+    ``build`` makes a new head; ``features`` gives the features of the layers that it reads.
     """
 
     build: Callable[[], Head]
@@ -59,16 +59,16 @@ class Trainer:
         self,
         fold: Fold,
         seed: int,
-        restore: Restore = lambda state: Progress(),
-        after_epoch: Callable[[State, Progress, dict[str, Any]], None] = lambda *_: None,
-    ) -> Trained:
+        restore: Callable[[TrainingState], TrainingProgress] = lambda state: TrainingProgress(),
+        after_epoch: AfterEpoch = lambda *_: None,
+    ) -> TrainedHead:
         """Train on one fold with one seed.
 
         Args:
-            fold: the parts.
-            seed: of the first weights, the dropout and the order of the batches.
-            restore: takes up a state that was saved, and says how far it is.
-            after_epoch: is told the state, how far it is, and what there is to log of the epoch.
+            fold: the train, validation and test parts.
+            seed: decides the initial weights, the dropout and the order of the batches.
+            restore: loads a saved state, and returns its progress.
+            after_epoch: called after each epoch with the state, the progress and the values to log.
 
         Raises:
             PipelineError: the loss is not finite.
@@ -79,7 +79,7 @@ class Trainer:
         features = self.features(head.layers)
         if settings.class_weights == "balanced":
             head.class_weights = _balanced(fold.train, features).to(self.device)
-        state = State(
+        state = TrainingState(
             head,
             OPTIMIZERS[settings.optimizer](
                 head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -97,7 +97,7 @@ class Trainer:
             logits = self.predict(head, features, fold.validation)
             validation = _scored(logits, fold.validation, features)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
-            # Where the metric stands still, which it does on a small part, the loss decides.
+            # On a small part several epochs often have the same score; then the loss decides.
             sign = -1 if settings.monitor == "loss" else 1
             reached = (sign * validation[settings.monitor], -validation["loss"])
             if progress.best is None or reached > progress.best:
@@ -113,7 +113,7 @@ class Trainer:
         head.load_state_dict(progress.weights)
         probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
         best = {name: value.cpu() for name, value in progress.weights.items()}
-        return Trained(best, progress.best_epoch, progress.validation, probabilities)
+        return TrainedHead(best, progress.best_epoch, progress.validation, probabilities)
 
     def predict(
         self,
@@ -124,21 +124,21 @@ class Trainer:
     ) -> Tensor:
         """Return logits (utterances, classes) float32 on the CPU, in the order given.
 
-        ``missing`` are modalities that the head does not get to see.
+        ``missing`` are modalities that are hidden from the head: their length is 0.
         """
         head.eval()
-        row = {one.id: at for at, one in enumerate(utterances)}
+        row = {utterance.id: number for number, utterance in enumerate(utterances)}
         logits = torch.empty(len(row), head.n_classes)
         plan = self._plan(head, features, utterances)
         with torch.inference_mode(), autocast(self.device, self.settings.amp):
             order = plan.order()
             for part, batch in zip(order, features.batches(plan, order, missing), strict=True):
                 output = _forward(head, batch, labels=None)
-                logits[[row[one.id] for one in part]] = output.logits.float().cpu()
+                logits[[row[utterance.id] for utterance in part]] = output.logits.float().cpu()
         return logits
 
     def epoch(
-        self, state: State, features: FeatureLoader, plan: BatchSampler, epoch: int
+        self, state: TrainingState, features: FeatureLoader, plan: BatchSampler, epoch: int
     ) -> dict[str, float]:
         """Train on every utterance once; return the mean of the loss and of each of its terms."""
         head, settings = state.head.train(), self.settings
@@ -171,7 +171,7 @@ class Trainer:
                 state.scaler.update()
         return {name: float(value) / count for name, value in sums.items()}
 
-    def _finished(self, progress: Progress) -> bool:
+    def _finished(self, progress: TrainingProgress) -> bool:
         waited = progress.epoch - progress.best_epoch
         return progress.epoch >= self.settings.epochs or waited >= self.settings.patience
 
@@ -183,19 +183,19 @@ class Trainer:
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
-    """Return the context in which a head computes with the mixed precision of that name."""
+    """Return the context for mixed precision; ``amp`` is a key of :data:`AMP`."""
     dtype = AMP[amp]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def predictions(fold: Fold, seed: int, scored: Tensor, classes: Sequence[str]) -> Predictions:
-    """Return what a head says on the test part of a fold.
+    """Return the predictions of a head on the test part of a fold.
 
-    ``scored`` is (utterances, classes), logits or probabilities in the order of the part.
+    ``scored`` is (utterances, classes), logits or probabilities in the order of the test part.
     """
-    labels = [str(one.label) for one in fold.test]
-    best = [classes[at] for at in scored.argmax(dim=1)]
-    return Predictions(fold.name, seed, labels, best, [one.id for one in fold.test])
+    labels = [str(utterance.label) for utterance in fold.test]
+    best = [classes[i] for i in scored.argmax(dim=1)]
+    return Predictions(fold.name, seed, labels, best, [utterance.id for utterance in fold.test])
 
 
 def _forward(
@@ -224,16 +224,16 @@ def _require_finite(losses: Iterable[float], fold: str, epoch: int) -> None:
     if not all(map(math.isfinite, losses)):
         raise PipelineError(
             f"the loss of fold '{fold}' was not finite in epoch {epoch}: lower learning_rate, "
-            "set clip, or switch amp off"
+            "set clip, or set amp=off"
         )
 
 
 def _rate(settings: TrainSettings, epochs: float) -> float:
-    """Return the factor of the learning rate after so many epochs."""
-    at = epochs / settings.epochs
-    if at < settings.warmup:
-        return at / settings.warmup
-    left = (1 - at) / (1 - settings.warmup)
+    """Return the factor of the learning rate after ``epochs``, which may be a fraction."""
+    done = epochs / settings.epochs
+    if done < settings.warmup:
+        return done / settings.warmup
+    left = (1 - done) / (1 - settings.warmup)
     match settings.schedule:
         case "linear":
             return left
@@ -243,20 +243,20 @@ def _rate(settings: TrainSettings, epochs: float) -> float:
 
 
 def _balanced(utterances: Sequence[Utterance], features: FeatureLoader) -> Tensor:
-    """Weigh each class by the inverse of its frequency; one that does not occur by 1."""
+    """Return the inverse frequency of each class; 1 for a class that does not occur."""
     classes = features.examples.corpus.classes
-    labels = [str(one.label) for one in utterances]
-    found = [name for name in classes if name in set(labels)]
-    weights = compute_class_weight("balanced", classes=np.array(found), y=labels)
-    known = dict(zip(found, weights.tolist(), strict=True))
-    return torch.tensor([known.get(name, 1.0) for name in classes])
+    labels = [str(utterance.label) for utterance in utterances]
+    present = [name for name in classes if name in set(labels)]
+    weights = compute_class_weight("balanced", classes=np.array(present), y=labels)
+    weight_of = dict(zip(present, weights.tolist(), strict=True))
+    return torch.tensor([weight_of.get(name, 1.0) for name in classes])
 
 
 def _scored(
     logits: Tensor, utterances: Sequence[Utterance], features: FeatureLoader
 ) -> dict[str, float]:
     classes = features.examples.corpus.classes
-    labels = [str(one.label) for one in utterances]
+    labels = [str(utterance.label) for utterance in utterances]
     targets = torch.tensor([classes.index(label) for label in labels])
-    predicted = [classes[at] for at in logits.argmax(dim=1)]
+    predicted = [classes[i] for i in logits.argmax(dim=1)]
     return {**scores(labels, predicted), "loss": float(F.cross_entropy(logits, targets))}

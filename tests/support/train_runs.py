@@ -18,6 +18,16 @@ from mser.tests.support.small_heads import SMALL as SMALL_HEADS
 
 BOTH: dict[str, str | None] = {"speech": None, "text": None}
 CLASSES = ("angry", "happy", "neutral", "sad")
+CONTENT = {
+    "config.toml",
+    "metrics.json",
+    "predictions.csv",
+    "folds.json",
+    "log.jsonl",
+    "checkpoints",
+    "environment.json",
+}
+"""The names in the folder of a finished run."""
 SMALL = {
     "linear": ["epochs=3"],
     "hbf": ["epochs=2", "head.width=16", "head.projection=8", "head.n_bottlenecks=2"],
@@ -30,11 +40,11 @@ def small(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> Trai
     return replace(settings, **changes).with_overrides([*SMALL[head], *more])
 
 
-# A cache by hand ----------------------------------------------------------------------------------
+# Made-up caches -----------------------------------------------------------------------------------
 
 
-def utterance(id: str, **fields: Any) -> Utterance:
-    """An utterance whose label can be read from its features."""
+def make_utterance(id: str, **fields: Any) -> Utterance:
+    """An utterance with a label that follows from its id."""
     empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
     label = CLASSES[int(hashlib.sha256(id.encode()).hexdigest(), 16) % 4]
     return Utterance(**{**empty, "id": id, "label": label, "dialogue": id, **fields})
@@ -44,7 +54,7 @@ def official(train: int = 24, validation: int = 8, test: int = 8) -> list[Uttera
     """A small corpus with splits."""
     counts = {"train": train, "validation": validation, "test": test}
     return [
-        utterance(f"{split}/u{n:02}", split=split)
+        make_utterance(f"{split}/u{n:02}", split=split)
         for split, count in counts.items()
         for n in range(count)
     ]
@@ -61,12 +71,14 @@ def made_cache(
     protocol: str = "official",
     layers: Sequence[int] = (0, 1),
     labelled_layers: Sequence[int] | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> Path:
     """Fill a cache of one modality, speech, 6 wide, with features that show the label.
 
     ``hashes`` are the hashes of the clips in the manifest, by default ``hash`` for each clip, which
     is also the hash of the content that was extracted. Only ``labelled_layers`` of the stored
-    ``layers`` show the label, by default all; the others are noise.
+    ``layers`` show the label, by default all; the others are noise. ``shown`` gives the class that
+    an utterance's features show where it is not the label.
     """
     cache = FeatureCache(root)
     spec = EntrySpec("made-up", "speech", "small", {}, tuple(layers), 6, "float32")
@@ -74,17 +86,18 @@ def made_cache(
     writer = cache.writer(spec, {})
     noise = np.random.default_rng(0)
     features = []
-    for one in utterances:
-        if extracted is None or one.id in extracted:
-            length = (frames or {}).get(one.id, 3)
+    for utterance in utterances:
+        if extracted is None or utterance.id in extracted:
+            length = (frames or {}).get(utterance.id, 3)
             states = noise.normal(size=(len(layers), length, 6)).astype("float32")
-            if one.label in CLASSES:
-                states[labelled, :, CLASSES.index(one.label)] += 4
-            features.append(UtteranceFeatures(one.id, "hash", states))
+            label = (shown or {}).get(utterance.id, utterance.label)
+            if label in CLASSES:
+                states[labelled, :, CLASSES.index(label)] += 4
+            features.append(UtteranceFeatures(utterance.id, "hash", states))
     writer.write_shard(0, features)
     writer.quarantine(quarantined)
     corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
-    known = {one.id: "hash" for one in utterances} | dict(hashes or {})
+    known = {utterance.id: "hash" for utterance in utterances} | dict(hashes or {})
     writer.publish(cache.write_manifest("made-up", to_table(corpus, root, known, {})))
     return root
 
@@ -93,27 +106,28 @@ def made_both(
     root: Path,
     utterances: Sequence[Utterance],
     *,
-    tells: Mapping[str, Sequence[int]] | None = None,
+    shown: Mapping[str, Sequence[int]] | None = None,
     protocol: str = "official",
 ) -> Path:
     """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
 
-    ``tells`` gives for each modality what its features tell of each class: by default, which one
-    it is; ``(0, 0, 1, 1)`` tells the first two from the last two, and no more.
+    ``shown`` gives for each modality the number that its features show for each class: by default
+    the number of the class; ``(0, 0, 1, 1)`` shows only a difference between the first two classes
+    and the last two.
     """
     cache = FeatureCache(root)
     noise = np.random.default_rng(0)
     corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
-    manifest = to_table(corpus, root, {one.id: "hash" for one in utterances}, {})
+    manifest = to_table(corpus, root, {utterance.id: "hash" for utterance in utterances}, {})
     for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
         spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
-        of_class = (tells or {}).get(modality, range(4))
+        of_class = (shown or {}).get(modality, range(4))
         features = []
-        for one in utterances:
+        for utterance in utterances:
             length = int(noise.integers(1, 9))
             states = noise.normal(size=(layers, length, width)).astype("float32")
-            states[:, :, of_class[CLASSES.index(str(one.label))]] += 4
-            features.append(UtteranceFeatures(one.id, "hash", states))
+            states[:, :, of_class[CLASSES.index(str(utterance.label))]] += 4
+            features.append(UtteranceFeatures(utterance.id, "hash", states))
         writer = cache.writer(spec, {})
         writer.write_shard(0, features)
         writer.publish(cache.write_manifest("made-up", manifest))

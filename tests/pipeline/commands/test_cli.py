@@ -247,7 +247,7 @@ def test_extract_that_cannot_be_done_is_one_sentence(
         (["--set", "epochs=x"], 2, "a whole number"),
         (["--set", "epoch=3"], 2, "did you mean 'epochs'?"),
         (["--set", "head.droput=3"], 2, "did you mean 'dropout'?"),
-        (["--out", "{root}"], 2, "is there already"),
+        (["--out", "{root}"], 2, "already exists and is not the folder of a run"),
         (["--out", "{root}/utterances.csv/x"], 1, "utterances.csv"),
     ],
 )

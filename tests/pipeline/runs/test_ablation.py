@@ -1,4 +1,4 @@
-"""An ablation: one command makes a table, and makes no part of it twice."""
+"""An ablation: one command makes a table, and trains no system twice."""
 
 import csv
 import json
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mser.pipeline.train import runner
-from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
+from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
 from mser.tests.conftest import Call
 
 OWN = """
@@ -60,10 +60,10 @@ def typed(tmp_path: Path, filled_cache: Path) -> list[object]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
-    """How often each fold of each system was trained; after ten of them comes a Ctrl-C."""
+    """How often each fold of each system was trained; Ctrl-C comes after ten trainings."""
     counts: Counter[tuple[str, str]] = Counter()
 
-    def run_counted(job: TrainingJob, tick: Tick) -> TrainingReport:
+    def run_counted(job: TrainingJob, tick: OnEpoch) -> TrainingReport:
         if counts.total() == 10 and ctrl_c:  # in the middle of the third system
             raise ctrl_c.pop()
         counts[job.run.name, job.fold] += 1
@@ -83,14 +83,14 @@ def metrics(system: str) -> Any:
     return json.loads(Path("ablations", "own", system, "metrics.json").read_text())["aggregate"]
 
 
-def test_interrupted_an_ablation_goes_on_and_makes_the_table(
+def test_an_interrupted_ablation_continues_and_makes_the_table(
     call: Call, typed: list[object], trained: Counter[tuple[str, str]], tmp_path: Path
 ) -> None:
     out = tmp_path / "ablations" / "own"
     code, _, err = call(*typed)
     assert code == 1
     assert err.splitlines()[-1].startswith("mser: interrupted: finished work is kept")
-    assert "| query | – |" in (out / "table.md").read_text()  # the table as far as it is
+    assert "| query | – |" in (out / "table.md").read_text()  # not trained yet
     assert "| linear, all | – |" not in (out / "table.md").read_text()
 
     code, said, err = call(*typed)
@@ -106,13 +106,13 @@ def test_interrupted_an_ablation_goes_on_and_makes_the_table(
         *("linear, all", "linear, one layer", "query", "speech alone")
     ]
 
-    # What the tables say is what the runs say, and the paper's figures stand beside.
+    # The table holds the scores of the runs, and those of the paper.
     table = (out / "table.md").read_text()
     assert table.startswith("# Without the text\n")
     assert "Paper: a paper that nobody has written." in table
     head = "| system | WA | WA, paper | macro F1 | macro F1, paper | gain in WA [95 %] |"
     assert head in table
-    wa, f1 = (metrics("linear-all")[one] for one in ("wa", "macro_f1"))
+    wa, f1 = (metrics("linear-all")[metric] for metric in ("wa", "macro_f1"))
     assert (
         f"| linear, all | {100 * wa['mean']:.2f} ± {100 * wa['std']:.2f} | 71.50 "
         f"| {100 * f1['mean']:.2f} ± {100 * f1['std']:.2f} | 70.00 |  |"
@@ -133,15 +133,15 @@ def test_interrupted_an_ablation_goes_on_and_makes_the_table(
             assert row["paper_percent"] == ""
             assert (row["mean"] == "") is (row["system"] == "speech alone")
 
-    # The presets and the systems are what was trained.
+    # The runs have the settings of the presets and the systems.
     configs = [(out / system / "config.toml").read_text() for system in SYSTEMS]
-    assert ["dropout = 0.1" in one for one in configs] == [True, False, False, True]
+    assert ["dropout = 0.1" in config for config in configs] == [True, False, False, True]
     assert "dropout = 0.5" in configs[1]
     assert 'layer = "last"' in configs[1]
     assert 'head = "query"' in configs[2]
     assert "[encoders.text]" not in configs[3]
 
-    # Other settings belong in another folder.
+    # Other settings need another folder.
     before = (out / "table.md").read_bytes()
     code, said, err = call(*typed, "--set", "learning_rate=0.02")
     assert (code, said, err.count("\n")) == (2, "", 1)
@@ -169,13 +169,13 @@ modalities = ["speech"]
 """
 
 
-def test_a_system_is_held_against_the_better_of_two_others(
+def test_the_gain_is_over_the_better_of_two_others(
     call: Call, typed: list[object], tmp_path: Path
 ) -> None:
     (tmp_path / "own.toml").write_text(GAIN)
     assert call(*typed)[0] == 0
     out = tmp_path / "ablations" / "own"
-    best = max(("text", "speech"), key=lambda one: metrics(one)["ua"]["mean"])
+    best = max(("text", "speech"), key=lambda modality: metrics(modality)["ua"]["mean"])
     _, said, _ = call("compare", out / best, out / "both", "--metric", "ua", "--json")
     expected = json.loads(said)["metrics"]["ua"]
     (row,) = [row for row in rows(out / "table.csv") if row["gain"]]
@@ -213,7 +213,7 @@ def test_a_system_is_held_against_the_better_of_two_others(
         (("own-preset.toml", "gone.toml"), "preset gone.toml: No such file"),
     ],
 )
-def test_an_ablation_that_cannot_be_meant_is_one_sentence(
+def test_an_invalid_ablation_is_one_sentence(
     call: Call, typed: list[object], tmp_path: Path, changed: tuple[str, str], says: str
 ) -> None:
     old, new = changed

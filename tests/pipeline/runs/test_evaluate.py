@@ -1,4 +1,4 @@
-"""A finished run on its test parts again, also with a modality missing."""
+"""Evaluating a finished run on its test parts again, also with a modality missing."""
 
 import json
 import math
@@ -15,17 +15,17 @@ from mser.pipeline.train import Run, train_head
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import made, made_both, made_cache, official, rows, tiny
 
-# Each modality tells a half of what there is to know: angry or happy from neutral or sad, and
-# angry or neutral from happy or sad.
+# Each modality shows one half of the label: angry or happy against neutral or sad, and
+# angry or neutral against happy or sad.
 HALVES = {"speech": (0, 0, 1, 1), "text": (0, 1, 0, 1)}
 LEARNT = ("epochs=6", "learning_rate=0.01", "batch_size=16")
 
 
 @pytest.fixture(scope="module")
 def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features of both modalities, each of which tells a half. Do not change them."""
+    """Features of both modalities; each shows one half of the label. Do not change them."""
     corpus = official(train=96, validation=16, test=48)
-    return made_both(tmp_path_factory.mktemp("halves") / "cache", corpus, tells=HALVES)
+    return made_both(tmp_path_factory.mktemp("halves") / "cache", corpus, shown=HALVES)
 
 
 @pytest.fixture(scope="module", params=sorted(HEADS))
@@ -41,7 +41,7 @@ def wa(facts: dict[str, dict[str, dict[str, float]]]) -> float:
     return facts["aggregate"]["wa"]["mean"]
 
 
-def test_a_head_needs_both_halves_and_gets_along_with_one(run: Run) -> None:
+def test_a_head_is_better_with_both_halves_than_with_one(run: Run) -> None:
     again = evaluate(run.path, device="cpu")
     assert again.facts["aggregate"] == run.metrics["aggregate"]
     assert again.facts["as_trained"] == run.metrics["aggregate"]
@@ -53,28 +53,28 @@ def test_a_head_needs_both_halves_and_gets_along_with_one(run: Run) -> None:
         assert json.loads(found.path.read_text()) == found.facts
         for metric in METRICS:
             scored = found.facts["aggregate"][metric]
-            assert all(math.isfinite(scored[one]) for one in ("mean", "std", "pooled"))
+            assert all(math.isfinite(scored[name]) for name in ("mean", "std", "pooled"))
         without[missing] = found.facts["aggregate"]
         assert wa(found.facts) < wa(again.facts) - 0.1
     assert without["speech"] != without["text"]
     metrics = json.loads((run.path / "metrics.json").read_text())
-    assert metrics == run.metrics  # the run itself stays as it is
+    assert metrics == run.metrics  # the run itself is not changed
 
 
 @pytest.mark.parametrize("head", ["query", "hbf"])
-def test_trained_with_masking_a_head_knows_the_label_from_either(
-    head: str, tmp_path: Path, told_twice: Path
+def test_a_head_trained_with_masking_predicts_from_either_modality(
+    head: str, tmp_path: Path, label_in_both: Path
 ) -> None:
     asked = (*LEARNT, "head.masking=0.4")
-    done = train_head(tiny(head, told_twice, tmp_path / "run", *asked))
+    done = train_head(tiny(head, label_in_both, tmp_path / "run", *asked))
     assert wa(done.metrics) > 0.9
     for missing in ("speech", "text"):
         assert wa(evaluate(done.path, [missing], device="cpu").facts) > 0.6  # chance is 0.25
 
 
 @pytest.fixture(scope="module")
-def told_twice(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Features of both modalities, each of which tells the label. Do not change them."""
+def label_in_both(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Features of both modalities; each shows the label. Do not change them."""
     corpus = official(train=96, validation=16, test=48)
     return made_both(tmp_path_factory.mktemp("twice") / "cache", corpus)
 
@@ -102,10 +102,10 @@ def test_through_the_command_line(call: Call, linear: Run, tmp_path: Path) -> No
     [
         ("texts", "did you mean 'text'"),
         ("vision", "unknown modality of this run 'vision'"),
-        ("speech,text", "has no modality but speech, text: nothing would be left"),
+        ("speech,text", "has no modality other than speech, text: leave one of them"),
     ],
 )
-def test_what_cannot_be_missing_is_one_sentence(
+def test_a_modality_that_cannot_be_missing_is_one_sentence(
     call: Call, linear: Run, missing: str, says: str
 ) -> None:
     code, out, err = call("evaluate", linear.path, "--missing", missing)
@@ -115,16 +115,16 @@ def test_what_cannot_be_missing_is_one_sentence(
 
 def test_the_only_modality_cannot_be_missing(tmp_path: Path) -> None:
     done = train_head(made(made_cache(tmp_path / "cache", official()), tmp_path / "run"))
-    with pytest.raises(UsageError, match="nothing would be left"):
+    with pytest.raises(UsageError, match="leave one of them"):
         evaluate(done.path, ["speech"])
 
 
-def test_what_is_no_finished_run_is_one_sentence(linear: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_finished_run_is_one_sentence(linear: Run, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not the folder of a run"):
         evaluate(tmp_path)
     run = shutil.copytree(linear.path, tmp_path / "run")
     (run / "metrics.json").unlink()
-    with pytest.raises(UsageError, match="is it the folder of a finished run"):
+    with pytest.raises(UsageError, match="give the folder of a finished run"):
         evaluate(run)
 
 
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_one_sentence(
     file.unlink()
     if damage is not None:
         file.write_bytes(damage)
-    with pytest.raises(PipelineError, match="is damaged or not there") as raised:
+    with pytest.raises(PipelineError, match="is missing or damaged") as raised:
         evaluate(run, device="cpu")
     assert str(file) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -152,8 +152,10 @@ def test_the_cache_may_have_moved_or_changed(linear: Run, halves: Path, tmp_path
     corpus = official(train=96, validation=16, test=48)
     other = made_both(tmp_path / "other", corpus)
     found = evaluate(run, cache=str(other), device="cpu")
-    assert "the features are not those that it was trained on" in found.facts["notes"]
+    assert "the features are not those that the run was trained on" in found.facts["notes"]
     fewer = made_both(tmp_path / "fewer", official(train=96, validation=16, test=40))
-    with pytest.raises(UsageError, match=r"cannot give 8 of its utterances .* 'test/u40'"):
+    with pytest.raises(
+        UsageError, match=r"no longer holds 8 of the run's utterances, such as 'test/u40'"
+    ):
         evaluate(run, cache=str(fewer), device="cpu")
     assert len(rows(linear)) == 48

@@ -1,4 +1,4 @@
-"""A clip or a text that is no utterance of the cache: what a finished run says of it."""
+"""Predicting from a clip or a text with a finished run."""
 
 import json
 import shutil
@@ -42,12 +42,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, filled_cache: Path) -> Path:
 def utterances(corpus_root: Path) -> list[Any]:
     """The shortest, an ordinary and the longest utterance of the synthetic corpus."""
     found: list[Any] = synthetic.load(corpus_root).utterances
-    by_size = sorted(found, key=lambda one: one.audio.stat().st_size)
+    by_size = sorted(found, key=lambda utterance: utterance.audio.stat().st_size)
     return [by_size[0], by_size[len(by_size) // 2], by_size[-1]]
 
 
 def from_the_cache(cache: Path, run: Path, head: str, id: str, without: str = "", **options):
-    """The mean over checkpoints of what a head says of an utterance's cached features."""
+    """The mean over checkpoints of the probabilities from an utterance's cached features."""
     entries = {m: FeatureCache(cache).open("synthetic", modality=m) for m in ("speech", "text")}
     dims = {m: entry.dim for m, entry in entries.items()}
     n_layers = {m: entry.n_layers for m, entry in entries.items()}
@@ -69,20 +69,20 @@ def said(prediction: Prediction) -> np.ndarray:
     return np.array([prediction.probabilities[name] for name in CLASSES])
 
 
-# What is found ------------------------------------------------------------------------------------
+# Predictions -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_clip_of_the_corpus_gets_what_its_cached_features_get(
+def test_a_clip_of_the_corpus_is_predicted_as_its_cached_features(
     run: Path, filled_cache: Path, utterances, which: int
 ) -> None:
-    one = utterances[which]
-    found = predict(run, one.audio, one.text, device="cpu")
-    wanted = from_the_cache(filled_cache, run, "linear", one.id)
+    utterance = utterances[which]
+    found = predict(run, utterance.audio, utterance.text, device="cpu")
+    wanted = from_the_cache(filled_cache, run, "linear", utterance.id)
     np.testing.assert_allclose(said(found), wanted, atol=1e-5)
     assert found.winner == CLASSES[wanted.argmax()]
-    assert len(found.votes) == 8  # four folds, two seeds
-    assert {(vote.fold, vote.seed) for vote in found.votes} == {
+    assert len(found.checkpoints) == 8  # four folds, two seeds
+    assert {(vote.fold, vote.seed) for vote in found.checkpoints} == {
         (f"ses0{n}", seed) for n in (1, 2, 3, 4) for seed in (0, 3)
     }
 
@@ -90,16 +90,16 @@ def test_a_clip_of_the_corpus_gets_what_its_cached_features_get(
 def test_the_heads_get_the_layers_and_the_rounding_of_the_cache(
     run: Path, filled_cache: Path, utterances, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, seen, forward = utterances[1], [], LinearProbe.forward
+    utterance, seen, forward = utterances[1], [], LinearProbe.forward
 
     def spy(self, features, *more):
         seen.append(features)
         return forward(self, features, *more)
 
     monkeypatch.setattr(LinearProbe, "forward", spy)
-    predict(run, one.audio, one.text, device="cpu")
+    predict(run, utterance.audio, utterance.text, device="cpu")
     for modality in ("speech", "text"):
-        stored = FeatureCache(filled_cache).open("synthetic", modality=modality)[one.id]
+        stored = FeatureCache(filled_cache).open("synthetic", modality=modality)[utterance.id]
         assert stored.dtype == np.float16
         given = seen[0][modality][0].numpy()
         assert given.dtype == np.float16
@@ -119,7 +119,7 @@ def test_the_settings_are_those_of_the_extraction(
     wanted = from_the_cache(cache, done.path, "linear", longest.id, layer=1)
     found = predict(done.path, longest.audio, longest.text, device="cpu")
     np.testing.assert_allclose(said(found), wanted, atol=1e-5)
-    # An older run has no format, and the position of its layer in the cache.
+    # The configuration of an old run has no format, and the position of its layer in the cache.
     config = (done.path / "config.toml").read_text(encoding="utf-8")
     old = config.replace("format = 2\n", "").replace('layer = "2"', 'layer = "1"')
     (done.path / "config.toml").write_text(old, encoding="utf-8")
@@ -128,27 +128,29 @@ def test_the_settings_are_those_of_the_extraction(
 
 
 @pytest.mark.parametrize("given", ["speech", "text"])
-def test_what_is_not_given_counts_as_missing_and_is_noted(
+def test_a_modality_that_is_not_given_is_missing_and_noted(
     run: Path, filled_cache: Path, utterances, given: str
 ) -> None:
-    one = utterances[1]
-    audio, text = (one.audio, None) if given == "speech" else (None, one.text)
+    utterance = utterances[1]
+    audio, text = (utterance.audio, None) if given == "speech" else (None, utterance.text)
     missing = "text" if given == "speech" else "speech"
     found = predict(run, audio, text, device="cpu")
-    wanted = from_the_cache(filled_cache, run, "linear", one.id, without=missing)
+    wanted = from_the_cache(filled_cache, run, "linear", utterance.id, without=missing)
     np.testing.assert_allclose(said(found), wanted, atol=1e-5)
     assert found.modalities == (given,)
     assert any(f"no utterance was without {missing}" in note for note in found.notes)
 
 
-def test_both_given_or_a_head_trained_to_do_without_is_not_noted(
+def test_there_is_no_note_with_both_modalities_or_a_masked_training(
     run: Path, filled_cache: Path, tmp_path: Path, utterances
 ) -> None:
-    one = utterances[0]
-    assert not any("without" in note for note in predict(run, one.audio, one.text).notes)
+    utterance = utterances[0]
+    assert not any(
+        "without" in note for note in predict(run, utterance.audio, utterance.text).notes
+    )
     settings = small("linear", filled_cache, tmp_path / "query", protocol="hold-out:session=ses01")
     masked = train_head(replace(settings, head="query").with_overrides(QUERY))
-    assert not any("without" in note for note in predict(masked.path, text=one.text).notes)
+    assert not any("without" in note for note in predict(masked.path, text=utterance.text).notes)
 
 
 def test_any_format_that_the_extraction_reads(run: Path, tmp_path: Path, utterances) -> None:
@@ -167,13 +169,13 @@ def test_any_format_that_the_extraction_reads(run: Path, tmp_path: Path, utteran
 def test_encoders_and_cache_may_have_moved(
     filled_cache: Path, run: Path, encoders: dict[str, str], tmp_path: Path, utterances
 ) -> None:
-    one = utterances[1]
+    utterance = utterances[1]
     moved = shutil.copytree(encoders["text"], tmp_path / "elsewhere")
     cache = shutil.copytree(filled_cache, tmp_path / "cache")
     there = predict(
-        run, text=one.text, encoders={"text": str(moved)}, cache=str(cache), device="cpu"
+        run, text=utterance.text, encoders={"text": str(moved)}, cache=str(cache), device="cpu"
     )
-    assert there.probabilities == predict(run, text=one.text, device="cpu").probabilities
+    assert there.probabilities == predict(run, text=utterance.text, device="cpu").probabilities
 
 
 # On the command line ------------------------------------------------------------------------------
@@ -193,8 +195,8 @@ def test_the_command_prints_the_classes_the_most_probable_first(
 
 
 def test_the_command_prints_json(call: Call, run: Path, utterances) -> None:
-    one = utterances[0]
-    options = ["--audio", one.audio, "--text", one.text, "--device", "cpu", "--json"]
+    utterance = utterances[0]
+    options = ["--audio", utterance.audio, "--text", utterance.text, "--device", "cpu", "--json"]
     code, out, _ = call("predict", run, *options)
     found = json.loads(out)
     assert code == 0
@@ -205,7 +207,7 @@ def test_the_command_prints_json(call: Call, run: Path, utterances) -> None:
     assert found["probabilities"]["sad"] == pytest.approx(sum(each) / 8)
 
 
-# What is refused ----------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -220,7 +222,7 @@ def test_the_command_prints_json(call: Call, run: Path, utterances) -> None:
         (["--text", "oh", "--cache", "empty"], 1, "empty"),
     ],
 )
-def test_what_cannot_be_predicted_from_is_one_sentence(
+def test_an_input_that_cannot_be_used_is_one_sentence(
     call: Call, run: Path, tmp_path: Path, options: list[str], code: int, words: str
 ) -> None:
     (tmp_path / "noise.wav").write_bytes(bytes(range(256)))
@@ -263,7 +265,7 @@ def test_a_run_that_is_not_finished_or_damaged_is_refused(
     assert "ses02-seed3" in err
 
 
-def test_a_modality_that_the_run_has_not_is_refused(call: Call, tmp_path: Path) -> None:
+def test_a_modality_that_the_run_does_not_have_is_refused(call: Call, tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     only_speech = train_head(made(cache, tmp_path / "run", "epochs=1"))
     assert list(read_json(only_speech.path / "metrics.json")["classes"]) == list(CLASSES)

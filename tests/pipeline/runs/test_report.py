@@ -1,4 +1,4 @@
-"""The page on finished runs: what is on it, and that it requirements nothing but itself."""
+"""The page on finished runs: its content, and that it needs no other file."""
 
 import json
 import re
@@ -17,9 +17,16 @@ from mser.pipeline.runs.report import report
 from mser.pipeline.train import train_head
 from mser.tests.conftest import Call
 from mser.tests.pipeline.commands.test_cli import is_one_sentence
-from mser.tests.support.train_runs import CLASSES, made, made_cache, official, read_json, utterance
+from mser.tests.support.train_runs import (
+    CLASSES,
+    made,
+    made_cache,
+    make_utterance,
+    official,
+    read_json,
+)
 
-_VOID = {"meta", "br"}  # what HTML never closes
+_VOID = {"meta", "br"}  # never closed in HTML
 
 
 class Page(HTMLParser):
@@ -74,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of finished runs. Do not change them: copy them."""
     root = tmp_path_factory.mktemp("report")
     corpus = official(test=16)
-    unknown = utterance("train/nobody", split="train", label=None)
+    unknown = make_utterance("train/nobody", split="train", label=None)
     cache = made_cache(root / "cache", [*corpus, unknown])
     other = made_cache(root / "other", official(test=12))
     return {
@@ -93,7 +100,9 @@ def percent(value: float) -> str:
 # One run ------------------------------------------------------------------------------------------
 
 
-def test_the_page_shows_what_the_run_folder_says(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_page_shows_the_content_of_the_run_folder(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
     made_page = report([runs["tuned"]], tmp_path / "new folder" / "page.html")
     page = Page(made_page.path)
     metrics = read_json(runs["tuned"] / "metrics.json")
@@ -124,7 +133,7 @@ def test_the_page_shows_what_the_run_folder_says(runs: dict[str, Path], tmp_path
     }
     folds = page.tables["Folds"]
     assert [row[:2] for row in folds[1:]] == [["official", "0"], ["official", "1"]]
-    assert page.rows("Left out") == {"utterances": ["why"], "1": ["it has no label"]}
+    assert page.rows("Excluded") == {"utterances": ["reason"], "1": ["it has no label"]}
     for fact in (metrics["protocol"], "small (key ", "1 fold x 2 seeds (0, 1)"):
         assert fact in page.text
 
@@ -142,10 +151,10 @@ def test_the_curves_are_of_every_fold_and_seed_and_their_mean(
     log = (runs["tuned"] / "log.jsonl").read_text().splitlines()
     drawn = sum(len(str(x["points"]).split()) for x in lines if x["class"] == "train thin")
     assert drawn == len(log)
-    assert len([tag for tag, _ in page.tags if tag == "circle"]) == 2  # the epochs kept
+    assert len([tag for tag, _ in page.tags if tag == "circle"]) == 2  # the chosen epochs
 
 
-def test_notes_and_leakage_are_on_it(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_notes_and_leakage_are_on_the_page(runs: dict[str, Path], tmp_path: Path) -> None:
     run = shutil.copytree(runs["plain"], tmp_path / "run")
     metrics = read_json(run / "metrics.json")
     metrics["notes"] = ["synthetic voices"]
@@ -156,7 +165,7 @@ def test_notes_and_leakage_are_on_it(runs: dict[str, Path], tmp_path: Path) -> N
     assert "train and test share 3 texts" in text
 
 
-def test_it_needs_no_network_and_runs_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_page_needs_no_network_and_no_script(runs: dict[str, Path], tmp_path: Path) -> None:
     page = Page(report(list(runs.values()), tmp_path / "page.html").path)
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.tags}
     for _, attributes in page.tags:
@@ -166,9 +175,7 @@ def test_it_needs_no_network_and_runs_nothing(runs: dict[str, Path], tmp_path: P
     assert not re.search(r"url\(|@import|https?://", page.source)
 
 
-def test_whatever_a_run_is_called_and_says_is_shown_as_text(
-    runs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_names_and_values_of_a_run_are_escaped(runs: dict[str, Path], tmp_path: Path) -> None:
     run = shutil.copytree(runs["plain"], tmp_path / '<b onclick="x">&amp; run')
     hostile = "<script>alert(1)</script>\"'&"
     for name in ("metrics.json", "environment.json", "config.toml", "predictions.csv"):
@@ -212,7 +219,7 @@ def test_runs_on_other_utterances_are_shown_and_not_compared(
     assert len(three.tables[heading]) == 2  # the head, and one pair of the three
 
 
-def test_runs_that_are_called_alike_are_told_apart(runs: dict[str, Path], tmp_path: Path) -> None:
+def test_runs_with_the_same_name_are_shown_by_path(runs: dict[str, Path], tmp_path: Path) -> None:
     for folder in ("a", "b"):
         shutil.copytree(runs["plain"], tmp_path / folder / "run")
     page = Page(report([tmp_path / "a" / "run", tmp_path / "b" / "run"], tmp_path / "x.html").path)
@@ -223,7 +230,7 @@ def test_runs_that_are_called_alike_are_told_apart(runs: dict[str, Path], tmp_pa
 # On the command line ------------------------------------------------------------------------------
 
 
-def test_the_command_says_where_the_page_is(call: Call, runs: dict[str, Path]) -> None:
+def test_the_command_prints_the_path_of_the_page(call: Call, runs: dict[str, Path]) -> None:
     code, out, err = call("report", runs["plain"], runs["plain"], "--out", "page.html")
     assert (code, err) == (0, "")
     assert out == "page.html: 1 run; open it in a browser\n"
@@ -249,7 +256,7 @@ def test_the_command_says_where_the_page_is(call: Call, runs: dict[str, Path]) -
         ("log.jsonl", "[1]\n", 1),
     ],
 )
-def test_a_damaged_run_is_one_sentence_and_no_page(
+def test_a_damaged_run_is_one_sentence_without_a_page(
     call: Call, runs: dict[str, Path], tmp_path: Path, file: str, content: str | None, code: int
 ) -> None:
     run = shutil.copytree(runs["plain"], tmp_path / "run")
@@ -260,7 +267,9 @@ def test_a_damaged_run_is_one_sentence_and_no_page(
     assert not Path("page.html").exists()
 
 
-def test_a_folder_is_no_place_for_a_page(call: Call, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_the_page_cannot_replace_a_folder(
+    call: Call, runs: dict[str, Path], tmp_path: Path
+) -> None:
     code, _, err = call("report", runs["plain"], "--out", tmp_path)
     assert code == 2
     assert is_one_sentence(err)
@@ -301,13 +310,13 @@ def test_every_point_of_a_curve_lies_in_the_frame(ys: list[float]) -> None:
     assert places[highest][1] == min(y for _, y in places)  # y grows downwards
 
 
-def test_the_mean_is_over_the_curves_that_go_so_far() -> None:
+def test_the_mean_is_over_the_curves_that_have_a_point() -> None:
     assert mean_curve([[(1, 2.0), (2, 4.0)], [(1, 4.0)]]) == [(1, 3.0), (2, 4.0)]
 
 
 def test_an_interval_is_drawn_from_end_to_end() -> None:
-    one, other = interval_chart([("a", 0.5, (0.25, 1.0)), ("b", 0.0, None)]).bars
-    assert one.low < one.value < one.high
-    assert (one.high - one.value) == pytest.approx(2 * (one.value - one.low), abs=0.3)
-    assert other.low == other.value == other.high < one.low
-    assert other.y > one.y
+    first, second = interval_chart([("a", 0.5, (0.25, 1.0)), ("b", 0.0, None)]).bars
+    assert first.low < first.value < first.high
+    assert (first.high - first.value) == pytest.approx(2 * (first.value - first.low), abs=0.3)
+    assert second.low == second.value == second.high < first.low
+    assert second.y > first.y

@@ -1,4 +1,4 @@
-"""Batches hold every utterance once, padded no further than they need be."""
+"""Batches hold every utterance once, with as little padding as possible."""
 
 import random
 from collections.abc import Sequence
@@ -16,18 +16,18 @@ from mser.heads import HeadError
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.train import batches as batches_module
 from mser.pipeline.train.batches import BatchSampler
-from mser.pipeline.train.examples import Examples, find_examples
+from mser.pipeline.train.examples import TrainingExamples, find_examples
 from mser.pipeline.train.features import FeatureLoader
-from mser.tests.support.train_runs import CLASSES, made_cache, official, utterance
+from mser.tests.support.train_runs import CLASSES, made_cache, make_utterance, official
 
 
 def lengths_of(corpus: Sequence[Utterance], seed: int = 0) -> dict[str, int]:
     drawn = random.Random(seed)
-    return {one.id: drawn.randint(1, 12) for one in corpus}
+    return {utterance.id: drawn.randint(1, 12) for utterance in corpus}
 
 
 def batches_of(
-    examples: Examples, size: int, generator: torch.Generator | None
+    examples: TrainingExamples, size: int, generator: torch.Generator | None
 ) -> list[list[Utterance]]:
     return BatchSampler(examples.utterances, size, examples.length).order(generator)
 
@@ -40,12 +40,17 @@ def test_batches_cover_every_utterance_once(tmp_path: Path, size: int, shuffled:
     examples = find_examples(cache, "made-up", {"speech": None})
     generator = torch.Generator().manual_seed(0) if shuffled else None
     batches = batches_of(examples, size, generator)
-    assert sorted(one.id for batch in batches for one in batch) == sorted(o.id for o in corpus)
+    assert sorted(utterance.id for batch in batches for utterance in batch) == sorted(
+        utterance.id for utterance in corpus
+    )
     assert all(1 <= len(batch) <= size for batch in batches)
     assert len(batches) == -(-len(corpus) // size)
     if shuffled and size == 7:
         next_epoch = batches_of(examples, size, generator)
-        together = [{frozenset(o.id for o in b) for b in some} for some in (batches, next_epoch)]
+        together = [
+            {frozenset(utterance.id for utterance in b) for b in some}
+            for some in (batches, next_epoch)
+        ]
         assert together[0] != together[1]
         again = torch.Generator().manual_seed(0)
         assert batches_of(examples, size, again) == batches
@@ -63,17 +68,19 @@ def test_long_utterances_come_in_small_batches(
     )
     generator = torch.Generator().manual_seed(0) if shuffled else None
     batches = batches_of(examples, 16, generator)
-    assert sorted(one.id for batch in batches for one in batch) == sorted(o.id for o in corpus)
+    assert sorted(utterance.id for batch in batches for utterance in batch) == sorted(
+        utterance.id for utterance in corpus
+    )
     for batch in batches:
-        padded = len(batch) * max(frames[one.id] for one in batch)
+        padded = len(batch) * max(frames[utterance.id] for utterance in batch)
         assert padded <= 40 or len(batch) == 1
-    assert ["train/u03"] in [[one.id for one in batch] for batch in batches]
+    assert ["train/u03"] in [[utterance.id for utterance in batch] for batch in batches]
     assert any(len(batch) > 3 for batch in batches)
 
 
-def test_no_utterances_are_no_batches() -> None:
-    assert BatchSampler([], 4, lambda one: 1).order() == []
-    assert BatchSampler([], 4, lambda one: 1, by_dialogue=True).order() == []
+def test_without_utterances_there_are_no_batches() -> None:
+    assert BatchSampler([], 4, lambda utterance: 1).order() == []
+    assert BatchSampler([], 4, lambda utterance: 1, by_dialogue=True).order() == []
 
 
 @given(
@@ -87,16 +94,20 @@ def test_dialogues_stay_whole_and_in_the_order_of_their_turns(
     sizes: list[int], most: int, seed: int, shuffled: bool
 ) -> None:
     corpus = [
-        utterance(f"d{n}u{turn}", dialogue=f"d{n}", turn=turn)
+        make_utterance(f"d{n}u{turn}", dialogue=f"d{n}", turn=turn)
         for n, size in enumerate(sizes)
         for turn in range(size)
     ]
     random.Random(seed).shuffle(corpus)
-    plan = BatchSampler(corpus, most, lambda one: 1 + int(one.turn or 0), by_dialogue=True)
+    plan = BatchSampler(
+        corpus, most, lambda utterance: 1 + int(utterance.turn or 0), by_dialogue=True
+    )
     batches = plan.order(torch.Generator().manual_seed(seed) if shuffled else None)
-    assert sorted(one.id for batch in batches for one in batch) == sorted(one.id for one in corpus)
+    assert sorted(utterance.id for batch in batches for utterance in batch) == sorted(
+        utterance.id for utterance in corpus
+    )
     for batch in batches:
-        found = [(one.dialogue, one.turn) for one in batch]
+        found = [(utterance.dialogue, utterance.turn) for utterance in batch]
         names = list(dict.fromkeys(name for name, _ in found))
         whole = [(n, turn) for n in names for turn in range(sizes[int(str(n)[1:])])]
         assert found == whole
@@ -104,7 +115,7 @@ def test_dialogues_stay_whole_and_in_the_order_of_their_turns(
 
 
 @pytest.mark.parametrize("keep", ["memory", "stream"])
-def test_a_batch_is_padded_with_zeros_and_holds_the_layers_asked_for(
+def test_a_batch_is_padded_with_zeros_and_holds_the_chosen_layers(
     tmp_path: Path, keep: str
 ) -> None:
     corpus = official()
@@ -116,17 +127,17 @@ def test_a_batch_is_padded_with_zeros_and_holds_the_layers_asked_for(
     plan = BatchSampler(chosen, 6, examples.length)
     (batch,) = features.batches(plan, [chosen])
     assert batch.dialogues is None
-    longest = max(frames[one.id] for one in chosen)
+    longest = max(frames[utterance.id] for utterance in chosen)
     assert batch.features["speech"].shape == (6, 1, longest, 6)
-    assert batch.lengths["speech"].tolist() == [frames[one.id] for one in chosen]
-    assert [CLASSES[n] for n in batch.labels] == [one.label for one in chosen]
+    assert batch.lengths["speech"].tolist() == [frames[utterance.id] for utterance in chosen]
+    assert [CLASSES[n] for n in batch.labels] == [utterance.label for utterance in chosen]
     entry = FeatureCache(cache).open("made-up")
-    for one, padded in zip(chosen, batch.features["speech"].numpy(), strict=True):
-        assert np.array_equal(padded[0, : frames[one.id]], entry[one.id][1])
-        assert not padded[0, frames[one.id] :].any()
+    for utterance, padded in zip(chosen, batch.features["speech"].numpy(), strict=True):
+        assert np.array_equal(padded[0, : frames[utterance.id]], entry[utterance.id][1])
+        assert not padded[0, frames[utterance.id] :].any()
 
 
-def test_what_is_streamed_is_what_is_in_memory(tmp_path: Path) -> None:
+def test_streamed_batches_are_equal_to_batches_from_memory(tmp_path: Path) -> None:
     corpus = official(train=40)
     cache = made_cache(tmp_path, corpus, frames=lengths_of(corpus))
     examples = find_examples(cache, "made-up", {"speech": None})
@@ -140,10 +151,10 @@ def test_what_is_streamed_is_what_is_in_memory(tmp_path: Path) -> None:
         )
         for keep in ("memory", "stream")
     ]
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one.features["speech"], other.features["speech"])
-        assert torch.equal(one.lengths["speech"], other.lengths["speech"])
-        assert torch.equal(one.labels, other.labels)
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first.features["speech"], second.features["speech"])
+        assert torch.equal(first.lengths["speech"], second.lengths["speech"])
+        assert torch.equal(first.labels, second.labels)
 
 
 def test_a_missing_modality_has_no_frames(tmp_path: Path) -> None:
@@ -154,8 +165,11 @@ def test_a_missing_modality_has_no_frames(tmp_path: Path) -> None:
     assert not batch.lengths["speech"].any()
 
 
-def test_the_size_of_a_dialogue_is_counted_in_its_part_and_not_in_the_batch(tmp_path: Path) -> None:
-    corpus = [replace(one, dialogue=one.id[:-1], turn=n) for n, one in enumerate(official())]
+def test_the_size_of_a_dialogue_is_its_size_in_the_part(tmp_path: Path) -> None:
+    corpus = [
+        replace(utterance, dialogue=utterance.id[:-1], turn=n)
+        for n, utterance in enumerate(official())
+    ]
     examples = find_examples(made_cache(tmp_path, corpus), "made-up", {"speech": None})
     plan = BatchSampler(examples.utterances, 64, examples.length, by_dialogue=True)
     features = FeatureLoader(examples, {"speech": (0,)}, torch.device("cpu"))

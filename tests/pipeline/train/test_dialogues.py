@@ -1,4 +1,4 @@
-"""A head that reads dialogues gets them whole and in order, from the corpus to the predictions."""
+"""A head that reads dialogues gets whole dialogues, in the order of their turns."""
 
 import random
 from dataclasses import replace
@@ -11,19 +11,19 @@ from mser.pipeline.corpora import Utterance
 from mser.pipeline.runs import evaluate
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.jobs import build, examples_of, trainer_of
-from mser.tests.support.train_runs import made_both, results, rows, timeless, tiny, utterance
+from mser.tests.support.train_runs import made_both, make_utterance, results, rows, timeless, tiny
 
 
 def talks() -> list[Utterance]:
-    """Dialogues of one to six utterances, in no order, and utterances that are of none."""
+    """Dialogues of one to six utterances, in random order, and utterances without a dialogue."""
     corpus = [
-        utterance(f"{split}/d{n}u{turn}", dialogue=f"{split}/d{n}", turn=turn, split=split)
+        make_utterance(f"{split}/d{n}u{turn}", dialogue=f"{split}/d{n}", turn=turn, split=split)
         for split, count in (("train", 12), ("validation", 4), ("test", 5))
         for n in range(count)
         for turn in range(1 + n % 6)
     ]
     corpus += [
-        utterance(f"{split}/alone{n}", dialogue=None, split=split)
+        make_utterance(f"{split}/alone{n}", dialogue=None, split=split)
         for split in ("train", "test")
         for n in range(3)
     ]
@@ -45,7 +45,7 @@ def test_the_same_run_twice_gives_the_same_bytes(cache: Path, tmp_path: Path) ->
     )
     assert results(again) == results(first)
     assert timeless(again) == timeless(first)
-    tested = [one.id for one in talks() if one.split == "test"]
+    tested = [utterance.id for utterance in talks() if utterance.split == "test"]
     for seed in ("0", "1"):
         assert sorted(r["id"] for r in rows(first) if r["seed"] == seed) == sorted(tested)
     found = evaluate(first.path, device="cpu").facts
@@ -53,29 +53,29 @@ def test_the_same_run_twice_gives_the_same_bytes(cache: Path, tmp_path: Path) ->
 
 
 def logits(settings: TrainSettings, chosen: list[Utterance]) -> dict[str, torch.Tensor]:
-    """What an untrained head says of some utterances, which are all that it is given."""
+    """The logits of an untrained head that gets only the chosen utterances."""
     examples = examples_of(settings)
     torch.manual_seed(0)
     head = build(settings, examples)
     trainer = trainer_of(settings, examples)
     found = trainer.predict(head, trainer.features(head.layers), chosen)
-    return {one.id: row for one, row in zip(chosen, found, strict=True)}
+    return {utterance.id: row for utterance, row in zip(chosen, found, strict=True)}
 
 
-def test_a_dialogue_has_context_and_it_is_its_own_alone(cache: Path, tmp_path: Path) -> None:
+def test_the_context_of_an_utterance_is_its_own_dialogue(cache: Path, tmp_path: Path) -> None:
     settings = tiny("hbaf", cache, tmp_path)
     examples = examples_of(settings)
     whole = list(examples.utterances)
     of_all = logits(settings, whole)
-    for size in (1, 3, 100):  # a dialogue of more utterances is a batch of its own
+    for size in (1, 3, 100):  # a dialogue of more utterances is a batch by itself
         shuffled = random.Random(size).sample(whole, len(whole))
         other = logits(replace(settings, batch_size=size), shuffled)
         for id, row in other.items():
             torch.testing.assert_close(row, of_all[id], atol=1e-5, rtol=0)
-    dialogue = [one for one in whole if one.dialogue == "train/d5"]
+    dialogue = [utterance for utterance in whole if utterance.dialogue == "train/d5"]
     assert len(dialogue) == 6
     for id, row in logits(settings, dialogue).items():
         torch.testing.assert_close(row, of_all[id], atol=1e-5, rtol=0)
-    cut = [one for one in dialogue if one.turn != 3]
+    cut = [utterance for utterance in dialogue if utterance.turn != 3]
     for id, row in logits(settings, cut).items():
-        assert (row - of_all[id]).abs().max() > 1e-5  # the others are what it is said among
+        assert (row - of_all[id]).abs().max() > 1e-5  # a turn is missing from the context

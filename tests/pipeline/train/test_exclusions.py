@@ -1,4 +1,4 @@
-"""What a run cannot use is left out, counted and named, or ends it before it begins."""
+"""Utterances that a run cannot use are excluded, counted and listed; some faults end the run."""
 
 import shutil
 from dataclasses import replace
@@ -14,14 +14,14 @@ from mser.pipeline.train.examples import find_examples
 from mser.tests.support.train_runs import BOTH, made, made_cache, official, read_json, rows
 
 
-def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
+def test_excluded_utterances_are_counted_and_listed(tmp_path: Path) -> None:
     corpus = official()
     corpus[0] = replace(corpus[0], label=None)
     missing = {"train/u01", "train/u02", "test/u03"}
     cache = made_cache(
         tmp_path / "cache",
         corpus,
-        extracted=[one.id for one in corpus if one.id not in missing],
+        extracted=[utterance.id for utterance in corpus if utterance.id not in missing],
         quarantined=[Quarantined("train/u02", "hash", "no-audio", "it has no audio stream")],
         hashes={"validation/u01": "another", "test/u05": "another"},
     )
@@ -38,7 +38,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     assert folds["excluded"] == excluded
     (fold,) = folds["folds"]
     used = {*fold["train"], *fold["validation"], *fold["test"]}
-    assert used == {one.id for one in corpus} - set(excluded)
+    assert used == {utterance.id for utterance in corpus} - set(excluded)
     assert read_json(done.path / "metrics.json")["excluded"] == {
         "it has no label": 1,
         "speech: not extracted yet": 2,
@@ -50,7 +50,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path: Path) -> None:
     assert {row["id"] for row in rows(done)} == set(fold["test"])
 
 
-def test_a_text_or_a_clip_that_changed_is_left_out(filled_cache: Path, tmp_path: Path) -> None:
+def test_a_text_or_a_clip_that_changed_is_excluded(filled_cache: Path, tmp_path: Path) -> None:
     shutil.copytree(filled_cache, tmp_path / "copy")
     cache = FeatureCache(tmp_path / "copy")
     entries = cache.entries("synthetic")
@@ -69,22 +69,22 @@ def test_a_text_or_a_clip_that_changed_is_left_out(filled_cache: Path, tmp_path:
     assert len(examples.utterances) == 94
 
 
-def test_nothing_left_is_an_error(tmp_path: Path) -> None:
-    corpus = [replace(one, label=None) for one in official()]
+def test_a_corpus_without_usable_utterances_is_refused(tmp_path: Path) -> None:
+    corpus = [replace(utterance, label=None) for utterance in official()]
     with pytest.raises(PipelineError, match=r"none of the 40 utterances .* \(it has no label\)"):
         find_examples(made_cache(tmp_path, corpus), "made-up", {"speech": None})
 
 
-def test_a_part_that_is_emptied_by_what_is_left_out_is_an_error(tmp_path: Path) -> None:
+def test_a_part_without_usable_utterances_is_refused(tmp_path: Path) -> None:
     corpus = official()
-    extracted = [one.id for one in corpus if one.split != "test"]
+    extracted = [utterance.id for utterance in corpus if utterance.split != "test"]
     cache = made_cache(tmp_path / "cache", corpus, extracted=extracted)
     with pytest.raises(PipelineError, match="the test part of fold 'official' is empty"):
         train_head(made(cache, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_leak_ends_the_run_before_it_begins(tmp_path: Path) -> None:
+def test_a_leak_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
     corpus = official()
     corpus[-1] = replace(corpus[-1], dialogue="train/u00")
     cache = made_cache(tmp_path / "cache", corpus)

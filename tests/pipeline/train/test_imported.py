@@ -1,4 +1,4 @@
-"""Features that others have computed train with every head: any widths, layers and lengths."""
+"""Imported features train with every head, with any width, number of layers and length."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``--layer`` takes the encoder's numbers; old runs, which hold positions, keep their meaning."""
+"""``--layer`` takes the encoder's own numbers; old runs with positions keep their meaning."""
 
 import hashlib
 import re
@@ -124,8 +124,8 @@ def test_an_old_run_is_evaluated_on_its_own_layer(
     assert evaluate(run, device="cpu").facts["aggregate"] == of_layer_6.metrics["aggregate"]
 
 
-def test_an_old_run_whose_position_is_no_number_of_a_layer(cache: Path, tmp_path: Path) -> None:
-    """Position 1 of an old run is layer 6; as a number it would be refused."""
+def test_an_old_run_on_several_layers_is_evaluated_on_them(cache: Path, tmp_path: Path) -> None:
+    """Positions 0 and 1 of an old run are the layers 0 and 6; layer 1 is not cached."""
     run = train_head(made(cache, tmp_path / "run", layer="0,6"))
     as_of_old(run.path, "0,1")
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
@@ -172,7 +172,7 @@ def test_an_old_run_on_other_features_is_another_run(cache: Path, tmp_path: Path
     run = train_head(made(cache, tmp_path / "run", "epochs=1", layer="12"))
     as_of_old(run.path, "2")
     other = made_cache(tmp_path / "other", official(), layers=(0, 1))
-    with pytest.raises(UsageError, match="is that of another run"):
+    with pytest.raises(UsageError, match="belongs to another run"):
         train_head(made(other, run.path, "epochs=1", layer="1"))
 
 
@@ -180,7 +180,7 @@ def test_an_old_run_on_other_features_is_another_run(cache: Path, tmp_path: Path
 def test_the_name_of_the_folder_is_the_old_one(
     cache: Path, tmp_path: Path, layer: str | None
 ) -> None:
-    """A hash of the configuration as it was written before, without where the cache is."""
+    """A hash of the configuration in its old format, without the place of the cache."""
     settings = made(cache, tmp_path, "epochs=1", layer=layer)
     run = train_head(replace(settings, out=None, runs=tmp_path / "runs"))
     config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""What is set of a training is what happens in it."""
+"""Each setting of a training has its effect."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.jobs import examples_of, trainer_of
-from mser.pipeline.train.trainer import Trained
+from mser.pipeline.train.trainer import TrainedHead
 from mser.tests.support.small_corpora import make_folds
 from mser.tests.support.train_runs import CLASSES, log, made_both, official, results, timeless, tiny
 
@@ -38,8 +38,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_both(tmp_path_factory.mktemp("options") / "cache", corpus)
 
 
-def fit(settings: TrainSettings) -> tuple[Trained, Head]:
-    """Train by the official splits, without a folder; return the head as it was left."""
+def fit(settings: TrainSettings) -> tuple[TrainedHead, Head]:
+    """Train by the official splits, without a folder; return also the head."""
     examples = examples_of(settings)
     (fold,) = make_folds(examples.utterances, "official")
     trainer = trainer_of(settings, examples)
@@ -50,7 +50,7 @@ def fit(settings: TrainSettings) -> tuple[Trained, Head]:
 
 @contextmanager
 def watched(look: Callable[[Optimizer], object], before: bool = False) -> Iterator[list[object]]:
-    """Keep what ``look`` finds at each step of an optimizer."""
+    """Collect what ``look`` returns at each step of an optimizer."""
     found: list[object] = []
     register = register_optimizer_step_pre_hook if before else register_optimizer_step_post_hook
     handle = register(lambda optimizer, *_: found.append(look(optimizer)))
@@ -61,11 +61,13 @@ def watched(look: Callable[[Optimizer], object], before: bool = False) -> Iterat
 
 
 def parameters(optimizer: Optimizer) -> list[Tensor]:
-    return [one for group in optimizer.param_groups for one in group["params"]]
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def gradients(optimizer: Optimizer) -> list[Tensor]:
-    return [one.grad.clone() for one in parameters(optimizer) if one.grad is not None]
+    return [
+        parameter.grad.clone() for parameter in parameters(optimizer) if parameter.grad is not None
+    ]
 
 
 # Steps --------------------------------------------------------------------------------------------
@@ -97,23 +99,23 @@ def test_the_learning_rate_follows_the_schedule(
         assert rate == pytest.approx(0.02 * factor)
 
 
-def test_gradients_are_cut_to_the_norm(cache: Path, tmp_path: Path) -> None:
+def test_gradients_are_clipped_to_the_norm(cache: Path, tmp_path: Path) -> None:
     def norm(optimizer: Optimizer) -> float:
-        return float(torch.cat([one.flatten() for one in gradients(optimizer)]).norm())
+        return float(torch.cat([gradient.flatten() for gradient in gradients(optimizer)]).norm())
 
     for clip, expected in ((0.0, False), (0.05, True)):
         with watched(norm, before=True) as norms:
             fit(tiny("linear", cache, tmp_path, f"clip={clip}"))
-        assert all(one == pytest.approx(0.05, rel=1e-3) for one in norms) is expected
+        assert all(value == pytest.approx(0.05, rel=1e-3) for value in norms) is expected
         assert len(norms) == 12
 
 
 @pytest.mark.parametrize(("name", "kind"), [("adam", "Adam"), ("adamw", "AdamW")])
-def test_the_optimizer_is_the_one_that_is_asked_for(
-    cache: Path, tmp_path: Path, name: str, kind: str
-) -> None:
+def test_the_chosen_optimizer_is_used(cache: Path, tmp_path: Path, name: str, kind: str) -> None:
     asked = (f"optimizer={name}", "weight_decay=0.25")
-    with watched(lambda one: (type(one).__name__, one.param_groups[0]["weight_decay"])) as found:
+    with watched(
+        lambda optimizer: (type(optimizer).__name__, optimizer.param_groups[0]["weight_decay"])
+    ) as found:
         fit(tiny("linear", cache, tmp_path, *asked))
     assert set(found) == {(kind, 0.25)}
 
@@ -133,19 +135,25 @@ def test_accumulated_gradients_are_those_of_the_large_batch(
     torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)
 
 
-def test_hbf_moves_the_weights_once_a_turn(cache: Path, tmp_path: Path) -> None:
+def test_hbf_makes_one_step_for_each_turn(cache: Path, tmp_path: Path) -> None:
     examples = examples_of(tiny("hbf", cache, tmp_path))
     for mb, turns in (("true", 2), ("false", 1)):
-        with watched(lambda one: {id(p) for p in parameters(one) if p.grad is not None}) as moved:
+        with watched(
+            lambda optimizer: {id(p) for p in parameters(optimizer) if p.grad is not None}
+        ) as moved:
             _, head = fit(tiny("hbf", cache, tmp_path, f"head.mb={mb}", "accumulate=2"))
         assert len(moved) == 3 * 2 * turns
         stems = [
-            {id(one) for name, one in head.named_parameters() if name.startswith(f"stems.{m}.")}
+            {
+                id(parameter)
+                for name, parameter in head.named_parameters()
+                if name.startswith(f"stems.{m}.")
+            }
             for m in examples.entries
         ]
         touched = [[bool(stem & ids) for stem in stems] for ids in moved]  # type: ignore[operator]
         if turns == 1:
-            assert all(one == [True, True] for one in touched)
+            assert all(step == [True, True] for step in touched)
         else:
             for first, second in zip(touched[::2], touched[1::2], strict=True):
                 assert sorted([first, second]) == [[False, True], [True, False]]
@@ -156,7 +164,8 @@ def test_hbf_moves_the_weights_once_a_turn(cache: Path, tmp_path: Path) -> None:
 
 def relabelled(corpus: list[Utterance], labels: str) -> list[Utterance]:
     return [
-        replace(one, label=CLASSES[int(labels[n % len(labels)])]) for n, one in enumerate(corpus)
+        replace(utterance, label=CLASSES[int(labels[n % len(labels)])])
+        for n, utterance in enumerate(corpus)
     ]
 
 
@@ -165,7 +174,7 @@ def test_balanced_weights_are_the_inverse_of_the_frequency(tmp_path: Path) -> No
     corpus = relabelled(official(train=TRAIN), "0000112")
     cache = made_both(tmp_path / "cache", corpus)
     _, head = fit(tiny("linear", cache, tmp_path, "class_weights=balanced"))
-    labels = [str(one.label) for one in corpus if one.split == "train"]
+    labels = [str(utterance.label) for utterance in corpus if utterance.split == "train"]
     expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
     assert head.class_weights is not None
     assert head.class_weights.tolist() == pytest.approx([*expected, 1.0])
@@ -176,7 +185,7 @@ def test_balanced_weights_are_the_inverse_of_the_frequency(tmp_path: Path) -> No
 
 def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
     corpus = relabelled(official(train=40, validation=20, test=20), "0000000001")
-    cache = made_both(tmp_path / "cache", corpus, tells=NOTHING)  # only the frequency is learnt
+    cache = made_both(tmp_path / "cache", corpus, shown=NOTHING)  # only the frequency is learnt
     rare = {}
     for weights in ("none", "balanced"):
         asked = (f"class_weights={weights}", "epochs=8", "learning_rate=0.05", "patience=99")
@@ -186,15 +195,15 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
     assert rare["balanced"] > rare["none"] + 0.1
 
 
-def test_the_loss_may_be_what_is_monitored(tmp_path: Path) -> None:
-    # What is learnt by heart from noise makes the loss of the validation part rise again.
+def test_the_monitor_may_be_the_loss(tmp_path: Path) -> None:
+    # A head that overfits to noise makes the validation loss rise again.
     corpus = official(train=TRAIN)
-    cache = made_both(tmp_path / "cache", corpus, tells=NOTHING)
+    cache = made_both(tmp_path / "cache", corpus, shown=NOTHING)
     asked = ("monitor=loss", "epochs=8", "learning_rate=0.1")
     done = train_head(tiny("linear", cache, tmp_path / "run", *asked))
     losses = [line["validation"]["loss"] for line in log(done)]
     assert losses[done.metrics["folds"][0]["best_epoch"] - 1] == min(losses)
-    assert min(losses) < losses[-1]  # so that another epoch than the last was chosen
+    assert min(losses) < losses[-1]  # so the chosen epoch is not the last one
     assert "loss" in done.metrics["selected_by"]
 
 
@@ -202,7 +211,7 @@ def test_the_loss_may_be_what_is_monitored(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_is_one_sentence(
     cache: Path, tmp_path: Path, epochs: int
 ) -> None:
-    """Even where only the last step of a training spoils the weights."""
+    """Also if only the last step of a training makes the weights infinite."""
     asked = ("learning_rate=1e30", f"epochs={epochs}", f"batch_size={TRAIN}")
     with pytest.raises(
         PipelineError, match=r"not finite in epoch .: lower learning_rate"
@@ -217,12 +226,14 @@ def test_a_loss_that_is_not_finite_is_one_sentence(
 
 
 @pytest.mark.parametrize("head", sorted(HEADS))
-def test_bfloat16_trains_on_a_cpu_and_stays_near(head: str, cache: Path, tmp_path: Path) -> None:
+def test_bfloat16_trains_on_a_cpu_and_is_close_to_float32(
+    head: str, cache: Path, tmp_path: Path
+) -> None:
     asked = ("amp=bfloat16", "class_weights=balanced", "epochs=2", "clip=1.0")
     settings = tiny(head, cache, tmp_path, *asked)
     trained, model = fit(settings)
-    assert all(torch.isfinite(one).all() for one in trained.weights.values())
-    assert {one.dtype for one in model.parameters()} == {torch.float32}
+    assert all(torch.isfinite(tensor).all() for tensor in trained.weights.values())
+    assert {tensor.dtype for tensor in model.parameters()} == {torch.float32}
     examples = examples_of(settings)
     logits = []
     for amp in ("bfloat16", "off"):
@@ -234,7 +245,7 @@ def test_bfloat16_trains_on_a_cpu_and_stays_near(head: str, cache: Path, tmp_pat
 
 
 def test_float16_on_a_cpu_is_refused_before_a_folder_is_made(cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="say amp=bfloat16 on a CPU"):
+    with pytest.raises(UsageError, match="give amp=bfloat16 on a CPU"):
         train_head(tiny("linear", cache, tmp_path / "run", "amp=float16"))
     assert not (tmp_path / "run").exists()
 
@@ -242,7 +253,7 @@ def test_float16_on_a_cpu_is_refused_before_a_folder_is_made(cache: Path, tmp_pa
 # Features -----------------------------------------------------------------------------------------
 
 
-def test_where_the_features_are_kept_changes_no_byte(cache: Path, tmp_path: Path) -> None:
+def test_memory_and_streaming_give_the_same_bytes(cache: Path, tmp_path: Path) -> None:
     first, *others = (
         train_head(tiny("hbf", cache, tmp_path / keep, f"features={keep}"))
         for keep in ("memory", "stream", "auto")

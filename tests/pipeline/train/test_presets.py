@@ -1,4 +1,4 @@
-"""Presets and ablations: every one of ours can be run, and a user's own is as good."""
+"""Presets and ablations: those of mser can be run, and so can a user's own."""
 
 import tomllib
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def settings(name: str, *assignments: str, **given: Any) -> TrainSettings:
 
 
 def assert_builds(wanted: TrainSettings) -> None:
-    """Build the head as wide as no user would have it, with all its other options."""
+    """Build the head very narrow, with all its other options."""
     narrow = {"width": 24, "projection": 8}  # 24 is divided by every number of attention heads
     options = {k: narrow.get(k, value) for k, value in wanted.head_options.items()}
     modalities = list(wanted.encoders)
@@ -56,10 +56,10 @@ def assert_builds(wanted: TrainSettings) -> None:
     )
 
 
-# Ours ---------------------------------------------------------------------------------------------
+# Of mser ------------------------------------------------------------------------------------------
 
 
-def test_there_are_some() -> None:
+def test_the_expected_presets_and_ablations_exist() -> None:
     for name in ("mgcma-iemocap", "hbf-meld", "hbaf-meld", "query-iemocap", "linear-iemocap"):
         assert name in PRESETS
     for name in ("mgcma-table2", "mgcma-table3", "hbf-parts", "hbaf-parts", "query-masking"):
@@ -67,7 +67,7 @@ def test_there_are_some() -> None:
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_every_preset_names_a_head_and_options_that_there_are(name: str) -> None:
+def test_every_preset_names_an_existing_head_and_its_options(name: str) -> None:
     wanted = settings(name)
     assert wanted.head in HEADS
     assert wanted.epochs > 1
@@ -96,7 +96,7 @@ def test_the_preset_of_mgcma_has_the_settings_of_the_paper() -> None:
 def planned(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., tuple[ablation.Ablation, list[TrainSettings]]]:
-    """Do all of an ablation but the training."""
+    """Run an ablation without the training."""
 
     def plan(name: str, given: dict[str, Any] | None = None, *assignments: str) -> Any:
         asked: list[TrainSettings] = []
@@ -111,27 +111,27 @@ def test_every_system_of_every_ablation_can_be_built(name: str, planned: Any) ->
     table, asked = planned(name)
     said = read(name, "ablations")
     assert [row.system.name for row in table.rows if not row.missing] == [
-        one["name"] for one in said["systems"]
+        system["name"] for system in said["systems"]
     ]
-    assert len({str(one.out) for one in asked}) == len(asked)
-    for one in asked:
-        assert one.out is not None
-        assert_builds(one)
-    # Whatever differs between two systems is in their settings.
-    assert len({str(replace(one, out=None).as_config()) for one in asked}) == len(asked)
+    assert len({str(system.out) for system in asked}) == len(asked)
+    for system in asked:
+        assert system.out is not None
+        assert_builds(system)
+    # Two systems differ only in their settings.
+    assert len({str(replace(system, out=None).as_config()) for system in asked}) == len(asked)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("mgcma-table2", MGCMA_TABLE_2), ("mgcma-table3", MGCMA_TABLE_3)]
 )
-def test_the_figures_of_the_paper_stand_beside(
+def test_the_scores_of_the_paper_are_in_the_table(
     name: str, expected: dict[str, tuple[float, float]], planned: Any
 ) -> None:
     table, asked = planned(name)
     short = {"distribution": "DAM", "token": "TAM", "instance": "IAM"}
     for row, wanted in zip(table.rows, asked, strict=True):
         assert (row.system.paper["wa"], row.system.paper["ua"]) == expected[row.system.name]
-        modules = [short[one] for one in wanted.head_options["modules"]]
+        modules = [short[module] for module in wanted.head_options["modules"]]
         if name == "mgcma-table3":
             assert row.system.name.split()[1] == "+".join(modules)
         elif "no " in row.system.name:
@@ -143,26 +143,28 @@ def test_the_figures_of_the_paper_stand_beside(
         assert f"\n| {system} | – | {wa:.2f} | – | {ua:.2f} |" in markdown
 
 
-def test_what_the_user_says_holds_for_all_systems(planned: Any) -> None:
+def test_options_of_the_user_apply_to_all_systems(planned: Any) -> None:
     given = {"dataset": "mine", "seeds": (1, 2)}
     _, asked = planned("mgcma-table2", given, "epochs=3", "head.width=24")
-    assert {(one.dataset, one.seeds, one.epochs) for one in asked} == {("mine", (1, 2), 3)}
-    assert all(one.head_options["width"] == 24 for one in asked)
-    assert len({tuple(one.head_options["modules"]) for one in asked}) == 5
+    assert {(system.dataset, system.seeds, system.epochs) for system in asked} == {
+        ("mine", (1, 2), 3)
+    }
+    assert all(system.head_options["width"] == 24 for system in asked)
+    assert len({tuple(system.head_options["modules"]) for system in asked}) == 5
 
 
-# What is said in place of a preset ----------------------------------------------------------------
+# Overriding a preset -----------------------------------------------------------------------------
 
 
-def test_the_user_has_the_last_word() -> None:
+def test_options_of_the_user_override_the_preset() -> None:
     wanted = settings("hbf-meld", "epochs=3", "head.beta=0.5", dataset="mine", seeds=(4,))
     assert (wanted.head, wanted.dataset, wanted.seeds, wanted.epochs) == ("hbf", "mine", (4,), 3)
     assert wanted.head_options["beta"] == 0.5
-    assert wanted.head_options["width"] == 256  # the rest is the preset's
+    assert wanted.head_options["width"] == 256  # from the preset
     assert wanted.schedule == "cosine"
 
 
-def test_names_that_there_are_not_come_with_suggestions() -> None:
+def test_unknown_names_come_with_suggestions() -> None:
     with pytest.raises(UsageError, match="did you mean 'hbf-meld'"):
         preset_of("hbf-medl")
     with pytest.raises(UsageError, match="did you mean 'mgcma-table2'"):
@@ -190,16 +192,14 @@ def test_names_that_there_are_not_come_with_suggestions() -> None:
         ('dataset = "made-up"', "no head given: give --head"),
     ],
 )
-def test_a_preset_that_cannot_be_meant_is_one_sentence(
-    tmp_path: Path, content: str, says: str
-) -> None:
+def test_an_invalid_preset_is_one_sentence(tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "own.toml").write_text(content)
     with pytest.raises(UsageError, match=says) as raised:
         settings(str(tmp_path / "own.toml"))
     assert "\n" not in str(raised.value)
 
 
-def test_a_preset_of_ones_own_through_the_command_line(call: Call, tmp_path: Path) -> None:
+def test_a_users_own_preset_through_the_command_line(call: Call, tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     (tmp_path / "own.toml").write_text(
         'head = "linear"\ndataset = "made-up"\nmodalities = ["speech"]\nseeds = [3]\n'

@@ -1,4 +1,4 @@
-"""A training that was interrupted, however, goes on as if it had not been."""
+"""An interrupted training continues as if it had not been interrupted."""
 
 import os
 import signal
@@ -15,16 +15,16 @@ import torch
 from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, runner, train_head
-from mser.pipeline.train.jobs import Tick, TrainingJob, TrainingReport, run_training
-from mser.tests.pipeline.train.test_run_folder import CONTENT
+from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
 from mser.tests.support.train_runs import (
+    CONTENT,
     log,
     made_both,
+    make_utterance,
     official,
     results,
     timeless,
     tiny,
-    utterance,
 )
 
 # Everything on that has a state or draws random numbers.
@@ -44,7 +44,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of a corpus in four sessions, so that there are four folds. Do not change them."""
-    corpus = [utterance(f"s{n % 4}-{n}", session=f"s{n % 4}") for n in range(48)]
+    corpus = [make_utterance(f"s{n % 4}-{n}", session=f"s{n % 4}") for n in range(48)]
     root = tmp_path_factory.mktemp("sessions") / "cache"
     return made_both(root, corpus, protocol="leave-one-session-out")
 
@@ -71,8 +71,8 @@ def test_interrupted_in_any_epoch_it_gives_the_same_bytes(
     settings = tiny(head, cache, tmp_path / "run", *ALL_ON, "epochs=4")
     (job,) = jobs_of(settings)
     interrupted(job, 1)
-    torch.rand(7)  # what is drawn meanwhile has no influence
-    # The second epoch is logged and not saved, and is done again.
+    torch.rand(7)  # numbers drawn in between have no influence
+    # The second epoch is logged but not saved, so it is trained again.
     interrupted(replace(job, settings=replace(settings, save_every=1e9)), 2)
     interrupted(job, 3)
     interrupted(job, 4)
@@ -83,7 +83,7 @@ def test_interrupted_in_any_epoch_it_gives_the_same_bytes(
     assert {path.name for path in resumed.path.iterdir()} == CONTENT
 
 
-def test_what_early_stopping_has_waited_for_is_remembered(cache: Path, tmp_path: Path) -> None:
+def test_the_patience_is_part_of_the_saved_state(cache: Path, tmp_path: Path) -> None:
     asked = ("epochs=40", "patience=2", "learning_rate=0.3", "save_every=0")
     whole = train_head(tiny("linear", cache, tmp_path / "whole", *asked))
     last = len(log(whole))
@@ -94,12 +94,12 @@ def test_what_early_stopping_has_waited_for_is_remembered(cache: Path, tmp_path:
     assert results(train_head(settings)) == results(whole)
 
 
-def test_ticks_are_told_once_an_epoch(cache: Path, tmp_path: Path) -> None:
+def test_each_epoch_is_reported_once(cache: Path, tmp_path: Path) -> None:
     (job,) = jobs_of(tiny("linear", cache, tmp_path / "run", "save_every=0"))
     interrupted(job, 2)
-    told: list[int] = []
-    run_training(job, told.append)
-    assert told == [1, 2, 3]
+    reported: list[int] = []
+    run_training(job, reported.append)
+    assert reported == [1, 2, 3]
 
 
 def test_the_state_is_saved_no_more_often_than_asked(cache: Path, tmp_path: Path) -> None:
@@ -126,7 +126,9 @@ def test_a_damaged_state_is_one_sentence(cache: Path, tmp_path: Path, damage: by
     interrupted(job, 1)
     (state,) = (tmp_path / "run" / "trainings").glob("*.state.safetensors")
     state.write_bytes(damage)
-    with pytest.raises(PipelineError, match="is damaged or of another version") as raised:
+    with pytest.raises(
+        PipelineError, match="is damaged or was written by another version"
+    ) as raised:
         train_head(settings)
     assert str(state) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -136,19 +138,19 @@ def test_a_damaged_state_is_one_sentence(cache: Path, tmp_path: Path, damage: by
     )
 
 
-def test_a_state_of_which_a_part_is_missing_is_one_sentence(cache: Path, tmp_path: Path) -> None:
+def test_the_state_of_another_head_is_one_sentence(cache: Path, tmp_path: Path) -> None:
     (job,) = jobs_of(tiny("linear", cache, tmp_path / "run", "save_every=0"))
     (other,) = jobs_of(tiny("hbf", cache, tmp_path / "other", "save_every=0"))
     interrupted(job, 1)
     interrupted(other, 1)
     (state,) = (tmp_path / "other" / "trainings").glob("*.state.safetensors")
     state.replace(tmp_path / "run" / "trainings" / state.name)
-    with pytest.raises(PipelineError, match="is damaged or of another version"):
+    with pytest.raises(PipelineError, match="is damaged or was written by another version"):
         run_training(job)
 
 
-def test_a_folder_that_was_just_begun_is_taken_up(cache: Path, tmp_path: Path) -> None:
-    """A process may be killed, or another one come, before the folder holds everything."""
+def test_a_folder_without_all_its_files_is_continued(cache: Path, tmp_path: Path) -> None:
+    """A process may be killed, or a second one may start, before the folder is complete."""
     whole = train_head(tiny("linear", cache, tmp_path / "whole"))
     for kept in ((), ("config.toml",), ("config.toml", "folds.json")):
         out = tmp_path / f"run{len(kept)}"
@@ -167,24 +169,24 @@ def test_a_finished_run_is_only_read(cache: Path, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in first.path.rglob("*")} == before
 
 
-def test_what_another_process_has_finished_is_not_done_again(cache: Path, tmp_path: Path) -> None:
+def test_a_job_that_another_process_finished_is_not_done_again(cache: Path, tmp_path: Path) -> None:
     settings = tiny("linear", cache, tmp_path / "run")
     (job,) = jobs_of(settings)
-    train_head(settings)  # as another process might, while this one waits for the training
-    told: list[int] = []
-    assert not run_training(job, told.append).busy
-    assert told == []
+    train_head(settings)  # as another process might do while this one waits
+    reported: list[int] = []
+    assert not run_training(job, reported.append).busy
+    assert reported == []
     assert {path.name for path in job.run.iterdir()} == CONTENT
 
 
-def test_features_that_changed_meanwhile_are_not_mixed_in(cache: Path, tmp_path: Path) -> None:
+def test_features_that_changed_during_a_run_are_refused(cache: Path, tmp_path: Path) -> None:
     (job,) = jobs_of(tiny("linear", cache, tmp_path / "run"))
     with pytest.raises(PipelineError, match=r"made-up in .* changed while the run was going on"):
         run_training(replace(job, digest="another"))
 
 
 def test_threads_of_one_worker_do_not_disturb_each_other(cache: Path, tmp_path: Path) -> None:
-    """The workers of a running scheduler may have several threads, and torch one random state."""
+    """The workers of a scheduler may have several threads; torch has one random state for them."""
     alone, shared = (tiny("hbf", cache, tmp_path / n, *ALL_ON, seeds=(0, 1)) for n in "ab")
     with ThreadPoolExecutor(2) as pool:
         assert not any(report.busy for report in pool.map(run_training, jobs_of(shared)))
@@ -207,7 +209,7 @@ settings = tiny({head!r}, Path({str(cache)!r}), Path({str(out)!r}), *{more!r}, s
     return [sys.executable, "-c", code]
 
 
-def test_killed_it_goes_on_and_leaves_nothing_behind(cache: Path, tmp_path: Path) -> None:
+def test_a_killed_run_continues_and_leaves_no_temporary_files(cache: Path, tmp_path: Path) -> None:
     killed = """
 def tick(epoch):
     if epoch == 2:
@@ -225,7 +227,7 @@ train_head(settings)
     for path in abandoned:
         path.write_text("half")
         os.utime(path, (0, 0))
-    (run / "scores.0000.json").write_text("{")  # a lease that its holder had no time to write
+    (run / "scores.0000.json").write_text("{")  # a lease that its holder did not finish writing
     resumed = train_head(tiny("hbf", cache, run, *ALL_ON, seeds=(0, 1)))
     assert results(resumed) == results(whole)
     assert timeless(resumed) == timeless(whole)
@@ -242,7 +244,7 @@ train_head(settings)
 def test_two_processes_share_the_trainings_of_a_run(
     sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The other one begins first, and keeps its first training until this one has done some.
+    # The other process starts first, and holds its first training until this one has done three.
     other = """
 def run_and_wait(job, tick):
     def wait(epoch):
@@ -259,7 +261,7 @@ train_head(settings)
     run = tmp_path / "run"
     mine: list[str] = []
 
-    def run_here(job: TrainingJob, tick: Tick) -> TrainingReport:
+    def run_here(job: TrainingJob, tick: OnEpoch) -> TrainingReport:
         report = run_training(job, tick)
         if not report.busy:
             mine.append(job.name)
@@ -288,7 +290,9 @@ train_head(settings)
 def test_workers_give_the_same_bytes_as_this_process(
     sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "cores", lambda: 2)  # so that each worker has one, as this one
+    monkeypatch.setattr(
+        runner, "cores", lambda: 2
+    )  # so that each worker has one core, as this process
     here = train_head(tiny("hbf", sessions, tmp_path / "here", *ALL_ON))
     there = train_head(tiny("hbf", sessions, tmp_path / "there", *ALL_ON, workers=2))
     assert results(there) == results(here)

@@ -1,4 +1,4 @@
-"""A run can be checked from its folder, repeated bit by bit, and hides nothing."""
+"""A run can be checked from its folder, and repeated bit by bit."""
 
 import csv
 import random
@@ -23,28 +23,18 @@ from mser.pipeline.train.jobs import trainer_of
 from mser.tests.support.train_runs import (
     BOTH,
     CLASSES,
+    CONTENT,
     log,
     made,
     made_cache,
+    make_utterance,
     official,
     read_json,
     rows,
     small,
-    utterance,
 )
 
-CONTENT = {
-    "config.toml",
-    "metrics.json",
-    "predictions.csv",
-    "folds.json",
-    "log.jsonl",
-    "checkpoints",
-    "environment.json",
-}
-
-
-# What is in it ------------------------------------------------------------------------------------
+# Content -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module", params=["linear", "hbf"])
@@ -56,7 +46,7 @@ def run(
     return train_head(small(request.param, filled_cache, out, seeds=(0, 3)))
 
 
-def test_a_run_folder_holds_what_is_promised_and_nothing_else(run: Run) -> None:
+def test_a_run_folder_holds_the_documented_files_and_no_others(run: Run) -> None:
     assert {path.name for path in run.path.iterdir()} == CONTENT
     assert {path.name for path in (run.path / "checkpoints").iterdir()} == {
         f"ses0{n}-seed{seed}.safetensors" for n in (1, 2, 3, 4) for seed in (0, 3)
@@ -77,16 +67,16 @@ def test_metrics_are_recomputed_exactly_from_the_predictions(run: Run) -> None:
     table = rows(run)
     metrics = read_json(run.path / "metrics.json")
     assert metrics == run.metrics
-    assert [(one["fold"], one["seed"]) for one in metrics["folds"]] == [
+    assert [(fold["fold"], fold["seed"]) for fold in metrics["folds"]] == [
         (f"ses0{n}", seed) for n in (1, 2, 3, 4) for seed in (0, 3)
     ]
     for metric in direct:
         each = []
-        for one in metrics["folds"]:
-            part = [r for r in table if (r["fold"], r["seed"]) == (one["fold"], str(one["seed"]))]
-            assert len(part) == one["utterances"]["test"] == 24
-            assert one[metric] == score(part, metric)
-            each.append(one[metric])
+        for fold in metrics["folds"]:
+            part = [r for r in table if (r["fold"], r["seed"]) == (fold["fold"], str(fold["seed"]))]
+            assert len(part) == fold["utterances"]["test"] == 24
+            assert fold[metric] == score(part, metric)
+            each.append(fold[metric])
         pooled = [score([r for r in table if r["seed"] == seed], metric) for seed in ("0", "3")]
         found = metrics["aggregate"][metric]
         assert found["mean"] == fmean(each)
@@ -114,7 +104,7 @@ def test_every_utterance_is_tested_once_with_its_own_label(run: Run, corpus_root
     assert run.metrics["test_utterances"] == len(corpus)
 
 
-def test_folds_say_which_utterance_was_in_which_part(run: Run) -> None:
+def test_folds_list_the_utterances_of_each_part(run: Run) -> None:
     content = read_json(run.path / "folds.json")
     assert content["excluded"] == {}
     for fold in content["folds"]:
@@ -123,9 +113,9 @@ def test_folds_say_which_utterance_was_in_which_part(run: Run) -> None:
         assert len(everything) == len(set(everything)) == 96
         tested = {row["id"] for row in rows(run) if row["fold"] == fold["fold"]}
         assert set(fold["test"]) == tested
-        for one in run.metrics["folds"]:
-            if one["fold"] == fold["fold"]:
-                assert list(one["utterances"].values()) == [len(part) for part in parts]
+        for scored in run.metrics["folds"]:
+            if scored["fold"] == fold["fold"]:
+                assert list(scored["utterances"].values()) == [len(part) for part in parts]
 
 
 def test_the_configuration_and_the_environment(run: Run, filled_cache: Path) -> None:
@@ -152,16 +142,16 @@ def test_the_configuration_and_the_environment(run: Run, filled_cache: Path) -> 
     assert environment["device"] == "cpu"
 
 
-def test_the_log_has_a_line_an_epoch_and_says_which_is_best(run: Run) -> None:
+def test_the_log_has_a_line_for_each_epoch(run: Run) -> None:
     lines = log(run)
     assert len(lines) == 8 * (3 if run.metrics["head"] == "linear" else 2)
-    for one in run.metrics["folds"]:
-        of_fold = [x for x in lines if (x["fold"], x["seed"]) == (one["fold"], one["seed"])]
+    for fold in run.metrics["folds"]:
+        of_fold = [x for x in lines if (x["fold"], x["seed"]) == (fold["fold"], fold["seed"])]
         assert [x["epoch"] for x in of_fold] == list(range(1, len(of_fold) + 1))
         highest = max(x["validation"]["weighted_f1"] for x in of_fold)
-        best = of_fold[one["best_epoch"] - 1]
+        best = of_fold[fold["best_epoch"] - 1]
         assert best["validation"]["weighted_f1"] == highest
-        assert one["validation"] == best["validation"]
+        assert fold["validation"] == best["validation"]
         assert best["validation"]["loss"] == min(
             x["validation"]["loss"] for x in of_fold if x["validation"]["weighted_f1"] == highest
         )
@@ -174,7 +164,7 @@ def test_a_checkpoint_gives_the_predictions_again(run: Run, filled_cache: Path) 
     examples = find_examples(filled_cache, "synthetic", BOTH)
     config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
     folds = {fold["fold"]: fold for fold in read_json(run.path / "folds.json")["folds"]}
-    by_id = {one.id: one for one in examples.utterances}
+    by_id = {utterance.id: utterance for utterance in examples.utterances}
     settings = small(config["head"], filled_cache, Path())
     trainer = trainer_of(settings, examples)
     torch.manual_seed(99)
@@ -200,20 +190,22 @@ def test_the_same_run_again_gives_the_same_bytes(
 ) -> None:
     random.seed(1)
     torch.manual_seed(1)
-    torch.rand(5)  # what was drawn before has no influence
+    torch.rand(5)  # numbers drawn before have no influence
     again = train_head(small(run.metrics["head"], filled_cache, tmp_path / "again", seeds=(0, 3)))
     for name in ("predictions.csv", "metrics.json", "folds.json", "config.toml"):
         assert (again.path / name).read_bytes() == (run.path / name).read_bytes(), name
     for file in (run.path / "checkpoints").iterdir():
         assert (again.path / "checkpoints" / file.name).read_bytes() == file.read_bytes()
     timeless = [
-        [{k: v for k, v in line.items() if k != "seconds"} for line in log(one)]
-        for one in (run, again)
+        [{k: v for k, v in line.items() if k != "seconds"} for line in log(done)]
+        for done in (run, again)
     ]
     assert timeless[0] == timeless[1]
 
 
-def test_seeds_differ_by_the_training_alone(run: Run, filled_cache: Path, tmp_path: Path) -> None:
+def test_the_result_of_a_seed_does_not_depend_on_other_seeds(
+    run: Run, filled_cache: Path, tmp_path: Path
+) -> None:
     of_seed = {
         seed: {
             row["id"]: [row[f"p_{name}"] for name in CLASSES]
@@ -229,7 +221,7 @@ def test_seeds_differ_by_the_training_alone(run: Run, filled_cache: Path, tmp_pa
     )
 
 
-def test_a_run_says_its_scores_in_words(run: Run) -> None:
+def test_a_run_prints_its_scores(run: Run) -> None:
     text = str(run)
     wa = run.metrics["aggregate"]["wa"]
     assert f"{100 * wa['mean']:.1f} ± {100 * wa['std']:.1f}" in text
@@ -237,42 +229,44 @@ def test_a_run_says_its_scores_in_words(run: Run) -> None:
     assert str(run.path) in text
 
 
-# Where it is --------------------------------------------------------------------------------------
+# Its place ----------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_there_is_not_overwritten(tmp_path: Path) -> None:
+def test_an_existing_folder_is_not_overwritten(tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     (tmp_path / "run").mkdir()
-    train_head(made(cache, tmp_path / "run"))  # an empty one will do
+    train_head(made(cache, tmp_path / "run"))  # an empty folder is used
     before = (tmp_path / "run" / "predictions.csv").read_bytes()
     with pytest.raises(UsageError, match=r"another run, with epochs = 4 and not 1: give another"):
         train_head(made(cache, tmp_path / "run", "epochs=1"))
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == before
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="already exists and is not the folder of a run"):
         train_head(made(cache, tmp_path / "file"))
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_not_changed(tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").touch()
-    with pytest.raises(UsageError, match="is there already: give another folder"):
+    with pytest.raises(
+        UsageError, match="already exists and is not the folder of a run: give another folder"
+    ):
         train_head(made(cache, tmp_path / "run"))
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
-def test_runs_without_a_name_are_named_by_what_they_are_asked(tmp_path: Path) -> None:
+def test_runs_without_a_name_are_named_by_their_settings(tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
     settings = replace(made(cache, tmp_path), out=None, runs=tmp_path / "runs")
-    one, other = train_head(settings), train_head(settings.with_overrides(["epochs=3"]))
-    assert {one.path, other.path} == set((tmp_path / "runs").iterdir())
-    assert one.path != other.path
-    assert one.path.name.startswith("made-up-linear-")
-    before = (one.path / "metrics.json").stat().st_mtime_ns
+    first, other = train_head(settings), train_head(settings.with_overrides(["epochs=3"]))
+    assert {first.path, other.path} == set((tmp_path / "runs").iterdir())
+    assert first.path != other.path
+    assert first.path.name.startswith("made-up-linear-")
+    before = (first.path / "metrics.json").stat().st_mtime_ns
     again = train_head(settings)  # is only read
-    assert again == one
-    assert (one.path / "metrics.json").stat().st_mtime_ns == before
+    assert again == first
+    assert (first.path / "metrics.json").stat().st_mtime_ns == before
 
 
 def test_other_features_are_another_run(tmp_path: Path) -> None:
@@ -291,7 +285,7 @@ def test_other_features_are_another_run(tmp_path: Path) -> None:
 
 def test_odd_ids_and_names_reach_the_predictions(tmp_path: Path) -> None:
     odd = ['a,"b"', "line\nbreak", "ü🙂", "../up"]
-    corpus = [*official(test=1), *(utterance(id, split="test") for id in odd)]
+    corpus = [*official(test=1), *(make_utterance(id, split="test") for id in odd)]
     done = train_head(made(made_cache(tmp_path / "cache", corpus), tmp_path / "run"))
     assert {row["id"] for row in rows(done)} == {*odd, "test/u00"}
 
@@ -305,7 +299,7 @@ def test_odd_ids_and_names_reach_the_predictions(tmp_path: Path) -> None:
     ],
 )
 def test_a_session_may_have_any_name(tmp_path: Path, sessions: tuple[str, str]) -> None:
-    corpus = [utterance(f"{name}-{n}", session=name) for name in sessions for n in range(8)]
+    corpus = [make_utterance(f"{name}-{n}", session=name) for name in sessions for n in range(8)]
     cache = made_cache(tmp_path / "cache", corpus, protocol="leave-one-session-out")
     done = train_head(made(cache, tmp_path / "folder" / "run"))
     assert {fold["fold"] for fold in done.metrics["folds"]} == set(sessions)

@@ -1,4 +1,4 @@
-"""What may be set is used as it is set; what may not is refused before a folder is made."""
+"""Valid settings are used; invalid settings are refused before a folder is made."""
 
 import tomllib
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_a_weight_decay_below_zero_is_refused(tmp_path: Path, assignment: str) -
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1), (-1,), (2**70,)])
-def test_seeds_that_cannot_be_are_refused(tmp_path: Path, seeds: tuple[int, ...]) -> None:
+def test_invalid_seeds_are_refused(tmp_path: Path, seeds: tuple[int, ...]) -> None:
     cache = made_cache(tmp_path / "cache", official())
     with pytest.raises(UsageError, match="seeds"):
         train_head(made(cache, tmp_path / "run", seeds=seeds))
@@ -102,7 +102,7 @@ def test_seeds_that_cannot_be_are_refused(tmp_path: Path, seeds: tuple[int, ...]
         ({"head_options": {"": 3}}, "unknown linear option"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_before_a_folder_is_made(
+def test_invalid_settings_are_refused_before_a_folder_is_made(
     tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     cache = made_cache(tmp_path / "cache", official())
