@@ -131,4 +131,4 @@ def _workers(count: int, settings: ExtractSettings) -> Iterator[ExtractSettings]
     gpus = visible_gpus() if device.type == "cuda" else []
     threads = threads_of(device, max(1, cores() // count))  # as many as the plain command has
     with local_cluster(count, threads, gpus) as cluster:
-        yield replace(settings, scheduler=cluster.client.scheduler.address)
+        yield replace(settings, scheduler=cluster.client.scheduler_info()["address"])

@@ -224,7 +224,7 @@ def quiet() -> Iterator[None]:
             one.setLevel(level)
 
 
-class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
+class _IgnoreInterrupt(WorkerPlugin):
     """Ctrl-C reaches every process of a terminal; the one that asked for the work answers it."""
 
     def setup(self, worker: object) -> None:

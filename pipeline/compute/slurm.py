@@ -140,11 +140,11 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
     """
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: PLC0415 -- an optional package
 
-    class Job(SLURMJob):  # type: ignore[misc]
+    class Job(SLURMJob):
         """One that Dask does not take for unfinished after it was refused or cancelled."""
 
         async def close(self) -> None:
-            await super().close()
+            await super().close()  # type: ignore[no-untyped-call]
             self.status = Status.closed
 
     options = dict(file.options)
@@ -156,7 +156,7 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a port that is taken
             cluster = SLURMCluster(
-                job_cls=Job,
+                job_cls=Job,  # type: ignore[arg-type]  # annotated as an instance
                 job_name="mser",
                 # To dask-jobqueue a core is a thread that does tasks; ours are fewer than cores.
                 cores=threads * file.processes,

@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -54,10 +55,10 @@ def save_clip(path: Path, what: str, seed: int) -> None:
         signal[:] = 0
     with av.open(str(path), "w", format="mp4" if is_aac or what == "no-audio" else "wav") as file:
         if what == "no-audio":
-            stream = file.add_stream("mpeg4", rate=10)
+            stream: Any = file.add_stream("mpeg4", rate=10)
             stream.width = stream.height = 32
             stream.pix_fmt = "yuv420p"
-            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            frame: Any = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         else:
             layout = LAYOUTS[channels]
             stream = file.add_stream("aac" if is_aac else "pcm_s16le", rate=rate, layout=layout)
