@@ -16,11 +16,11 @@ demo: $(INSTALLED)
 	$(BIN)/mser demo --out mser-demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 # Which lines and branches the tests reach, those in other processes included: .coverage-html/index.html.
 coverage: $(INSTALLED)
-	$(BIN)/pytest -n 2 --cov --cov-report=term:skip-covered --cov-report=html
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html
 
 # The small form of each, beside the peers, and a page of what they found; under ten minutes.
 bench: $(BENCH_INSTALLED)

@@ -1,13 +1,11 @@
 """A small tree in MELD's layout, with clips that can be heard and the faults of the release."""
 
 import csv
-import shutil
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-import pytest
 
 FOLDERS = {
     "train": "train/train_splits",
@@ -86,9 +84,8 @@ def clip(root: Path, id: str) -> Path:
     return root / FOLDERS[split] / f"{name}.mp4"
 
 
-@pytest.fixture(scope="session")
-def meld_original(tmp_path_factory):
-    root = tmp_path_factory.mktemp("meld") / "MELD.Raw"
+def write_meld(root: Path) -> None:
+    """Write a tree in MELD's layout with the faults of the release."""
     for seed, (split, dialogue, turn, _, _, what) in enumerate(ROWS):
         path = clip(root, f"{split}/dia{dialogue}_utt{turn}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +93,3 @@ def meld_original(tmp_path_factory):
     (root / FOLDERS["test"] / "final_videos_testdia1_utt0.mp4").write_bytes(b"x")
     (root / FOLDERS["train"] / "._dia0_utt0.mp4").write_bytes(b"x")
     write_tables(root)
-    return root
-
-
-@pytest.fixture
-def meld(meld_original, tmp_path):
-    """A tree in MELD's layout with the release's faults, to change."""
-    return shutil.copytree(meld_original, tmp_path / "MELD.Raw")

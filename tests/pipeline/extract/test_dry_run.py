@@ -11,12 +11,8 @@ import pytest
 
 from mser.pipeline.corpora import CORPORA, synthetic
 from mser.pipeline.corpora import meld as meld_file
-from mser.tests.support import meld_tree
 from mser.tests.support.extract_runs import run
 from mser.tests.support.meld_tree import BAD_CLIPS, clip
-
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
 
 
 @pytest.fixture(scope="module")
