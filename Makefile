@@ -9,13 +9,18 @@ BENCH_INSTALLED := $(VENV)/.bench-installed
 # Where no bytecode may be written, each process that starts compiles torch again, for many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test bench lint format lock clean
+.PHONY: demo test coverage bench lint check-lint check-format check-contracts check-types
+.PHONY: format lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/mser demo --out mser-demo
 
 test: $(INSTALLED)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
+
+# Which lines and branches the tests reach, those in other processes included: .coverage-html/index.html.
+coverage: $(INSTALLED)
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html
 
 # The small form of each, beside the peers, and a page of what they found; under ten minutes.
 bench: $(BENCH_INSTALLED)
@@ -23,10 +28,19 @@ bench: $(BENCH_INSTALLED)
 		$(BIN)/python benchmarks/$$name.py --small --out bench || exit; done
 	$(BIN)/python benchmarks/page.py --results bench --page bench/benchmarks.md
 
-lint: $(INSTALLED)
+# The checks one by one, for the hooks in .pre-commit-config.yaml.
+lint: check-lint check-format check-contracts check-types
+
+check-lint: $(INSTALLED)
 	$(BIN)/ruff check .
+
+check-format: $(INSTALLED)
 	$(BIN)/ruff format --check .
+
+check-contracts: $(INSTALLED)
 	$(BIN)/lint-imports
+
+check-types: $(INSTALLED)
 	@# mypy finds the package by its name through a link, since the repository's root is the package.
 	ln -sfn "$(CURDIR)" $(VENV)/mser
 	MYPYPATH=$(VENV) $(BIN)/mypy -p mser
@@ -55,4 +69,5 @@ lock: $(INSTALLED)
 		-o benchmarks/requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache .coverage .coverage.* .coverage-html

@@ -34,7 +34,7 @@ class WarmExtraction:
         workers = default_workers(device)
         threads = threads_of(device, max(1, cores() // workers))
         cluster = self.resources.enter_context(local_cluster(workers, threads, gpus))
-        self.address = cluster.client.scheduler.address
+        self.address = cluster.client.scheduler_info()["address"]
 
     def close(self) -> None:
         """Stop the workers."""

@@ -140,4 +140,4 @@ def _running_workers(count: int, settings: ExtractSettings) -> Iterator[ExtractS
     gpus = visible_gpus() if device.type == "cuda" else []
     threads = threads_of(device, max(1, cores() // count))  # as in `mser extract`
     with local_cluster(count, threads, gpus) as cluster:
-        yield replace(settings, scheduler=cluster.client.scheduler.address)
+        yield replace(settings, scheduler=cluster.client.scheduler_info()["address"])

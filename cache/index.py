@@ -130,7 +130,8 @@ class Index:
     def write(self, folder: Folder) -> str:
         """Write the index into ``folder`` and return the file's name."""
         sink = pa.BufferOutputStream()
-        pq.write_table(self.table, sink, compression="zstd", use_dictionary=["shard", "written"])
+        columns: Any = ["shard", "written"]  # the stubs know only bool
+        pq.write_table(self.table, sink, compression="zstd", use_dictionary=columns)
         content = sink.getvalue().to_pybytes()
         folder.write(_name(content), content)  # what has the name already may be damaged
         return _name(content)

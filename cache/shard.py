@@ -155,7 +155,7 @@ def checked_rows(table: pa.Table) -> pa.Table:
     if len(table) and (least[0] < 0 or least[1] < 1):
         raise ValueError("an utterance lies outside its shard")
     for name in table["shard"].unique().to_pylist():
-        if not NAME.fullmatch(name):
+        if not NAME.fullmatch(str(name)):
             raise ValueError(f"'{name}' cannot name a shard")
     return table
 

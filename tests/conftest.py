@@ -1,7 +1,12 @@
 """Small encoders, a small corpus and a filled cache, made once for all tests."""
 
 import os
+import sys
 
+# Before anything large is imported, here and in the processes that tests start: without bytecode on
+# the disk, each of them compiles its libraries again, which takes longer than most tests.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Before torch is imported: small models are no faster with more, and far slower where something
 # else keeps a core busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,10 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if os.access("/dev/shm", os.W_OK):
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
+import fcntl
+import pickle
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -23,31 +30,57 @@ from mser import cli
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings, Summary, extract
-from mser.tests.support import meld_tree
+from mser.tests.support.meld_tree import write_meld
 
 Mser = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]
 
-meld_original = meld_tree.meld_original
-meld = meld_tree.meld
+
+def make_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
+) -> Path:
+    """Let one of the test processes fill a folder, which all of them then share.
+
+    Args:
+        tmp_path_factory: pytest's own.
+        name: the name of the folder, which is that of the fixture.
+        make: fills the empty folder that it is given.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # then each process has a folder of its own below root
+        root = root.parent
+    folder, complete = root / "shared" / name, root / "shared" / f"{name}.complete"
+    folder.parent.mkdir(exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not complete.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed
+            folder.mkdir()
+            make(folder)
+            complete.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Modality → folder of a small random encoder."""
-    folder = tmp_path_factory.mktemp("encoders")
-    return {
-        "speech": str(save_speech_encoder(folder / "small-wav2vec2")),
-        "text": str(save_text_encoder(folder / "small-bert", synthetic.SENTENCE_WORDS)),
-    }
+
+    def make(folder: Path) -> None:
+        save_speech_encoder(folder / "small-wav2vec2")
+        save_text_encoder(folder / "small-bert", synthetic.SENTENCE_WORDS)
+
+    folder = make_once(tmp_path_factory, "encoders", make)
+    return {"speech": str(folder / "small-wav2vec2"), "text": str(folder / "small-bert")}
 
 
 @pytest.fixture(scope="session")
 def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic corpus of 96 utterances in 4 sessions. Do not change it: copy it."""
-    root = tmp_path_factory.mktemp("corpus") / "synthetic"
-    synthetic.make(root, utterances_per_session=24)
-    return root
+
+    def make(folder: Path) -> None:
+        synthetic.make(folder / "synthetic", utterances_per_session=24)
+
+    return make_once(tmp_path_factory, "corpus_root", make) / "synthetic"
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +88,28 @@ def filled_cache(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, str], corpus_root: Path
 ) -> Path:
     """A cache with both modalities of the corpus. Do not change it: copy it."""
-    cache = tmp_path_factory.mktemp("cache")
-    extract(ExtractSettings("synthetic", corpus_root, cache, encoders, workers=0, shard_mib=0.5))
-    return cache
+
+    def make(folder: Path) -> None:
+        settings = ExtractSettings("synthetic", corpus_root, folder, encoders, workers=0)
+        extract(replace(settings, shard_mib=0.5))
+
+    return make_once(tmp_path_factory, "filled_cache", make)
+
+
+@pytest.fixture(scope="session")
+def meld_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree in MELD's layout with the faults of the release. Do not change it: copy it."""
+
+    def make(folder: Path) -> None:
+        write_meld(folder / "MELD.Raw")
+
+    return make_once(tmp_path_factory, "meld_original", make) / "MELD.Raw"
+
+
+@pytest.fixture
+def meld(meld_original: Path, tmp_path: Path) -> Path:
+    """A copy of the MELD tree, for tests that change it."""
+    return shutil.copytree(meld_original, tmp_path / "MELD.Raw")
 
 
 @pytest.fixture(scope="session")
@@ -65,9 +117,14 @@ def meld_filled(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, str], meld_original: Path
 ) -> tuple[Path, Summary]:
     """A cache of MELD, and the summary of filling it. Do not change it: copy it."""
-    cache = tmp_path_factory.mktemp("filled")
-    settings = ExtractSettings("meld", meld_original, cache, encoders, workers=0, device="cpu")
-    return cache, extract(settings)
+
+    def make(folder: Path) -> None:
+        cache = folder / "cache"
+        settings = ExtractSettings("meld", meld_original, cache, encoders, workers=0, device="cpu")
+        (folder / "summary").write_bytes(pickle.dumps(extract(settings)))
+
+    folder = make_once(tmp_path_factory, "meld_filled", make)
+    return folder / "cache", pickle.loads((folder / "summary").read_bytes())
 
 
 @pytest.fixture

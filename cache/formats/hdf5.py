@@ -7,7 +7,7 @@ open: a killed process leaves nothing behind, and a fork takes nothing along.
 
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ SUFFIX = ".h5"
 ARRAY = "hidden_states"
 ATTRIBUTES = "utterances"
 _COMPRESSED_FRAMES = 256
-_COMPRESSORS = {
+_COMPRESSORS: dict[str, Callable[[], Any]] = {
     "zstd": lambda: hdf5plugin.Zstd(clevel=3),
     "blosc": lambda: hdf5plugin.Blosc(cname="zstd", clevel=5, shuffle=hdf5plugin.Blosc.BITSHUFFLE),
 }

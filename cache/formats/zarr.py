@@ -8,7 +8,7 @@ The group's attributes say which utterance lies where.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ FILE = f"{ARRAY}/c/0/0/0"
 _INDEX_ROW = 16  # offset and length of an inner chunk, little-endian uint64 each
 _CHECKSUM = 4  # crc32c behind the index
 _COMPRESSED_FRAMES = 256  # of a chunk: what must be decoded to read one frame
-_COMPRESSORS = {
+_COMPRESSORS: dict[str, Callable[[], Any]] = {
     "zstd": lambda: ZstdCodec(level=3),
     "blosc": lambda: BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle"),
 }

@@ -227,7 +227,7 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
+class _IgnoreInterrupt(WorkerPlugin):
     """Ctrl-C reaches every process of a terminal; only the main process must react to it."""
 
     def setup(self, worker: object) -> None:

@@ -134,11 +134,11 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
     """
     from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: PLC0415 -- an optional package
 
-    class Job(SLURMJob):  # type: ignore[misc]
+    class Job(SLURMJob):
         """A job that Dask counts as finished after SLURM refused or cancelled it."""
 
         async def close(self) -> None:
-            await super().close()
+            await super().close()  # type: ignore[no-untyped-call]
             self.status = Status.closed
 
     options = dict(file.options)
@@ -150,7 +150,7 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # another program has the port
             cluster = SLURMCluster(
-                job_cls=Job,
+                job_cls=Job,  # type: ignore[arg-type]  # annotated as an instance
                 job_name="mser",
                 # dask-jobqueue starts a thread for each core; our workers may have fewer threads.
                 cores=threads * file.processes,

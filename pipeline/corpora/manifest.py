@@ -10,21 +10,20 @@ import pyarrow as pa
 
 from .utterance import Corpus, Utterance
 
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("audio", pa.string()),
-        ("text", pa.string()),
-        ("label", pa.string()),
-        ("speaker", pa.string()),
-        ("session", pa.string()),
-        ("dialogue", pa.string()),
-        ("turn", pa.int64()),
-        ("split", pa.string()),
-        ("audio_sha256", pa.string()),
-        ("duration", pa.float64()),
-    ]
-)
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("id", pa.string()),
+    ("audio", pa.string()),
+    ("text", pa.string()),
+    ("label", pa.string()),
+    ("speaker", pa.string()),
+    ("session", pa.string()),
+    ("dialogue", pa.string()),
+    ("turn", pa.int64()),
+    ("split", pa.string()),
+    ("audio_sha256", pa.string()),
+    ("duration", pa.float64()),
+]
+_SCHEMA = pa.schema(_COLUMNS)
 
 
 def to_table(

@@ -77,10 +77,10 @@ def _write_arrow(selection: Selection, folder: Path) -> dict[str | None, Path]:
 
 def _nested(array: Array) -> Any:
     """Return (layers, frames, dim) as one nested Arrow list, without Python objects per value."""
-    nested = pa.array(array.reshape(-1))
+    nested: Any = pa.array(array.reshape(-1))
     for length in array.shape[::-1]:
-        bounds = np.arange(0, len(nested) + 1, length, dtype=np.int32)
-        nested = pa.ListArray.from_arrays(pa.array(bounds), nested)
+        bounds: Any = pa.array(np.arange(0, len(nested) + 1, length, dtype=np.int32))
+        nested = pa.ListArray.from_arrays(bounds, nested)
     return nested
 
 

@@ -112,7 +112,8 @@ def decode(content: bytes) -> Wave:
                     rate, weights = decoded.sample_rate, _weights(decoded.layout)
                     _check_rate(rate)
                 for part in converter.resample(decoded):
-                    frames.append(part.to_ndarray().reshape(-1, len(weights)) @ weights)
+                    interleaved = part.to_ndarray().astype(np.float32, copy=False)
+                    frames.append(interleaved.reshape(-1, len(weights)) @ weights)
                     samples += len(frames[-1])
                 if samples > LONGEST * rate:
                     minutes = f"{LONGEST / 60:.0f} minutes"

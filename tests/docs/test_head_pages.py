@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 HEAD_PAGES = sorted((DOCS / "heads").glob("*.md"))
 PAGES = [
-    *(ROOT / name for name in ("README.md", "CHANGELOG.md", "benchmarks/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/README.md")
+    ),
     *sorted(DOCS.glob("**/*.md")),
 ]
 

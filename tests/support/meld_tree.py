@@ -1,12 +1,11 @@
 """A small tree in MELD's layout, with playable clips and the faults of the release."""
 
 import csv
-import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
-import pytest
 
 FOLDERS = {
     "train": "train/train_splits",
@@ -54,10 +53,10 @@ def save_clip(path: Path, kind: str, seed: int) -> None:
         signal[:] = 0
     with av.open(str(path), "w", format="mp4" if is_aac or kind == "no-audio" else "wav") as file:
         if kind == "no-audio":
-            stream = file.add_stream("mpeg4", rate=10)
+            stream: Any = file.add_stream("mpeg4", rate=10)
             stream.width = stream.height = 32
             stream.pix_fmt = "yuv420p"
-            frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+            frame: Any = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         else:
             layout = LAYOUTS[channels]
             stream = file.add_stream("aac" if is_aac else "pcm_s16le", rate=rate, layout=layout)
@@ -85,10 +84,8 @@ def clip(root: Path, id: str) -> Path:
     return root / FOLDERS[split] / f"{name}.mp4"
 
 
-@pytest.fixture(scope="session")
-def meld_original(tmp_path_factory):
-    """A tree in MELD's layout with the faults of the release. Do not change it."""
-    root = tmp_path_factory.mktemp("meld") / "MELD.Raw"
+def write_meld(root: Path) -> None:
+    """Write a tree in MELD's layout with the faults of the release."""
     for seed, (split, dialogue, turn, _, _, kind) in enumerate(ROWS):
         path = clip(root, f"{split}/dia{dialogue}_utt{turn}")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,10 +93,3 @@ def meld_original(tmp_path_factory):
     (root / FOLDERS["test"] / "final_videos_testdia1_utt0.mp4").write_bytes(b"x")
     (root / FOLDERS["train"] / "._dia0_utt0.mp4").write_bytes(b"x")
     write_tables(root)
-    return root
-
-
-@pytest.fixture
-def meld(meld_original, tmp_path):
-    """A copy of the MELD tree, for tests that change it."""
-    return shutil.copytree(meld_original, tmp_path / "MELD.Raw")

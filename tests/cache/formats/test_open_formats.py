@@ -56,7 +56,10 @@ def test_a_cache_is_json_parquet_and_zarr_and_unpickles_nothing(
 
 def test_a_manifest_comes_back(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
-    rows = [{"id": "a\nb", "n": 1, "x": 0.5}, {"id": "ü", "n": None, "x": None}]
+    rows: list[dict[str, Any]] = [
+        {"id": "a\nb", "n": 1, "x": 0.5},
+        {"id": "ü", "n": None, "x": None},
+    ]
     table = pa.Table.from_pylist(rows).replace_schema_metadata({"mser": '{"classes": ["ü"]}'})
     name = cache.write_manifest("made-up", table)
     found = cache.read_manifest("made-up", name)

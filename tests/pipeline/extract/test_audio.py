@@ -2,6 +2,7 @@
 
 import wave
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -23,7 +24,7 @@ def save(path: Path, channels, rate: int, codec: str, layout: str, **options: st
     """Encode (channels, samples) float32 with FFmpeg; the suffix of ``path`` is the container."""
     channels = np.atleast_2d(np.asarray(channels, dtype=np.float32))
     with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream(codec, rate=rate, layout=layout)
+        stream: Any = container.add_stream(codec, rate=rate, layout=layout)
         frame = av.AudioFrame.from_ndarray(channels, format="fltp", layout=layout)
         frame.sample_rate, frame.pts = rate, 0
         for packet in (*stream.encode(frame), *stream.encode(None)):
