@@ -1,12 +1,10 @@
 """Made-up entries of a feature cache, small enough to look at."""
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mser.cache import (
     COMPRESSIONS,
@@ -37,12 +35,6 @@ ODD_IDS = [
     "x" * 5000,
     "",
 ]
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def spec(**changes: Any) -> EntrySpec:

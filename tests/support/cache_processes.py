@@ -1,13 +1,12 @@
 """Processes of their own for tests of the cache: started, stopped, killed and kept from writing."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,6 @@ from mser.cache.storage.local import LocalFolder
 PATIENCE = 300.0  # seconds, for what takes a moment on a machine at rest
 
 Start = Callable[..., BaseProcess]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a function in a process of its own, which ends with the test."""
-    context = multiprocessing.get_context("forkserver")
-    # What takes a second to import, so that a function begins at once.
-    context.set_forkserver_preload(["pandas", "pytest", "mser.tests.support.stress_work"])
-    started: list[BaseProcess] = []
-
-    def one(function: Callable[..., None], *arguments: object) -> BaseProcess:
-        process = context.Process(target=function, args=arguments)
-        process.start()
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.kill()
-        process.join()
 
 
 def exit_code(process: BaseProcess) -> int | None:

@@ -1,21 +1,17 @@
 """Entries that are damaged on purpose."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mser.cache import Entry, EntryWriter, FeatureCache, verify
+from mser.cache.formats import store_of
 from mser.cache.maintenance.verify import Verification
-from mser.cache.shard import store_of
 from mser.tests.support.cache_entries import (
     DIM,
-    FOUR,
     LAYERS,
     Array,
     fill,
@@ -75,28 +71,6 @@ def make(root: Path, store: str, compression: str, fill: Callable[..., EntryWrit
     form: dict[str, Any] = {"store": store, "compression": compression}
     beside = fill(root, shards, encoder="beside", identity={}, **form)
     return Made(fill(root, shards, **form), shards, beside)
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Entries that are made once, to be copied."""
-
-    @cache
-    def made(store: str, compression: str) -> Path:
-        root = tmp_path_factory.mktemp("template")
-        make(root, store, compression)
-        return root
-
-    return made
-
-
-@pytest.fixture(params=FOUR, ids="-".join)
-def made(
-    request: pytest.FixtureRequest, tmp_path: Path, template: Callable[[str, str], Path]
-) -> Made:
-    store, compression = request.param
-    root = shutil.copytree(template(store, compression), tmp_path / "cache")
-    return make(root, store, compression, existing)
 
 
 def flip(file: Path, at: int, mask: int = 1) -> None:

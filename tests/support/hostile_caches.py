@@ -2,10 +2,9 @@
 
 import atexit
 import json
-import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -33,30 +32,6 @@ from mser.tests.support.cache_entries import Array, array, fill, path_of, same_b
 
 Edit = Callable[[Path], object]
 WHOLE = {"a": array(5), "b": array(6, 3)}
-
-
-@pytest.fixture(autouse=True)
-def unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is ever unpickled."""
-
-    def refuse(*_: object, **__: object) -> Any:
-        raise AssertionError("something is unpickled")
-
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, refuse)
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A folder beside the cache, of which nobody reads, changes or deletes anything."""
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    (folder / "secret").write_bytes(array(99).tobytes() * 50)
-    (folder / "thesis").mkdir()
-    (folder / "thesis" / "thesis.tex").write_text("years of work")
-    before = content(folder)
-    yield folder
-    assert content(folder) == before
 
 
 def content(root: Path) -> dict[Path, bytes]:

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from mser.cache import CacheError, EntryWriter, FeatureCache, UtteranceFeatures
-from mser.tests.support import object_store
 from mser.tests.support.cache_entries import Array, spec
 from mser.tests.support.object_store import Asked, ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 LAYERS, DIM, FRAMES = 6, 256, 300
 WIDE = spec(layers=tuple(range(LAYERS)), dim=DIM)

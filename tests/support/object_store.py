@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import parse_qs
 from uuid import uuid4
 
 import fsspec
-import pytest
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -53,6 +52,17 @@ class ObjectStore:
     hang up, or ``cut`` to hang up in the middle of the answer.
     """
 
+    ENVIRONMENT: ClassVar = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_MAX_ATTEMPTS": "2",  # each attempt waits longer than the one before
+        "NO_PROXY": "127.0.0.1",
+    }
+
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.fault: Fault | None = None
@@ -70,13 +80,15 @@ class ObjectStore:
         self.root = ""
 
     def reset(self) -> None:
-        """Give the next test a place of its own."""
+        """Give the next test an empty folder, and the bucket if it does not exist."""
         self.fault = None
         self.root = f"s3://{BUCKET}/{uuid4().hex[:8]}"
+        if not self.fs.exists(BUCKET):
+            self.fs.mkdir(BUCKET)
         self.forget()
 
     def forget(self) -> None:
-        """Count anew."""
+        """Forget all requests so far."""
         self.asked, self.most_at_once = [], 0
 
     def cache(self) -> FeatureCache:
@@ -183,35 +195,3 @@ class _Quiet(MotoRequestHandler):
 
 def _query(environ: dict[str, Any]) -> dict[str, list[str]]:
     return parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-
-
-@pytest.fixture(scope="session")
-def object_server() -> Iterator[ObjectStore]:
-    """The server of all tests."""
-    server = ObjectStore()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def store(object_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """An object store with an empty place for a cache, as the environment says how to reach it."""
-    environment = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_MAX_ATTEMPTS": "2",  # each waits longer than the one before
-        "NO_PROXY": "127.0.0.1",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    object_server.reset()
-    if not object_server.fs.exists(BUCKET):
-        object_server.fs.mkdir(BUCKET)
-    object_server.forget()
-    return object_server

@@ -26,7 +26,6 @@ from mser.cache import (
     verify,
 )
 from mser.cache.shard import checksum
-from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import (
     DIM,
     FORMS,
@@ -39,8 +38,6 @@ from mser.tests.support.cache_entries import (
     same_bits,
     spec,
 )
-
-hasty = cache_entries.hasty
 
 
 def shard_of(entry: Entry | EntryWriter, number: int = 0) -> Path:
@@ -78,7 +75,7 @@ def ragged(draw: st.DrawFn) -> tuple[str, list[tuple[str, str, dict[str, Array]]
 
 
 @settings(max_examples=40, deadline=None)
-@given(ragged(), st.lists(st.integers(-LAYERS, LAYERS - 1), min_size=1, max_size=4))
+@given(ragged(), st.lists(st.integers(0, LAYERS - 1), min_size=1, max_size=4))
 def test_what_is_written_comes_back_bit_by_bit(
     written: tuple[str, list[tuple[str, str, dict[str, Array]]]], layers: list[int]
 ) -> None:

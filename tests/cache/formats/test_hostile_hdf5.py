@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 
 from mser.cache import CacheError, Entry, verify
-from mser.tests.support import cache_entries, hostile_caches
 from mser.tests.support.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.support.hostile_caches import Edit, make, refused, survive
 
-hasty = cache_entries.hasty
-unpickled = hostile_caches.unpickled
-outside = hostile_caches.outside
+pytestmark = pytest.mark.usefixtures("unpickled")
 
 # Shards of HDF5 -----------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mser.cache import CacheError, Entry
-from mser.tests.support import cache_entries, hostile_caches
 from mser.tests.support.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.support.hostile_caches import (
     forge_index,
@@ -20,9 +19,7 @@ from mser.tests.support.hostile_caches import (
     with_column,
 )
 
-hasty = cache_entries.hasty
-unpickled = hostile_caches.unpickled
-outside = hostile_caches.outside
+pytestmark = pytest.mark.usefixtures("unpickled")
 
 # Shards of Zarr -----------------------------------------------------------------------------------
 

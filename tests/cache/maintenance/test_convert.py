@@ -23,8 +23,7 @@ from mser.cache import (
     info,
     verify,
 )
-from mser.cache.shard import store_of
-from mser.tests.support import cache_entries
+from mser.cache.formats import store_of
 from mser.tests.support.cache_entries import FORMS, Array, array, fill, path_of, same_bits
 
 ODD = np.array([0x0000, 0x8000, 0x7E01, 0xFDFF], "uint16").view("float16")  # 0, -0, two NaN
@@ -36,9 +35,6 @@ ARRAYS = {
     "e": array(5, 7),
 }
 SHARDS = [{id: ARRAYS[id] for id in ids} for ids in ("ab", "c", "de")]
-
-
-hasty = cache_entries.hasty
 
 
 def content(root: Path) -> dict[Path, bytes]:
@@ -127,7 +123,7 @@ def test_the_old_shards_are_garbage_then_and_no_others(tmp_path: Path) -> None:
     convert(Entry(writer.folder), "hdf5", "blosc")
     found = collect_garbage(cache, minimum_age=0).garbage
     assert [one.what for one in found] == old
-    assert {one.reason for one in found} == {"all of it lies in newer shards"}
+    assert {one.reason for one in found} == {"all its utterances are in newer shards"}
     assert collect_garbage(cache, minimum_age=3600).garbage == [], "somebody may still read them"
     collect_garbage(cache, delete=True, minimum_age=0)
     assert len(writer.shards()) == 3

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mser.cache import Entry, EntryWriter, FeatureCache
-from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import array, path_of, same_bits
 from mser.tests.support.garbage_caches import (
     ARRAYS,
@@ -29,8 +28,6 @@ from mser.tests.support.garbage_caches import (
     temporary_file,
     temporary_folder,
 )
-
-hasty = cache_entries.hasty
 
 # What is garbage ----------------------------------------------------------------------------------
 
@@ -75,7 +72,7 @@ def lease_of_nobody(writer: EntryWriter) -> tuple[Path, str]:
 def emptied_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
     path = path_of(writer) / "shards" / f"00005-{'0' * 32}"
     path.mkdir()
-    return path, "a shard that is damaged, and of which nothing is in use"
+    return path, "a damaged shard that the index does not refer to"
 
 
 PLANTS = {
@@ -118,7 +115,7 @@ def test_garbage_is_named_and_then_deleted_and_nothing_else(
     assert found(result) == [(str(path), reason)]
     assert (result.deleted, result.unread, result.garbage[0].bytes) == (False, [], size)
     assert f"{path}: {reason}" in str(result)
-    assert "1 may be deleted, with --yes" in str(result)
+    assert "1 can be deleted with --yes" in str(result)
     assert content(tmp_path) == before, "nothing is deleted without yes"
 
     result = gc(tmp_path, delete=True)

@@ -6,7 +6,6 @@ import pytest
 
 from mser.cache import CacheError, Entry, FeatureCache, UtteranceFeatures, collect_garbage, convert
 from mser.cache.storage.local import LocalFolder
-from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import FOUR, Array, array, fill, path_of, same_bits
 from mser.tests.support.garbage_caches import (
     ARRAYS,
@@ -23,8 +22,6 @@ from mser.tests.support.garbage_caches import (
     orphan_manifest,
     superseded_shard,
 )
-
-hasty = cache_entries.hasty
 
 # What is none -------------------------------------------------------------------------------------
 
@@ -103,7 +100,7 @@ def test_of_a_damaged_entry_nothing_is_deleted(tmp_path: Path, file: str) -> Non
         others.add("a manifest that was replaced")
     assert {reason for _, reason in found(result)} == others
     assert [damaged.name in said and "\n" not in said for said in result.unread] == [True]
-    assert f"left alone: {result.unread[0]}" in str(result)
+    assert f"skipped: {result.unread[0]}" in str(result)
     ours = {p: c for p, c in before.items() if path_of(writer) in p.parents}
     ours |= {p: c for p, c in before.items() if p.name == f"corpus-{manifest}.parquet"}
     assert ours.items() <= content(root).items()
@@ -165,7 +162,7 @@ def test_utterances_that_left_the_corpus(tmp_path: Path, store: str, compression
     now = set(writer.shards())
     assert third in now
     assert not {first, second} & now
-    assert all(writer.like(shard) == writer for shard in now)
+    assert all(writer.with_form_of(shard) == writer for shard in now)
     age(tmp_path)
     assert gc(tmp_path).garbage == []
     # The other entry holds nothing that is gone from its own manifest.

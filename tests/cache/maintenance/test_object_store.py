@@ -5,14 +5,10 @@ from pathlib import Path
 import pytest
 
 from mser.cache import CacheError, Entry, EntryWriter, collect_garbage, convert, listing, verify
-from mser.cache.shard import FORMATS
-from mser.tests.support import object_store
+from mser.cache.formats import FORMATS
 from mser.tests.support.cache_entries import FOUR, array, fill, path_of, same_bits, spec
 from mser.tests.support.object_caches import features, fill_store, large, open_all, sentence, write
 from mser.tests.support.object_store import ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 # Maintenance --------------------------------------------------------------------------------------
 
@@ -97,7 +93,7 @@ def test_an_entry_is_converted_while_others_read_it(
     convert(readers[0], *new)
     after = sorted(set(writer.shards()) - set(before))
     assert len(after) == 2
-    assert all(name.endswith(FORMATS[new[0]].SUFFIX) for name in after)
+    assert all(name.endswith(FORMATS[new[0]].suffix) for name in after)
     assert len(collect_garbage(store.cache(), minimum_age=0).garbage) == 2
     collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert writer.shards() == after
@@ -129,7 +125,7 @@ def test_what_is_replaced_is_garbage(store: ObjectStore) -> None:
     writer.publish()
     (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what.endswith(old)
-    assert garbage.reason == "all of it lies in newer shards"
+    assert garbage.reason == "all its utterances are in newer shards"
     collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert old not in writer.shards()
     assert same_bits(Entry(writer.folder)["a"], array(2))

@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mser.cache import CacheError, Entry, UtteranceFeatures, verify
-from mser.tests.support import cache_entries, damaged_caches
 from mser.tests.support.cache_entries import FORMS, array, fill, path_of
 from mser.tests.support.damaged_caches import (
     VICTIM,
@@ -26,11 +25,6 @@ from mser.tests.support.damaged_caches import (
     make,
     noise,
 )
-
-hasty = cache_entries.hasty
-template = damaged_caches.template
-made = damaged_caches.made
-
 
 # What is found ------------------------------------------------------------------------------------
 
@@ -176,7 +170,7 @@ def test_damage_is_found_and_what_is_whole_is_kept(
     assert (result.shards, result.utterances, result.repaired) == (3, 9, False)
     assert content(made.path) == before, "verify writes nothing unless it is asked to"
     for what, lost, whole in expected:
-        for said in (what, *lost, f"whole: {len(whole)} more" if whole else ""):
+        for said in (what, *lost, f"undamaged: {len(whole)} other" if whole else ""):
             assert said in str(result)
     assert "--repair" in str(result)
     assert verify(made.beside.folder).damage == []
@@ -202,7 +196,7 @@ def test_what_is_kept_stays_in_its_format_and_compression(
     made = make(tmp_path, store, compression)
     flip_features(made, "1b")
     assert verify(made.writer.folder, repair=True).repaired
-    assert all(made.writer.like(name) == made.writer for name in made.names)
+    assert all(made.writer.with_form_of(name) == made.writer for name in made.names)
 
 
 @pytest.mark.parametrize("name", [".DS_Store", ".nfs000000000001", "._zarr.json"])

@@ -22,7 +22,6 @@ from mser.cache import (
 )
 from mser.cache.index import Index
 from mser.cache.storage.local import LocalFolder
-from mser.tests.support import cache_entries, damaged_caches
 from mser.tests.support.cache_entries import array, fill, path_of, same_bits
 from mser.tests.support.damaged_caches import (
     VICTIM,
@@ -36,11 +35,6 @@ from mser.tests.support.damaged_caches import (
     make,
     noise,
 )
-
-hasty = cache_entries.hasty
-template = damaged_caches.template
-made = damaged_caches.made
-
 
 # The index ----------------------------------------------------------------------------------------
 

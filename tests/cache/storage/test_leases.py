@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 
 from mser.cache.storage import leases
-from mser.cache.storage.leases import DEAD_AFTER, HEARTBEAT, Lease, held, lease
+from mser.cache.storage.leases import DEAD_AFTER, HEARTBEAT, Lease, lease, read_leases
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support import cache_processes
 from mser.tests.support.cache_processes import PATIENCE, Start, exit_code, state, wait_for
 
-start = cache_processes.start
 FILE = "job.0000.json"
 
 
@@ -47,7 +46,7 @@ def take(folder: LocalFolder, work: str = "job", patience: float = 0.0) -> bool:
 
 def only(folder: LocalFolder) -> Lease:
     """The one lease that is there."""
-    (one,) = held(folder).values()
+    (one,) = read_leases(folder).values()
     assert one is not None
     return one
 
@@ -64,7 +63,7 @@ def test_one_holds_a_lease_and_leaves_nothing_behind(folder: LocalFolder) -> Non
         assert not take(folder, patience=0.05)
         assert take(folder, "job-2")
         assert take(folder, "jo")
-        assert list(held(folder)) == [FILE]
+        assert list(read_leases(folder)) == [FILE]
     assert os.listdir(folder.at) == []
     assert take(folder)
 
@@ -81,7 +80,7 @@ def test_whoever_does_not_get_a_lease_takes_nothing_away(folder: LocalFolder) ->
         with suppress(KeyboardInterrupt), lease(folder, "job") as mine:
             assert not mine
             raise KeyboardInterrupt
-        assert list(held(folder)) == [FILE]
+        assert list(read_leases(folder)) == [FILE]
 
 
 def test_the_patient_get_a_lease_once_it_is_given_back(folder: LocalFolder) -> None:
@@ -137,7 +136,7 @@ def test_a_holder_elsewhere_is_respected_until_its_heart_stops(
     for ago in (0, 2 * HEARTBEAT):
         put(folder, ago - ahead)
         assert not take(folder)
-        assert list(held(folder)) == [FILE]
+        assert list(read_leases(folder)) == [FILE]
     put(folder, DEAD_AFTER + 61 - ahead)
     assert take(folder)
     assert os.listdir(folder.at) == []
@@ -210,7 +209,7 @@ def test_what_is_no_lease_is_left_alone(folder: LocalFolder) -> None:
     for name in (".tmp-12-job.0000.json", "notes.txt", "job.json"):
         (folder.at / name).write_text("{")
     before = os.listdir(folder.at)
-    assert held(folder) == {}
+    assert read_leases(folder) == {}
     assert take(folder)
     assert os.listdir(folder.at) == before
 
@@ -287,7 +286,7 @@ def test_the_lease_of_a_killed_holder_is_taken_over_at_once(
     folder: LocalFolder, start: Start
 ) -> None:
     holder = start(cache_processes.hold, folder.at, "job")
-    wait_for(lambda: held(folder))
+    wait_for(lambda: read_leases(folder))
     assert not take(folder)
     os.kill(only(folder).process, signal.SIGKILL)
     assert exit_code(holder) == -signal.SIGKILL
@@ -300,7 +299,7 @@ def test_a_holder_that_is_stopped_for_a_while_is_respected(
     folder: LocalFolder, start: Start
 ) -> None:
     holder = start(cache_processes.hold, folder.at, "job")
-    wait_for(lambda: held(folder))
+    wait_for(lambda: read_leases(folder))
     cache_processes.stop(holder)
     assert not take(folder)
     assert not take(folder, patience=0.1)

@@ -29,9 +29,6 @@ from mser.tests.support.object_caches import (
 )
 from mser.tests.support.object_store import Asked, ObjectStore
 
-object_server = object_store.object_server
-store = object_store.store
-
 # What fails on the way there ----------------------------------------------------------------------
 
 

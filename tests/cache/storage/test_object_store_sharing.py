@@ -10,13 +10,9 @@ import pytest
 
 from mser.cache import CacheError, FeatureCache, collect_garbage, listing
 from mser.cache.storage import leases
-from mser.tests.support import object_store
 from mser.tests.support.cache_entries import array, spec
 from mser.tests.support.object_caches import features, fill_store, sentence
 from mser.tests.support.object_store import Asked, ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 # Leases -------------------------------------------------------------------------------------------
 

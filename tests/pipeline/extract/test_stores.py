@@ -8,12 +8,8 @@ import pytest
 from mser.cache import FeatureCache, verify
 from mser.pipeline.train import TrainSettings, train_head
 from mser.tests.conftest import Mser
-from mser.tests.support import object_store
 from mser.tests.support.extract_runs import run
 from mser.tests.support.object_store import ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 
 @pytest.fixture
