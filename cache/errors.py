@@ -1,7 +1,7 @@
 """The exceptions of the cache. Each message is one sentence that names the place and the remedy.
 
-A missing thing, a damaged one and a choice between several have a class each. All other errors (a
-full disk, no permission, an unknown name, another format version) are plain :class:`CacheError`.
+Absent, damaged and ambiguous have a class each. All other errors (a full disk, no permission, an
+unknown name, another format version) are plain :class:`CacheError`.
 """
 
 

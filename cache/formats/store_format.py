@@ -15,15 +15,15 @@ AXES = ("layer", "frame", "feature")
 COMPRESSIONS = ("none", "zstd", "blosc")
 ZSTD_LEVEL = 3
 BLOSC_LEVEL = 5  # of the zstd inside Blosc, after a bit shuffle
-_COMPRESSED_FRAMES = 256  # reading one frame decompresses so many
+_COMPRESSED_FRAMES = 256  # per chunk; a read decompresses whole chunks
 _DECODERS = {"zstd": numcodecs.Zstd, "blosc": numcodecs.Blosc}
 
 
 class StoreFormat(ABC):
     """How one shard is stored: the hidden states of its utterances and a few attributes.
 
-    An instance has no state. A shard is written as a local file or folder and read wherever it
-    lies, through a :class:`~mser.cache.storage.folder.Folder`.
+    An instance has no state. A shard is written as a local file or folder. It is read through a
+    :class:`~mser.cache.storage.folder.Folder`, which may be remote.
     """
 
     suffix: ClassVar[str]

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import BloscCodec, ZstdCodec
 
 from ..errors import damaged_shard
 from ..storage.folder import Folder
@@ -44,6 +42,8 @@ class ZarrFormat(StoreFormat):
     def write(
         self, path: Path, states: Array, attributes: Mapping[str, Any], compression: str
     ) -> None:
+        import zarr  # noqa: PLC0415 -- slow to import, and reading does not need it
+
         layers, frames, dim = states.shape
         chunk = chunk_frames(frames, compression)
         # In memory first: where a disk is full or gone, zarr-python continues in threads of its
@@ -110,7 +110,9 @@ class ZarrFormat(StoreFormat):
         return layout.opened(shards)
 
 
-def _compressor(compression: str) -> ZstdCodec | BloscCodec | None:
+def _compressor(compression: str) -> Any:
+    from zarr.codecs import BloscCodec, ZstdCodec  # noqa: PLC0415 -- as above
+
     match compression:
         case "zstd":
             return ZstdCodec(level=ZSTD_LEVEL)

@@ -151,7 +151,7 @@ def _read(leases: Folder, name: str) -> Lease | None:
 
 
 def _host() -> str:
-    """Return a name of the host and its process namespace: containers number processes anew."""
+    """Return a name of the host and its process namespace: containers count their own."""
     with suppress(OSError):
         return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
     return platform.node()

@@ -1,4 +1,4 @@
-"""Caches with something in them that is of no use."""
+"""Caches with garbage in them."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def make(root: Path, store: str = "zarr", compression: str = "none") -> EntryWri
 
 
 def name(root: Path, ids: Iterable[str]) -> str:
-    """Write a manifest that names these, and return its digest."""
+    """Write a manifest with these ids, and return its digest."""
     return FeatureCache(root).write_manifest(
         "made-up", pa.table({"id": pa.array(ids, pa.string())})
     )
@@ -45,8 +45,8 @@ def content(root: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
-def found(result: GarbageReport) -> list[tuple[str, str]]:
-    return [(one.what, one.reason) for one in result.garbage]
+def garbage_in(report: GarbageReport) -> list[tuple[str, str]]:
+    return [(item.what, item.reason) for item in report.garbage]
 
 
 def gc(root: Path, *, delete: bool = False) -> GarbageReport:
@@ -54,8 +54,6 @@ def gc(root: Path, *, delete: bool = False) -> GarbageReport:
 
 
 KILLED = "left behind by a killed writer"
-
-
 DEAD = "its holder is dead"
 
 
@@ -87,11 +85,11 @@ def orphan_manifest(writer: EntryWriter) -> tuple[Path, str]:
 def lease_of(writer: EntryWriter, **changes: object) -> Path:
     now = time.time()
     with writer.lease("shard-0"):
-        (mine,) = read_leases(writer.folder / "leases").values()
-    assert mine is not None
-    mine = Lease(**{**asdict(mine), "since": now, "beat": now, **changes})
+        (lease,) = read_leases(writer.folder / "leases").values()
+    assert lease is not None
+    lease = Lease(**{**asdict(lease), "since": now, "beat": now, **changes})
     path = path_of(writer) / "leases" / "shard-0.0000.json"
-    path.write_text(json.dumps(asdict(mine)))
+    path.write_text(json.dumps(asdict(lease)))
     return path
 
 
@@ -128,12 +126,12 @@ def damaged_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
     return path, "a damaged shard that the index does not refer to"
 
 
-def leave_alone(root: Path, writer: EntryWriter | None = None) -> GarbageReport:
-    """Nothing is garbage, and nothing changes, however old it is."""
+def check_nothing_is_garbage(root: Path, writer: EntryWriter | None = None) -> GarbageReport:
+    """Nothing is garbage, whatever its age, and no file changes."""
     age(root)
     before = content(root)
     result = gc(root, delete=True)
-    assert found(result) == []
+    assert garbage_in(result) == []
     assert content(root) == before
     if writer is not None:
         assert Entry(writer.folder).ids

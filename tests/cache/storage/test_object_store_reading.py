@@ -1,4 +1,4 @@
-"""Caches on an object store: the same bits as on a disk, and no more of them than asked for."""
+"""A cache on an object store returns the same bits as on a disk, and fetches no other layers."""
 
 import multiprocessing
 import pickle
@@ -18,7 +18,9 @@ from mser.tests.support.object_store import ObjectStore
 # The same bits ------------------------------------------------------------------------------------
 
 
-def test_all_formats_hold_the_same_bits_here_and_there(store: ObjectStore, tmp_path: Path) -> None:
+def test_all_formats_hold_the_same_bits_on_a_disk_and_on_an_object_store(
+    store: ObjectStore, tmp_path: Path
+) -> None:
     bits = np.random.default_rng(0).integers(0, 2**16, (3, 600, 4), "uint16")
     arrays = {
         "any bits": bits.view("float16"),  # no compression makes them smaller
@@ -41,18 +43,18 @@ def test_all_formats_hold_the_same_bits_here_and_there(store: ObjectStore, tmp_p
             assert all(same_bits(entry[id], states) for id, states in arrays.items())
             read = entry.read(arrays, [2, 0])
             assert all(same_bits(a, b[[2, 0]]) for a, b in zip(read, arrays.values(), strict=True))
-            assert not any(one.flags.writeable for one in read)
+            assert not any(states.flags.writeable for states in read)
             assert entry.quarantine == {}
             assert len(entry.provenance) == 1
             checksums.add(tuple(entry.checksum(id) for id in arrays))
     assert len(checksums) == 1
 
 
-# What is fetched ----------------------------------------------------------------------------------
+# Fetched bytes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_only_the_layers_asked_for_are_fetched(store: ObjectStore, form: tuple[str, str]) -> None:
+def test_only_the_requested_layers_are_fetched(store: ObjectStore, form: tuple[str, str]) -> None:
     arrays = {str(n): large(n) for n in range(8)}
     write(store, arrays, form)
     data = "hidden_states/c/0/0/0" if form[0] == "zarr" else ".h5"
@@ -68,7 +70,7 @@ def test_only_the_layers_asked_for_are_fetched(store: ObjectStore, form: tuple[s
     assert same_bits(found, one)
     assert {(asked.method, asked.path.endswith(data)) for asked in store.asked} <= {("GET", True)}
     assert all(asked.range for asked in store.asked)
-    # Of what is compressed, whole chunks of 256 frames.
+    # Compressed features are fetched in whole chunks of 256 frames.
     most = one.nbytes if form[1] == "none" else 3 * 256 * DIM * 2
     assert store.bytes_of(data) <= most
 
