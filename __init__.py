@@ -7,7 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .cache import CacheError, Entry, FeatureCache
+    from .cache import (
+        AmbiguousEntryError,
+        CacheError,
+        DamagedError,
+        Entry,
+        FeatureCache,
+        NotFoundError,
+        UnknownUtteranceError,
+    )
     from .cache.torch_dataset import UtteranceDataset, pad
     from .heads import build_head
     from .pipeline.extract import extract, load_encoder
@@ -16,9 +24,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AmbiguousEntryError": ".cache",
     "CacheError": ".cache",
+    "DamagedError": ".cache",
     "Entry": ".cache",
     "FeatureCache": ".cache",
+    "NotFoundError": ".cache",
+    "UnknownUtteranceError": ".cache",
     "UtteranceDataset": ".cache.torch_dataset",
     "build_head": ".heads",
     "extract": ".pipeline.extract",
@@ -28,9 +40,13 @@ _HOME = {
 }
 
 __all__ = [
+    "AmbiguousEntryError",
     "CacheError",
+    "DamagedError",
     "Entry",
     "FeatureCache",
+    "NotFoundError",
+    "UnknownUtteranceError",
     "UtteranceDataset",
     "__version__",
     "build_head",

@@ -1,29 +1,40 @@
-"""The feature store: ragged arrays by id, exact, shared and safe to kill.
+"""The feature store: arrays of different lengths by id, exact, shared and safe to kill.
 
-It knows arrays, ids and bytes. It has never heard of a model, a corpus, Dask or a head.
+It works with arrays, ids and bytes only, and does not depend on models, corpora, Dask or heads.
 """
 
 from .entry import Entry
-from .errors import CacheError
+from .errors import (
+    AmbiguousEntryError,
+    CacheError,
+    DamagedError,
+    NotFoundError,
+    UnknownUtteranceError,
+)
 from .feature_cache import FeatureCache
+from .formats import COMPRESSIONS, FORMATS
 from .identity import EntrySpec, digest
 from .maintenance.convert import convert
 from .maintenance.gc import collect_garbage
 from .maintenance.listing import info, listing
 from .maintenance.verify import verify, verify_all
 from .quarantine import Quarantined
-from .shard import COMPRESSIONS, FORMATS, UtteranceFeatures
+from .shard import UtteranceFeatures
 from .writer import EntryWriter
 
 __all__ = [
     "COMPRESSIONS",
     "FORMATS",
+    "AmbiguousEntryError",
     "CacheError",
+    "DamagedError",
     "Entry",
     "EntrySpec",
     "EntryWriter",
     "FeatureCache",
+    "NotFoundError",
     "Quarantined",
+    "UnknownUtteranceError",
     "UtteranceFeatures",
     "collect_garbage",
     "convert",

@@ -1,14 +1,21 @@
 """Reading one entry: the hidden states of one encoder on one dataset."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
-from .errors import CacheError, MissingShardError
+from .errors import (
+    CacheError,
+    DamagedError,
+    MissingShardError,
+    NotFoundError,
+    UnknownUtteranceError,
+    damaged_shard,
+)
 from .formats.arrays import Array, LayerIndex, StoredArray, most_maps
 from .identity import FORMAT, EntrySpec
 from .index import FILE as INDEX
@@ -18,8 +25,8 @@ from .quarantine import Quarantined, read_quarantine
 from .shard import DAMAGE, open_shard
 from .storage.folder import Folder
 
-_TRIES = 5  # a writer would have to publish this often between our two reads
-_ROWS = 65_536  # found once, kept; the rest is found again by bisection
+_TRIES = 5  # fails only if a writer publishes this often between two of our reads
+_ROWS = 65_536  # rows of the index kept as Python objects; others are looked up again
 _REQUESTS = 16  # at once, to an object store
 
 
@@ -27,14 +34,15 @@ class Entry:
     """The features of one encoder on one dataset, as they were when the entry was opened.
 
     Open one with :meth:`FeatureCache.open`. An entry may be pickled, sent to other processes, used
-    after a fork and by several threads; it holds no locks and keeps nothing open but memory maps.
+    after a fork and by several threads. It holds no locks and keeps no files open except memory
+    maps.
     """
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self._record = read_record(folder)
-        self._row = lru_cache(_ROWS)(self._find)
-        self._shard = lru_cache(most_maps() // 2)(self._open)
+        self._row = lru_cache(_ROWS)(self._uncached_row)
+        self._shard = lru_cache(most_maps() // 2)(self._uncached_shard)
 
     def __reduce__(self) -> tuple[type["Entry"], tuple[Folder]]:
         return Entry, (self.folder,)
@@ -50,8 +58,16 @@ class Entry:
         return self.index.ids
 
     @property
+    def layers(self) -> tuple[int, ...]:
+        """The encoder's numbers of the stored layers, in the order of the arrays' first axis.
+
+        0 is the input of the first transformer layer, n the output of the last.
+        """
+        return self.spec.layers
+
+    @property
     def n_layers(self) -> int:
-        """How many layers are stored; position 0 is the first of ``spec.layers``."""
+        """The number of stored layers."""
         return len(self.spec.layers)
 
     @property
@@ -61,7 +77,7 @@ class Entry:
 
     @cached_property
     def provenance(self) -> list[dict[str, Any]]:
-        """The runs that filled the entry, oldest first, each with all that is needed to repeat it.
+        """The runs that filled the entry, oldest first; each lists what is needed to repeat it.
 
         Nothing in them changes the numbers.
         """
@@ -79,7 +95,7 @@ class Entry:
 
     @property
     def published(self) -> str:
-        """When the entry was last brought up to date (ISO 8601, UTC)."""
+        """The time of the last update of the entry (ISO 8601, UTC)."""
         return str(self._record["published"])
 
     @cached_property
@@ -89,15 +105,15 @@ class Entry:
 
     @cached_property
     def index(self) -> Index:
-        """Where each utterance lies; read when it is first asked for."""
+        """The positions of all utterances; read on first use."""
         for _ in range(_TRIES):
             try:
                 return Index.read(self.folder, self.index_name)
             except FileNotFoundError:
-                self._record = read_record(self.folder)  # a writer has replaced it meanwhile
-        raise CacheError(
-            f"{self.folder} is not complete: {self.index_name} is missing; "
-            "'mser cache verify --repair' makes it again from the shards"
+                self._record = read_record(self.folder)  # a writer has replaced the index
+        raise DamagedError(
+            f"{self.folder} is incomplete: {self.index_name} is missing; "
+            "'mser cache verify --repair' rebuilds it from the shards"
         )
 
     def __len__(self) -> int:
@@ -112,32 +128,35 @@ class Entry:
         On a local file system this is a view of a memory map, unless the entry is compressed.
 
         Raises:
-            CacheError: the entry does not hold the utterance, or its shard is damaged.
+            UnknownUtteranceError: the entry does not hold the utterance.
+            DamagedError: its shard is damaged.
         """
         return self._read(id, slice(None))
 
-    def read(self, ids: Iterable[str], layers: Sequence[int] | None = None) -> list[Array]:
+    def read(self, ids: Iterable[str], layers: Iterable[int] | None = None) -> list[Array]:
         """Return the hidden states of several utterances, each (len(layers), frames, dim).
 
-        ``layers`` are positions among the stored layers, negative ones from the end; layers not
-        asked for are never read. The arrays are read-only: views of memory maps where the entry is
-        local and uncompressed and the layers follow one another, copies otherwise. From an object
-        store, the utterances are fetched in parallel.
+        ``layers`` are the encoder's own layer numbers, out of :attr:`layers`, in any order; other
+        layers are never read. By default all stored layers are returned. The arrays are read-only:
+        views of memory maps where the entry is local and uncompressed and the layers are stored
+        next to each other, otherwise copies. From an object store, the utterances are fetched in
+        parallel.
 
         Raises:
-            CacheError: the entry does not hold an utterance, or a shard is damaged.
-            IndexError: there is no such layer.
+            NotFoundError: a layer is not stored.
+            UnknownUtteranceError: the entry does not hold an utterance.
+            DamagedError: a shard is damaged.
         """
-        chosen = _chosen(layers, self.n_layers)
+        positions = self._positions(layers)
         if self.folder.path is not None:
-            return [self._read(id, chosen) for id in ids]
+            return [self._read(id, positions) for id in ids]
         wanted = list(ids)
         shards = {self._row(id).shard for id in wanted}
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            # Each shard is opened once, by one thread, before all of them ask for it.
-            with suppress(MissingShardError):  # told, or found elsewhere, when it is read
+            # One thread opens each shard before all of them read from it.
+            with suppress(MissingShardError):  # raised, or solved, by the read below
                 list(pool.map(self._shard, shards))
-            return list(pool.map(lambda id: self._read(id, chosen), wanted))
+            return list(pool.map(lambda id: self._read(id, positions), wanted))
 
     def length(self, id: str) -> int:
         """Return how many frames an utterance has."""
@@ -151,67 +170,78 @@ class Entry:
         """Return the hash of the utterance's features, the same in any format and place."""
         return self._row(id).checksum
 
-    def _read(self, id: str, layers: LayerIndex) -> Array:
+    def _positions(self, layers: Iterable[int] | None) -> LayerIndex:
+        """Return where layers are in the arrays, as a slice if they are next to each other."""
+        if layers is None:
+            return slice(None)
+        positions = []
+        for layer in layers:
+            if layer not in self.layers:
+                stored = ",".join(map(str, self.layers))
+                raise NotFoundError(
+                    f"layer {layer} is not in {self.folder}: it holds layers {stored}"
+                )
+            positions.append(self.layers.index(layer))
+        if positions and positions == [*range(positions[0], positions[0] + len(positions))]:
+            return slice(positions[0], positions[0] + len(positions))
+        return positions
+
+    def _read(self, id: str, positions: LayerIndex) -> Array:
         row = self._row(id)
         try:
-            return self._frames(row, layers)
+            return self._frames(row, positions)
         except MissingShardError:
-            return self._frames(self._moved(row), layers)
+            return self._frames(self._moved_row(row), positions)
 
-    def _frames(self, row: IndexRow, layers: LayerIndex) -> Array:
-        shard = self._shard(row.shard)
+    def _frames(self, row: IndexRow, positions: LayerIndex) -> Array:
+        shards = self.folder / "shards"
+        array = self._shard(row.shard)
         stop = row.offset + row.length
-        if stop > shard.shape[1]:
-            raise CacheError(
-                f"shard {row.shard} of {self.folder} is damaged: '{row.id}' lies beyond its end"
-            )
+        if stop > array.shape[1]:
+            raise damaged_shard(shards, row.shard, f"'{row.id}' is beyond its end")
         try:
-            return shard.read(layers, row.offset, stop)
+            return array.read(positions, row.offset, stop)
+        except CacheError:  # some of them are also an OSError
+            raise
         except FileNotFoundError as error:
             raise MissingShardError(
-                f"shard {row.shard} of {self.folder} is missing, or a part of it is: 'mser cache "
-                "verify' says what is lost"
+                f"shard {row.shard} of {shards} is missing, or a part of it is: "
+                "'mser cache verify' lists what is lost"
             ) from error
         except DAMAGE as error:
-            raise CacheError(
-                f"shard {row.shard} of {self.folder} is damaged: '{row.id}' cannot be decoded "
-                f"({' '.join(str(error).split())}): 'mser cache verify' says what else is"
+            reason = f"'{row.id}' cannot be decoded ({' '.join(str(error).split())})"
+            raise damaged_shard(
+                shards, row.shard, f"{reason}; 'mser cache verify' lists what else is damaged"
             ) from error
 
-    # Called through a cache each: see the constructor.
-
-    def _find(self, id: str) -> IndexRow:
+    def _uncached_row(self, id: str) -> IndexRow:
         try:
             return self.index[id]
         except KeyError:
-            raise CacheError(f"{self.folder.name} does not hold the utterance '{id}'") from None
+            raise UnknownUtteranceError(
+                f"{self.folder} does not hold the utterance '{id}'"
+            ) from None
 
-    def _open(self, name: str) -> StoredArray:
+    def _uncached_shard(self, name: str) -> StoredArray:
         return open_shard(self.folder / "shards", name, self.spec)
 
-    def _moved(self, row: IndexRow) -> IndexRow:
-        """Find an utterance again whose shard was replaced since the entry was opened."""
+    def _moved_row(self, row: IndexRow) -> IndexRow:
+        """Return the new row of an utterance whose shard was replaced after the entry was opened.
+
+        Raises:
+            MissingShardError: the utterance was changed or removed, or its shard is lost.
+        """
         with suppress(FileNotFoundError):
-            now = Entry(self.folder)
-            if row.id in now and now.checksum(row.id) == row.checksum:
-                self._record, self.index = now._record, now.index
+            latest = Entry(self.folder)
+            if row.id in latest and latest.checksum(row.id) == row.checksum:
+                self._record, self.index = latest._record, latest.index
                 self._row.cache_clear()
                 return self._row(row.id)
         raise MissingShardError(
-            f"shard {row.shard} of {self.folder} is missing, or a part of it is: 'mser cache "
-            "verify' says what is lost, with --repair the next extraction makes it again"
+            f"shard {row.shard} of {self.folder / 'shards'} is missing, or a part of it is: "
+            "'mser cache verify' lists what is lost; after 'mser cache verify --repair', the next "
+            "'mser extract' extracts it again"
         )
-
-
-def _chosen(layers: Sequence[int] | None, count: int) -> LayerIndex:
-    """Return layers from 0 on, as a slice where they follow one another."""
-    if layers is None:
-        return slice(None)
-    stored = range(count)
-    wanted = [stored[layer] for layer in layers]
-    if wanted and wanted == [*range(wanted[0], wanted[0] + len(wanted))]:
-        return slice(wanted[0], wanted[0] + len(wanted))
-    return wanted
 
 
 def spec_of(record: Mapping[str, Any]) -> EntrySpec:
@@ -231,8 +261,9 @@ def read_record(folder: Folder) -> dict[str, Any]:
     """Read and check an ``entry.json``.
 
     Raises:
-        CacheError: it is damaged, or another entry's.
-        FileNotFoundError: there is none.
+        DamagedError: it is damaged.
+        CacheError: it has another format version, or belongs to another entry.
+        FileNotFoundError: there is no ``entry.json``.
     """
     file = f"{folder}/entry.json"
     try:
@@ -242,24 +273,23 @@ def read_record(folder: Folder) -> dict[str, Any]:
                 f"{file} has format {record['format']}, and this mser reads format {FORMAT}: "
                 "install the version of mser that wrote it"
             )
-        spec = spec_of(record)
-        key = spec.checked().key
+        key = spec_of(record).checked().key
         for name in ("index", "manifest", "published"):
             if not isinstance(record[name], str):
-                raise TypeError(f"{name} is no text")
+                raise TypeError(f"{name} is not a text")
         if not INDEX.fullmatch(record["index"]):
-            raise ValueError(f"'{record['index']}' cannot name an index")
+            raise ValueError(f"'{record['index']}' is not a name of an index")
         if datetime.fromisoformat(record["published"]).tzinfo is None:
             raise ValueError(f"published {record['published']}")
-        record["manifest"].encode()
+        record["manifest"].encode()  # raises if it cannot be written to a file
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CacheError(
-            f"{file} is damaged ({error!r}): delete it, and extract again; nothing that is whole "
-            "is computed twice"
+        raise DamagedError(
+            f"{file} is damaged ({error!r}): delete it and extract again; features that are "
+            "undamaged are not computed again"
         ) from error
     if not folder.name.endswith(key):
         raise CacheError(
-            f"{folder} was filled by another encoder or other settings than its name says "
-            f"(its entry.json has the key {key}): move it away, and extract again"
+            f"{folder} was filled by another encoder or with other settings than its name gives "
+            f"(its entry.json has the key {key}): move it away and extract again"
         )
     return record

@@ -1,9 +1,34 @@
-"""What the cache raises."""
+"""The exceptions of the cache. Each message is one sentence that names the place and the remedy.
+
+Absent, damaged and ambiguous have a class each. All other errors (a full disk, no permission, an
+unknown name, another format version) are plain :class:`CacheError`.
+"""
 
 
 class CacheError(Exception):
-    """The cache cannot do what was asked; the message is one sentence that says what to do."""
+    """The base class of all errors of the cache."""
 
 
-class MissingShardError(CacheError):
-    """A shard that should be there is not."""
+class NotFoundError(CacheError, FileNotFoundError):
+    """The cache does not hold the dataset, entry, layer or manifest that was asked for."""
+
+
+class UnknownUtteranceError(NotFoundError, KeyError):
+    """The entry does not hold the utterance that was asked for."""
+
+
+class AmbiguousEntryError(CacheError):
+    """Several entries match; the message lists them with their keys."""
+
+
+class DamagedError(CacheError):
+    """A file of the cache is damaged, incomplete or forged."""
+
+
+class MissingShardError(DamagedError):
+    """A shard that the index names is missing, or a part of the shard is."""
+
+
+def damaged_shard(shards: object, name: str, reason: str) -> DamagedError:
+    """Return the error of a shard ``name`` in the folder ``shards`` that is damaged."""
+    return DamagedError(f"shard {name} of {shards} is damaged: {reason}")

@@ -1,4 +1,4 @@
-"""The cache: a folder of datasets, each a folder of entries and manifests."""
+"""The cache: a folder of datasets; each dataset is a folder of entries and manifests."""
 
 import os
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .entry import Entry
-from .errors import CacheError
+from .errors import AmbiguousEntryError, CacheError, DamagedError, NotFoundError
+from .formats import check_form
 from .identity import EntrySpec, can_be_name, checked_name, differences, digest, name_of_encoder
-from .shard import check_form
 from .storage.folder import Folder
 from .storage.local import LocalFolder
 from .storage.remote import RemoteFolder
@@ -39,34 +39,34 @@ class FeatureCache:
         self.root = _folder(root, storage_options)
 
     def datasets(self) -> list[str]:
-        """Return the names of the datasets of which the cache holds something."""
+        """Return the names of all datasets in the cache, sorted."""
         names = [name for name in self.root.names() if can_be_name(name)]
         return [name for name in names if (self.root / name).names()]
 
     def entry_folders(
         self, dataset: str, encoder: str | None = None, modality: str | None = None
     ) -> list[Folder]:
-        """Return the folders of a dataset's entries, damaged and unpublished ones too."""
+        """Return the folders of a dataset's entries, including damaged and unpublished ones."""
         folder = self.root / checked_name(dataset)
         names = [name for name in folder.names() if can_be_name(name)]
-        places = [folder / name for name in names if not name.endswith(".parquet")]
+        names = [name for name in names if not name.endswith(".parquet")]
         if modality is not None:
-            places = [place for place in places if place.name.startswith(f"{modality}-")]
+            names = [name for name in names if name.startswith(f"{modality}-")]
         if encoder is not None:
-            parts = f"-{name_of_encoder(encoder)}-"
-            places = [place for place in places if parts in f"{place.name}-"]
-        return [place for place in places if "shards" in place.names()]
+            names = [name for name in names if f"-{name_of_encoder(encoder)}-" in f"{name}-"]
+        folders = [folder / name for name in names]
+        return [folder for folder in folders if "shards" in folder.names()]
 
     def entries(self, dataset: str, modality: str | None = None) -> list[Entry]:
         """Return all entries of a dataset, or those of one modality.
 
         Raises:
-            CacheError: one of them is damaged.
+            CacheError: one of them cannot be opened; ``DamagedError`` if it is damaged.
         """
-        found, damaged = self._entries(dataset, modality)
-        if damaged:
-            raise damaged[0]
-        return found
+        entries, errors = self._entries(dataset, modality)
+        if errors:
+            raise errors[0]
+        return entries
 
     def open(
         self,
@@ -76,45 +76,48 @@ class FeatureCache:
         modality: str | None = None,
         expect: Mapping[str, Any] | None = None,
     ) -> Entry:
-        """Open the one entry that is meant.
+        """Open the one entry that matches.
 
-        ``encoder`` is the name by which it was extracted (a hub name, or a folder's own name) or
-        the key of the entry; without it, the dataset must have one entry of the modality.
-        ``expect`` gives parts of the identity that the entry must have: the same name with other
-        weights is refused, not mixed.
+        ``encoder`` is the name under which it was extracted (a hub name, or the name of a folder)
+        or the key of the entry; without it, the dataset must have one entry of the modality.
+        ``expect`` lists parts of the identity that the entry must have, so an entry with the same
+        name but other weights is refused.
 
         Raises:
-            CacheError: no entry fits, or several do; the message lists those that are there.
+            NotFoundError: no entry matches; the message lists the entries of the dataset.
+            AmbiguousEntryError: several entries match.
+            DamagedError: the entry is damaged.
         """
-        candidates, damaged = self._entries(dataset, modality)
+        candidates, errors = self._entries(dataset, modality)
         what = " ".join(filter(None, [modality, "features of", dataset]))
-        if damaged and not any(encoder in (None, *_names(entry)) for entry in candidates):
-            raise damaged[0]  # it may be the one that is meant
+        named = [entry for entry in candidates if encoder in (None, *_names(entry))]
+        if errors and not named:
+            raise errors[0]  # this entry may be the wanted one
         if not candidates:
-            raise CacheError(
+            raise NotFoundError(
                 f"{self.root} holds no {what}: run 'mser extract' or 'mser cache import' first"
             )
-        fitting = [entry for entry in candidates if encoder in (None, *_names(entry))]
-        if not fitting:
-            raise CacheError(
+        if not named:
+            raise NotFoundError(
                 f"{self.root} holds no {what} by '{encoder}', only by {_list(candidates)}: "
                 "choose one of these, or run 'mser extract' with that encoder first"
             )
-        wrong = {
-            entry.spec.key: differences(expect or {}, entry.spec.identity) for entry in fitting
+        unexpected = {
+            entry.spec.key: differences(expect or {}, entry.spec.identity) for entry in named
         }
-        right = [entry for entry in fitting if not wrong[entry.spec.key]]
-        if not right:
-            raise CacheError(
+        matching = [entry for entry in named if not unexpected[entry.spec.key]]
+        if not matching:
+            raise NotFoundError(
                 f"the {what} in {self.root} were made by another '{encoder}' than this one "
-                f"({'; '.join(wrong[fitting[0].spec.key])}): run 'mser extract' with this one first"
+                f"({'; '.join(unexpected[named[0].spec.key])}): run 'mser extract' with this one "
+                "first"
             )
-        if len(right) > 1:
-            raise CacheError(
-                f"{self.root} holds {what} by {_list(right)}: say which, by its name or key"
+        if len(matching) > 1:
+            raise AmbiguousEntryError(
+                f"{self.root} holds {what} by {_list(matching)}: choose one by its name or key"
             )
-        _ = right[0].index  # whatever is wrong with it is said here
-        return right[0]
+        _ = matching[0].index  # a damaged index is an error here, not at the first read
+        return matching[0]
 
     def writer(
         self,
@@ -126,7 +129,7 @@ class FeatureCache:
         """Return a writer for the entry of this identity, which may be new or partly filled.
 
         Raises:
-            CacheError: another entry lies in its place, or the cache cannot be written to.
+            CacheError: another entry has its folder, or the cache cannot be written.
         """
         check_form(store, compression)
         writer = self.existing(spec, provenance, store, compression)
@@ -140,13 +143,13 @@ class FeatureCache:
         store: str = "zarr",
         compression: str = "none",
     ) -> EntryWriter:
-        """Return the same writer without making or checking anything, to look at what is there."""
+        """Return the same writer without creating or checking anything, to read from the entry."""
         return EntryWriter(self.root / spec.folder, spec, provenance or {}, store, compression)
 
     def write_manifest(self, dataset: str, manifest: pa.Table) -> str:
-        """Keep what is known of a dataset's utterances, and return the digest to find it by.
+        """Store a table of the dataset's utterances, and return its digest.
 
-        The table has a column ``id``; of the others the cache knows nothing.
+        The table has a column ``id``; the cache does not use the other columns.
         """
         name = digest([manifest.to_pylist(), _text(manifest.schema.metadata)])
         sink = pa.BufferOutputStream()
@@ -157,32 +160,40 @@ class FeatureCache:
         return name
 
     def read_manifest(self, dataset: str, name: str) -> pa.Table:
-        """Return the manifest that was kept under the digest ``name``."""
+        """Return the manifest with the digest ``name``.
+
+        Raises:
+            NotFoundError: there is no such manifest.
+            DamagedError: the manifest is damaged.
+        """
         folder, file = self.root / checked_name(dataset), _manifest(name)
         try:
-            # On this thread alone: Arrow's own may still be at it when Python ends, and abort it.
+            # Only on this thread: Arrow's own threads may still run when Python ends, and abort it.
             content = pq.ParquetFile(pa.BufferReader(folder.read(file)), pre_buffer=False)
             return content.read(use_threads=False)
+        except FileNotFoundError:
+            raise NotFoundError(
+                f"there is no {folder}/{file}: run 'mser extract' again to write it"
+            ) from None
         except (OSError, pa.ArrowException) as error:
-            raise CacheError(
-                f"{folder}/{file} cannot be read ({error}): run 'mser extract' again to write it "
-                "anew"
+            raise DamagedError(
+                f"{folder}/{file} is damaged ({error}): run 'mser extract' again to replace it"
             ) from error
 
     def _entries(self, dataset: str, modality: str | None) -> tuple[list[Entry], list[CacheError]]:
-        """Open what can be opened: one damaged entry does not take the others away."""
-        found, damaged = [], []
-        for place in self.entry_folders(dataset):
+        """Return the entries that can be opened, and the errors of the others."""
+        entries, errors = [], []
+        for folder in self.entry_folders(dataset):
             try:
-                entry = Entry(place)
+                entry = Entry(folder)
+            except CacheError as error:
+                errors.append(error)
+                continue
             except FileNotFoundError:
                 continue  # it was never published
-            except CacheError as error:
-                damaged.append(error)
-                continue
             if modality in (None, entry.spec.modality):
-                found.append(entry)
-        return found, damaged
+                entries.append(entry)
+        return entries, errors
 
 
 def _folder(root: str | os.PathLike[str], options: Mapping[str, Any] | None) -> Folder:

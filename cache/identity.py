@@ -1,4 +1,4 @@
-"""What an entry is: the names a person knows it by, and the key of all that changes its numbers."""
+"""The identity of an entry: its names, and the key of everything that changes its numbers."""
 
 import hashlib
 import json
@@ -33,24 +33,24 @@ class EntrySpec:
     dtype: str
 
     def checked(self) -> "EntrySpec":
-        """Return the spec if its fields are what they should be, or raise ``ValueError``."""
+        """Return the spec if its fields are valid, or raise ``ValueError``."""
         numbers = (self.dim, *self.layers)
         texts = (self.dataset, self.modality, self.encoder, self.dtype)
-        if not all(type(one) is str for one in texts):
-            raise ValueError("a name is no text")
-        "".join(texts).encode()  # or it is none that can be written
+        if not all(type(text) is str for text in texts):
+            raise ValueError("a name is not a text")
+        "".join(texts).encode()  # raises if a name cannot be written to a file
         checked_name(self.modality)
         if not (self.layers and self.dim and all(type(n) is int and n >= 0 for n in numbers)):
             raise ValueError(f"layers {self.layers} of width {self.dim}")
         if self.dtype not in DTYPES:
             raise ValueError(f"dtype {self.dtype}")
         if not isinstance(self.identity, Mapping):
-            raise ValueError("the identity is no object")
+            raise ValueError("the identity is not an object")
         return self
 
     @property
     def key(self) -> str:
-        """Twelve hexadecimal digits: the hash of the identity, the arrays' form and the format."""
+        """12 hexadecimal digits: the hash of the identity, the arrays' form and the format."""
         return digest(
             {
                 "format": FORMAT,
@@ -64,43 +64,45 @@ class EntrySpec:
 
     @property
     def folder(self) -> str:
-        """Where the entry lies below the root of the cache."""
+        """The entry's folder, relative to the root of the cache."""
         name = f"{self.modality}-{name_of_encoder(self.encoder)}-{self.key}"
         return f"{checked_name(self.dataset)}/{name}"
 
     @property
     def bytes_per_frame(self) -> int:
-        """Bytes that one frame takes over all layers, uncompressed."""
+        """Size of one frame in all layers, uncompressed, in bytes."""
         return len(self.layers) * self.dim * int(self.dtype.removeprefix("float")) // 8
 
 
 def digest(value: object) -> str:
-    """Hash a JSON value; the order of keys does not matter."""
+    """Return the hash of a JSON value, 12 hexadecimal digits; the order of keys does not matter."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
 
 
 def can_be_name(name: str) -> bool:
-    """Say whether ``name`` can be a folder's name and nothing else."""
+    """Return whether ``name`` is a plain folder name and not a path."""
     return _NAME.fullmatch(name) is not None
 
 
 def checked_name(name: str) -> str:
-    """Return ``name`` if it can be a folder's name and nothing else, or raise ``CacheError``."""
+    """Return ``name`` if it is a plain folder name and not a path, or raise ``CacheError``."""
     if not can_be_name(name):
-        raise CacheError(f"{name!r} cannot name a dataset: use letters, digits, '.', '_' and '-'")
+        raise CacheError(
+            f"{name!r} is not a valid name of a dataset: use letters, digits, '.', '_' and '-'"
+        )
     return name
 
 
 def name_of_encoder(encoder: str) -> str:
-    """Return the part of an entry's name that says which encoder it is."""
+    """Return the part of an entry's name that names the encoder."""
     return re.sub(r"[^A-Za-z0-9._-]+", "--", encoder).strip(".-") or "encoder"
 
 
-def differences(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Say in words where ``found`` is not what ``expected`` asks for."""
+def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each value of ``expected`` that ``actual`` does not have."""
     return [
-        f"{name} is {found.get(name)!r} and not {value!r}"
+        f"{name} is {actual.get(name)!r} and not {value!r}"
         for name, value in expected.items()
-        if found.get(name) != value
+        if actual.get(name) != value
     ]

@@ -1,7 +1,7 @@
-"""The index of an entry: where each utterance lies, sorted by id, as one Parquet file.
+"""The index of an entry: the position of each utterance, sorted by id, as one Parquet file.
 
-The file is named by its content, and ``entry.json`` names the file, so that the two always agree
-even for a reader that comes while a writer replaces them.
+The file is named by the hash of its content, and ``entry.json`` names the file. The two therefore
+always agree, also for a reader that opens the entry while a writer replaces them.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .errors import CacheError
+from .errors import DamagedError
 from .identity import KEY_LENGTH
 from .shard import SCHEMA, checked_rows
 from .storage.folder import Folder
@@ -26,7 +26,7 @@ FILE = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 @dataclass(frozen=True)
 class IndexRow:
-    """Where one utterance lies: ``length`` frames from ``offset`` on in the array of ``shard``."""
+    """Position of one utterance: ``length`` frames from ``offset`` on in the array of ``shard``."""
 
     id: str
     shard: str
@@ -38,7 +38,7 @@ class IndexRow:
 
 
 class Ids(Sequence[str]):
-    """The ids of an entry, sorted; found by bisection, so that a million cost nothing to open."""
+    """The ids of an entry, sorted; looked up by bisection, so a million of them open at once."""
 
     def __init__(self, column: Any) -> None:
         self._column = column
@@ -47,14 +47,13 @@ class Ids(Sequence[str]):
         return len(self._column)
 
     @overload
-    def __getitem__(self, at: int) -> str: ...
+    def __getitem__(self, position: int) -> str: ...
     @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        found: str | list[str] = (
-            self._column[at].to_pylist() if isinstance(at, slice) else self._column[at].as_py()
-        )
-        return found
+    def __getitem__(self, position: slice) -> list[str]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        value = self._column[position]
+        ids: str | list[str] = value.to_pylist() if isinstance(position, slice) else value.as_py()
+        return ids
 
     def __iter__(self) -> Iterator[str]:
         yield from self._column.to_pylist()
@@ -64,25 +63,25 @@ class Ids(Sequence[str]):
 
     def find(self, id: str) -> int | None:
         """Return the position of ``id``, or ``None``."""
-        at = bisect_left(self, id)
-        return at if at < len(self) and self[at] == id else None
+        position = bisect_left(self, id)
+        return position if position < len(self) and self[position] == id else None
 
 
 class Index:
-    """Rows by id. ``table`` holds them as columns, ``ids`` are sorted and unique."""
+    """The rows by id. ``table`` is the table of all rows; ``ids`` are sorted and unique."""
 
     def __init__(self, table: Any) -> None:
         self.table = table.combine_chunks()
-        columns = {name: _whole(self.table.column(name)) for name in SCHEMA.names}
+        columns = {name: _one_array(self.table.column(name)) for name in SCHEMA.names}
         self.ids = Ids(columns.pop("id"))
         self._columns = columns
 
     @classmethod
     def of(cls, tables: Sequence[Any]) -> "Index":
-        """Make an index of tables of rows; of several rows of one id, the newest counts."""
+        """Return the index of tables of rows; of several rows with one id, the newest counts."""
         rows = pa.concat_tables([SCHEMA.empty_table(), *tables]).unify_dictionaries()
         keys = rows.select(["id"])
-        for name in ("written", "shard"):  # the shard, so that two writers come to the same index
+        for name in ("written", "shard"):  # by shard too, so that all writers get the same index
             keys = keys.append_column(name, rows[name].cast(pa.string()))
         order = pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names])
         ids = keys["id"].take(order).combine_chunks()
@@ -90,30 +89,32 @@ class Index:
             return cls(rows)
         last = np.append(pc.not_equal(ids[:-1], ids[1:]).to_numpy(zero_copy_only=False), True)
         newest = rows.take(order.filter(pa.array(last)))
-        for at, name in enumerate(SCHEMA.names):
+        for position, name in enumerate(SCHEMA.names):
             if pa.types.is_dictionary(SCHEMA.field(name).type):  # in one order, for equal bytes
-                again = newest[name].cast(pa.string()).combine_chunks().dictionary_encode()
-                newest = newest.set_column(at, name, again)
+                encoded = newest[name].cast(pa.string()).combine_chunks().dictionary_encode()
+                newest = newest.set_column(position, name, encoded)
         return cls(newest)
 
     @classmethod
     def read(cls, folder: Folder, name: str) -> "Index":
-        """Read the index file ``name`` and check that its content is what its name says.
+        """Read the index file ``name`` and compare its content with the hash in its name.
 
         Raises:
-            CacheError: it is not, or is no index.
+            DamagedError: they differ, or the file is not an index.
             FileNotFoundError: there is no such file.
         """
         if not FILE.fullmatch(name):
-            raise CacheError(f"{folder}/entry.json is refused: '{name}' cannot name an index")
+            raise DamagedError(
+                f"{folder}/entry.json is damaged: '{name}' is not a name of an index"
+            )
         content = folder.read(name)
         if name != _name(content):
-            raise CacheError(
-                f"{folder}/{name} is damaged: its content is not what its name says; "
-                "'mser cache verify --repair' makes it again from the shards"
+            raise DamagedError(
+                f"{folder}/{name} is damaged: its content does not have the hash in its name; "
+                "'mser cache verify --repair' rebuilds it from the shards"
             )
-        # On this thread alone: Arrow's own threads may still hold ``content`` when Python ends, and
-        # then end it with an abort.
+        # Only on this thread: Arrow's own threads may still hold ``content`` when Python ends, and
+        # then abort it.
         dictionaries = ["shard", "written"]
         try:
             file = pq.ParquetFile(
@@ -124,42 +125,46 @@ class Index:
             checked_rows(table)
         except (pa.ArrowException, KeyError, ValueError, OSError) as error:
             reason = " ".join(str(error).split())
-            raise CacheError(f"{folder}/{name} is refused: it is no index ({reason})") from error
+            raise DamagedError(
+                f"{folder}/{name} is damaged: it is not an index ({reason}); "
+                "'mser cache verify --repair' rebuilds it from the shards"
+            ) from error
         return cls(table)
 
     def write(self, folder: Folder) -> str:
-        """Write the index into ``folder`` and return the file's name."""
+        """Write the index into ``folder`` and return the name of the file."""
         sink = pa.BufferOutputStream()
         columns: Any = ["shard", "written"]  # the stubs know only bool
         pq.write_table(self.table, sink, compression="zstd", use_dictionary=columns)
         content = sink.getvalue().to_pybytes()
-        folder.write(_name(content), content)  # what has the name already may be damaged
+        folder.write(_name(content), content)  # also over an existing file, which may be damaged
         return _name(content)
 
-    def within(self, shards: Collection[str]) -> Any:
-        """Return the table of the rows that lie in one of ``shards``."""
+    def rows_in(self, shards: Collection[str]) -> Any:
+        """Return the table of the rows of these shards."""
         return self.table.filter(pc.is_in(self.table["shard"].cast(pa.string()), _strings(shards)))
 
     def shards(self) -> list[str]:
-        """Return the names of all shards in which an utterance lies, sorted."""
+        """Return the names of all shards that hold a current utterance, sorted."""
         return sorted(self.table["shard"].unique().to_pylist())
 
     def frames(self) -> int:
-        """Return how many frames all utterances have."""
+        """Return the number of frames of all utterances."""
         return pc.sum(self.table["length"]).as_py() or 0
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, id: str) -> IndexRow:
-        at = self.ids.find(id)
-        if at is None:
+        position = self.ids.find(id)
+        if position is None:
             raise KeyError(id)
-        return IndexRow(id, **{name: column[at].as_py() for name, column in self._columns.items()})
+        values = {name: column[position].as_py() for name, column in self._columns.items()}
+        return IndexRow(id, **values)
 
 
-def _whole(column: Any) -> Any:
-    """Return a column as one array; ``combine_chunks`` would copy one that is one already."""
+def _one_array(column: Any) -> Any:
+    """Return a column as one array; ``combine_chunks`` would copy a single chunk too."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 

@@ -1,4 +1,7 @@
-"""The runs that filled an entry, each a JSON file named by its content, which shards refer to."""
+"""The runs that filled an entry: a JSON file each, named by the hash of its content.
+
+The shards refer to the runs by these names.
+"""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +12,7 @@ from .storage.folder import TEMPORARY, Folder
 
 
 def write_run(entry: Folder, record: Mapping[str, Any]) -> str:
-    """Keep the record of a run, a JSON object, and return its name."""
+    """Store the record of a run, a JSON object, and return its name."""
     name = digest(record)
     runs = entry / "runs"
     if f"{name}.json" not in runs.names():
@@ -20,14 +23,14 @@ def write_run(entry: Folder, record: Mapping[str, Any]) -> str:
 def read_runs(entry: Folder) -> list[dict[str, Any]]:
     """Return the records of all runs that filled an entry, oldest first."""
     runs = entry / "runs"
-    found = []
+    records = []
     for name in runs.names():
         if name.startswith(TEMPORARY):
             continue
         try:
             record = json.loads(runs.read(name))
         except (FileNotFoundError, ValueError, RecursionError):
-            continue  # provenance that is lost takes no features away
+            continue  # the features are usable without it
         if isinstance(record, dict):
-            found.append(record)
-    return sorted(found, key=lambda record: str(record.get("started", "")))
+            records.append(record)
+    return sorted(records, key=lambda record: str(record.get("started", "")))

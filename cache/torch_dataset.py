@@ -1,4 +1,4 @@
-"""Ragged batches for PyTorch: a dataset of an entry's utterances, and how to pad them."""
+"""For PyTorch: a dataset of an entry's utterances, and a function that pads a batch of them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class DatasetItem(NamedTuple):
 
 
 class PaddedBatch(NamedTuple):
-    """Ids, hidden states (batch, layers, most frames, dim) padded with zeros, lengths (batch,)."""
+    """Ids, hidden states (batch, layers, frames, dim) padded with zeros, lengths (batch,)."""
 
     ids: list[str]
     hidden_states: Tensor
@@ -28,15 +28,22 @@ class PaddedBatch(NamedTuple):
 
 
 class UtteranceDataset(Dataset[DatasetItem]):
-    """Utterances of an entry as a PyTorch dataset; ``pad`` is the ``collate_fn`` that goes with it.
+    """Utterances of an entry as a PyTorch dataset, for a ``DataLoader`` with ``collate_fn=pad``.
 
-    ``ids`` are by default all of the entry's, ``layers`` positions among the stored layers as for
-    :meth:`Entry.read`; others are never read. It works in the workers of a ``DataLoader``, spawned
-    or forked, and in threads. It is of no use for a single pass over few utterances, for which
-    ``Entry.read`` is simpler.
+    It works in the workers of a ``DataLoader``, spawned or forked, and in threads. For a single
+    pass over few utterances, :meth:`Entry.read` is simpler.
+
+    Args:
+        entry: an open entry.
+        ids: the utterances; by default all of the entry.
+        layers: the encoder's own layer numbers, as for :meth:`Entry.read`; by default all stored
+            layers. Other layers are never read.
+
+    Raises:
+        NotFoundError: a layer is not stored.
 
     >>> from torch.utils.data import DataLoader
-    >>> dataset = UtteranceDataset(entry, layers=[-1])  # doctest: +SKIP
+    >>> dataset = UtteranceDataset(entry, layers=[6, 12])  # doctest: +SKIP
     >>> for ids, states, lengths in DataLoader(dataset, 32, collate_fn=pad):  # doctest: +SKIP
     ...     ...
     """
@@ -44,33 +51,33 @@ class UtteranceDataset(Dataset[DatasetItem]):
     def __init__(
         self, entry: Entry, ids: Sequence[str] | None = None, layers: Sequence[int] | None = None
     ) -> None:
+        entry.read([], layers)  # a layer that is not stored is an error here, not in a worker
         self.entry, self.layers = entry, layers
         self.ids: Sequence[str] = entry.ids if ids is None else ids
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, at: int) -> DatasetItem:
-        return self.__getitems__([at])[0]
+    def __getitem__(self, position: int) -> DatasetItem:
+        return self.__getitems__([position])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[DatasetItem]:
         """Return a batch at once, which an object store delivers in parallel."""
-        ids = [self.ids[at] for at in positions]
-        return [
-            DatasetItem(*one) for one in zip(ids, self.entry.read(ids, self.layers), strict=True)
-        ]
+        ids = [self.ids[position] for position in positions]
+        return list(map(DatasetItem, ids, self.entry.read(ids, self.layers)))
 
 
 def pad(items: Sequence[DatasetItem]) -> PaddedBatch:
     """Collate utterances into one padded batch."""
-    return PaddedBatch([one.id for one in items], *padded([one.hidden_states for one in items]))
+    states, lengths = padded([item.hidden_states for item in items])
+    return PaddedBatch([item.id for item in items], states, lengths)
 
 
 def padded(arrays: Sequence[Array]) -> tuple[Tensor, Tensor]:
     """Return arrays (layers, frames, dim) as one tensor padded with zeros, and their lengths.
 
-    The tensor is (batch, layers, most frames, dim) and of the arrays' dtype, the lengths (batch,)
-    are int64.
+    The tensor is (batch, layers, frames, dim), as many frames as the longest array, with the
+    arrays' dtype; the lengths are (batch,), int64.
     """
     lengths = [array.shape[1] for array in arrays]
     layers, _, dim = arrays[0].shape

@@ -8,21 +8,20 @@ from datetime import UTC, datetime
 from typing import Any
 
 from .entry import read_record
-from .errors import CacheError
+from .errors import CacheError, damaged_shard
+from .formats import COMPRESSIONS, store_of
 from .identity import FORMAT, EntrySpec
 from .index import Index
 from .provenance import write_run
 from .quarantine import Quarantined, read_quarantine, write_quarantine
 from .shard import (
-    COMPRESSIONS,
     NAME,
     UtteranceFeatures,
     checksum,
-    damage_named,
     open_shard,
     read_facts,
     read_rows,
-    store_of,
+    translate_damage,
     write_shard,
 )
 from .storage.folder import Folder
@@ -33,35 +32,41 @@ _PATIENCE = 10.0  # seconds
 
 @dataclass(frozen=True)
 class EntryWriter:
-    """Fills one entry. It holds nothing but names, so it may be sent to any process.
+    """Fills one entry. It holds only names and may be sent to any process.
 
-    A shard is there for good once :meth:`write_shard` returns, whatever happens later; a reader
-    sees it once :meth:`publish` has run. Several writers may fill one entry: a shard never
-    overwrites another, and of two copies of an utterance the newer one counts.
-
-    ``provenance`` is what there is to know of the run, a JSON object. ``store`` (``zarr``,
-    ``hdf5``) and ``compression`` (``none``, ``zstd``, ``blosc``) are those of new shards.
+    A shard is permanent once :meth:`write_shard` returns; readers see it after :meth:`publish`.
+    Several writers may fill one entry: a shard never overwrites another, and of two copies of an
+    utterance the newer one counts.
     """
 
     folder: Folder
+    """The folder of the entry."""
     spec: EntrySpec
+    """The identity of the entry."""
     provenance: Mapping[str, Any]
+    """The record of the run, a JSON object."""
     store: str = "zarr"
+    """Format of new shards, ``zarr`` (the default) or ``hdf5``."""
     compression: str = "none"
+    """Compression of new shards, ``none`` (the default), ``zstd`` or ``blosc``."""
 
     def prepare(self) -> None:
-        """Make the entry's folder, or check that what lies there is an entry of this identity."""
+        """Create the entry's folder, or check that the existing entry has this identity.
+
+        Raises:
+            CacheError: the folder holds another entry, a damaged one, or cannot be created.
+        """
         for name in ("shards", "leases", "runs"):
             (self.folder / name).make()
         with suppress(FileNotFoundError):
             read_record(self.folder)
 
     def lease(self, work: str, patience: float = 0.0) -> AbstractContextManager[bool]:
-        """Hold the lease of a piece of work for the time of a context, which says if that is so.
+        """Try to acquire the lease of a piece of work; the context yields whether it succeeded.
 
-        ``work`` is a name that all processes use for the same piece, of letters, digits and ``-``.
-        ``False`` means that another process is at it, and was for ``patience`` seconds. A lease
-        saves work and is not needed for anything else.
+        ``work`` is the name of the work, of letters, digits and ``-``, equal in all processes.
+        ``False`` means that another process held the lease for ``patience`` seconds. A lease only
+        avoids double work; nothing is wrong without it.
         """
         return lease(self.folder / "leases", work, patience)
 
@@ -69,68 +74,71 @@ class EntryWriter:
         """Commit one shard and return its name.
 
         Raises:
-            CacheError: an array is not (layers, frames, dim) as the entry's are, or the place
-                cannot be written to.
+            CacheError: an array does not have the entry's shape (layers, frames, dim), or the
+                cache cannot be written.
         """
         run = write_run(self.folder, self.provenance)
-        return self._write(number, [self._checked(one) for one in utterances], run, _now())
+        checked = [self._checked(utterance) for utterance in utterances]
+        return self._write(number, checked, run, _now())
 
     def rewrite_shard(self, name: str, rows: Iterable[Mapping[str, Any]]) -> str:
         """Commit utterances of a shard again, in this writer's store and compression.
 
-        ``rows`` are those of the index, one at least. The old shard stays; the new one counts in
-        its place, and not in that of anything that was extracted since.
+        ``rows`` are rows of the index, at least one. The old shard stays. The new one replaces it,
+        but no utterance that was extracted later.
 
         Raises:
-            CacheError: the shard is damaged.
+            DamagedError: the shard is damaged.
         """
         shards = self.folder / "shards"
         array = open_shard(shards, name, self.spec)
         kept, written = [], ""
         for row in rows:
-            with damage_named(shards, name):
+            with translate_damage(shards, name):
                 states = array.read(slice(None), row["offset"], row["offset"] + row["length"])
-            # Written again, damage would have a checksum that is right.
+            # Without this check, damaged features would get a new and correct checksum.
             if checksum(states) != row["checksum"]:
-                raise CacheError(
-                    f"shard {name} of {shards} is damaged: the features of '{row['id']}' are not "
-                    "those that were written; run 'mser cache verify --repair'"
+                raise damaged_shard(
+                    shards,
+                    name,
+                    f"the features of '{row['id']}' are not those that were written; run "
+                    "'mser cache verify --repair'",
                 )
             kept.append(UtteranceFeatures(row["id"], row["content_hash"], states))
             written = row["written"].partition("/")[0]
         run = ""
-        with suppress(CacheError):  # which run it was is not worth the features
+        with suppress(CacheError):  # the features are usable without the name of the run
             run = str(read_facts(shards, name).get("run", ""))
-        # Sorted as text, behind what it is a copy of and before all that is newer.
+        # As text, this sorts after the original and before everything newer.
         return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{_now()}")
 
-    def like(self, name: str) -> "EntryWriter":
-        """Return a writer whose store and compression are those of a shard."""
+    def with_form_of(self, shard: str) -> "EntryWriter":
+        """Return a writer with the store and the compression of a shard."""
         compression = "none"
-        with suppress(CacheError):  # a damaged one may have had any
-            said = read_facts(self.folder / "shards", name).get("compression")
-            compression = said if said in COMPRESSIONS else compression
-        return replace(self, store=store_of(name), compression=compression)
+        with suppress(CacheError):  # of a damaged shard, the compression is unknown
+            stored = read_facts(self.folder / "shards", shard).get("compression")
+            compression = stored if stored in COMPRESSIONS else compression
+        return replace(self, store=store_of(shard), compression=compression)
 
     def shards(self) -> list[str]:
-        """Return the names of all shards that are committed, published or not."""
+        """Return the names of all committed shards, published or not."""
         return [name for name in (self.folder / "shards").committed() if NAME.fullmatch(name)]
 
     def committed(self, number: int | None = None) -> dict[str, str]:
-        """Return the content hash of each utterance that lies in a shard, published or not.
+        """Return the content hash of each utterance in a committed shard, published or not.
 
-        With ``number``, only shards of that number are looked at.
+        With ``number``, only the shards with that number are read.
         """
         shards, names = self.folder / "shards", self.shards()
         if number is None:
             table = self.current(names).table
         else:
-            ours = [name for name in names if int(name.partition("-")[0]) == number]
-            table = Index.of([read_rows(shards, name) for name in ours]).table
+            numbered = [name for name in names if int(name.partition("-")[0]) == number]
+            table = Index.of([read_rows(shards, name) for name in numbered]).table
         return dict(zip(table["id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
 
     def quarantined(self) -> dict[str, Quarantined]:
-        """Return the utterances that failed before, by id."""
+        """Return the utterances in quarantine, by id."""
         return read_quarantine(self.folder)
 
     def quarantine(self, quarantined: Iterable[Quarantined]) -> None:
@@ -142,40 +150,41 @@ class EntryWriter:
         manifest: str | None = None,
         without: Collection[str] = (),
         *,
-        anew: bool = False,
+        rebuild: bool = False,
     ) -> None:
-        """Let readers see all shards committed so far, but for those named in ``without``.
+        """Make all committed shards visible to readers, except those named in ``without``.
 
-        ``manifest`` is the digest under which :meth:`FeatureCache.write_manifest` keeps the
-        dataset's manifest; ``None`` leaves it as it is. Where there is nothing new, the entry stays
-        as it is. With ``anew``, the index is made from the shards alone.
+        ``manifest`` is the digest that :meth:`FeatureCache.write_manifest` returned; ``None`` keeps
+        the manifest of the entry. If nothing is new, no file changes. With ``rebuild``, the index
+        is built from the shards alone, without the published index.
         """
-        # One at a time, so that nobody's older view replaces a newer one for an instant. Whoever
-        # holds the lease too long may be stuck: then it is done beside it.
+        # One writer at a time, so an older view never replaces a newer one, even for a moment. A
+        # process that holds the lease too long may be stuck; then this one publishes without it.
         with self.lease("publish", _PATIENCE):
-            while not self._publish(manifest, without, anew):
-                pass  # another writer published meanwhile: do it again with what it has added
+            while not self._publish(manifest, without, rebuild):
+                pass  # another writer published at the same time: repeat with its shards
 
-    def current(self, shards: Sequence[str], *, anew: bool = False) -> Index:
-        """Return the index of what lies in ``shards``, damaged ones left out.
+    def current(self, shards: Sequence[str], *, rebuild: bool = False) -> Index:
+        """Return the index of the utterances in ``shards``, without damaged shards.
 
-        What is published is known without reading its shards, and not asked with ``anew``.
+        Published shards are not read: the published index lists them. With ``rebuild``, all shards
+        are read.
         """
         tables, known = [], set()
-        published = None if anew else self._published()
+        published = None if rebuild else self._published()
         if published is not None:
-            tables.append(published.within(shards))
+            tables.append(published.rows_in(shards))
             known = set(published.shards())
         for name in shards:
             if name not in known:
-                # Of a damaged shard nothing counts, and it takes nothing else away.
-                with suppress(CacheError):
+                with suppress(CacheError):  # a damaged shard is left out
                     tables.append(read_rows(self.folder / "shards", name))
         return Index.of(tables)
 
-    def _publish(self, manifest: str | None, without: Collection[str], anew: bool) -> bool:
+    def _publish(self, manifest: str | None, without: Collection[str], rebuild: bool) -> bool:
+        """Publish once, and return whether nothing changed at the same time."""
         shards = [name for name in self.shards() if name not in without]
-        index = self.current(shards, anew=anew)
+        index = self.current(shards, rebuild=rebuild)
         name = index.write(self.folder)
         replaced: Mapping[str, Any] = {}
         with suppress(FileNotFoundError):
@@ -197,29 +206,29 @@ class EntryWriter:
         self.folder.write("entry.json", json.dumps(record, indent=2).encode() + b"\n")
         if replaced and replaced["index"] != name:
             self.folder.remove(replaced["index"])
-        now = [name for name in self.shards() if name not in without]
-        return name in self.folder.names() and now == shards
+        shards_now = [name for name in self.shards() if name not in without]
+        return name in self.folder.names() and shards_now == shards
 
     def _published(self) -> Index | None:
-        """Return the index as readers see it, or nothing if it is not there or damaged."""
+        """Return the published index, or ``None`` if it is missing or damaged."""
         for _ in range(5):
             try:
                 return Index.read(self.folder, str(read_record(self.folder)["index"]))
-            except FileNotFoundError:
-                continue  # there is none, or another writer has just replaced it
             except CacheError:
                 return None
+            except FileNotFoundError:
+                continue  # there is no index, or another writer has just replaced it
         return None
 
-    def _checked(self, one: UtteranceFeatures) -> UtteranceFeatures:
-        array = one.hidden_states.astype(self.spec.dtype, copy=False)
-        wanted = (len(self.spec.layers), self.spec.dim)
-        if array.ndim != 3 or (array.shape[0], array.shape[2]) != wanted or not array.shape[1]:
+    def _checked(self, utterance: UtteranceFeatures) -> UtteranceFeatures:
+        array = utterance.hidden_states.astype(self.spec.dtype, copy=False)
+        layers, dim = len(self.spec.layers), self.spec.dim
+        if array.ndim != 3 or (array.shape[0], array.shape[2]) != (layers, dim) or not array.size:
             raise CacheError(
-                f"features of '{one.id}' have the shape {array.shape}, and this entry "
-                f"holds ({wanted[0]}, frames, {wanted[1]})"
+                f"the features of '{utterance.id}' have the shape {array.shape}, and this entry "
+                f"holds ({layers}, frames, {dim})"
             )
-        return replace(one, hidden_states=array)
+        return replace(utterance, hidden_states=array)
 
     def _write(
         self, number: int, utterances: Sequence[UtteranceFeatures], run: str, written: str

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -31,6 +32,9 @@ from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings, Summary, extract
 from mser.tests.support.meld_tree import write_meld
+
+if TYPE_CHECKING:
+    from mser.tests.support.object_store import ObjectStore
 
 Mser = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]
@@ -176,3 +180,24 @@ def call(
 
     yield run
     os.environ.pop("MSER_DEBUG", None)
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator["ObjectStore"]:
+    """The server of all object stores."""
+    from mser.tests.support.object_store import ObjectStore  # noqa: PLC0415 -- moto takes a second
+
+    server = ObjectStore()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def store(object_server: "ObjectStore", monkeypatch: pytest.MonkeyPatch) -> "ObjectStore":
+    """An empty object store; the environment holds what a client needs to reach it."""
+    for name, value in object_server.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    object_server.reset()
+    return object_server

@@ -1,1 +1,38 @@
-"""Store formats: how the features of a shard lie in a file or folder."""
+"""The store formats: a file each, and a line each in ``FORMATS``."""
+
+from ..errors import CacheError
+from .hdf5 import Hdf5Format
+from .store_format import COMPRESSIONS, StoreFormat
+from .zarr import ZarrFormat
+
+__all__ = ["COMPRESSIONS", "FORMATS", "StoreFormat", "check_form", "format_of", "store_of"]
+
+FORMATS: dict[str, StoreFormat] = {"zarr": ZarrFormat(), "hdf5": Hdf5Format()}
+
+
+def check_form(store: str, compression: str) -> None:
+    """Raise ``CacheError`` if there is no such format or compression."""
+    for kind, name, known in (
+        ("store", store, FORMATS),
+        ("compression", compression, COMPRESSIONS),
+    ):
+        if name not in known:
+            raise CacheError(f"there is no {kind} '{name}': choose one of {', '.join(known)}")
+
+
+def store_of(shard: str) -> str:
+    """Return the key in ``FORMATS`` of a shard's format, which the suffix of its name gives.
+
+    Raises:
+        CacheError: this version of mser does not have the format.
+    """
+    suffix = "".join(shard.partition(".")[1:])
+    for store, store_format in FORMATS.items():
+        if suffix == store_format.suffix:
+            return store
+    raise CacheError(f"shard {shard} is in a format that this version of mser does not read")
+
+
+def format_of(shard: str) -> StoreFormat:
+    """Return the format of a shard; errors as for :func:`store_of`."""
+    return FORMATS[store_of(shard)]

@@ -1,9 +1,9 @@
 """The arrays of shards (layers, frames, dim) and the three ways to read frames from one.
 
-Features that lie uncompressed and layer after layer in one file are mapped into memory where the
-file is local, and fetched as ranges of bytes where it is not. What is compressed is fetched in
-ranges anyway. The libraries that write shards do not read them: they are slow at small pieces, take
-what is missing for zeros, and would have a file open that does not survive a fork.
+Uncompressed features are stored layer after layer in one file. A local file is mapped into memory;
+of a remote one, ranges of bytes are fetched. Compressed features are always fetched as ranges. The
+libraries that write shards do not read them: they read small pieces slowly, return zeros for
+missing data, and keep a file open that does not survive a fork.
 """
 
 import math
@@ -23,41 +23,47 @@ from ..storage.folder import Folder
 Array = np.ndarray[Any, Any]
 LayerIndex = slice | list[int]
 
-# All that are alive, as long as somebody holds a view: each keeps a file open.
+# All maps in use. A map stays alive as long as a view of it does, and keeps a file open.
 _maps: WeakSet[Any] = WeakSet()
 
 
 def most_maps() -> int:
-    """Return how many files may be mapped at once: half of those a process may have open."""
+    """Return how many files may be mapped at once: half of the process's limit of open files."""
     return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
 def checked_form(shape: Sequence[int], dtype: Any) -> tuple[tuple[int, int, int], np.dtype[Any]]:
-    """Return the form of an array of features, or raise ``ValueError`` if it cannot be one."""
+    """Return shape and dtype of an array of features, or raise ``ValueError`` if it cannot be one.
+
+    Such an array is (layers, frames, dim), not empty, little-endian ``float16`` or ``float32``.
+    """
     layers, frames, dim = (operator.index(size) for size in shape)
-    form = np.dtype(dtype)
-    if min(layers, frames, dim) < 1 or form not in (np.dtype("<f2"), np.dtype("<f4")):
-        raise ValueError(f"shape {tuple(shape)} of {form} is not that of features")
-    return (layers, frames, dim), form
+    dtype = np.dtype(dtype)
+    if min(layers, frames, dim) < 1 or dtype not in (np.dtype("<f2"), np.dtype("<f4")):
+        raise ValueError(f"shape {tuple(shape)} of {dtype} is not that of features")
+    return (layers, frames, dim), dtype
 
 
 class StoredArray(ABC):
-    """An array (layers, frames, dim) somewhere, little-endian ``float16`` or ``float32``."""
+    """An array (layers, frames, dim) of a shard, little-endian ``float16`` or ``float32``."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
 
     @abstractmethod
     def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
-        """Return the frames from ``start`` to before ``stop``, (layers, frames, dim), read-only."""
+        """Return the frames ``start`` to ``stop - 1``, (layers, frames, dim), read-only.
+
+        ``layers`` are positions along the first axis.
+        """
 
 
 class MappedArray(StoredArray):
-    """In a local file: what is not asked for is never touched, and a slice copies nothing.
+    """A local file mapped into memory: a slice copies nothing and reads no other bytes.
 
-    Frames that are read for the first time are announced to the kernel, which then fetches them all
-    while the caller goes on: page by page, as they are touched, a cold disk takes twice as long and
-    reads more than was asked for. Announced again, warm ones would cost more than they do.
+    The first read of an utterance asks the kernel to load all its pages while the caller goes on.
+    Without that, a cold disk loads them page by page, takes twice as long, and reads more than was
+    asked for. A second request for the same pages would only cost time.
     """
 
     def __init__(self, mapped: "np.memmap[Any, Any]") -> None:
@@ -65,21 +71,21 @@ class MappedArray(StoredArray):
         self._mapped = mapped.view(np.ndarray)
         self._map: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
         self._first = mapped.offset % mmap.ALLOCATIONGRANULARITY  # byte of the map
-        self._announced: set[int] = set()
+        self._requested: set[int] = set()
         layers, frames, dim = mapped.shape
         self.shape = layers, frames, dim
         self.dtype = mapped.dtype
 
     def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
-        if start not in self._announced:
-            self._announce(layers, start, stop)
-        found = self._mapped[layers, start:stop]
-        if isinstance(layers, list):  # a copy; a view is read-only, as the map is
-            found.flags.writeable = False
-        return found
+        if start not in self._requested:
+            self._request(layers, start, stop)
+        states: Array = self._mapped[layers, start:stop]
+        if isinstance(layers, list):  # a copy; a view is read-only like its map
+            states.flags.writeable = False
+        return states
 
-    def _announce(self, layers: LayerIndex, start: int, stop: int) -> None:
-        self._announced.add(start)
+    def _request(self, layers: LayerIndex, start: int, stop: int) -> None:
+        self._requested.add(start)
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
         count, frames, dim = self.shape
@@ -92,7 +98,7 @@ class MappedArray(StoredArray):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the features lie in a file: from byte ``offset`` on, in C order, with no gaps."""
+    """Where a file holds the features: from byte ``offset`` on, in C order, without gaps."""
 
     file: str
     offset: int
@@ -101,11 +107,11 @@ class Layout:
 
     @property
     def bytes(self) -> int:
-        """How many bytes they are."""
+        """Size of the features in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def opened(self, folder: Folder) -> StoredArray:
-        """Map the file if it is local, and the process may have one more file open."""
+        """Map the file if it is local and the process may open one more file."""
         if folder.path is None or len(_maps) >= most_maps():
             return RangedArray(folder, self)
         mapped = np.memmap(
@@ -116,7 +122,7 @@ class Layout:
 
 
 class RangedArray(StoredArray):
-    """In an object: the bytes of each layer are fetched, all at once, and no others."""
+    """Uncompressed features in a remote file: only the bytes of the wanted layers are fetched."""
 
     def __init__(self, folder: Folder, layout: Layout) -> None:
         self._folder, self._layout = folder, layout
@@ -130,15 +136,22 @@ class RangedArray(StoredArray):
             for layer in np.arange(count)[layers].tolist()
         ]
         ranges = [(first, first + (stop - start) * frame) for first in firsts]
-        found = b"".join(self._folder.read_ranges(self._layout.file, ranges))
-        return np.frombuffer(found, self.dtype).reshape(len(ranges), stop - start, dim)
+        content = b"".join(self._folder.read_ranges(self._layout.file, ranges))
+        return np.frombuffer(content, self.dtype).reshape(len(ranges), stop - start, dim)
 
 
 class ChunkedArray(StoredArray):
-    """Compressed in chunks of so many frames of one layer: they are fetched all at once.
+    """Features compressed in chunks of a few frames of one layer.
 
-    ``index`` says where each lies, (layers, chunks, 2): its first byte, and how many they are.
-    ``plain`` are the first bytes of those that are not compressed after all.
+    All chunks of a read are fetched at once.
+
+    Args:
+        folder: the folder of the shards.
+        layout: the file, its shape and dtype.
+        frames: length of a chunk.
+        index: of each chunk the position of its first byte and its size, (layers, chunks, 2).
+        decode: decompresses a chunk.
+        uncompressed: first bytes of the chunks that are stored without compression.
     """
 
     def __init__(
@@ -148,10 +161,10 @@ class ChunkedArray(StoredArray):
         frames: int,
         index: Array,
         decode: Callable[[bytes], Any],
-        plain: Container[int] = (),
+        uncompressed: Container[int] = (),
     ) -> None:
         self._folder, self._file, self._frames = folder, layout.file, frames
-        self._index, self._decode, self._plain = index, decode, plain
+        self._index, self._decode, self._uncompressed = index, decode, uncompressed
         self.shape, self.dtype = layout.shape, layout.dtype
 
     def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
@@ -161,9 +174,9 @@ class ChunkedArray(StoredArray):
         parts = self._folder.read_ranges(self._file, ranges)
         chunks = np.empty((len(ranges), self._frames, self.shape[2]), self.dtype)
         for chunk, part, (begin, _) in zip(chunks, parts, ranges, strict=True):
-            decoded = part if begin in self._plain else self._decode(part)
+            decoded = part if begin in self._uncompressed else self._decode(part)
             chunk[:] = np.frombuffer(decoded, self.dtype).reshape(chunk.shape)
         whole = chunks.reshape(len(index), (last - first) * self._frames, self.shape[2])
-        found = whole[:, start - first * self._frames : stop - first * self._frames]
-        found.flags.writeable = False
-        return found
+        states = whole[:, start - first * self._frames : stop - first * self._frames]
+        states.flags.writeable = False
+        return states

@@ -1,1 +1,1 @@
-"""Looking after a cache: list, verify, collect garbage, convert."""
+"""Maintenance of a cache: list, verify, collect garbage, convert."""

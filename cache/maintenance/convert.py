@@ -5,31 +5,36 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..entry import Entry
-from ..shard import check_form
+from ..formats import check_form
 from ..writer import EntryWriter
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted: how many of an entry's shards were not yet in the form asked for."""
+    """The result of a conversion."""
 
     entry: str
+    """The folder of the entry."""
     store: str
+    """The new format."""
     compression: str
+    """The new compression."""
     converted: int
+    """The number of shards that were written again."""
     shards: int
+    """The number of all shards of the entry."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the result as a person wants to read it."""
-        said = f"{self.entry}: {self.converted} of {self.shards} shards written again as"
-        said = f"{said} {self.store}, compression {self.compression}"
+        """Return the result as a sentence."""
+        text = f"{self.entry}: {self.converted} of {self.shards} shards written again as"
+        text = f"{text} {self.store}, compression {self.compression}"
         if self.converted:
-            said += "; the old ones stay for those who still read them, until 'mser cache gc'"
-        return said
+            text += "; running jobs may still read the old shards, 'mser cache gc' deletes them"
+        return text
 
 
 def convert(
@@ -38,21 +43,23 @@ def convert(
     compression: str,
     each: Callable[[list[str]], Iterable[str]] = list,
 ) -> Conversion:
-    """Write every shard again that is not in the format and compression asked for, and publish.
+    """Write every shard again that has another format or compression, and publish the entry.
 
-    Features, hashes and provenance stay as they are. Shards of both formats may lie in one entry,
-    so it can be read all the time and by whoever opened it before, and a conversion that is killed
-    may be started again. The old shards stay until ``gc``.
+    Features, hashes and provenance stay the same. An entry may hold shards of both formats, so it
+    is readable all the time, also for readers that opened it before. A killed conversion may be
+    started again. The old shards stay until ``gc``. ``each`` gets the names of the shards and
+    yields them one by one, to show the progress.
 
     Raises:
-        CacheError: there is no such format, a shard is damaged, or the cache cannot be written to.
+        DamagedError: a shard is damaged.
+        CacheError: there is no such format or compression, or the cache cannot be written.
     """
     check_form(store, compression)
     writer = EntryWriter(entry.folder, entry.spec, {}, store, compression)
     writer.prepare()  # a copy of a cache may lack its empty folders
     names = entry.index.shards()
-    old = [name for name in names if writer.like(name) != writer]
+    old = [name for name in names if writer.with_form_of(name) != writer]
     for name in each(old):
-        writer.rewrite_shard(name, entry.index.within([name]).to_pylist())
+        writer.rewrite_shard(name, entry.index.rows_in([name]).to_pylist())
     writer.publish()
     return Conversion(str(entry.folder), store, compression, len(old), len(names))

@@ -1,4 +1,4 @@
-"""Garbage: what lies in a cache and is of no use to anybody, and how to be rid of it."""
+"""Find and delete unreferenced files of a cache."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -16,106 +16,111 @@ from ..identity import KEY_LENGTH
 from ..index import FILE, Index
 from ..shard import read_rows
 from ..storage.folder import TEMPORARY, Folder
-from ..storage.leases import held
+from ..storage.leases import read_leases
 from ..writer import EntryWriter
-from .verify import as_written
+from .verify import is_as_written
 
-# A writer at work has temporary files, and a reader may still be on its way to an index that was
-# just replaced.
+# A running writer has temporary files, and a reader may be about to open an index that was just
+# replaced.
 MINIMUM_AGE = 3600.0  # seconds
 _MANIFEST = re.compile(rf"corpus-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """One thing to delete: a file or folder below the cache, why, and the bytes it takes."""
+    """A file, a folder or a part of a shard that can be deleted."""
 
     what: str
+    """Its path, or a shard and the number of its utterances."""
     reason: str
+    """Why it can be deleted."""
     bytes: int
+    """Its size in bytes."""
 
 
 @dataclass
-class Collection:
-    """What was found, and whether it was deleted.
-
-    ``unread`` says of which entries nothing can be told because they are damaged, each in a
-    sentence. Nothing in them is deleted but what killed writers left behind.
-    """
+class GarbageReport:
+    """The garbage of a cache, and whether it was deleted."""
 
     cache: str
+    """The root of the cache."""
     garbage: list[Garbage] = field(default_factory=list)
+    """Everything that can be deleted."""
     unread: list[str] = field(default_factory=list)
+    """A sentence for each damaged entry, in which only files of killed writers are deleted."""
     deleted: bool = False
+    """Whether the garbage was deleted."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the result as a person wants to read it."""
-        said = "nothing to delete"
+        """Return the report as a list of lines."""
+        total = "nothing to delete"
         if self.garbage:
-            size = sum(one.bytes for one in self.garbage) / 1e6
-            how = "deleted" if self.deleted else "may be deleted, with --yes"
-            said = f"{len(self.garbage)} {how}, {size:.1f} MB"
-        lines = [f"  {one.what}: {one.reason} ({one.bytes / 1e6:.1f} MB)" for one in self.garbage]
-        lines += [f"  left alone: {one}" for one in self.unread]
-        return "\n".join([f"{self.cache}: {said}", *lines])
+            size = sum(item.bytes for item in self.garbage) / 1e6
+            state = "deleted" if self.deleted else "can be deleted with --yes"
+            total = f"{len(self.garbage)} {state}, {size:.1f} MB"
+        lines = [
+            f"  {item.what}: {item.reason} ({item.bytes / 1e6:.1f} MB)" for item in self.garbage
+        ]
+        lines += [f"  skipped: {sentence}" for sentence in self.unread]
+        return "\n".join([f"{self.cache}: {total}", *lines])
 
 
 def collect_garbage(
     cache: FeatureCache, *, delete: bool = False, minimum_age: float = MINIMUM_AGE
-) -> Collection:
+) -> GarbageReport:
     """Find unreferenced files older than ``minimum_age`` seconds; with ``delete``, delete them.
 
-    That is: temporary files and uploads of killed writers, leases of dead ones, indexes and
-    manifests that no entry points to, shards of which every utterance lies in a newer one or that
-    were never finished, and utterances that the dataset's manifest no longer names.
+    These are temporary files and uploads of killed writers, leases of dead processes, indexes and
+    manifests that no entry refers to, shards that were never finished or whose utterances all have
+    a newer copy, and utterances that the dataset's manifest no longer lists.
 
     Raises:
-        CacheError: something cannot be read or deleted.
+        CacheError: a file cannot be read or deleted.
     """
-    result = Collection(str(cache.root))
-    for found in _all(cache, minimum_age, result.unread):
-        result.garbage.append(found.garbage)
+    report = GarbageReport(str(cache.root))
+    for deletion in _all(cache, minimum_age, report.unread):
+        report.garbage.append(deletion.garbage)
         if delete:
-            found.delete()
-    result.deleted = delete
-    return result
+            deletion.run()
+    report.deleted = delete
+    return report
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Deletion:
     garbage: Garbage
-    delete: Callable[[], object]
+    run: Callable[[], object]
 
 
-def _all(cache: FeatureCache, minimum_age: float, unread: list[str]) -> Iterator[_Found]:
+def _all(cache: FeatureCache, minimum_age: float, unread: list[str]) -> Iterator[_Deletion]:
     yield from _temporary(cache.root, minimum_age)
     for upload in cache.root.uploads():
         if upload.age >= minimum_age:
             what = f"{cache.root}/{upload.name}"
             garbage = Garbage(what, "an upload that was never finished", upload.bytes)
-            yield _Found(garbage, partial(cache.root.abort, upload))
+            yield _Deletion(garbage, partial(cache.root.abort, upload))
     for dataset in cache.datasets():
         folder = cache.root / dataset
         yield from _temporary(folder, minimum_age)
         entries = cache.entry_folders(dataset)
-        for one in entries:
-            yield from _of_entry(cache, one, minimum_age, unread)
+        for entry in entries:
+            yield from _of_entry(cache, entry, minimum_age, unread)
         yield from _manifests(folder, entries, minimum_age)
 
 
 def _of_entry(
     cache: FeatureCache, folder: Folder, minimum_age: float, unread: list[str]
-) -> Iterator[_Found]:
+) -> Iterator[_Deletion]:
     for part in (folder, *(folder / name for name in ("shards", "leases", "runs"))):
         yield from _temporary(part, minimum_age)
-    leases, at_work = folder / "leases", False
-    for name, lease in held(leases).items():
+    leases, in_use = folder / "leases", False
+    for name, lease in read_leases(leases).items():
         if lease is not None and lease.alive:
-            at_work = True
+            in_use = True
         else:
             yield from _file(leases, name, "its holder is dead", minimum_age)
     shards = folder / "shards"
@@ -125,33 +130,33 @@ def _of_entry(
     try:
         entry = Entry(folder)
         index = entry.index
-    except FileNotFoundError:
-        return  # never published: its shards count at the next run
     except CacheError as error:
         unread.append(str(error))
         return
+    except FileNotFoundError:
+        return  # never published: the next run uses its shards
     for name in folder.names():
         if FILE.fullmatch(name) and name != entry.index_name:
             yield from _file(folder, name, "an index that was replaced", minimum_age)
     if _old(folder, "entry.json", minimum_age):
         yield from _superseded(EntryWriter(folder, entry.spec, {}), index, minimum_age)
-        if not at_work:  # its manifest may be still to come
+        if not in_use:  # a running writer may not have stored its manifest yet
             yield from _dropped(cache, entry, index, minimum_age)
 
 
-def _superseded(writer: EntryWriter, index: Index, minimum_age: float) -> Iterator[_Found]:
-    """Find shards of which readers have no use any more."""
+def _superseded(writer: EntryWriter, index: Index, minimum_age: float) -> Iterator[_Deletion]:
+    """Find shards that the index no longer refers to."""
     shards, used = writer.folder / "shards", set(index.shards())
     for name in writer.shards():
         if name in used:
             continue
-        reason = "all of it lies in newer shards"
+        reason = "all its utterances are in newer shards"
         try:
             rows = read_rows(shards, name).to_pylist()
         except CacheError:
             if not _damaged(shards, name):
                 continue
-            rows, reason = [], "a shard that is damaged, and of which nothing is in use"
+            rows, reason = [], "a damaged shard that the index does not refer to"
         if all(
             row["id"] in index.ids and index[row["id"]].written >= row["written"] for row in rows
         ):
@@ -159,36 +164,37 @@ def _superseded(writer: EntryWriter, index: Index, minimum_age: float) -> Iterat
 
 
 def _damaged(shards: Folder, name: str) -> bool:
-    """Tell what is damaged from what cannot be read just now."""
+    """Return whether a shard is damaged; one that cannot be read at present may be undamaged."""
     try:
-        return not as_written(shards, name)
-    except FileNotFoundError:
-        return True
+        return not is_as_written(shards, name)
     except CacheError:
         return False
+    except FileNotFoundError:
+        return True
 
 
 def _dropped(
     cache: FeatureCache, entry: Entry, index: Index, minimum_age: float
-) -> Iterator[_Found]:
+) -> Iterator[_Deletion]:
     """Find utterances that are no longer in the corpus, shard by shard."""
     if not entry.manifest:
         return
     try:
-        named = cache.read_manifest(entry.spec.dataset, entry.manifest)["id"]
+        ids_of_corpus = cache.read_manifest(entry.spec.dataset, entry.manifest)["id"]
     except (CacheError, KeyError):
-        return  # without a manifest nothing is known to be gone
-    gone = index.table.filter(pc.invert(pc.is_in(index.table["id"], named.combine_chunks())))
+        return  # without a manifest, it is unknown which utterances were removed
+    is_kept = pc.is_in(index.table["id"], ids_of_corpus.combine_chunks())
+    removed = index.table.filter(pc.invert(is_kept))
     writer, shards = EntryWriter(entry.folder, entry.spec, {}), entry.folder / "shards"
-    for name in sorted(gone["shard"].unique().to_pylist()):
+    for name in sorted(removed["shard"].unique().to_pylist()):
         if not _old(shards, name, minimum_age):
             continue
-        rows = index.within([name]).to_pylist()
-        ids = set(Index(gone).within([name])["id"].to_pylist())
+        rows = index.rows_in([name]).to_pylist()
+        ids = set(Index(removed).rows_in([name])["id"].to_pylist())
         kept = [row for row in rows if row["id"] not in ids]
         frames = sum(row["length"] for row in rows if row["id"] in ids)
         what = f"{shards}/{name}: {len(ids)} of {len(rows)} utterances"
-        yield _Found(
+        yield _Deletion(
             Garbage(what, "no longer in the corpus", frames * entry.spec.bytes_per_frame),
             partial(_rewrite, writer, name, kept),
         )
@@ -197,32 +203,32 @@ def _dropped(
 def _rewrite(writer: EntryWriter, name: str, kept: list[dict[str, Any]]) -> None:
     writer.prepare()  # a copy of a cache may lack its empty folders
     if kept:
-        writer.like(name).rewrite_shard(name, kept)
+        writer.with_form_of(name).rewrite_shard(name, kept)
     writer.publish(without={name})
     (writer.folder / "shards").remove(name)
 
 
-def _manifests(folder: Folder, entries: list[Folder], minimum_age: float) -> Iterator[_Found]:
+def _manifests(folder: Folder, entries: list[Folder], minimum_age: float) -> Iterator[_Deletion]:
     try:
         used = {f"corpus-{Entry(entry).manifest}.parquet" for entry in entries}
     except (FileNotFoundError, CacheError):
-        return  # nobody can tell which one an entry needs that is damaged or not yet published
+        return  # an entry that is damaged or not published yet may need any of them
     for name in folder.names():
         if _MANIFEST.fullmatch(name) and name not in used:
             yield from _file(folder, name, "a manifest that was replaced", minimum_age)
 
 
-def _temporary(folder: Folder, minimum_age: float) -> Iterator[_Found]:
+def _temporary(folder: Folder, minimum_age: float) -> Iterator[_Deletion]:
     for name in folder.names():
         if name.startswith(TEMPORARY):
             yield from _file(folder, name, "left behind by a killed writer", minimum_age)
 
 
-def _file(folder: Folder, name: str, reason: str, minimum_age: float) -> Iterator[_Found]:
-    with suppress(FileNotFoundError):  # somebody else has deleted it
+def _file(folder: Folder, name: str, reason: str, minimum_age: float) -> Iterator[_Deletion]:
+    with suppress(FileNotFoundError):  # another process has deleted it
         if _old(folder, name, minimum_age):
             garbage = Garbage(f"{folder}/{name}", reason, folder.size(name))
-            yield _Found(garbage, partial(folder.remove, name))
+            yield _Deletion(garbage, partial(folder.remove, name))
 
 
 def _old(folder: Folder, name: str, minimum_age: float) -> bool:

@@ -1,4 +1,4 @@
-"""What a cache holds: one line an entry, or all there is to know of one."""
+"""List the entries of a cache, or show everything that is known of one entry."""
 
 import json
 from collections import Counter
@@ -9,40 +9,51 @@ from typing import Any
 from ..entry import Entry
 from ..errors import CacheError
 from ..feature_cache import FeatureCache
-from ..shard import store_of
+from ..formats import store_of
 from ..storage.folder import Folder
 from ..writer import EntryWriter
 
 
 @dataclass(frozen=True)
-class Listed:
-    """One entry: what it is, how large, how old, and who filled it.
-
-    ``bytes`` is what its files take, ``published`` when it was last brought up to date (ISO 8601,
-    UTC); ``error`` says what is wrong with an entry that cannot be opened.
-    """
+class EntrySummary:
+    """One entry: its identity, size and age, and who filled it."""
 
     dataset: str
+    """Name of the dataset."""
     entry: str
+    """Name of the entry's folder."""
     modality: str = ""
+    """Modality of the features."""
     encoder: str = ""
+    """Name of the encoder."""
     key: str = ""
+    """The key of the entry, 12 hexadecimal digits."""
     utterances: int = 0
+    """Number of utterances."""
     layers: tuple[int, ...] = ()
+    """The encoder's own numbers of the stored layers."""
     dim: int = 0
+    """Width of the hidden states."""
     dtype: str = ""
+    """``float16`` or ``float32``."""
     bytes: int = 0
+    """Size of all files of the entry in bytes."""
     published: str = ""
+    """Time of the last update (ISO 8601, UTC)."""
     who: tuple[str, ...] = ()
+    """The users whose runs filled the entry."""
     error: str = ""
+    """Why the entry cannot be opened; empty if it can."""
 
 
 @dataclass(frozen=True)
-class Listing:
+class CacheListing:
     """All entries of a cache."""
 
     cache: str
-    entries: tuple[Listed, ...]
+    """The root of the cache."""
+    entries: tuple[EntrySummary, ...]
+    """The entries, also those that cannot be opened."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the listing as JSON values."""
@@ -63,70 +74,74 @@ class Listing:
             "age",
             "who",
         )
-        rows = [head, *(_row(one) for one in self.entries if not one.error)]
-        widths = [max(len(row[at]) for row in rows) for at in range(len(head))]
+        rows = [head, *(_row(entry) for entry in self.entries if not entry.error)]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
-        lines += [f"{one.dataset}/{one.entry}: {one.error}" for one in self.entries if one.error]
+        lines += [
+            f"{entry.dataset}/{entry.entry}: {entry.error}" for entry in self.entries if entry.error
+        ]
         return "\n".join([self.cache, *(f"  {line}" for line in lines)])
 
 
-def listing(cache: FeatureCache) -> Listing:
-    """List all entries of a cache, those that are damaged or not yet published too."""
-    found = (
-        _listed(dataset, place)
+def listing(cache: FeatureCache) -> CacheListing:
+    """List all entries of a cache, including damaged and unpublished ones."""
+    entries = (
+        _summary(dataset, folder)
         for dataset in cache.datasets()
-        for place in cache.entry_folders(dataset)
+        for folder in cache.entry_folders(dataset)
     )
-    return Listing(str(cache.root), tuple(found))
+    return CacheListing(str(cache.root), tuple(entries))
 
 
-def _listed(dataset: str, folder: Folder) -> Listed:
+def _summary(dataset: str, folder: Folder) -> EntrySummary:
     name = folder.name
     try:
         entry = Entry(folder)
         count = len(entry)
+    except CacheError as error:
+        return EntrySummary(dataset, name, error=str(error))
     except FileNotFoundError:
         shards = len((folder / "shards").committed())
-        return Listed(dataset, name, error=f"{shards} shards, not published yet: run it again")
-    except CacheError as error:
-        return Listed(dataset, name, error=str(error))
+        error_text = f"{shards} shards, not published yet: run the extraction again"
+        return EntrySummary(dataset, name, error=error_text)
     spec = entry.spec
     who = sorted({str(run.get("user") or "?") for run in entry.provenance})
-    return Listed(
+    return EntrySummary(
         dataset, name, spec.modality, spec.encoder, spec.key, count, spec.layers, spec.dim,
         spec.dtype, folder.size(), entry.published, tuple(who),
     )  # fmt: skip
 
 
-def _row(one: Listed) -> tuple[str, ...]:
+def _row(entry: EntrySummary) -> tuple[str, ...]:
     return (
-        one.dataset,
-        one.modality,
-        one.encoder,
-        one.key,
-        str(one.utterances),
-        f"{_ranges(one.layers)} x {one.dim} {one.dtype}",
-        f"{one.bytes / 1e6:.1f} MB" if one.bytes < 1e9 else f"{one.bytes / 1e9:.1f} GB",
-        _age(one.published),
-        ",".join(one.who),
+        entry.dataset,
+        entry.modality,
+        entry.encoder,
+        entry.key,
+        str(entry.utterances),
+        f"{_ranges(entry.layers)} x {entry.dim} {entry.dtype}",
+        f"{entry.bytes / 1e6:.1f} MB" if entry.bytes < 1e9 else f"{entry.bytes / 1e9:.1f} GB",
+        _age(entry.published),
+        ",".join(entry.who),
     )
 
 
 @dataclass(frozen=True)
 class Info:
-    """All that is known of an entry, and all that is needed to make it again."""
+    """Everything that is known of an entry, with what is needed to extract it again."""
 
     facts: dict[str, Any]
+    """JSON values by name."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the facts as JSON values."""
         return self.facts
 
     def __str__(self) -> str:
-        """Return the facts as a person wants to read them."""
+        """Return the facts, a line each."""
         facts = {name: value for name, value in self.facts.items() if name != "runs"}
         lines = list(_lines(facts))
         for number, run in enumerate(self.facts["runs"], 1):
@@ -135,12 +150,12 @@ class Info:
 
 
 def info(entry: Entry) -> Info:
-    """Return all that is known of an entry."""
+    """Return everything that is known of an entry."""
     spec, shards = entry.spec, entry.folder / "shards"
     writer = EntryWriter(entry.folder, spec, {})
     names = entry.index.shards()
     stores = Counter(
-        f"{store_of(name)}, compression {writer.like(name).compression}" for name in names
+        f"{store_of(name)}, compression {writer.with_form_of(name).compression}" for name in names
     )
     return Info(
         {

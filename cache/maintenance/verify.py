@@ -1,4 +1,4 @@
-"""Verification: is every byte of an entry what it was when it was written?"""
+"""Verify that every byte of an entry is as it was written, and repair damage."""
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..entry import Entry
-from ..errors import CacheError
+from ..errors import CacheError, NotFoundError
 from ..identity import EntrySpec
 from ..index import FILE, Index
 from ..shard import checksum, open_shard, read_rows, stored_hash
@@ -16,98 +16,102 @@ from ..writer import EntryWriter
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with one file or shard of an entry.
-
-    ``lost`` are the utterances whose features are not what they were, or cannot be read; ``whole``
-    are those of the same shard that are as they were.
-    """
+    """Damage of one shard or of the index."""
 
     what: str
+    """Name of the shard or of the index."""
     reason: str
+    """What is damaged."""
     lost: tuple[str, ...] = ()
+    """The utterances whose features have changed or cannot be read."""
     whole: tuple[str, ...] = ()
+    """The undamaged utterances of the same shard."""
 
 
 @dataclass
 class Verification:
-    """What was looked at in an entry, and what was found.
-
-    ``unread`` says what could not be looked at, each in a sentence. It may be whole, so that a
-    repair leaves it alone.
-    """
+    """The result of verifying one entry."""
 
     entry: str
+    """The folder of the entry."""
     shards: int = 0
+    """Number of shards that were read."""
     utterances: int = 0
+    """Number of utterances in these shards."""
     of_shards: int = 0
+    """Number of all shards of the entry."""
     damage: list[Damage] = field(default_factory=list)
+    """All damage that was found."""
     unread: list[str] = field(default_factory=list)
+    """A sentence for each shard that could not be read. A repair leaves such a shard as it is."""
     repaired: bool = False
+    """Whether the damage was repaired."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the result as a person wants to read it."""
-        looked = (
-            f"{self.shards} shards"
-            if self.shards == self.of_shards
-            else (f"{self.shards} of {self.of_shards} shards, chosen at random")
-        )
-        found = f"{len(self.damage)} damaged" if self.damage else "all as written"
-        found = f"{found}, {len(self.unread)} not read" if self.unread else found
-        lines = [f"{self.entry}: {looked}, {self.utterances} utterances, {found}"]
-        lines += [f"  {one}" for one in self.unread]
-        for one in self.damage:
-            lines.append(f"  {one.what}: {one.reason}")
-            if one.lost:
-                lines.append(f"    lost: {_some(one.lost)}")
-            if one.whole:
-                lines.append(f"    whole: {len(one.whole)} more utterances of it")
+        """Return the result as a list of lines."""
+        read = f"{self.shards} shards"
+        if self.shards != self.of_shards:
+            read = f"{self.shards} of {self.of_shards} shards, chosen at random"
+        result = f"{len(self.damage)} damaged" if self.damage else "all as written"
+        result = f"{result}, {len(self.unread)} not read" if self.unread else result
+        lines = [f"{self.entry}: {read}, {self.utterances} utterances, {result}"]
+        lines += [f"  {sentence}" for sentence in self.unread]
+        for damage in self.damage:
+            lines.append(f"  {damage.what}: {damage.reason}")
+            if damage.lost:
+                lines.append(f"    lost: {_some(damage.lost)}")
+            if damage.whole:
+                lines.append(f"    undamaged: {len(damage.whole)} other utterances of the shard")
         if self.damage:
             lines.append(
-                "  repaired: what was whole is kept, and the next 'mser extract' makes the rest"
+                "  repaired: the undamaged utterances are kept, and the next 'mser extract' "
+                "extracts the lost ones again"
                 if self.repaired
-                else "  'mser cache verify --repair' keeps what is whole and drops the rest, which "
-                "the next 'mser extract' makes again"
+                else "  'mser cache verify --repair' keeps the undamaged utterances and removes "
+                "the lost ones, which the next 'mser extract' extracts again"
             )
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Verifications:
-    """What was found in several entries."""
+    """The results of verifying several entries."""
 
     entries: tuple[Verification, ...]
+    """The result of each entry."""
 
     @property
     def damaged(self) -> bool:
-        """Whether anything is damaged and was not repaired, or could not be read."""
-        return any(one.unread or (one.damage and not one.repaired) for one in self.entries)
+        """Whether a shard could not be read, or is damaged and was not repaired."""
+        return any(entry.unread or (entry.damage and not entry.repaired) for entry in self.entries)
 
     def as_json(self) -> dict[str, Any]:
         """Return the results as JSON values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Return the results as a person wants to read them."""
+        """Return the results as a list of lines."""
         return "\n".join(map(str, self.entries)) or "there is no entry to verify"
 
 
-def verify_all(folders: Iterable[Folder], sample: float, **how: Any) -> Verifications:
-    """Verify several entries as :meth:`FeatureCache.places` gives them; see :func:`verify`.
+def verify_all(folders: Iterable[Folder], sample: float, **options: Any) -> Verifications:
+    """Verify the entries in ``folders``, of :meth:`FeatureCache.entry_folders`.
 
-    An entry that was never published is left out: nobody reads it, and its run will go on.
+    ``options`` are those of :func:`verify`. An entry that was never published is left out: nothing
+    reads it, and the next run continues it.
     """
-    found = []
+    results = []
     for folder in folders:
         if "entry.json" in folder.names():
             try:
-                found.append(verify(folder, sample, **how))
+                results.append(verify(folder, sample, **options))
             except CacheError as error:
-                found.append(Verification(str(folder), unread=[str(error)]))
-    return Verifications(tuple(found))
+                results.append(Verification(str(folder), unread=[str(error)]))
+    return Verifications(tuple(results))
 
 
 def verify(
@@ -119,30 +123,31 @@ def verify(
 ) -> Verification:
     """Read an entry's shards, or a random part ``sample`` of them, and compare all hashes.
 
-    With ``repair``, the utterances of a damaged shard that are whole are written again, the shard
-    is deleted, and the entry is published without what is lost. ``each`` is given the names of the
-    shards and goes through them, to show how far it is.
+    With ``repair``, the undamaged utterances of a damaged shard are written again, the shard is
+    deleted, and the entry is published without the lost utterances. ``each`` gets the names of the
+    shards and yields them one by one, to show the progress.
 
     Raises:
-        CacheError: the entry's ``entry.json`` is damaged, so that nothing can be told of the rest.
+        NotFoundError: the entry was never published.
+        DamagedError: ``entry.json`` is damaged, so the shards cannot be verified.
     """
     try:
         entry = Entry(folder)
     except FileNotFoundError:
-        raise CacheError(f"{folder} was never published: run the extraction again") from None
+        raise NotFoundError(f"{folder} was never published: run the extraction again") from None
     writer = EntryWriter(folder, entry.spec, {})
     result = Verification(str(folder))
-    there = writer.shards()
-    index = _index(entry, writer, there, result.damage)
-    shards = sorted({*there, *index.shards()})
+    stored = writer.shards()
+    index = _index(entry, writer, stored, result.damage)
+    shards = sorted({*stored, *index.shards()})
     result.of_shards = len(shards)
     if sample < 1 and shards:
         shards = sorted(random.sample(shards, max(1, round(sample * len(shards)))))
     for name in each(shards):
-        rows = {row["id"]: row for row in index.within([name]).to_pylist()}
+        rows = {row["id"]: row for row in index.rows_in([name]).to_pylist()}
         result.shards += 1
         result.utterances += len(rows)
-        if name not in there:
+        if name not in stored:
             result.damage.append(Damage(name, "it is missing", tuple(rows)))
             continue
         try:
@@ -155,67 +160,67 @@ def verify(
     return result
 
 
-def as_written(shards: Folder, name: str) -> bool:
-    """Return whether a shard's bytes are those of which its name is the hash."""
+def is_as_written(shards: Folder, name: str) -> bool:
+    """Return whether a shard's bytes have the hash in its name."""
     return stored_hash(shards, name) == name.partition("-")[2].partition(".")[0]
 
 
-def _index(entry: Entry, writer: EntryWriter, there: list[str], damage: list[Damage]) -> Index:
-    """Return the index of all that lies in the entry, published or not."""
+def _index(entry: Entry, writer: EntryWriter, stored: list[str], damage: list[Damage]) -> Index:
+    """Return the index of all shards of the entry, published or not."""
     try:
         published = entry.index.shards()
     except CacheError as error:
         damage.append(Damage(entry.index_name, str(error)))
-        return writer.current(there, anew=True)
-    return writer.current(sorted({*there, *published}))
+        return writer.current(stored, rebuild=True)
+    return writer.current(sorted({*stored, *published}))
 
 
 def _damage(entry: Entry, name: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Damage]:
-    """Say what is wrong with a shard, of which the index says ``rows``.
+    """Yield the damage of a shard; ``rows`` are its rows in the index.
 
     Raises:
-        CacheError: the shard cannot be read, whatever is in it.
+        CacheError: the shard cannot be read at present.
     """
     shards = entry.folder / "shards"
     reason = "its bytes are not those that were written"
     try:
-        if as_written(shards, name):
+        if is_as_written(shards, name):
             inside = {row["id"]: row for row in read_rows(shards, name).to_pylist()}
             wrong = tuple(id for id, row in rows.items() if inside.get(id) != row)
             if wrong:
-                yield Damage(entry.index_name, f"it does not say what shard {name} says", wrong)
+                yield Damage(entry.index_name, f"it disagrees with shard {name}", wrong)
             return
     except FileNotFoundError:
         reason = "a part of it is missing"
-    lost = [id for id, row in rows.items() if not _whole(shards, name, row, entry.spec)]
+    lost = [id for id, row in rows.items() if not _is_whole(shards, name, row, entry.spec)]
     whole = rows.keys() - set(lost)
     yield Damage(name, reason, tuple(lost), tuple(sorted(whole)))
 
 
-def _whole(shards: Folder, name: str, row: Mapping[str, Any], spec: EntrySpec) -> bool:
+def _is_whole(shards: Folder, name: str, row: Mapping[str, Any], spec: EntrySpec) -> bool:
     start, stop = row["offset"], row["offset"] + row["length"]
     try:
         array = open_shard(shards, name, spec)
         states = array.read(slice(None), start, stop)
-    except Exception:  # a decoder may make anything of damaged bytes
+    except Exception:  # a decoder may raise anything for damaged bytes
         return False
     return states.shape[1] == stop - start and checksum(states) == str(row["checksum"])
 
 
 def _repair(writer: EntryWriter, index: Index, damage: list[Damage]) -> None:
-    """Write again what is whole, publish without the damaged shards, then delete them."""
+    """Write undamaged utterances again, publish without the damaged shards, then delete these."""
     writer.prepare()  # a copy of a cache may lack its empty folders
-    damaged = {one.what for one in damage} & set(writer.shards())
-    for one in damage:
-        if one.whole:
-            rows = index.within([one.what]).to_pylist()
-            writer.like(one.what).rewrite_shard(
-                one.what, [row for row in rows if row["id"] in set(one.whole)]
-            )
-    indexes = {one.what for one in damage if FILE.fullmatch(one.what)}
-    for name in indexes:  # or it would stay where the new one has the same name
+    names = {item.what for item in damage}
+    damaged = names & set(writer.shards())
+    for item in damage:
+        if item.whole:
+            rows = index.rows_in([item.what]).to_pylist()
+            kept = [row for row in rows if row["id"] in set(item.whole)]
+            writer.with_form_of(item.what).rewrite_shard(item.what, kept)
+    indexes = {name for name in names if FILE.fullmatch(name)}
+    for name in indexes:  # the new index may have the same name
         writer.folder.remove(name)
-    writer.publish(without=damaged, anew=bool(indexes))
+    writer.publish(without=damaged, rebuild=bool(indexes))
     for name in damaged:
         (writer.folder / "shards").remove(name)
 

@@ -1,1 +1,1 @@
-"""Where a cache lies: a local folder or an object store, and the leases in it."""
+"""The storage of a cache: a local folder or an object store, and the leases in it."""

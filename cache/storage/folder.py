@@ -1,4 +1,4 @@
-"""A folder of the cache: what every place must be able to do for a cache to live there."""
+"""The storage interface: a folder of the cache, on a file system or an object store."""
 
 import os
 from abc import ABC, abstractmethod
@@ -11,32 +11,36 @@ from typing import BinaryIO
 
 from ..errors import CacheError
 
-# Left behind by a killed writer, and never read.
+# Begins the names of files that are being written. A killed writer leaves them; nobody reads them.
 TEMPORARY = ".tmp-"
 
 _ADVICE = {
     **dict.fromkeys((ENOSPC, EDQUOT, EFBIG), "make room there and run the same command again"),
-    **dict.fromkeys((EACCES, EPERM, EROFS), "choose another cache, or ask for the right to write"),
+    **dict.fromkeys((EACCES, EPERM, EROFS), "choose another cache, or ask for access to this one"),
     **dict.fromkeys((ENOENT, ENOTDIR, ESTALE), "is its file system still mounted?"),
 }
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A file that is on its way to an object store: it takes room, and nobody sees it yet."""
+    """An unfinished upload to an object store: it takes space, and readers do not see it."""
 
     name: str
+    """The file, relative to the folder."""
     id: str
+    """The store's id of the upload."""
     age: float
+    """Seconds since its start."""
     bytes: int
+    """Size of the parts that have arrived."""
 
 
 class Folder(ABC):
     """A folder, local or on an object store. It may be pickled and used after a fork.
 
-    Names are relative to the folder and may hold ``/``. A file or folder appears whole or not at
-    all. Everything raises ``CacheError``, one sentence with the place in it, except that what is
-    not there is a ``FileNotFoundError``.
+    Names are relative to the folder and may contain ``/``. A file or folder appears complete or
+    not at all. A missing file is a ``FileNotFoundError``; every other failure is a ``CacheError``
+    whose sentence names the path.
     """
 
     @property
@@ -51,23 +55,23 @@ class Folder(ABC):
 
     @abstractmethod
     def __truediv__(self, name: str) -> "Folder":
-        """Return the folder ``name`` in this one, whether or not it is there."""
+        """Return the folder ``name`` in this one, whether or not it exists."""
 
     @abstractmethod
     def make(self) -> None:
-        """Make the folder, and those above it."""
+        """Create the folder and its parents."""
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Return the names of all files and folders in it, sorted; none if it is not there."""
+        """Return the names of all files and folders in it, sorted; none if it does not exist."""
 
     @abstractmethod
     def committed(self) -> list[str]:
-        """Return the names of what :meth:`commit` has brought here whole, sorted."""
+        """Return the names of all that :meth:`commit` has completed here, sorted."""
 
     @abstractmethod
     def size(self, name: str = "") -> int:
-        """Return the bytes of a file, or of all files of a folder."""
+        """Return the size of a file, or of all files of a folder, in bytes."""
 
     @abstractmethod
     def age(self, name: str) -> float:
@@ -79,7 +83,7 @@ class Folder(ABC):
 
     @abstractmethod
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Return pieces of a file, each from a first byte to one before a last, in parallel."""
+        """Return ranges of a file, fetched in parallel, each from one byte to before another."""
 
     @abstractmethod
     def open(self, name: str) -> AbstractContextManager[BinaryIO]:
@@ -87,7 +91,7 @@ class Folder(ABC):
 
     @abstractmethod
     def local(self, name: str) -> AbstractContextManager[Path]:
-        """Give a local path of a file or folder; of one that is elsewhere, a copy."""
+        """Give a local path of a file or folder, or of a local copy if it is remote."""
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
@@ -95,48 +99,54 @@ class Folder(ABC):
 
     @abstractmethod
     def create(self, name: str, content: bytes) -> bool:
-        """Write a file if there is none of that name, or return ``False``; one of many succeeds."""
+        """Write a new file, or return ``False`` if it exists; of several callers one succeeds."""
 
     @abstractmethod
     def remove(self, name: str) -> None:
-        """Delete a file or a folder with all that is in it; what is not there is fine."""
+        """Delete a file, or a folder with its content; do nothing if it does not exist."""
 
     @abstractmethod
     def workspace(self) -> AbstractContextManager[Path]:
-        """Give an unused local path at which to build a file or a folder for :meth:`commit`."""
+        """Give an unused local path, to build a file or a folder there for :meth:`commit`."""
 
     @abstractmethod
     def commit(self, built: Path, name: str) -> None:
-        """Bring what was built in the workspace here, whole or not at all.
+        """Move what was built in the workspace to ``name``, completely or not at all.
 
-        ``name`` says what the content is: if something of that name is here already, it is the
-        same, and stays.
+        The name contains the hash of the content. An existing file or folder of that name is
+        therefore equal, and stays.
         """
 
     @abstractmethod
     def free(self) -> int | None:
-        """Return the bytes that are free, or ``None`` where there is no such number."""
+        """Return the free space in bytes, or ``None`` if the storage has no limit."""
 
     def uploads(self) -> list[Upload]:
-        """Return what is on its way here or into a folder in it, at work or left behind."""
+        """Return the unfinished uploads into this folder and below, running or abandoned."""
         return []
 
     def abort(self, upload: Upload) -> None:
-        """Delete what has arrived of an upload; that it is over is fine."""
+        """Delete the parts of an unfinished upload; do nothing if the upload has ended."""
         raise NotImplementedError(upload)
 
 
 @contextmanager
 def translate_os_errors(
     action: str,
-    place: object,
+    path: object,
     *,
     missing_is_error: bool = False,
     errors: type[Exception] = OSError,
 ) -> Iterator[None]:
-    """Turn what an operating system or a server says into a sentence that names the place.
+    """Turn an error of the operating system or a server into a sentence that names the path.
 
-    A file that is not there stays a ``FileNotFoundError``, unless that itself is the news.
+    A ``FileNotFoundError`` stays one, unless a missing file is an error here.
+
+    Args:
+        action: what was tried, such as ``read``.
+        path: the path or URL.
+        missing_is_error: whether a missing file becomes a ``CacheError`` too.
+        errors: the class of the exceptions to turn into a sentence.
     """
     try:
         yield
@@ -145,15 +155,15 @@ def translate_os_errors(
     except FileNotFoundError as error:
         if not missing_is_error:
             raise
-        raise CacheError(_sentence(action, place, error)) from error
+        raise CacheError(_sentence(action, path, error)) from error
     except errors as error:
-        raise CacheError(_sentence(action, place, error)) from error
+        raise CacheError(_sentence(action, path, error)) from error
 
 
-def _sentence(action: str, place: object, error: Exception) -> str:
+def _sentence(action: str, path: object, error: Exception) -> str:
     reason, advice = f"{type(error).__name__}: {error}", ""
     if isinstance(error, OSError) and error.errno is not None:
         reason = error.strerror or os.strerror(error.errno)
         advice = _ADVICE.get(error.errno, "")
     reason = " ".join(reason.split())
-    return f"cannot {action} {place}: {reason}" + (f"; {advice}" if advice else "")
+    return f"cannot {action} {path}: {reason}" + (f"; {advice}" if advice else "")

@@ -1,9 +1,10 @@
-"""Leases: who is working on what, so that several processes on several hosts share the work.
+"""Leases: several processes on several hosts share work without doing it twice.
 
-A lease is a file made by exclusive creation, which works on NFS and on object stores where locks do
-not. Its holder writes it anew every few seconds; a lease whose heart has stopped is taken over by
-exclusive creation of the next generation of it. Clocks may differ by a minute. A lease only saves
-work: if two hold one by mischance, both write the same features, and one copy counts.
+A lease is a file made by exclusive creation, which works on NFS and on object stores, where locks
+do not. Its holder rewrites it every few seconds, the heartbeat. When the heartbeat stops, another
+process takes the lease over by exclusive creation of its next generation. Clocks may differ by a
+minute. A lease only saves work: if two processes hold the same lease, both write the same features,
+and one copy is used.
 """
 
 import json
@@ -22,106 +23,111 @@ from ..errors import CacheError
 from .folder import Folder
 
 HEARTBEAT = 20.0  # seconds
-DEAD_AFTER = 180.0  # without a heartbeat; a minute of it is for clocks that differ
-_POLL = 0.5
+DEAD_AFTER = 180.0  # seconds without a heartbeat, one minute of them for clocks that differ
+_POLL = 0.5  # seconds
 _NAME = re.compile(r"(?P<work>[A-Za-z0-9-]+)\.(?P<generation>[0-9]{4})\.json")
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who holds a lease, since when, and when they were last alive (seconds since 1970)."""
+    """The holder of a lease."""
 
     host: str
+    """Name of the host and of its process namespace."""
     process: int
+    """Process number of the holder."""
     since: float
+    """When the holder acquired the lease (seconds since 1970)."""
     beat: float
+    """Time of the last heartbeat (seconds since 1970)."""
 
     @property
     def alive(self) -> bool:
-        """Whether its holder may still be at work."""
-        if self.host == _host() and not _runs(self.process):
+        """Whether the holder may still be running."""
+        if self.host == _host() and not _is_running(self.process):
             return False
         return abs(time.time() - self.beat) < DEAD_AFTER
 
 
 @contextmanager
 def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
-    """Hold the lease of ``work`` for the time of the context, and say whether that is so.
+    """Try to acquire the lease of ``work``; the context yields whether it succeeded.
 
-    ``False`` means that another process is at work on it, and was for ``patience`` seconds.
+    ``False`` means that another process held the lease for ``patience`` seconds.
     """
     deadline, pause = time.monotonic() + patience, _POLL / 64
-    while (taken := _taken(leases, work)) is None:
+    while (acquired := _acquire(leases, work)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             yield False
             return
         time.sleep(min(pause, left))
         pause = min(2 * pause, _POLL)
-    name, mine = taken
+    name, own = acquired
     stopped = threading.Event()
-    heart = threading.Thread(target=_beat, args=(leases, name, mine, stopped), daemon=True)
+    heart = threading.Thread(target=_keep_alive, args=(leases, name, own, stopped), daemon=True)
     heart.start()
     try:
         yield True
     finally:
         stopped.set()
         heart.join()
-        _drop(leases, name, mine)
+        _release(leases, name, own)
 
 
-def held(leases: Folder) -> dict[str, Lease | None]:
-    """Return all leases by the name of their file; ``None`` is one that cannot be read."""
+def read_leases(leases: Folder) -> dict[str, Lease | None]:
+    """Return all leases by the name of their file; one that cannot be read is ``None``."""
     return {name: _read(leases, name) for name in leases.names() if _NAME.fullmatch(name)}
 
 
-def _taken(leases: Folder, work: str) -> tuple[str, Lease] | None:
-    """Try to take a lease, and return its file's name and content."""
-    while not _alive(leases, there := _generations(leases, work)):
+def _acquire(leases: Folder, work: str) -> tuple[str, Lease] | None:
+    """Try to acquire a lease, and return the name and the content of its file."""
+    while not _any_alive(leases, existing := _generations(leases, work)):
         now = time.time()
-        mine = Lease(_host(), os.getpid(), now, now)
-        name = f"{work}.{1 + max(map(_generation, there), default=-1):04}.json"
-        if not leases.create(name, _content(mine)):
+        own = Lease(_host(), os.getpid(), now, now)
+        name = f"{work}.{1 + max(map(_generation, existing), default=-1):04}.json"
+        if not leases.create(name, _content(own)):
             return None
-        # What was there may have gone meanwhile, and another process have come to another name.
-        # At least one of the two sees the other now, and gives way.
-        others = [one for one in _generations(leases, work) if one != name]
-        if not _alive(leases, others) and _is(leases, name, mine):
-            with suppress(CacheError):  # dead ones are in nobody's way
-                for one in others:
-                    leases.remove(one)
-            return name, mine
-        _drop(leases, name, mine)
-        time.sleep(random.uniform(0, _POLL / 10))  # noqa: S311 -- no secret
+        # The existing files may have been deleted since, and another process may have created a
+        # file of another name. At least one of the two now sees the other and gives way.
+        others = [other for other in _generations(leases, work) if other != name]
+        if not _any_alive(leases, others) and _is_own(leases, name, own):
+            with suppress(CacheError):  # files of dead holders do no harm
+                for other in others:
+                    leases.remove(other)
+            return name, own
+        _release(leases, name, own)
+        time.sleep(random.uniform(0, _POLL / 10))  # noqa: S311 -- not for security
     return None
 
 
-def _beat(leases: Folder, name: str, mine: Lease, stopped: threading.Event) -> None:
+def _keep_alive(leases: Folder, name: str, own: Lease, stopped: threading.Event) -> None:
     while not stopped.wait(HEARTBEAT):
-        # A process that was stopped for long may find its lease in other hands.
-        if _is(leases, name, mine):
-            with suppress(CacheError):  # the work itself will say that the file system is gone
-                leases.write(name, _content(replace(mine, beat=time.time())))
+        # If this process was suspended for long, another one may have taken the lease over.
+        if _is_own(leases, name, own):
+            with suppress(CacheError):  # the work itself reports a lost file system
+                leases.write(name, _content(replace(own, beat=time.time())))
 
 
-def _drop(leases: Folder, name: str, mine: Lease) -> None:
-    if _is(leases, name, mine):
-        with suppress(CacheError):  # a lease that stays behind is taken over
+def _release(leases: Folder, name: str, own: Lease) -> None:
+    if _is_own(leases, name, own):
+        with suppress(CacheError):  # others take over a lease that stays behind
             leases.remove(name)
 
 
-def _is(leases: Folder, name: str, mine: Lease) -> bool:
-    found = _read(leases, name)
-    return found is not None and replace(found, beat=mine.beat) == mine
+def _is_own(leases: Folder, name: str, own: Lease) -> bool:
+    stored = _read(leases, name)
+    return stored is not None and replace(stored, beat=own.beat) == own
 
 
-def _alive(leases: Folder, names: Iterable[str]) -> bool:
-    return any(one is not None and one.alive for one in (_read(leases, name) for name in names))
+def _any_alive(leases: Folder, names: Iterable[str]) -> bool:
+    stored = (_read(leases, name) for name in names)
+    return any(lease is not None and lease.alive for lease in stored)
 
 
 def _generations(leases: Folder, work: str) -> list[str]:
-    found = (_NAME.fullmatch(name) for name in leases.names())
-    return [match.group() for match in found if match and match["work"] == work]
+    matches = (_NAME.fullmatch(name) for name in leases.names())
+    return [match.group() for match in matches if match and match["work"] == work]
 
 
 def _generation(name: str) -> int:
@@ -129,15 +135,15 @@ def _generation(name: str) -> int:
     return int(match["generation"]) if match else 0
 
 
-def _content(one: Lease) -> bytes:
-    return json.dumps(asdict(one)).encode()
+def _content(own: Lease) -> bytes:
+    return json.dumps(asdict(own)).encode()
 
 
 def _read(leases: Folder, name: str) -> Lease | None:
     try:
-        said = json.loads(leases.read(name))
-        beats = float(said["since"]), float(said["beat"])
-        return Lease(str(said["host"]), int(said["process"]), *beats)
+        stored = json.loads(leases.read(name))
+        times = float(stored["since"]), float(stored["beat"])
+        return Lease(str(stored["host"]), int(stored["process"]), *times)
     except (CacheError, FileNotFoundError):
         return None
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
@@ -145,19 +151,19 @@ def _read(leases: Folder, name: str) -> Lease | None:
 
 
 def _host() -> str:
-    """Return a name of where a process number means one process: containers count their own."""
+    """Return a name of the host and its process namespace: containers count their own."""
     with suppress(OSError):
         return f"{platform.node()} {os.readlink('/proc/self/ns/pid')}"
     return platform.node()
 
 
-def _runs(process: int) -> bool:
+def _is_running(process: int) -> bool:
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
     except OSError:
-        pass  # it runs, and is somebody else's
-    with suppress(OSError):  # or it has ended, and nobody has asked how
+        pass  # alive, owned by another user
+    with suppress(OSError):  # ``Z`` is a zombie: the process has ended and was not reaped
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     return True

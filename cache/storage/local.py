@@ -35,7 +35,7 @@ class LocalFolder(Folder):
         return LocalFolder(self.at / name)
 
     def make(self) -> None:
-        with translate_os_errors("make the folder", self, missing_is_error=True):
+        with translate_os_errors("create the folder", self, missing_is_error=True):
             self.at.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
@@ -52,15 +52,15 @@ class LocalFolder(Folder):
 
     def size(self, name: str = "") -> int:
         path = self.at / name
-        with translate_os_errors("look at", path):
+        with translate_os_errors("access", path):
             if not path.is_dir():
                 return path.stat().st_size
-        return sum(one.st_size for one in self._files(path))
+        return sum(status.st_size for status in self._files(path))
 
     def age(self, name: str) -> float:
         path = self.at / name
-        with translate_os_errors("look at", path):
-            newest = max((one.st_mtime for one in self._files(path)), default=None)
+        with translate_os_errors("access", path):
+            newest = max((status.st_mtime for status in self._files(path)), default=None)
             return time.time() - (path.stat().st_mtime if newest is None else newest)
 
     def read(self, name: str) -> bytes:
@@ -92,7 +92,7 @@ class LocalFolder(Folder):
             _sync(self.at)
 
     def create(self, name: str, content: bytes) -> bool:
-        # A hard link either takes the name or fails, on NFS too, and the file it names is whole.
+        # Also on NFS, a hard link either takes the name or fails, and its file is complete.
         with translate_os_errors("write", self.at / name, missing_is_error=True):
             temporary = self._temporary(name)
             try:
@@ -112,10 +112,10 @@ class LocalFolder(Folder):
         path = self.at / name
         with translate_os_errors("delete", path), suppress(FileNotFoundError):
             if path.is_dir() and not path.is_symlink():
-                # Renamed first, so that nobody finds a part of it.
-                gone = self._temporary(path.name)
-                path.rename(gone)
-                shutil.rmtree(gone)
+                # Renamed first, so no reader finds a part of it.
+                renamed = self._temporary(path.name)
+                path.rename(renamed)
+                shutil.rmtree(renamed)
             else:
                 path.unlink()
 
@@ -126,7 +126,7 @@ class LocalFolder(Folder):
             try:
                 yield built
             finally:
-                with suppress(OSError):  # what went wrong before is what should be told
+                with suppress(OSError):  # the first error is the one to report
                     shutil.rmtree(built) if built.is_dir() else built.unlink(missing_ok=True)
 
     def commit(self, built: Path, name: str) -> None:
@@ -145,7 +145,7 @@ class LocalFolder(Folder):
             _sync(self.at)
 
     def free(self) -> int | None:
-        with translate_os_errors("look at", self, missing_is_error=True):
+        with translate_os_errors("access", self, missing_is_error=True):
             return shutil.disk_usage(self.at).free
 
     def _temporary(self, name: str) -> Path:
@@ -171,7 +171,7 @@ class LocalFolder(Folder):
     def _files(path: Path) -> Iterator[os.stat_result]:
         for folder, _, files in os.walk(path):
             for file in files:
-                with suppress(FileNotFoundError):  # somebody has just deleted it
+                with suppress(FileNotFoundError):  # another process has just deleted it
                     yield (Path(folder) / file).lstat()
 
 
@@ -180,7 +180,7 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems cannot do it for a folder, and have nothing to do for it.
+        # Some file systems do not support fsync for folders, and do not need it.
         if not (path.is_dir() and error.errno in (EINVAL, ENOTSUP)):
             raise
     finally:

@@ -1,7 +1,7 @@
-"""A folder on an object store, through fsspec: s3://, gs://, abfs:// and their kin.
+"""A folder on an object store, through fsspec: s3://, gs://, abfs:// and others.
 
-An object appears whole or not at all, and there is no rename. So what has several files is brought
-there with the files on its top level last, and counts from then on.
+An object appears complete or not at all, and there is no rename. A shard of several files is
+therefore uploaded with its top-level files last, and is complete once they exist.
 """
 
 import os
@@ -19,16 +19,15 @@ import fsspec
 from ..errors import CacheError
 from .folder import Folder, Upload, translate_os_errors
 
-_translate_errors = partial(
-    translate_os_errors, errors=Exception
-)  # a server's client has errors of its own
-# What S3 and its kin answer, beside what fsspec knows, when a file is there or just being made.
+# A server's client raises exceptions of its own.
+_translate_errors = partial(translate_os_errors, errors=Exception)
+# Answers of S3 and similar stores, unknown to fsspec, if a file exists or is just being created.
 _TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "412", "409")
-_BLOCK = 2**18  # fetched at once of a file that is read here and there
+_BLOCK = 2**18  # bytes fetched at once of a file that is read in small pieces
 
 
 class _FileSystem:
-    """A connection for each process: none of them survives a fork."""
+    """One connection for each process, because a connection does not survive a fork."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, dict(options)
@@ -39,7 +38,7 @@ class _FileSystem:
 
     def get(self) -> Any:
         if self._process != os.getpid():
-            # What a listing said a second ago may not be so any more: others write, too.
+            # No cache of listings: other processes write too, so a listing is soon out of date.
             with _translate_errors("open", self.url, missing_is_error=True):
                 self._opened, _ = fsspec.core.url_to_fs(
                     self.url, **{"use_listings_cache": False, **self.options}
@@ -81,27 +80,27 @@ class RemoteFolder(Folder):
         return RemoteFolder(f"{self.url}/{name}", file_system=self._file_system)
 
     def make(self) -> None:
-        pass  # a folder is where something lies in it
+        pass  # object stores have no empty folders
 
     def names(self) -> list[str]:
-        found = self._listed(partial(self._fs.ls, detail=False))
-        return sorted(path.rstrip("/").rpartition("/")[2] for path in found if self._in(path))
+        paths = self._listed(partial(self._fs.ls, detail=False))
+        return sorted(path.rstrip("/").rpartition("/")[2] for path in paths if self._in(path))
 
     def committed(self) -> list[str]:
-        found = self._listed(self._fs.find)
-        parts = [path[len(self._key()) + 1 :].split("/") for path in found]
-        return sorted({path[0] for path in parts if len(path) <= 2})
+        paths = self._listed(self._fs.find)
+        parts = [path[len(self._key()) + 1 :].split("/") for path in paths]
+        return sorted({names[0] for names in parts if len(names) <= 2})
 
     def size(self, name: str = "") -> int:
-        with _translate_errors("look at", self._url(name)):
-            found = self._fs.info(self._key(name))
-            if found["type"] == "file":
-                return int(found["size"])
-            inside = self._fs.find(self._key(name), detail=True).values()
-            return sum(int(one["size"]) for one in inside)
+        with _translate_errors("access", self._url(name)):
+            info = self._fs.info(self._key(name))
+            if info["type"] == "file":
+                return int(info["size"])
+            files = self._fs.find(self._key(name), detail=True).values()
+            return sum(int(file["size"]) for file in files)
 
     def age(self, name: str) -> float:
-        with _translate_errors("look at", self._url(name)):
+        with _translate_errors("access", self._url(name)):
             files = self._fs.find(self._key(name))
             if not files:
                 raise FileNotFoundError(self._url(name))
@@ -117,15 +116,15 @@ class RemoteFolder(Folder):
         starts = [start for start, _ in ranges]
         stops = [stop for _, stop in ranges]
         with _translate_errors("read", self._url(name)):
-            found: list[Any] = self._fs.cat_ranges(
+            contents: list[Any] = self._fs.cat_ranges(
                 [self._key(name)] * len(ranges), starts, stops, on_error="return"
             )
-            for content, start, stop in zip(found, starts, stops, strict=True):
+            for content, start, stop in zip(contents, starts, stops, strict=True):
                 if isinstance(content, BaseException):
                     raise content
                 if len(content) != stop - start:
                     raise EOFError(f"it ends before byte {stop}")
-            return found
+            return contents
 
     @contextmanager
     def open(self, name: str) -> Iterator[BinaryIO]:
@@ -155,14 +154,14 @@ class RemoteFolder(Folder):
             except OSError as error:
                 if not (isinstance(error, FileExistsError) or _code(error) in _TAKEN):
                     raise
-                # It is ours if the store took it and its answer was lost, so that we asked again.
+                # The file is ours if the store's first answer was lost and we asked again.
                 with suppress(FileNotFoundError):
                     return self.read(name) == content
                 return False
             return True
 
     def remove(self, name: str) -> None:
-        # The top level first, so that what is left of a deletion that ends early does not count.
+        # The top level first: what an interrupted deletion leaves is then not a complete shard.
         with _translate_errors("delete", self._url(name)), suppress(FileNotFoundError):
             for file in sorted(self._fs.find(self._key(name)), key=lambda file: file.count("/")):
                 self._fs.rm_file(file)
@@ -189,23 +188,23 @@ class RemoteFolder(Folder):
 
     def uploads(self) -> list[Upload]:
         if not hasattr(self._fs, "call_s3"):
-            return []  # other stores forget them by themselves
+            return []  # other stores delete unfinished uploads themselves
         bucket, key, _ = self._fs.split_path(self._key())
         prefix = f"{key}/" if key else ""
-        # Not everybody may look at them, and not every store can show them.
+        # Not every user may list them, and not every store supports it.
         with _translate_errors("list", self), suppress(OSError):
-            asked = {"Bucket": bucket, "Prefix": prefix}
-            found = self._fs.call_s3("list_multipart_uploads", **asked).get("Uploads", [])
-            return [self._upload(bucket, prefix, one) for one in found]
+            request = {"Bucket": bucket, "Prefix": prefix}
+            answer = self._fs.call_s3("list_multipart_uploads", **request)
+            return [self._upload(bucket, prefix, upload) for upload in answer.get("Uploads", [])]
         return []
 
-    def _upload(self, bucket: str, prefix: str, found: Mapping[str, Any]) -> Upload:
-        asked = {"Bucket": bucket, "Key": found["Key"], "UploadId": found["UploadId"]}
-        parts = self._fs.call_s3("list_parts", **asked).get("Parts", [])
+    def _upload(self, bucket: str, prefix: str, upload: Mapping[str, Any]) -> Upload:
+        request = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+        parts = self._fs.call_s3("list_parts", **request).get("Parts", [])
         return Upload(
-            name=found["Key"].removeprefix(prefix),
-            id=found["UploadId"],
-            age=time.time() - found["Initiated"].timestamp(),
+            name=upload["Key"].removeprefix(prefix),
+            id=upload["UploadId"],
+            age=time.time() - upload["Initiated"].timestamp(),
             bytes=sum(part["Size"] for part in parts),
         )
 
@@ -228,11 +227,11 @@ class RemoteFolder(Folder):
     def _in(self, path: str) -> bool:
         return path.rstrip("/") != self._key()
 
-    def _listed(self, how: Callable[[str], list[str]]) -> list[str]:
-        """Return paths in it; there may be none, but not where the bucket is not there."""
+    def _listed(self, list_paths: Callable[[str], list[str]]) -> list[str]:
+        """Return the paths in the folder; a missing bucket is an error, a missing folder is not."""
         with _translate_errors("list", self):
             try:
-                return how(self._key())
+                return list_paths(self._key())
             except FileNotFoundError as error:
                 if _code(error) == "NoSuchBucket":
                     raise CacheError(f"cannot list {self}: {error}") from error
@@ -240,6 +239,6 @@ class RemoteFolder(Folder):
 
 
 def _code(error: OSError) -> str:
-    """Return what S3 calls an error."""
+    """Return the code that S3 gave an error."""
     response = getattr(error.__cause__, "response", None) or {}
     return str(response.get("Error", {}).get("Code", ""))

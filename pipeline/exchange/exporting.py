@@ -76,7 +76,7 @@ def export_features(settings: ExportSettings) -> ExportSummary:
         raise PipelineError(f"the entry {entry.spec.folder} has no utterance to export")
     selection = Selection(
         entry,
-        _positions(entry, settings.layers),
+        _layers(entry, settings.layers),
         lambda: cache.read_manifest(settings.dataset, entry.manifest),
     )
     with _appearing(to, selection.bytes) as folder:
@@ -98,17 +98,15 @@ def export_features(settings: ExportSettings) -> ExportSummary:
     )
 
 
-def _positions(entry: Entry, layers: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Return where the encoder's ``layers`` lie in the arrays."""
-    if layers is None:
-        return None
-    for layer in layers:
-        if layer not in entry.spec.layers:
+def _layers(entry: Entry, layers: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Return the layers to export, all stored ones if ``layers`` is ``None``."""
+    for layer in layers or ():
+        if layer not in entry.layers:
             raise UsageError(
                 f"layer {layer} of '{entry.spec.encoder}' is not in the cache: choose among "
-                f"{', '.join(map(str, entry.spec.layers))}"
+                f"{', '.join(map(str, entry.layers))}"
             )
-    return tuple(entry.spec.layers.index(layer) for layer in layers)
+    return entry.layers if layers is None else layers
 
 
 @contextmanager

@@ -16,17 +16,11 @@ from ..progress import progress
 
 @dataclass(frozen=True)
 class Selection:
-    """The features of an entry at ``positions`` among its layers, all of them if ``None``."""
+    """The features of an entry in ``layers``, the encoder's own numbers of stored layers."""
 
     entry: Entry
-    positions: tuple[int, ...] | None
+    layers: tuple[int, ...]
     manifest: Callable[[], Any]
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """The encoder's own numbers of the layers."""
-        stored = self.entry.spec.layers
-        return stored if self.positions is None else tuple(stored[at] for at in self.positions)
 
     @property
     def bytes(self) -> int:
@@ -49,7 +43,7 @@ class Selection:
         """Yield each utterance's id and features, (layers, frames, dim), contiguous in memory."""
         with progress(len(self.entry.ids), "exporting", "utterance") as bar:
             for id in self.entry.ids:
-                (array,) = self.entry.read([id], self.positions)
+                (array,) = self.entry.read([id], self.layers)
                 yield id, np.ascontiguousarray(array)
                 bar.update()
 

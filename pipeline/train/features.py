@@ -56,7 +56,8 @@ class Streamed:
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`Reader`."""
-        states, lengths = padded(self.entry.read(ids, self.layers))
+        layers = [self.entry.layers[position] for position in self.layers]
+        states, lengths = padded(self.entry.read(ids, layers))
         if self.device.type == "cuda":
             return states.pin_memory().to(self.device, non_blocking=True), lengths
         return states, lengths
@@ -75,9 +76,10 @@ class Loaded:
             frames += length
         dtype = getattr(torch, entry.spec.dtype)
         self.states = torch.zeros(len(layers), frames + 1, entry.dim, dtype=dtype, device=device)
+        numbers = [entry.layers[position] for position in layers]
         for start in range(0, len(ids), _CHUNK):
             some = ids[start : start + _CHUNK]
-            for id, array in zip(some, entry.read(some, layers), strict=True):
+            for id, array in zip(some, entry.read(some, numbers), strict=True):
                 start_frame = self.starts[id]
                 copy = torch.tensor(array)  # a copy: torch warns about a map that is read-only
                 self.states[:, start_frame : start_frame + len(copy[0])] = copy.to(device)

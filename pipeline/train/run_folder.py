@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ...cache.storage.folder import TEMPORARY
-from ...cache.storage.leases import held
+from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
 from ..protocols.folds import PARTS, Fold
@@ -171,7 +171,7 @@ class RunFolder:
                     with suppress(FileNotFoundError):  # its writer has just renamed it
                         if folder.age(name) > _ABANDONED:
                             folder.remove(name)
-        for name, lease in held(self.folder).items():
+        for name, lease in read_leases(self.folder).items():
             if lease is None or not lease.alive:
                 self.folder.remove(name)
 

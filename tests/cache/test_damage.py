@@ -1,4 +1,4 @@
-"""Damage is named in one sentence, with the file, and takes nothing else away."""
+"""Damage is an error that names the file in one sentence; other entries stay readable."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from mser.cache import CacheError, FeatureCache
+from mser.cache import CacheError, DamagedError, FeatureCache, NotFoundError
 from mser.tests.support.cache_entries import DIM, LAYERS, array, fill, path_of, spec
 
 # Shards -------------------------------------------------------------------------------------------
@@ -17,8 +17,8 @@ from mser.tests.support.cache_entries import DIM, LAYERS, array, fill, path_of, 
 
 def data_file(entry: Path, shard: str = "*") -> Path:
     """The file of a shard that holds the numbers."""
-    (found,) = entry.glob(f"shards/{shard}/hidden_states/c/0/0/0")
-    return found
+    (file,) = entry.glob(f"shards/{shard}/hidden_states/c/0/0/0")
+    return file
 
 
 def truncate_data(entry: Path) -> None:
@@ -48,7 +48,7 @@ def incomplete_metadata(entry: Path) -> None:
 
 
 def replace_shard_by(entry: Path, frames: int, **changes: Any) -> None:
-    """Put a shard of another entry in the place of the entry's own."""
+    """Replace the entry's shard by one of another entry."""
     other = entry.parents[1] / "other"
     layers, dim = len(changes.get("layers", range(LAYERS))), changes.get("dim", DIM)
     writer = fill(other, [{"a": array(1, frames, layers, dim)}], **changes)
@@ -93,8 +93,9 @@ def test_a_damaged_shard_is_named(tmp_path: Path, damage: Callable[[Path], None]
     (shard,) = (path_of(writer) / "shards").iterdir()
     damage(path_of(writer))
     entry = FeatureCache(tmp_path / "cache").open("made-up")
-    with pytest.raises(CacheError) as raised:
+    with pytest.raises(DamagedError) as raised:
         entry["a"]
+    assert not isinstance(raised.value, FileNotFoundError)
     assert shard.name in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -162,31 +163,36 @@ def half_quarantine(entry: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "error"),
     [
-        edit_index,
-        delete_index,
-        other_weights,
-        other_width,
-        future_format,
-        no_format,
-        no_index_named,
-        half_record,
-        list_for_record,
-        half_quarantine,
+        (edit_index, DamagedError),
+        (delete_index, DamagedError),
+        (other_weights, CacheError),
+        (other_width, CacheError),
+        (future_format, CacheError),
+        (no_format, DamagedError),
+        (no_index_named, DamagedError),
+        (half_record, DamagedError),
+        (list_for_record, DamagedError),
+        (half_quarantine, DamagedError),
     ],
 )
-def test_a_damaged_entry_is_named(tmp_path: Path, damage: Callable[[Path], str]) -> None:
+def test_a_damaged_entry_is_named(
+    tmp_path: Path, damage: Callable[[Path], str], error: type[CacheError]
+) -> None:
     path = path_of(fill(tmp_path, [{"a": array(1)}]))
     named = damage(path)
     with pytest.raises(CacheError) as raised:
         assert FeatureCache(tmp_path).open("made-up").quarantine == {}
+    assert type(raised.value) is error
     assert named in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("damage", [edit_index, other_weights, future_format, half_record])
-def test_a_damaged_entry_takes_no_other_away(tmp_path: Path, damage: Callable[[Path], str]) -> None:
+def test_a_damaged_entry_leaves_the_others_readable(
+    tmp_path: Path, damage: Callable[[Path], str]
+) -> None:
     path = path_of(fill(tmp_path, [{"a": array(1)}]))
     fill(tmp_path, [{"a": array(2)}], encoder="whole", identity={})
     damage(path)
@@ -196,7 +202,7 @@ def test_a_damaged_entry_takes_no_other_away(tmp_path: Path, damage: Callable[[P
         assert [len(entry) for entry in cache.entries("made-up")]
 
 
-def test_a_future_format_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_a_future_format_tells_what_to_do(tmp_path: Path) -> None:
     future_format(path_of(fill(tmp_path, [{"a": array(1)}])))
     with pytest.raises(CacheError, match="format 99, and this mser reads format 1: install"):
         FeatureCache(tmp_path).open("made-up")
@@ -212,6 +218,7 @@ def test_a_manifest_that_is_lost_or_damaged(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path)
     name = cache.write_manifest("made-up", pa.table({"id": ["a"]}))
     (tmp_path / "made-up" / f"corpus-{name}.parquet").write_bytes(b"no")
-    for lost in (name, "0" * 12):
-        with pytest.raises(CacheError, match=f"corpus-{lost}.parquet cannot be read"):
-            cache.read_manifest("made-up", lost)
+    with pytest.raises(DamagedError, match=f"corpus-{name}.parquet is damaged"):
+        cache.read_manifest("made-up", name)
+    with pytest.raises(NotFoundError, match=f"there is no .*/corpus-{'0' * 12}.parquet"):
+        cache.read_manifest("made-up", "0" * 12)

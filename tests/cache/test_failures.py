@@ -1,7 +1,7 @@
-"""Places that fail: one sentence that names them, nothing published is lost, and it goes on after.
+"""Storage that fails: the error names the path, nothing published is lost, and work can continue.
 
-A disk is full for real, on a small file system of its own where the system lets the test have one,
-and by a limit on the size of files everywhere.
+A full disk is real where the system allows the test to mount a small file system. Everywhere else a
+limit on the size of files stands for it.
 """
 
 import os
@@ -16,7 +16,7 @@ import pytest
 
 from mser.cache import CacheError, EntryWriter, FeatureCache, Quarantined, UtteranceFeatures
 from mser.cache.storage import leases
-from mser.cache.storage.leases import held, lease
+from mser.cache.storage.leases import lease, read_leases
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support import cache_processes
 from mser.tests.support.cache_entries import array, fill, same_bits
@@ -34,7 +34,7 @@ STORES = pytest.mark.parametrize("store", ["zarr", "hdf5"])
 
 
 def check_goes_on(root: Path, writer: EntryWriter) -> None:
-    """All that was published is there, and more can be added."""
+    """Everything published is readable, and more can be added."""
     entry = FeatureCache(root).open("made-up")
     assert set(entry.ids) >= {"a"}
     assert same_bits(entry["a"], array(1))
@@ -43,15 +43,15 @@ def check_goes_on(root: Path, writer: EntryWriter) -> None:
         assert mine
         writer.write_shard(9, [UtteranceFeatures("later", "hash", array(9))])
     writer.publish("9" * 12)
-    again = FeatureCache(root).open("made-up")
-    assert {*entry.ids, "later"} == set(again.ids)
-    assert same_bits(again["later"], array(9))
+    entry_after = FeatureCache(root).open("made-up")
+    assert {*entry.ids, "later"} == set(entry_after.ids)
+    assert same_bits(entry_after["later"], array(9))
 
 
 # A full disk --------------------------------------------------------------------------------------
 
 
-# Each time there is a bit more room, until there is enough for all that is to be written.
+# In each step there is a little more space, until everything fits.
 SQUEEZED = """
 import json, resource, subprocess, sys
 from contextlib import contextmanager
@@ -88,7 +88,7 @@ seen = committed = {"a"}
 for step in range(200):
     expected[str(step)] = array(step, frames=100)
     writer = FeatureCache(root).writer(spec(), {"step": step}, store)
-    said = None
+    message = None
     with room(step):
         try:
             with writer.lease("job") as mine:
@@ -97,16 +97,16 @@ for step in range(200):
                 writer.write_shard(step, [UtteranceFeatures(str(step), "hash", states)])
             writer.publish(f"{step:012}")
         except CacheError as error:
-            said = str(error)
+            message = str(error)
         entry = FeatureCache(root).open("made-up")
-        assert seen <= set(entry.ids) <= set(writer.committed()), "something is gone"
+        assert seen <= set(entry.ids) <= set(writer.committed()), "an utterance is lost"
         assert all(same_bits(entry[id], expected[id]) for id in entry.ids)
         assert committed <= set(writer.committed())
         seen, committed = set(entry.ids), set(writer.committed())
     assert not list(root.rglob(".tmp-*"))
     assert not list(root.rglob("leases/*"))
-    print(json.dumps(said))
-    if said is None:
+    print(json.dumps(message))
+    if message is None:
         break
 assert seen == committed
 """
@@ -114,24 +114,24 @@ assert seen == committed
 
 @STORES
 @pytest.mark.parametrize(
-    ("how", "by", "says"),
+    ("how", "by", "reason"),
     [
         pytest.param("disk", MOUNTING, "No space left on device; make room", marks=mounts),
         ("limit", [], "File too large; make room"),
     ],
 )
-def test_a_full_disk_takes_nothing_away(
-    tmp_path: Path, store: str, how: str, by: list[str], says: str
+def test_a_full_disk_loses_nothing(
+    tmp_path: Path, store: str, how: str, by: list[str], reason: str
 ) -> None:
     *failed, done = answers(SQUEEZED, tmp_path, store, how, by=by)
     assert done is None
-    for said in failed:
-        check_sentence(said, tmp_path, says)
-    for place in ("/leases/", "/shards: ", *(["/index-", "/runs/"] if how == "disk" else [])):
-        assert place in "".join(failed), "some of what is written met no full disk"
+    for message in failed:
+        check_sentence(message, tmp_path, reason)
+    for part in ("/leases/", "/shards: ", *(["/index-", "/runs/"] if how == "disk" else [])):
+        assert part in "".join(failed), f"no write of {part} met a full disk"
 
 
-# Places that refuse -------------------------------------------------------------------------------
+# Storage without permission -----------------------------------------------------------------------
 
 
 REFUSED = """
@@ -180,22 +180,22 @@ assert not list(root.rglob(".tmp-*"))
 
 
 @pytest.mark.parametrize(
-    ("how", "by", "says"),
+    ("how", "by", "reason"),
     [
         pytest.param("mount", MOUNTING, "Read-only file system; choose another", marks=mounts),
         pytest.param("mode", MINDING, "Permission denied; choose another", marks=permissions),
     ],
 )
-def test_a_place_that_refuses_takes_nothing_away(
-    tmp_path: Path, how: str, by: list[str], says: str
+def test_storage_without_permission_loses_nothing(
+    tmp_path: Path, how: str, by: list[str], reason: str
 ) -> None:
-    said = answers(REFUSED, tmp_path, how, by=by)
-    assert len(said) == 6
-    for one in said:
-        check_sentence(one, tmp_path, says)
+    messages = answers(REFUSED, tmp_path, how, by=by)
+    assert len(messages) == 6
+    for message in messages:
+        check_sentence(message, tmp_path, reason)
 
 
-# Places that go away ------------------------------------------------------------------------------
+# Storage that disappears --------------------------------------------------------------------------
 
 
 ATTEMPTS: dict[str, Callable[[FeatureCache, EntryWriter], object]] = {
@@ -213,8 +213,8 @@ ATTEMPTS: dict[str, Callable[[FeatureCache, EntryWriter], object]] = {
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_a_place_that_is_gone_is_not_made_again(tmp_path: Path, attempt: str) -> None:
-    """Or what should lie on a disk that was unmounted would lie below, and be hidden later."""
+def test_a_missing_root_is_not_created_again(tmp_path: Path, attempt: str) -> None:
+    """Otherwise files would be written below the mount point of an unmounted disk."""
     root, away = tmp_path / "cache", tmp_path / "away"
     writer = fill(root, [{"a": array(1)}])
     root.rename(away)
@@ -227,30 +227,30 @@ def test_a_place_that_is_gone_is_not_made_again(tmp_path: Path, attempt: str) ->
 
 
 @STORES
-def test_a_place_that_goes_away_while_a_shard_is_written(
+def test_the_root_disappears_while_a_shard_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
 ) -> None:
     root, away = tmp_path / "cache", tmp_path / "away"
     writer = fill(root, [{"a": array(1)}], store=store)
     commit = LocalFolder.commit
 
-    def too_late(self: LocalFolder, built: Path, name: str) -> None:
+    def rename_root(self: LocalFolder, built: Path, name: str) -> None:
         root.rename(away)
         commit(self, built, name)
 
     with monkeypatch.context() as patched:
-        patched.setattr(LocalFolder, "commit", too_late)
+        patched.setattr(LocalFolder, "commit", rename_root)
         with pytest.raises(CacheError) as raised:
             writer.write_shard(1, [UtteranceFeatures("b", "hash", array(2))])
     check_sentence(str(raised.value), root, "still mounted?")
     assert not root.exists()
     away.rename(root)
-    (left,) = root.rglob(".tmp-*")  # it could not be deleted when it was not there
+    (left,) = root.rglob(".tmp-*")  # it could not be deleted while the root was missing
     shutil.rmtree(left) if left.is_dir() else left.unlink()
     check_goes_on(root, writer)
 
 
-def test_a_heart_that_beats_makes_nothing_again(
+def test_a_heartbeat_does_not_create_a_missing_root_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root, away = tmp_path / "cache", tmp_path / "away"
@@ -258,16 +258,16 @@ def test_a_heart_that_beats_makes_nothing_again(
     monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
     with writer.lease("job") as mine:
         assert mine
-        (first,) = held(writer.folder / "leases").values()
+        (first,) = read_leases(writer.folder / "leases").values()
         root.rename(away)
         time.sleep(0.1)
         assert not root.exists()
         away.rename(root)
-        wait_for(lambda: [first] != list(held(writer.folder / "leases").values()))
+        wait_for(lambda: [first] != list(read_leases(writer.folder / "leases").values()))
     check_goes_on(root, writer)
 
 
-def test_an_entry_that_is_gone_says_so(tmp_path: Path) -> None:
+def test_a_missing_entry_is_an_error_that_names_the_root(tmp_path: Path) -> None:
     root, away = tmp_path / "cache", tmp_path / "away"
     fill(root, [{"a": array(1)}, {"b": array(2)}])
     entry = FeatureCache(root).open("made-up")
@@ -315,14 +315,14 @@ assert same_bits(entry["a"], array(1)) and same_bits(entry["b"], array(2))
 
 
 @mounts
-def test_a_file_system_that_was_unmounted_is_missed(tmp_path: Path) -> None:
+def test_an_unmounted_file_system_is_an_error(tmp_path: Path) -> None:
     place, root = tmp_path / "place", tmp_path / "cache"
     place.mkdir()
     root.mkdir()
-    said = answers(UNMOUNTED, place, root, by=MOUNTING)
-    assert len(said) == 3
-    for one in said:
-        check_sentence(one, root, "still mounted?")
+    messages = answers(UNMOUNTED, place, root, by=MOUNTING)
+    assert len(messages) == 3
+    for message in messages:
+        check_sentence(message, root, "still mounted?")
 
 
 # Without hard links -------------------------------------------------------------------------------
@@ -350,10 +350,10 @@ def test_a_lease_needs_no_hard_links(
 
     done: list[int] = []
     threads = [threading.Thread(target=work, args=(who,)) for who in range(4)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(cache_processes.PATIENCE)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(cache_processes.PATIENCE)
     assert sorted(done) == [0, 1, 2, 3]
     with lease(folder, "job") as mine, lease(folder, "job") as other:
         assert (mine, other) == (True, False)

@@ -1,4 +1,4 @@
-"""Forged records, indexes and names are refused with a reason, and nothing outside is touched."""
+"""Forged records, indexes and names are errors; no file outside the cache is read or changed."""
 
 import json
 import pickle
@@ -23,7 +23,6 @@ from mser.cache import (
     verify,
 )
 from mser.cache.entry import spec_of
-from mser.tests.support import cache_entries, hostile_caches
 from mser.tests.support.cache_entries import ODD_IDS, Array, array, fill, path_of, same_bits
 from mser.tests.support.hostile_caches import (
     forge_index,
@@ -35,15 +34,13 @@ from mser.tests.support.hostile_caches import (
     with_column,
 )
 
-hasty = cache_entries.hasty
-unpickled = hostile_caches.unpickled
-outside = hostile_caches.outside
+pytestmark = pytest.mark.usefixtures("unpickled")
 
 # entry.json ---------------------------------------------------------------------------------------
 
 
 def forge_record(entry: Path, **changes: object) -> Path:
-    """Change a record, and the entry's folder with it, so that its key is right if it has one."""
+    """Change a record, and rename the entry's folder to the new key if there is one."""
     file = entry / "entry.json"
     record = {**json.loads(file.read_text()), **changes}
     file.write_text(json.dumps(record))
@@ -52,7 +49,7 @@ def forge_record(entry: Path, **changes: object) -> Path:
     return entry
 
 
-# Nothing here names a file that is not the test's own: who runs the tests may be root.
+# All paths are the test's own, because the tests may run as root.
 ABSOLUTE = tempfile.gettempdir() + "/mser-test-there-is-no-such-file"
 ABROAD = ["../../../outside/secret", "../../../outside/thesis", ABSOLUTE, "..", ".", ""]
 INDEX = f"index-{'0' * 12}.parquet"
@@ -88,8 +85,8 @@ def test_a_forged_record_is_refused(
 ) -> None:
     writer = make(tmp_path)
     entry = forge_record(path_of(writer), **{field: value})
-    said = refused(lambda: FeatureCache(tmp_path / "cache").entries("made-up"))
-    assert str(entry) in said or field == "modality"
+    message = refused(lambda: FeatureCache(tmp_path / "cache").entries("made-up"))
+    assert str(entry) in message or field == "modality"
     survive(writer)
     assert outside.exists()
 
@@ -110,7 +107,7 @@ def test_a_forged_record_is_refused(
     ],
     ids=repr,
 )
-def test_a_record_that_is_none_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_record_is_refused(tmp_path: Path, content: bytes) -> None:
     writer = make(tmp_path)
     (path_of(writer) / "entry.json").write_bytes(content)
     assert "entry.json" in refused(lambda: Entry(writer.folder))
@@ -119,18 +116,18 @@ def test_a_record_that_is_none_is_refused(tmp_path: Path, content: bytes) -> Non
 
 
 @pytest.mark.parametrize("changes", [{"dim": 10**30}, {"layers": [0, 1]}, {"dtype": "float32"}])
-def test_a_record_that_says_what_is_not_so_is_refused_when_it_is_read(
+def test_a_record_that_differs_from_the_shards_is_refused_by_a_read(
     tmp_path: Path, changes: dict[str, object]
 ) -> None:
     writer = make(tmp_path)
     forge_record(path_of(writer), **changes)
     entry = FeatureCache(tmp_path / "cache").open("made-up", "some/encoder")
-    assert "arrays differ" in refused(lambda: entry["a"])
+    assert "form of its arrays differs" in refused(lambda: entry["a"])
     survive(writer)
 
 
 @pytest.mark.parametrize("name", ABROAD)
-def test_a_record_of_a_dataset_or_a_manifest_elsewhere(
+def test_a_dataset_or_manifest_outside_the_cache_is_refused(
     tmp_path: Path, outside: Path, name: str
 ) -> None:
     writer = make(tmp_path)
@@ -143,7 +140,7 @@ def test_a_record_of_a_dataset_or_a_manifest_elsewhere(
     assert outside.exists()
 
 
-def test_nothing_outside_is_deleted_by_who_publishes(tmp_path: Path, outside: Path) -> None:
+def test_publishing_deletes_nothing_outside_the_cache(tmp_path: Path, outside: Path) -> None:
     """A writer deletes the index that it replaces."""
     for abroad in [*ABROAD, str(outside / "thesis")]:
         writer = make(tmp_path)
@@ -213,13 +210,13 @@ def test_a_forged_index_is_refused(
     assert "index-" in refused(lambda: Entry(writer.folder).index)
     refused(lambda: FeatureCache(tmp_path / "cache").open("made-up", "some/encoder"))
     survive(writer)
-    # Its shards are whole, and say all that the index should have said.
+    # The shards are undamaged, and the index is rebuilt from them.
     assert same_bits(Entry(writer.folder)["c"], array(3))
     assert outside.exists()
 
 
 @pytest.mark.parametrize("suffix", ["", ".h5", ".hdf5", ".zarr", ".py"])
-def test_an_index_that_names_a_shard_that_is_not_there(tmp_path: Path, suffix: str) -> None:
+def test_an_index_with_the_name_of_a_missing_shard_is_refused(tmp_path: Path, suffix: str) -> None:
     writer = make(tmp_path)
     name = f"00000-{HASH}{suffix}"
     forge_index(path_of(writer), with_column(path_of(writer), "shard", name))
@@ -233,20 +230,20 @@ def test_an_index_that_names_a_shard_that_is_not_there(tmp_path: Path, suffix: s
     ("column", "value"),
     [("offset", 4), ("offset", 2**63 - 1), ("length", 5), ("length", 2**63 - 1), ("length", 10**9)],
 )
-def test_an_index_that_leads_beyond_a_shard_is_refused_when_it_is_read(
+def test_an_index_with_positions_beyond_a_shard_is_refused_by_a_read(
     tmp_path: Path, store: str, compression: str, column: str, value: int
 ) -> None:
     writer = make(tmp_path, store, compression)
     forge_index(path_of(writer), with_column(path_of(writer), column, value))
     entry = Entry(writer.folder)
-    assert "'a' lies beyond its end" in refused(lambda: entry["a"])
+    assert "'a' is beyond its end" in refused(lambda: entry["a"])
     refused(lambda: entry.read(["a", "b"], [0]))
     survive(writer)
     assert same_bits(Entry(writer.folder)["c"], array(3))
 
 
 def test_an_index_of_a_type_that_would_be_unpickled(tmp_path: Path) -> None:
-    """Arrow once unpickled types of Python's that a file named."""
+    """Older versions of Arrow unpickled Python types that a file named."""
     writer = make(tmp_path)
     table = pa.Table.from_pylist(rows(path_of(writer)))
     fields = [
@@ -264,7 +261,7 @@ def test_an_index_of_a_type_that_would_be_unpickled(tmp_path: Path) -> None:
     survive(writer)
 
 
-# What lies beside the shards ----------------------------------------------------------------------
+# The files beside the shards ----------------------------------------------------------------------
 
 LINE = {"id": "a", "content_hash": "x", "reason": "absent", "detail": "there is none"}
 QUARANTINES = [
@@ -287,7 +284,7 @@ QUARANTINES = [
 
 
 @pytest.mark.parametrize("text", QUARANTINES, ids=lambda text: text[:40])
-def test_a_forged_quarantine_is_refused_and_takes_no_features_away(
+def test_a_forged_quarantine_is_refused_and_the_features_stay_readable(
     tmp_path: Path, text: str
 ) -> None:
     writer = make(tmp_path)
@@ -304,7 +301,7 @@ GARBAGE = [b"", b"\xff", b"[]", b"3", b"null", b"[" * 100_000, b'{"started": {}}
 
 @pytest.mark.parametrize("garbage", [*GARBAGE, pickle.dumps({"started": 1})], ids=repr)
 @pytest.mark.parametrize("folder", ["runs", "leases"])
-def test_garbage_in_the_records_of_runs_and_leases_is_in_nobodys_way(
+def test_garbage_in_the_records_of_runs_and_leases_does_no_harm(
     tmp_path: Path, folder: str, garbage: bytes
 ) -> None:
     writer = make(tmp_path)

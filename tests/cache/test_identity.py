@@ -1,4 +1,4 @@
-"""What changes the numbers changes the key of an entry, and nothing else does."""
+"""The key of an entry changes if and only if the numbers do."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from mser.tests.support.cache_entries import spec
         {"modality": "text"},
     ],
 )
-def test_what_changes_the_numbers_changes_the_key(changes: dict[str, Any]) -> None:
+def test_a_change_of_the_numbers_changes_the_key(changes: dict[str, Any]) -> None:
     assert spec(**changes).key != spec().key
 
 
@@ -40,7 +40,7 @@ def turned(value: Any) -> Any:
     """The same JSON value with the keys of each object in reverse."""
     if isinstance(value, dict):
         return {key: turned(value[key]) for key in reversed(value)}
-    return [turned(one) for one in value] if isinstance(value, list) else value
+    return [turned(item) for item in value] if isinstance(value, list) else value
 
 
 @given(JSON)

@@ -1,4 +1,4 @@
-"""Opening finds the entry that is meant, or says which there are."""
+"""Opening finds the matching entry, or lists the entries of the dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,21 +7,21 @@ import pyarrow as pa
 import pytest
 
 import mser
-from mser.cache import CacheError, FeatureCache
+from mser.cache import AmbiguousEntryError, CacheError, FeatureCache, NotFoundError
 from mser.tests.support.cache_entries import DIM, LAYERS, array, fill, spec
 
 
-def test_a_cache_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_empty_cache(tmp_path: Path) -> None:
     cache = FeatureCache(tmp_path / "none")
     assert cache.datasets() == []
     assert cache.entries("made-up") == []
-    with pytest.raises(CacheError, match="holds no features of made-up: run 'mser extract'"):
+    with pytest.raises(NotFoundError, match="holds no features of made-up: run 'mser extract'"):
         cache.open("made-up")
 
 
-def test_a_writer_that_published_nothing_is_no_entry(tmp_path: Path) -> None:
+def test_an_entry_that_was_never_published_is_not_found(tmp_path: Path) -> None:
     fill(tmp_path, [{"a": array(1)}], publish=False)
-    with pytest.raises(CacheError, match="holds no"):
+    with pytest.raises(NotFoundError, match="holds no"):
         FeatureCache(tmp_path).open("made-up")
 
 
@@ -31,11 +31,11 @@ def test_an_empty_entry_opens(tmp_path: Path) -> None:
     assert (len(entry), list(entry.ids), "a" in entry) == (0, [], False)
 
 
-def test_an_entry_knows_what_it_is(tmp_path: Path) -> None:
+def test_an_entry_gives_its_identity(tmp_path: Path) -> None:
     fill(tmp_path, [{"b": array(1), "a": array(2)}])
     entry = FeatureCache(tmp_path).open("made-up", "some/encoder")
     assert entry.spec == spec()
-    assert (entry.n_layers, entry.dim) == (LAYERS, DIM)
+    assert (entry.layers, entry.n_layers, entry.dim) == ((0, 1, 2), LAYERS, DIM)
     assert list(entry.ids) == ["a", "b"]
     assert entry.ids[0] == "a"
     assert entry.ids[-1:] == ["b"]
@@ -59,15 +59,15 @@ def test_open_by_name_key_and_modality(tmp_path: Path) -> None:
     assert cache.open("made-up", spec().key)["a"][0, 0, 0] == 1
     assert cache.open("made-up", modality="text")["a"][0, 0, 0] == 3
 
-    with pytest.raises(CacheError) as several:
+    with pytest.raises(AmbiguousEntryError) as several:
         cache.open("made-up", modality="speech")
-    with pytest.raises(CacheError) as none:
+    with pytest.raises(NotFoundError) as none:
         cache.open("made-up", "facebook/hubert", modality="speech")
     for raised in (several, none):
         assert "'other' (key " in str(raised.value)
         assert f"'some/encoder' (key {spec().key})" in str(raised.value)
         assert "'bert'" not in str(raised.value)
-    with pytest.raises(CacheError, match="text features of made-up by 'other'"):
+    with pytest.raises(NotFoundError, match="text features of made-up by 'other'"):
         cache.open("made-up", "other", modality="text")
 
 
@@ -75,11 +75,11 @@ def test_open_expects_the_identity_and_shows_the_difference(tmp_path: Path) -> N
     fill(tmp_path, [{"a": array(1)}])
     cache = FeatureCache(tmp_path)
     assert "a" in cache.open("made-up", expect={"weights": "abc"})
-    with pytest.raises(CacheError) as raised:
+    with pytest.raises(NotFoundError) as raised:
         cache.open("made-up", "some/encoder", expect={"weights": "xyz", "rate": 16000})
     assert "weights is 'abc' and not 'xyz'" in str(raised.value)
     assert "rate" not in str(raised.value)
-    with pytest.raises(CacheError, match="window is None and not 3"):
+    with pytest.raises(NotFoundError, match="window is None and not 3"):
         cache.open("made-up", expect={"window": 3})
 
 
@@ -87,16 +87,16 @@ def test_the_same_name_with_other_weights_is_another_entry(tmp_path: Path) -> No
     fill(tmp_path, [{"a": array(1)}])
     fill(tmp_path, [{"a": array(2)}], identity={"weights": "new", "rate": 16000})
     cache = FeatureCache(tmp_path)
-    with pytest.raises(CacheError, match="say which"):
+    with pytest.raises(AmbiguousEntryError, match="choose one by its name or key"):
         cache.open("made-up", "some/encoder")
-    found = cache.open("made-up", "some/encoder", expect={"weights": "new"})
-    assert found["a"][0, 0, 0] == 2
+    entry = cache.open("made-up", "some/encoder", expect={"weights": "new"})
+    assert entry["a"][0, 0, 0] == 2
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc", "..", ".", "", "a/b", "a\\b", ".hidden", "a\n"])
 def test_a_dataset_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
     cache = FeatureCache(tmp_path / "cache")
-    asks: list[Callable[[], object]] = [
+    calls: list[Callable[[], object]] = [
         lambda: cache.open(name),
         lambda: cache.entries(name),
         lambda: cache.writer(spec(dataset=name), {}),
@@ -104,7 +104,7 @@ def test_a_dataset_that_is_a_path_is_refused(tmp_path: Path, name: str) -> None:
         lambda: cache.read_manifest(name, "0" * 12),
         lambda: cache.read_manifest("made-up", f"{name}/x"),
     ]
-    for ask in asks:
+    for call in calls:
         with pytest.raises(CacheError):
-            ask()
+            call()
     assert list(tmp_path.iterdir()) == []

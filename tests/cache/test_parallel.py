@@ -14,10 +14,7 @@ import numpy as np
 import pytest
 
 from mser.cache import Entry, FeatureCache, UtteranceFeatures, verify
-from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import FORMS, Array, array, same_bits, spec
-
-hasty = cache_entries.hasty
 
 
 def mixed(root: Path) -> dict[str, Array]:
@@ -34,7 +31,7 @@ def mixed(root: Path) -> dict[str, Array]:
     return arrays
 
 
-def test_an_entry_may_be_of_several_forms(tmp_path: Path) -> None:
+def test_an_entry_may_have_shards_of_several_forms(tmp_path: Path) -> None:
     arrays = mixed(tmp_path)
     entry = FeatureCache(tmp_path).open("made-up")
     assert entry.ids[:] == sorted(arrays)
@@ -59,7 +56,7 @@ def test_other_processes_read_an_entry(tmp_path: Path, method: str, opened_befor
 
 
 def test_processes_may_be_forked_while_threads_read(tmp_path: Path) -> None:
-    """As a data loader does that is started again for each epoch."""
+    """A data loader does this when it is started again for each epoch."""
     arrays = mixed(tmp_path)
     entry = FeatureCache(tmp_path).open("made-up")
     stop = False
@@ -77,8 +74,8 @@ def test_processes_may_be_forked_while_threads_read(tmp_path: Path) -> None:
                 for id, found in zip(arrays, pool.map(entry.__getitem__, arrays), strict=True):
                     assert same_bits(found, arrays[id])
         stop = True
-        for one in reading:
-            one.result()
+        for future in reading:
+            future.result()
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -92,7 +89,7 @@ def test_workers_of_a_torch_data_loader_read_an_entry(tmp_path: Path, method: st
         entry,
         sampler=ids,
         batch_size=None,
-        num_workers=2,
+        num_workers=2 if method == "fork" else 1,  # a spawned worker imports torch
         collate_fn=np.array,
         multiprocessing_context=method,
     )

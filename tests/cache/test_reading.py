@@ -1,8 +1,7 @@
-"""What is written comes back, bit by bit, in this process and in others."""
+"""A read returns the written bits, in this process and in others."""
 
 import mmap
 import multiprocessing
-import os
 import pickle
 import tempfile
 import time
@@ -16,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mser.cache import CacheError, FeatureCache
+from mser import UtteranceDataset
+from mser.cache import DamagedError, FeatureCache, NotFoundError, UnknownUtteranceError
 from mser.tests.support.cache_entries import (
     DIM,
     LAYERS,
@@ -29,7 +29,10 @@ from mser.tests.support.cache_entries import (
 )
 from mser.tests.support.page_cache import StillCachedError, cached_share, drop_from_page_cache
 
-# What comes back ----------------------------------------------------------------------------------
+# The same bits ------------------------------------------------------------------------------------
+
+
+NUMBERS = (12, 0, 6)  # the encoder's own, in the order in which they are stored
 
 
 @st.composite
@@ -55,14 +58,15 @@ def ragged(draw: st.DrawFn) -> tuple[str, list[dict[str, Array]]]:
 
 
 @settings(max_examples=40, deadline=None)
-@given(ragged(), st.lists(st.integers(-LAYERS, LAYERS - 1), min_size=1, max_size=4))
-def test_what_is_written_comes_back_bit_by_bit(
+@given(ragged(), st.lists(st.sampled_from(NUMBERS), min_size=1, max_size=4))
+def test_a_read_returns_the_written_bits(
     written: tuple[str, list[dict[str, Array]]], layers: list[int]
 ) -> None:
     dtype, shards = written
     with tempfile.TemporaryDirectory() as root:
-        fill(Path(root), shards, dtype=dtype)
+        fill(Path(root), shards, dtype=dtype, layers=NUMBERS)
         entry = FeatureCache(root).open("made-up")
+        assert entry.layers == NUMBERS
         arrays = {id: states for shard in shards for id, states in shard.items()}
         assert list(entry.ids) == sorted(arrays)
         assert len(entry) == len(arrays)
@@ -74,21 +78,56 @@ def test_what_is_written_comes_back_bit_by_bit(
         whole = entry.read(arrays)
         assert all(same_bits(a, b) for a, b in zip(whole, arrays.values(), strict=True))
         some = entry.read(arrays, layers)
-        assert all(same_bits(a, b[layers]) for a, b in zip(some, arrays.values(), strict=True))
+        rows = [NUMBERS.index(layer) for layer in layers]
+        assert all(same_bits(a, b[rows]) for a, b in zip(some, arrays.values(), strict=True))
 
 
-def test_an_all_zero_shard_comes_back(tmp_path: Path) -> None:
+def test_a_shard_of_zeros_is_read_back(tmp_path: Path) -> None:
     zeros = np.zeros((LAYERS, 7, DIM), "float16")
     fill(tmp_path, [{"silence": zeros}])
     assert same_bits(FeatureCache(tmp_path).open("made-up")["silence"], zeros)
 
 
-def test_an_utterance_that_is_not_there(tmp_path: Path) -> None:
+def test_an_absent_utterance_is_named(tmp_path: Path) -> None:
     fill(tmp_path, [{"a": array(1)}])
     entry = FeatureCache(tmp_path).open("made-up")
-    for asks in (lambda: entry["z"], lambda: entry.read(["a", "z"]), lambda: entry.length("z")):
-        with pytest.raises(CacheError, match="does not hold the utterance 'z'"):
-            asks()
+    for read in (lambda: entry["z"], lambda: entry.read(["a", "z"]), lambda: entry.length("z")):
+        with pytest.raises(UnknownUtteranceError) as raised:
+            read()
+        assert str(raised.value) == f"{entry.folder} does not hold the utterance 'z'"
+        assert isinstance(raised.value, FileNotFoundError)
+        assert isinstance(raised.value, KeyError)
+
+
+@pytest.mark.parametrize("layer", [5, -1, 13])
+def test_an_absent_layer_is_an_error_that_lists_the_stored_ones(tmp_path: Path, layer: int) -> None:
+    fill(tmp_path, [{"a": array(1)}], layers=(0, 6, 12))
+    entry = FeatureCache(tmp_path).open("made-up")
+    for read in (
+        lambda: entry.read(["a"], [0, layer]),
+        lambda: entry.read([], [layer]),
+        lambda: UtteranceDataset(entry, layers=[layer]),
+    ):
+        with pytest.raises(NotFoundError) as raised:
+            read()
+        sentence = f"layer {layer} is not in {entry.folder}: it holds layers 0,6,12"
+        assert str(raised.value) == sentence
+        assert isinstance(raised.value, FileNotFoundError)
+
+
+def test_a_torch_dataset_takes_the_numbers_of_layers(tmp_path: Path) -> None:
+    fill(tmp_path, [{"a": array(1), "b": array(2, 3)}], layers=(0, 6, 12))
+    dataset = UtteranceDataset(FeatureCache(tmp_path).open("made-up"), layers=[12, 0])
+    assert len(dataset) == 2
+    id, states = dataset[1]
+    assert id == "b"
+    assert same_bits(states, array(2, 3)[[2, 0]])
+
+
+@pytest.mark.parametrize("error", [UnknownUtteranceError, NotFoundError, DamagedError])
+def test_an_error_of_the_cache_may_be_pickled(error: type[Exception]) -> None:
+    copy = pickle.loads(pickle.dumps(error("'x' is not in the cache")))
+    assert (type(copy), str(copy)) == (error, "'x' is not in the cache")
 
 
 def test_an_utterance_is_a_read_only_view(tmp_path: Path) -> None:
@@ -101,7 +140,7 @@ def test_an_utterance_is_a_read_only_view(tmp_path: Path) -> None:
         view[0, 0, 0] = 1
     with pytest.raises(ValueError, match="WRITEABLE"):
         view.flags.writeable = True
-    for layers in ([0], [1, 2], [-1, 0]):  # a slice, slices, and a copy
+    for layers in ([0], [1, 2], [2, 0]):  # a slice, slices, and a copy
         (found,) = entry.read(["b"], layers)
         assert same_bits(found, array(2)[layers])
         with pytest.raises(ValueError, match="read-only"):
@@ -151,24 +190,22 @@ def test_workers_of_a_torch_data_loader_read_an_entry(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="Linux")
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
-def test_what_is_read_is_fetched_before_it_is_touched_and_nothing_else(store: str) -> None:
+def test_a_read_fetches_its_layer_before_the_caller_uses_it_and_nothing_else(store: str) -> None:
     frames, layer = 200_000, 1  # 1.6 MB a layer
-    one, other = (array(0, frames) for _ in range(2))
-    with tempfile.TemporaryDirectory() as root:  # tmp_path may lie in memory
-        writer = fill(root, [{"one": one, "other": other}], store=store)
-        shards = path_of(writer) / "shards"
+    first, second = (array(0, frames) for _ in range(2))
+    with tempfile.TemporaryDirectory() as root:  # tmp_path may be in memory
+        writer = fill(root, [{"first": first, "second": second}], store=store)
+        files = [file for file in (path_of(writer) / "shards").rglob("*") if file.is_file()]
         entry = FeatureCache(root).open("made-up")
-        entry.read(["other"], [2])  # opens the shard
-        os.sync()
+        entry.read(["second"], [2])  # opens the shard
         try:
-            drop_from_page_cache(shards)
+            drop_from_page_cache(path_of(writer) / "shards")
         except StillCachedError as error:
             pytest.skip(str(error))
-        (states,) = entry.read(["one"], [layer])
-        files = [file for file in shards.rglob("*") if file.is_file()]
+        (states,) = entry.read(["first"], [layer])
         wanted = states.nbytes / sum(file.stat().st_size for file in files)
         until = time.monotonic() + 30
         while cached_share(files) < wanted and time.monotonic() < until:
             time.sleep(0.01)
         assert wanted <= cached_share(files) < 1.1 * wanted
-        assert same_bits(states, one[[layer]])
+        assert same_bits(states, first[[layer]])

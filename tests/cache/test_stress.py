@@ -1,6 +1,6 @@
-"""Many writers that are killed again and again, beside readers: nothing is lost, nothing is wrong.
+"""Writers that are killed again and again beside readers: nothing is lost, and no read is wrong.
 
-The instants of the kills follow from a seed, which ``MSER_STRESS_SEED`` changes.
+The times of the kills follow from a seed, which ``MSER_STRESS_SEED`` changes.
 """
 
 import json
@@ -16,8 +16,8 @@ import pytest
 from mser.cache import Entry, FeatureCache
 from mser.cache.maintenance.gc import collect_garbage
 from mser.cache.maintenance.verify import verify
-from mser.cache.storage.leases import held
-from mser.tests.support import cache_processes, stress_work
+from mser.cache.storage.leases import read_leases
+from mser.tests.support import stress_work
 from mser.tests.support.cache_entries import path_of, same_bits
 from mser.tests.support.cache_processes import Start, exit_code, stop
 from mser.tests.support.stress_work import IDS, JOBS, features, hash_of, lease_of, rounds
@@ -25,12 +25,10 @@ from mser.tests.support.stress_work import IDS, JOBS, features, hash_of, lease_o
 WRITERS, READERS = 4, 2
 KILLS, WITH_A_LEASE = 20, 5  # at least so many, and of them so many while they held a lease
 
-start = cache_processes.start
-
 
 @pytest.fixture
 def control(tmp_path: Path) -> Path:
-    """Where the processes are told what to do."""
+    """The folder of the files that control the processes."""
     folder = tmp_path / "control"
     folder.mkdir()
     return folder
@@ -45,19 +43,23 @@ def chance() -> random.Random:
 
 def leases_of(process: BaseProcess, root: Path) -> list[str]:
     leases = stress_work.entry_folder(root) / "leases"
-    return [name for name, one in held(leases).items() if one and one.process == process.pid]
+    return [
+        name
+        for name, lease in read_leases(leases).items()
+        if lease and lease.process == process.pid
+    ]
 
 
 def check_readers(readers: list[BaseProcess], control: Path) -> None:
     (control / "stop").touch()
-    assert [exit_code(one) for one in readers] == [0] * len(readers)
+    assert [exit_code(reader) for reader in readers] == [0] * len(readers)
     reports = [json.loads(path.read_text()) for path in control.glob("report-*")]
     assert len(reports) == len(readers)
     assert all(report["opened"] > 1 for report in reports)
 
 
 def check_whole(root: Path, round_: int) -> Entry:
-    """Every utterance is there once, as it was last extracted."""
+    """The entry holds every utterance once, as it was last extracted."""
     entry = FeatureCache(root).open("stressed")
     assert entry.index.table["id"].to_pylist() == IDS
     for id in IDS:
@@ -69,18 +71,19 @@ def check_whole(root: Path, round_: int) -> Entry:
 
 
 def check_swept(root: Path, round_: int) -> None:
-    """All that is not part of the entry is found, and nothing else, and can be deleted."""
+    """All files outside the entry are garbage, no others are, and they can be deleted."""
     entry = check_whole(root, round_)
-    place, used = path_of(entry), set(entry.index.shards())
-    garbage = {Path(one.what) for one in collect_garbage(FeatureCache(root), minimum_age=0).garbage}
-    kept = {place / "entry.json", place / entry.index_name, place / "quarantine.jsonl"}
+    path, used = path_of(entry), set(entry.index.shards())
+    report = collect_garbage(FeatureCache(root), minimum_age=0)
+    garbage = {Path(item.what) for item in report.garbage}
+    kept = {path / "entry.json", path / entry.index_name, path / "quarantine.jsonl"}
     for file in root.rglob("*"):
         if file.is_dir():
             continue
         of_entry = (
             file in kept
-            or (file.parent == place / "runs" and not file.name.startswith("."))
-            or (place / "shards" in file.parents and file.relative_to(place).parts[1] in used)
+            or (file.parent == path / "runs" and not file.name.startswith("."))
+            or (path / "shards" in file.parents and file.relative_to(path).parts[1] in used)
         )
         assert of_entry != bool(garbage & {file, *file.parents}), file
 
@@ -91,7 +94,7 @@ def check_swept(root: Path, round_: int) -> None:
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
-def test_writers_that_are_killed_and_readers_beside_them(
+def test_killed_writers_lose_nothing_that_readers_see(
     tmp_path: Path, control: Path, chance: random.Random, start: Start, store: str
 ) -> None:
     root = tmp_path / "cache"
@@ -105,30 +108,30 @@ def test_writers_that_are_killed_and_readers_beside_them(
     with_a_lease: list[str] = []
     while kills < KILLS or len(with_a_lease) < WITH_A_LEASE:
         time.sleep(chance.uniform(0.02, 0.6))
-        at = chance.randrange(WRITERS)
-        stop(writers[at])  # or what it holds would be another's before it can be looked at
-        with_a_lease += leases_of(writers[at], root)
-        writers[at].kill()
-        assert exit_code(writers[at]) == -signal.SIGKILL
-        writers[at] = start(stress_work.write, root, store, control)
-        assert all(one.is_alive() for one in (*writers, *readers))
+        victim = chance.randrange(WRITERS)
+        stop(writers[victim])  # another process must not take its leases over before we count them
+        with_a_lease += leases_of(writers[victim], root)
+        writers[victim].kill()
+        assert exit_code(writers[victim]) == -signal.SIGKILL
+        writers[victim] = start(stress_work.write, root, store, control)
+        assert all(process.is_alive() for process in (*writers, *readers))
         kills += 1
         assert kills < 10 * KILLS
     print(f"{kills} kills in {rounds(control)} rounds, with {with_a_lease}")
     (control / "last").touch()
-    assert [exit_code(one) for one in writers] == [0] * WRITERS
+    assert [exit_code(writer) for writer in writers] == [0] * WRITERS
     check_readers(readers, control)
 
     # One more run finds nothing to do.
     last = rounds(control)
-    ours = stress_work.writer(root, store)
-    shards = ours.shards()
-    stress_work.extract(ours, last)
-    assert ours.shards() == shards
+    writer = stress_work.writer(root, store)
+    shards = writer.shards()
+    stress_work.extract(writer, last)
+    assert writer.shards() == shards
     check_swept(root, last)
 
 
-def test_a_writer_that_stood_still_for_long_does_no_harm(
+def test_a_writer_that_was_suspended_for_long_does_no_harm(
     tmp_path: Path, control: Path, chance: random.Random, start: Start
 ) -> None:
     root = tmp_path / "cache"
@@ -145,8 +148,8 @@ def test_a_writer_that_stood_still_for_long_does_no_harm(
             break
         os.kill(writers[0].pid, signal.SIGCONT)
         assert writers[0].is_alive(), "it did its work before it could be stopped"
-    # The others respect its lease as long as it may be alive, and then do its work.
-    assert [exit_code(one) for one in writers[1:]] == [0, 0]
+    # The others respect its lease while it may be alive, and then do its work.
+    assert [exit_code(writer) for writer in writers[1:]] == [0, 0]
     check_whole(root, 1)
     os.kill(writers[0].pid, signal.SIGCONT)
     assert exit_code(writers[0]) == 0

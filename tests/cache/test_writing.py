@@ -1,4 +1,4 @@
-"""Writers: exact about what they take, safe to kill, and safe beside others."""
+"""Writers check their input, can be killed, and can run at the same time."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ from mser.tests.support.cache_entries import (
     spec,
 )
 
-# What is written ----------------------------------------------------------------------------------
+# The written files --------------------------------------------------------------------------------
 
 
 def test_arrays_are_stored_in_the_dtype_of_the_entry(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_publishing_nothing_new_changes_nothing(tmp_path: Path) -> None:
     assert FeatureCache(tmp_path).open("made-up").manifest == "1" * 12
 
 
-def test_a_shard_is_seen_once_it_is_published(tmp_path: Path) -> None:
+def test_readers_see_a_shard_after_it_is_published(tmp_path: Path) -> None:
     writer = fill(tmp_path, [{"a": array(1)}])
     before = FeatureCache(tmp_path).open("made-up")
     writer.write_shard(1, [UtteranceFeatures("b", "hash", array(2))])
@@ -101,7 +101,7 @@ def test_the_newer_copy_of_an_utterance_counts(tmp_path: Path) -> None:
     assert len(entry) == 1
 
 
-# Killed ones --------------------------------------------------------------------------------------
+# Killed writers -----------------------------------------------------------------------------------
 
 
 def run_python(script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -228,17 +228,17 @@ def publish_in_the_middle(
 def test_two_writers_that_publish_at_once_leave_an_entry_with_all_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one = fill(tmp_path, [{"a": array(1)}])
-    other = FeatureCache(tmp_path).writer(spec(), {})
+    first = fill(tmp_path, [{"a": array(1)}])
+    second = FeatureCache(tmp_path).writer(spec(), {})
 
     def overtake() -> None:
-        other.write_shard(7, [UtteranceFeatures("b", "hash", array(2))])
-        other.publish("0" * 12)
+        second.write_shard(7, [UtteranceFeatures("b", "hash", array(2))])
+        second.publish("0" * 12)
 
-    one.write_shard(3, [UtteranceFeatures("c", "hash", array(3))])
+    first.write_shard(3, [UtteranceFeatures("c", "hash", array(3))])
     monkeypatch.setattr("mser.cache.writer._PATIENCE", 0.1)  # as if one of them were stuck
     publish_in_the_middle(monkeypatch, overtake, "entry.json")
-    one.publish("0" * 12)
+    first.publish("0" * 12)
     assert list(FeatureCache(tmp_path).open("made-up").ids) == ["a", "b", "c"]
 
 
@@ -278,19 +278,19 @@ def test_a_reader_sees_no_error_while_another_process_publishes(tmp_path: Path) 
     assert int(printed.split()[0]) > 1
 
 
-def test_a_reader_that_is_overtaken_between_two_reads_looks_again(
+def test_a_reader_opens_the_new_index_if_it_was_replaced_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = fill(tmp_path, [{"a": array(1)}])
     original = Path.read_bytes
-    to_come = ["b2", "b1"]
+    next_ids = ["b2", "b1"]
 
     def overtaking(self: Path) -> bytes:
         content = original(self)
-        if self.name == "entry.json" and to_come:
-            with monkeypatch.context() as undisturbed:
-                undisturbed.setattr(Path, "read_bytes", original)
-                writer.write_shard(1, [UtteranceFeatures(to_come.pop(), "hash", array(2))])
+        if self.name == "entry.json" and next_ids:
+            with monkeypatch.context() as unpatched:
+                unpatched.setattr(Path, "read_bytes", original)
+                writer.write_shard(1, [UtteranceFeatures(next_ids.pop(), "hash", array(2))])
                 writer.publish("0" * 12)
         return content
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,7 +37,7 @@ def test_zarr_alone_and_h5py_alone_read_an_utterance(filled_cache: Path, tmp_pat
         convert(cache.open("synthetic", modality="speech"), store, "none")
         entry = cache.open("synthetic", modality="speech")
         for shard in entry.index.shards():
-            for id in entry.index.within([shard])["id"].to_pylist():
+            for id in entry.index.rows_in([shard])["id"].to_pylist():
                 path = path_of(entry) / "shards" / shard
                 read = run(code, shard=path, utterance_id=id)["last_layer"]
                 np.testing.assert_array_equal(read, entry[id][-1])
@@ -56,8 +55,7 @@ def test_a_data_loader_as_the_docs_make_it(filled_cache: Path) -> None:
 def test_a_store_format_as_the_docs_add_it(
     tmp_path: Path, filled_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    example: Any = SimpleNamespace(**run(examples("extending.md")[2]))
-    monkeypatch.setitem(FORMATS, "npy", example)
+    monkeypatch.setitem(FORMATS, "npy", run(examples("extending.md")[2])["NpyFormat"]())
     shutil.copytree(filled_cache, tmp_path / "cache")
     before = FeatureCache(filled_cache).open("synthetic", modality="text")
     convert(FeatureCache(tmp_path / "cache").open("synthetic", modality="text"), "npy", "none")

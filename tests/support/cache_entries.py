@@ -1,12 +1,10 @@
-"""Made-up entries of a feature cache, small enough to look at."""
+"""Small made-up entries of a feature cache."""
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mser.cache import (
     COMPRESSIONS,
@@ -22,7 +20,7 @@ Array = np.ndarray[Any, Any]
 
 LAYERS, DIM = 3, 4
 FORMS = [(store, compression) for store in FORMATS for compression in COMPRESSIONS]
-# Where all would take long: both stores, plain and compressed, and every compression once.
+# For slow tests: both stores, uncompressed and compressed, and every compression once.
 FOUR = [("zarr", "none"), ("zarr", "zstd"), ("hdf5", "none"), ("hdf5", "blosc")]
 ODD_IDS = [
     "train/dia0_utt0",
@@ -37,12 +35,6 @@ ODD_IDS = [
     "x" * 5000,
     "",
 ]
-
-
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing here depends on what a power cut leaves."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 def spec(**changes: Any) -> EntrySpec:
@@ -61,7 +53,7 @@ def spec(**changes: Any) -> EntrySpec:
 
 
 def array(number: float, frames: int = 2, layers: int = LAYERS, dim: int = DIM) -> Array:
-    """Hidden states that are told from others by ``number``."""
+    """Hidden states that differ for each ``number``."""
     return number + np.arange(layers * frames * dim, dtype="float16").reshape(layers, frames, dim)
 
 
@@ -84,12 +76,12 @@ def fill(
     return writer
 
 
-def path_of(one: Entry | EntryWriter) -> Path:
-    """The folder of an entry on this machine."""
-    assert one.folder.path is not None
-    return one.folder.path
+def path_of(entry: Entry | EntryWriter) -> Path:
+    """The local folder of an entry."""
+    assert entry.folder.path is not None
+    return entry.folder.path
 
 
-def same_bits(one: Array, other: Array) -> bool:
-    """Also of numbers that are not, and of minus zero."""
-    return (one.dtype, one.shape, one.tobytes()) == (other.dtype, other.shape, other.tobytes())
+def same_bits(a: Array, b: Array) -> bool:
+    """Whether two arrays are equal bit by bit, also in NaN and minus zero."""
+    return (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes())

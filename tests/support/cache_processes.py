@@ -1,13 +1,12 @@
-"""Processes of their own for tests of the cache: started, stopped, killed and kept from writing."""
+"""For tests of the cache in several processes: start, suspend and kill them, and deny writing."""
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,9 @@ import pytest
 from mser.cache.storage.leases import lease
 from mser.cache.storage.local import LocalFolder
 
-PATIENCE = 300.0  # seconds, for what takes a moment on a machine at rest
+PATIENCE = 300.0  # seconds, for steps that are fast on an idle machine
 
 Start = Callable[..., BaseProcess]
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start a function in a process of its own, which ends with the test."""
-    context = multiprocessing.get_context("forkserver")
-    # What takes a second to import, so that a function begins at once.
-    context.set_forkserver_preload(["pandas", "pytest", "mser.tests.support.stress_work"])
-    started: list[BaseProcess] = []
-
-    def one(function: Callable[..., None], *arguments: object) -> BaseProcess:
-        process = context.Process(target=function, args=arguments)
-        process.start()
-        started.append(process)
-        return process
-
-    yield one
-    for process in started:
-        process.kill()
-        process.join()
 
 
 def exit_code(process: BaseProcess) -> int | None:
@@ -50,23 +29,23 @@ def exit_code(process: BaseProcess) -> int | None:
 def wait_for(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it never came"
+        assert time.monotonic() < deadline, "the condition was never met"
         time.sleep(0.002)
 
 
 def stop(process: BaseProcess) -> None:
-    """Stop a process where it is, until it is told ``SIGCONT``."""
+    """Suspend a process until it gets ``SIGCONT``."""
     assert process.pid is not None
     os.kill(process.pid, signal.SIGSTOP)
     wait_for(lambda: not process.is_alive() or state(process.pid) == "T")
 
 
 def state(process: int | None) -> str:
-    """What the system says of a process: ``T`` stands still, ``Z`` has ended."""
+    """The state of a process: ``T`` is suspended, ``Z`` has ended."""
     return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-# Commands that meet a failing place ---------------------------------------------------------------
+# Commands with failing storage --------------------------------------------------------------------
 
 
 def works(*command: str) -> bool:
@@ -76,21 +55,21 @@ def works(*command: str) -> bool:
         return False
 
 
-# A command in a namespace where it may mount what it likes, and nobody else sees it.
+# Runs a command in a mount namespace of its own.
 MOUNTING = ["unshare", "--map-root-user", "--mount"]
 mounts = pytest.mark.skipif(
     not works(*MOUNTING, "mount", "-t", "tmpfs", "none", "/mnt"),
-    reason="this system lets nobody mount anything",
+    reason="this system does not allow mounts",
 )
-# As root, a command that minds permissions nevertheless.
+# Runs a command as root without root's right to ignore permissions.
 MINDING = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
 permissions = pytest.mark.skipif(
-    not works(*MINDING, "true"), reason="root cannot be kept from anything here"
+    not works(*MINDING, "true"), reason="root ignores permissions here"
 )
 
 
 def answers(script: str, *arguments: object, by: list[str]) -> list[Any]:
-    """What a script prints that runs in a process of its own, line by line."""
+    """Run a script in a process of its own, and return the JSON values it prints, one per line."""
     done = subprocess.run(
         [*by, sys.executable, "-c", script, *map(str, arguments)],
         capture_output=True,
@@ -102,43 +81,43 @@ def answers(script: str, *arguments: object, by: list[str]) -> list[Any]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def check_sentence(said: str, place: Path, *words: str) -> None:
-    assert "\n" not in said
-    assert str(place) in said
+def check_sentence(message: str, path: Path, *words: str) -> None:
+    assert "\n" not in message
+    assert str(path) in message
     for word in words:
-        assert word in said
+        assert word in message
 
 
-# What they do -------------------------------------------------------------------------------------
+# Functions for the processes ----------------------------------------------------------------------
 
 
 def hold(folder: Path, work: str) -> None:
-    """Hold a lease for good."""
-    with lease(LocalFolder(folder), work) as mine:
-        assert mine
+    """Hold a lease until the process is killed."""
+    with lease(LocalFolder(folder), work) as acquired:
+        assert acquired
         time.sleep(2 * PATIENCE)
 
 
 def take_turns(folder: Path, log: Path, who: str, times: int) -> None:
-    """Note when a lease is held, and when not any more."""
+    """Write to a log when the lease is acquired and when it is released."""
     with log.open("ab", buffering=0) as notes:
         for _ in range(times):
-            with lease(LocalFolder(folder), "job", PATIENCE) as mine:
-                assert mine
+            with lease(LocalFolder(folder), "job", PATIENCE) as acquired:
+                assert acquired
                 notes.write(f"+{who}\n".encode())
                 time.sleep(0.001)
                 notes.write(f"-{who}\n".encode())
 
 
 def take_over(folder: Path, answers: Path, who: int, of: int, rounds: int) -> None:
-    """Try to take each of several leases at the same time as others, and say if it came off."""
+    """Try to acquire several leases at the same time as others, and write down the results."""
 
-    def all_have(written: str) -> None:
-        wait_for(lambda: len(list(answers.glob(written))) == of)
+    def wait_for_all(pattern: str) -> None:
+        wait_for(lambda: len(list(answers.glob(pattern))) == of)
 
     for number in range(rounds):
         (answers / f"ready-{number}-{who}").touch()
-        all_have(f"ready-{number}-*")
-        with lease(LocalFolder(folder), f"job-{number}") as mine:
-            (answers / f"{'got' if mine else 'not'}-{number}-{who}").touch()
-            all_have(f"???-{number}-*")
+        wait_for_all(f"ready-{number}-*")
+        with lease(LocalFolder(folder), f"job-{number}") as acquired:
+            (answers / f"{'got' if acquired else 'not'}-{number}-{who}").touch()
+            wait_for_all(f"???-{number}-*")

@@ -1,21 +1,17 @@
 """Entries that are damaged on purpose."""
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from mser.cache import Entry, EntryWriter, FeatureCache, verify
+from mser.cache.formats import store_of
 from mser.cache.maintenance.verify import Verification
-from mser.cache.shard import store_of
 from mser.tests.support.cache_entries import (
     DIM,
-    FOUR,
     LAYERS,
     Array,
     fill,
@@ -29,7 +25,7 @@ VICTIM = 1  # the number of the shard that is damaged
 
 @dataclass(frozen=True)
 class Made:
-    """An entry with a whole one beside it."""
+    """An entry to damage, and an undamaged one beside it."""
 
     writer: EntryWriter
     shards: list[dict[str, Array]]
@@ -57,7 +53,7 @@ class Made:
 
 
 def noise(seed: int, frames: int) -> Array:
-    """Any bits, that no compression makes smaller."""
+    """Random bits, which no compression makes smaller."""
     bits = np.random.default_rng(seed).integers(0, 1 << 16, (LAYERS, frames, DIM), "uint16")
     return bits.view("float16")
 
@@ -65,7 +61,7 @@ def noise(seed: int, frames: int) -> Array:
 def existing(
     root: Path, shards: list[dict[str, Array]], store: str, compression: str, **changes: Any
 ) -> EntryWriter:
-    """What ``fill`` returns, of an entry that is there."""
+    """What ``fill`` returns, for an entry that exists already."""
     assert shards
     return FeatureCache(root).existing(spec(**changes), {"made by": "a test"}, store, compression)
 
@@ -77,31 +73,9 @@ def make(root: Path, store: str, compression: str, fill: Callable[..., EntryWrit
     return Made(fill(root, shards, **form), shards, beside)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Path]:
-    """Entries that are made once, to be copied."""
-
-    @cache
-    def made(store: str, compression: str) -> Path:
-        root = tmp_path_factory.mktemp("template")
-        make(root, store, compression)
-        return root
-
-    return made
-
-
-@pytest.fixture(params=FOUR, ids="-".join)
-def made(
-    request: pytest.FixtureRequest, tmp_path: Path, template: Callable[[str, str], Path]
-) -> Made:
-    store, compression = request.param
-    root = shutil.copytree(template(store, compression), tmp_path / "cache")
-    return make(root, store, compression, existing)
-
-
-def flip(file: Path, at: int, mask: int = 1) -> None:
+def flip(file: Path, position: int, mask: int = 1) -> None:
     content = bytearray(file.read_bytes())
-    content[at] ^= mask
+    content[position] ^= mask
     file.write_bytes(content)
 
 
@@ -109,16 +83,16 @@ def flip_features(made: Made, id: str) -> None:
     """Change one number of the last layer of an utterance."""
     number = int(id[0])
     wanted = made.shards[number][id][-1].tobytes()
-    at = made.data(number).read_bytes().find(wanted)
-    assert at > 0, "noise was compressed"
-    flip(made.data(number), at + len(wanted) // 2)
+    start = made.data(number).read_bytes().find(wanted)
+    assert start > 0, "noise was compressed"
+    flip(made.data(number), start + len(wanted) // 2)
 
 
-Found = tuple[str, tuple[str, ...], tuple[str, ...]]  # of which shard, what is lost, what whole
+Finding = tuple[str, tuple[str, ...], tuple[str, ...]]  # shard, lost and undamaged utterances
 
 
-def found_in(result: Verification) -> list[Found]:
-    return [(one.what, one.lost, one.whole) for one in result.damage]
+def findings(result: Verification) -> list[Finding]:
+    return [(damage.what, damage.lost, damage.whole) for damage in result.damage]
 
 
 def content(path: Path) -> dict[Path, bytes]:
@@ -126,7 +100,7 @@ def content(path: Path) -> dict[Path, bytes]:
 
 
 def check(made: Made, arrays: dict[str, Array]) -> None:
-    """The entry holds these, bit by bit, in its own format, and nothing in it is damaged."""
+    """The entry holds these arrays bit by bit, in its own format, and is undamaged."""
     entry = Entry(made.writer.folder)
     assert list(entry.ids) == sorted(arrays)
     assert all(same_bits(entry[id], states) for id, states in arrays.items())
@@ -135,8 +109,9 @@ def check(made: Made, arrays: dict[str, Array]) -> None:
     assert {store_of(name) for name in made.names} <= {made.writer.store}
 
 
-def made_index(result: Verification) -> str:
-    return next((one.what for one in result.damage if one.what.startswith("index-")), "")
+def damaged_index(result: Verification) -> str:
+    names = (damage.what for damage in result.damage)
+    return next((name for name in names if name.startswith("index-")), "")
 
 
 def index_of(made: Made) -> Path:

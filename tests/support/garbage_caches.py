@@ -1,4 +1,4 @@
-"""Caches with something in them that is of no use."""
+"""Caches with garbage in them."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from mser.cache import Entry, EntryWriter, FeatureCache, UtteranceFeatures, collect_garbage
-from mser.cache.maintenance.gc import Collection
-from mser.cache.storage.leases import Lease, held
+from mser.cache.maintenance.gc import GarbageReport
+from mser.cache.storage.leases import Lease, read_leases
 from mser.tests.support.cache_entries import array, fill, path_of
 
 DAY = 86400.0
@@ -28,7 +28,7 @@ def make(root: Path, store: str = "zarr", compression: str = "none") -> EntryWri
 
 
 def name(root: Path, ids: Iterable[str]) -> str:
-    """Write a manifest that names these, and return its digest."""
+    """Write a manifest with these ids, and return its digest."""
     return FeatureCache(root).write_manifest(
         "made-up", pa.table({"id": pa.array(ids, pa.string())})
     )
@@ -45,17 +45,15 @@ def content(root: Path) -> dict[Path, bytes | None]:
     return {path: path.read_bytes() if path.is_file() else None for path in root.rglob("*")}
 
 
-def found(result: Collection) -> list[tuple[str, str]]:
-    return [(one.what, one.reason) for one in result.garbage]
+def garbage_in(report: GarbageReport) -> list[tuple[str, str]]:
+    return [(item.what, item.reason) for item in report.garbage]
 
 
-def gc(root: Path, *, delete: bool = False) -> Collection:
+def gc(root: Path, *, delete: bool = False) -> GarbageReport:
     return collect_garbage(FeatureCache(root), delete=delete)
 
 
 KILLED = "left behind by a killed writer"
-
-
 DEAD = "its holder is dead"
 
 
@@ -87,11 +85,11 @@ def orphan_manifest(writer: EntryWriter) -> tuple[Path, str]:
 def lease_of(writer: EntryWriter, **changes: object) -> Path:
     now = time.time()
     with writer.lease("shard-0"):
-        (mine,) = held(writer.folder / "leases").values()
-    assert mine is not None
-    mine = Lease(**{**asdict(mine), "since": now, "beat": now, **changes})
+        (lease,) = read_leases(writer.folder / "leases").values()
+    assert lease is not None
+    lease = Lease(**{**asdict(lease), "since": now, "beat": now, **changes})
     path = path_of(writer) / "leases" / "shard-0.0000.json"
-    path.write_text(json.dumps(asdict(mine)))
+    path.write_text(json.dumps(asdict(lease)))
     return path
 
 
@@ -112,7 +110,7 @@ def superseded_shard(writer: EntryWriter) -> tuple[Path, str]:
     for id in SHARDS[1]:
         writer.write_shard(9, [UtteranceFeatures(id, "newer", array(7))])
     writer.publish()
-    return old, "all of it lies in newer shards"
+    return old, "all its utterances are in newer shards"
 
 
 def damaged_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
@@ -125,15 +123,15 @@ def damaged_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
         path.write_bytes(path.read_bytes()[:-9])
     else:
         (path / "zarr.json").write_bytes(b"\0")
-    return path, "a shard that is damaged, and of which nothing is in use"
+    return path, "a damaged shard that the index does not refer to"
 
 
-def leave_alone(root: Path, writer: EntryWriter | None = None) -> Collection:
-    """Nothing is garbage, and nothing changes, however old it is."""
+def check_nothing_is_garbage(root: Path, writer: EntryWriter | None = None) -> GarbageReport:
+    """Nothing is garbage, whatever its age, and no file changes."""
     age(root)
     before = content(root)
     result = gc(root, delete=True)
-    assert found(result) == []
+    assert garbage_in(result) == []
     assert content(root) == before
     if writer is not None:
         assert Entry(writer.folder).ids

@@ -1,11 +1,10 @@
-"""Caches that somebody has forged, and what everybody does with them."""
+"""Forged caches, and everything that can be done with a cache."""
 
 import atexit
 import json
-import pickle
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -35,37 +34,13 @@ Edit = Callable[[Path], object]
 WHOLE = {"a": array(5), "b": array(6, 3)}
 
 
-@pytest.fixture(autouse=True)
-def unpickled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is ever unpickled."""
-
-    def refuse(*_: object, **__: object) -> Any:
-        raise AssertionError("something is unpickled")
-
-    for name in ("load", "loads", "Unpickler"):
-        monkeypatch.setattr(pickle, name, refuse)
-
-
-@pytest.fixture
-def outside(tmp_path: Path) -> Iterator[Path]:
-    """A folder beside the cache, of which nobody reads, changes or deletes anything."""
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    (folder / "secret").write_bytes(array(99).tobytes() * 50)
-    (folder / "thesis").mkdir()
-    (folder / "thesis" / "thesis.tex").write_text("years of work")
-    before = content(folder)
-    yield folder
-    assert content(folder) == before
-
-
 def content(root: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 @cache
 def template(store: str, compression: str) -> Path:
-    """Made once, to be copied."""
+    """A cache that is made once, to be copied."""
     root = Path(tempfile.mkdtemp(prefix="mser-test-"))
     atexit.register(shutil.rmtree, root)
     fill(root, [WHOLE], encoder="whole", identity={})
@@ -74,46 +49,46 @@ def template(store: str, compression: str) -> Path:
 
 
 def make(tmp_path: Path, store: str = "zarr", compression: str = "none") -> EntryWriter:
-    """An entry to be forged, and a whole one beside it."""
+    """An entry to be forged, and an undamaged one beside it."""
     root = shutil.copytree(template(store, compression), tmp_path / "cache")
     return FeatureCache(root).existing(spec(), {"made by": "a test"}, store, compression)
 
 
-def refused(ask: Callable[[], object]) -> str:
-    """It says why, in one sentence."""
+def refused(call: Callable[[], object]) -> str:
+    """Check that a call raises an error of the cache, and return its sentence."""
     with pytest.raises(CacheError) as raised:
-        ask()
-    said = str(raised.value)
-    assert said
-    assert "\n" not in said
-    return said
+        call()
+    message = str(raised.value)
+    assert message
+    assert "\n" not in message
+    return message
 
 
 def refused_or_right(entry: Entry, id: str, states: Array, name: str) -> None:
-    """What is said wrongly may also be what is not needed."""
+    """A forged value may also be one that a read does not use."""
     try:
-        found = entry[id]
+        stored = entry[id]
     except CacheError:
         assert name in refused(lambda: entry[id])
     else:
-        assert same_bits(found, states)
+        assert same_bits(stored, states)
 
 
 def survive(writer: EntryWriter) -> None:
-    """Whatever is done with such a cache: what is whole stays whole, and nothing else is raised."""
+    """Do everything with a forged cache: it raises only ``CacheError``, and damages nothing."""
     features = FeatureCache(path_of(writer).parents[1])
     assert str(listing(features))
     assert verify_all(features.entry_folders("made-up"), 1).as_json()
-    for place in features.entry_folders("made-up"):
-        if "whole" not in place.name:
-            use(replace(writer, folder=place))
-    for ask in (
+    for folder in features.entry_folders("made-up"):
+        if "whole" not in folder.name:
+            use(replace(writer, folder=folder))
+    for call in (
         lambda: features.open("made-up"),
         lambda: features.entries("made-up"),
         lambda: collect_garbage(features, delete=True, minimum_age=0),
     ):
         with suppress(CacheError):
-            ask()
+            call()
     assert str(listing(features))
     entry = features.open("made-up", "whole")
     assert all(same_bits(entry[id], states) for id, states in WHOLE.items())
@@ -121,9 +96,9 @@ def survive(writer: EntryWriter) -> None:
 
 
 def use(writer: EntryWriter) -> None:
-    """Do with an entry what can be done with one."""
+    """Do everything with an entry."""
     folder = writer.folder
-    for ask in (
+    for call in (
         lambda: Entry(folder).read(Entry(folder).ids),
         lambda: Entry(folder).quarantine,
         lambda: Entry(folder).provenance,
@@ -134,11 +109,11 @@ def use(writer: EntryWriter) -> None:
         lambda: verify(folder, repair=True),
     ):
         with suppress(CacheError):
-            ask()
+            call()
 
 
 def forge_index(entry: Path, content: bytes) -> None:
-    """Put this in the place of the index, with all that names it."""
+    """Replace the index, and its name in the record."""
     record = json.loads((entry / "entry.json").read_text())
     (entry / record["index"]).unlink()
     (entry / index_name(content)).write_bytes(content)
@@ -148,18 +123,17 @@ def forge_index(entry: Path, content: bytes) -> None:
 def parquet(table: Any) -> bytes:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    found: bytes = sink.getvalue().to_pybytes()
-    return found
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def rows(entry: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = Entry(
-        FeatureCache(entry.parents[1]).root / "made-up" / entry.name
-    ).index.table.to_pylist()
-    return found
+    folder = FeatureCache(entry.parents[1]).root / "made-up" / entry.name
+    table: list[dict[str, Any]] = Entry(folder).index.table.to_pylist()
+    return table
 
 
 def with_column(entry: Path, column: str, value: object, kind: Any = None) -> bytes:
     table = pa.Table.from_pylist(rows(entry))
-    at = table.column_names.index(column)
-    return parquet(table.set_column(at, column, pa.array([value] * len(table), kind)))
+    position = table.column_names.index(column)
+    return parquet(table.set_column(position, column, pa.array([value] * len(table), kind)))

@@ -6,12 +6,8 @@ import numpy as np
 import pytest
 
 from mser.cache import CacheError, EntryWriter, FeatureCache, UtteranceFeatures
-from mser.tests.support import object_store
 from mser.tests.support.cache_entries import Array, spec
 from mser.tests.support.object_store import Asked, ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 LAYERS, DIM, FRAMES = 6, 256, 300
 WIDE = spec(layers=tuple(range(LAYERS)), dim=DIM)
@@ -50,13 +46,13 @@ def open_all(cache: FeatureCache) -> dict[str, Array]:
 
 
 def sentence(raised: pytest.ExceptionInfo[CacheError], *parts: str) -> None:
-    """It is one, and says this."""
-    said = str(raised.value)
-    assert "\n" not in said
-    assert "Traceback" not in said
-    assert all(part in said for part in parts), said
+    """Check that an error is one sentence with these parts."""
+    message = str(raised.value)
+    assert "\n" not in message
+    assert "Traceback" not in message
+    assert all(part in message for part in parts), message
 
 
 def shard_file(asked: Asked) -> bool:
-    """Whether a request writes the file by which a Zarr shard counts."""
+    """Whether a request writes the file that completes a Zarr shard."""
     return asked.method == "PUT" and bool(re.search(r"/shards/[^/]+/zarr\.json$", asked.path))

@@ -1,6 +1,6 @@
-"""An object store on this machine: moto's server, in a thread, watched and made to fail.
+"""An object store on this machine: moto's server in a thread, whose requests tests watch and fail.
 
-It speaks S3 over HTTP, so that a cache there goes through the same client as on a real one.
+It answers S3 over HTTP, so a cache uses the same client as for a real store.
 """
 
 import re
@@ -10,12 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 from urllib.parse import parse_qs
 from uuid import uuid4
 
 import fsspec
-import pytest
 from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
@@ -27,7 +26,7 @@ _ERROR = "<Error><Code>{0}</Code><Message>{1}</Message></Error>"
 
 @dataclass
 class Asked:
-    """A request, and once it is answered, the status and the bytes of the answer."""
+    """A request; after the answer, also the status and the size of the answer."""
 
     method: str
     path: str
@@ -38,7 +37,7 @@ class Asked:
 
     @property
     def part(self) -> int:
-        """Which part of an upload it brings; 0 of none."""
+        """The number of the uploaded part, or 0."""
         return int(self.query.get("partNumber", 0)) if self.method == "PUT" else 0
 
 
@@ -48,10 +47,22 @@ Fault = Callable[[Asked], str | None]
 class ObjectStore:
     """The server.
 
-    ``fault`` is called with each request before it is answered. It may wait, and return a status
-    (``503 SlowDown``) to answer with, ``drop`` to hang up, ``lose`` to do what is asked and then
-    hang up, or ``cut`` to hang up in the middle of the answer.
+    ``fault`` is called with each request before the answer. It may wait. It returns ``None``, a
+    status to answer with (``503 SlowDown``), ``drop`` to close the connection, ``lose`` to carry
+    out the request and then close the connection, or ``cut`` to close it in the middle of the
+    answer.
     """
+
+    ENVIRONMENT: ClassVar = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": "/dev/null",
+        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_MAX_ATTEMPTS": "2",  # each attempt waits longer than the one before
+        "NO_PROXY": "127.0.0.1",
+    }
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -70,31 +81,34 @@ class ObjectStore:
         self.root = ""
 
     def reset(self) -> None:
-        """Give the next test a place of its own."""
+        """Give the next test an empty folder, and the bucket if it does not exist."""
         self.fault = None
         self.root = f"s3://{BUCKET}/{uuid4().hex[:8]}"
+        if not self.fs.exists(BUCKET):
+            self.fs.mkdir(BUCKET)
         self.forget()
 
     def forget(self) -> None:
-        """Count anew."""
+        """Forget all requests so far."""
         self.asked, self.most_at_once = [], 0
 
     def cache(self) -> FeatureCache:
-        """The cache of the test."""
+        """The cache of this test."""
         return FeatureCache(self.root, storage_options=self.options)
 
     @property
     def fs(self) -> Any:
-        """A file system that is not that of the cache."""
+        """A file system of its own, not that of the cache."""
         return fsspec.filesystem("s3", **self.options, use_listings_cache=False)
 
     def bytes_of(self, name: str) -> int:
-        """How many bytes of files whose path ends with ``name`` were fetched."""
-        return sum(one.bytes for one in self.asked if one.method == "GET" and name in one.path)
+        """How many bytes were fetched of files with ``name`` in their path."""
+        fetched = (asked for asked in self.asked if asked.method == "GET" and name in asked.path)
+        return sum(asked.bytes for asked in fetched)
 
     @contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:
-        """Answer by ``fault`` for the time of the context."""
+        """Answer with ``fault`` inside the context."""
         self.fault = fault
         try:
             yield
@@ -131,21 +145,21 @@ class ObjectStore:
                 self._at_once -= 1
 
     def _ask(self, environ: dict[str, Any], start_response: Any, asked: Asked) -> list[bytes]:
-        told: list[Any] = []
+        answer: list[Any] = []
 
         def start(status: str, headers: list[tuple[str, str]], *rest: Any) -> Any:
-            told[:] = [status, headers]
+            answer[:] = [status, headers]
             return lambda _: None
 
-        # What a store does at once, moto does in two steps.
+        # A store creates a file in one step, moto in two.
         with self._creating if environ.get("HTTP_IF_NONE_MATCH") else nullcontext():
             body = b"".join(self._app(environ, start))
         if "uploads" in asked.query and asked.method == "GET":
             now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
             body = re.sub(rb"(?<=<Initiated>)[^<]+", now.encode(), body)
-            told[1] = [one for one in told[1] if one[0].lower() != "content-length"]
-        asked.status, asked.bytes = told[0], len(body)
-        start_response(*told)
+            answer[1] = [header for header in answer[1] if header[0].lower() != "content-length"]
+        asked.status, asked.bytes = answer[0], len(body)
+        start_response(*answer)
         return [body]
 
     @staticmethod
@@ -183,35 +197,3 @@ class _Quiet(MotoRequestHandler):
 
 def _query(environ: dict[str, Any]) -> dict[str, list[str]]:
     return parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-
-
-@pytest.fixture(scope="session")
-def object_server() -> Iterator[ObjectStore]:
-    """The server of all tests."""
-    server = ObjectStore()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def store(object_server: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
-    """An object store with an empty place for a cache, as the environment says how to reach it."""
-    environment = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
-        "AWS_MAX_ATTEMPTS": "2",  # each waits longer than the one before
-        "NO_PROXY": "127.0.0.1",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    object_server.reset()
-    if not object_server.fs.exists(BUCKET):
-        object_server.fs.mkdir(BUCKET)
-    object_server.forget()
-    return object_server

@@ -1,8 +1,7 @@
-"""What the writers and the readers of ``test_cache_stress`` do, each in a process of its own.
+"""The writers and the readers of ``test_stress``, each in a process of its own.
 
-The corpus changes again and again: in each round all of it is extracted anew, until the file
-``last`` is there. The features of an utterance follow from the hash of its content, which holds
-the round.
+The corpus changes again and again: each round extracts all of it again, until the file ``last``
+exists. The features of an utterance follow from the hash of its content, which contains the round.
 """
 
 import json
@@ -30,7 +29,7 @@ SPEC = EntrySpec(
 )
 IDS = [f"utterance {number:03}" for number in range(200)]
 JOBS = [(number, IDS[5 * number : 5 * number + 5]) for number in range(40)]
-LAYERS = (None, [0], [-1], [0, 2], [1, 2], [2, 0])
+LAYERS = (None, [0], [8], [0, 8], [4, 8], [8, 0])
 
 
 def hash_of(round_: int, id: str) -> str:
@@ -59,17 +58,17 @@ def lease_of(number: int) -> str:
 
 
 def rounds(control: Path) -> int:
-    """The number of the round that has begun last."""
+    """The number of the latest round."""
     return max((int(path.name.partition("-")[2]) for path in control.glob("round-*")), default=1)
 
 
 def write(root: Path, store: str, control: Path, dead_after: float = leases.DEAD_AFTER) -> None:
-    """Do what a worker of an extraction does, round after round."""
+    """Work like a worker of an extraction, round after round."""
     leases.DEAD_AFTER, leases.HEARTBEAT = dead_after, dead_after / 9
-    ours = writer(root, store)
+    entry_writer = writer(root, store)
     while True:
         round_ = rounds(control)
-        extract(ours, round_)
+        extract(entry_writer, round_)
         if rounds(control) > round_:
             continue
         if (control / "last").exists():
@@ -77,32 +76,32 @@ def write(root: Path, store: str, control: Path, dead_after: float = leases.DEAD
         (control / f"round-{round_ + 1}").touch()
 
 
-def extract(ours: EntryWriter, round_: int) -> None:
+def extract(entry_writer: EntryWriter, round_: int) -> None:
     waiting, unpublished = list(JOBS), 0
     while waiting:
         number, ids = waiting.pop(0)
-        with ours.lease(lease_of(number), 0.02) as mine:
-            if not mine:
+        with entry_writer.lease(lease_of(number), 0.02) as acquired:
+            if not acquired:
                 waiting.append((number, ids))
                 continue
-            there = ours.committed(number)
-            todo = [id for id in ids if id not in there or round_in(there[id]) < round_]
+            stored = entry_writer.committed(number)
+            todo = [id for id in ids if id not in stored or round_in(stored[id]) < round_]
             computed = []
             for id in todo:
                 time.sleep(0.003)
-                one = hash_of(round_, id)
-                computed.append(UtteranceFeatures(id, one, features(one)))
+                content_hash = hash_of(round_, id)
+                computed.append(UtteranceFeatures(id, content_hash, features(content_hash)))
             if computed:
-                ours.write_shard(number, computed)
+                entry_writer.write_shard(number, computed)
                 unpublished += 1
         if unpublished == 2:
-            ours.publish()
+            entry_writer.publish()
             unpublished = 0
-    ours.publish()
+    entry_writer.publish()
 
 
 class Seen:
-    """What has been published so far: nothing of it may go away or become older."""
+    """The published utterances so far: none may be lost or become older."""
 
     def __init__(self, control: Path) -> None:
         self.control, self.index = control, ""
@@ -113,15 +112,15 @@ class Seen:
             return
         columns = entry.index.table.select(["id", "content_hash"]).to_pydict()
         assert columns["id"] == sorted(set(columns["id"]) & set(IDS))
-        now = dict(zip(columns["id"], map(round_in, columns["content_hash"]), strict=True))
-        gone = [id for id, round_ in self.rounds.items() if now.get(id, 0) < round_]
-        assert not gone, f"{len(gone)} of {len(self.rounds)} utterances are gone, or older ones"
-        assert max(now.values()) <= rounds(self.control)
-        self.index, self.rounds = entry.index_name, now
+        new = dict(zip(columns["id"], map(round_in, columns["content_hash"]), strict=True))
+        lost = [id for id, round_ in self.rounds.items() if new.get(id, 0) < round_]
+        assert not lost, f"{len(lost)} of {len(self.rounds)} utterances are lost or older"
+        assert max(new.values()) <= rounds(self.control)
+        self.index, self.rounds = entry.index_name, new
 
 
 def watch(root: Path, control: Path, report: Path) -> None:
-    """Look at each index that is published, until the file ``stop`` is there."""
+    """Read each published index, until the file ``stop`` exists."""
     seen, count = Seen(control), 0
     wait_for(lambda: "entry.json" in entry_folder(root).names())
     while not (control / "stop").exists():
@@ -131,7 +130,7 @@ def watch(root: Path, control: Path, report: Path) -> None:
 
 
 def read(root: Path, control: Path, report: Path, seed: float) -> None:
-    """Open the entry again and again, and read some of it, until the file ``stop`` is there."""
+    """Open the entry again and again and read a part of it, until the file ``stop`` exists."""
     chance, seen, count = random.Random(seed), Seen(control), 0
     wait_for(lambda: "entry.json" in entry_folder(root).names())
     first = FeatureCache(root).open("stressed")
@@ -142,14 +141,15 @@ def read(root: Path, control: Path, report: Path, seed: float) -> None:
         count += 1
         some = chance.sample(list(entry.ids), min(len(entry), 8))
         layers = chance.choice(LAYERS)
-        for id, found in zip(some, entry.read(some, layers), strict=True):
+        for id, states in zip(some, entry.read(some, layers), strict=True):
             content_hash = entry.content_hash(id)
             expected = features(content_hash)
             assert content_hash.endswith(id)
             assert entry.length(id) == expected.shape[1]
             assert same_bits(entry[id], expected)
-            assert same_bits(found, expected if layers is None else expected[layers])
-        one = chance.choice(list(hashes))  # what was opened long ago is as it was
-        assert same_bits(first[one], features(hashes[one]))
+            rows = [SPEC.layers.index(layer) for layer in layers or SPEC.layers]
+            assert same_bits(states, expected[rows])
+        id = chance.choice(list(hashes))  # an entry that was opened long ago does not change
+        assert same_bits(first[id], features(hashes[id]))
         time.sleep(0.005)
     report.write_text(json.dumps({"opened": count}))

@@ -1,4 +1,4 @@
-"""Forged HDF5 shards are refused with a reason, and take nothing else away."""
+"""Forged HDF5 shards are refused with a reason, and other shards stay readable."""
 
 import pickle
 from collections.abc import Callable
@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 
 from mser.cache import CacheError, Entry, verify
-from mser.tests.support import cache_entries, hostile_caches
 from mser.tests.support.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.support.hostile_caches import Edit, make, refused, survive
 
-hasty = cache_entries.hasty
-unpickled = hostile_caches.unpickled
-outside = hostile_caches.outside
+pytestmark = pytest.mark.usefixtures("unpickled")
 
 # Shards of HDF5 -----------------------------------------------------------------------------------
 
@@ -27,7 +24,7 @@ def hdf5_shard(entry: Path) -> Path:
 
 
 def instead(array: Callable[[Any, Path], object], name: str = "hidden_states") -> Edit:
-    """Put something else in the place of a dataset."""
+    """Replace a dataset."""
 
     def edit(shard: Path) -> None:
         with h5py.File(shard, "a") as file:
@@ -79,7 +76,7 @@ def stored(**how: Any) -> Edit:
 
 
 def external(name: str) -> Edit:
-    """Raw data that lie in another file."""
+    """Raw data in another file."""
 
     def create(file: Any, outside: Path) -> None:
         where = [(str(outside / "secret"), 0, h5py.h5f.UNLIMITED)]
@@ -186,7 +183,7 @@ ROWS: dict[str, Edit] = {
 
 
 @pytest.mark.parametrize("edit", ROWS.values(), ids=ROWS)
-def test_forged_rows_of_an_hdf5_shard_take_nothing_else_away(
+def test_forged_rows_of_an_hdf5_shard_leave_other_shards_readable(
     tmp_path: Path, outside: Path, edit: Edit
 ) -> None:
     writer = make(tmp_path, "hdf5")
@@ -202,8 +199,8 @@ def test_forged_rows_of_an_hdf5_shard_take_nothing_else_away(
     assert outside.exists()
 
 
-def test_a_shard_of_zeros_that_are_nowhere_is_not_read_from_elsewhere(tmp_path: Path) -> None:
-    """Space in a file that was never written, of which HDF5 would say that it is zeros."""
+def test_a_dataset_that_was_never_written_is_damage(tmp_path: Path) -> None:
+    """HDF5 returns zeros for a dataset that was never written."""
     writer = make(tmp_path, "hdf5")
     of_type("<f2")(hdf5_shard(path_of(writer)))
     with pytest.raises(CacheError, match="it has no data"):

@@ -1,4 +1,4 @@
-"""Forged Zarr shards are refused with a reason, and take nothing else away."""
+"""Forged Zarr shards are refused with a reason, and other shards stay readable."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from mser.cache import CacheError, Entry
-from mser.tests.support import cache_entries, hostile_caches
 from mser.tests.support.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.support.hostile_caches import (
     forge_index,
@@ -20,9 +19,7 @@ from mser.tests.support.hostile_caches import (
     with_column,
 )
 
-hasty = cache_entries.hasty
-unpickled = hostile_caches.unpickled
-outside = hostile_caches.outside
+pytestmark = pytest.mark.usefixtures("unpickled")
 
 # Shards of Zarr -----------------------------------------------------------------------------------
 
@@ -39,8 +36,8 @@ def metadata_of(entry: Path) -> Path:
 
 
 def inner(metadata: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = metadata["codecs"][0]["configuration"]
-    return found
+    configuration: dict[str, Any] = metadata["codecs"][0]["configuration"]
+    return configuration
 
 
 def put(name: str, value: object) -> Callable[[dict[str, Any]], object]:
@@ -103,7 +100,7 @@ def test_a_forged_zarr_array_is_refused(
     assert same_bits(Entry(writer.folder)["c"], array(3))
 
 
-# What only those need that are compressed, or are read by zarr-python.
+# Metadata that only compressed arrays use, or only zarr-python reads.
 def grid(*chunk: int) -> dict[str, Any]:
     return {"name": "regular", "configuration": {"chunk_shape": chunk}}
 
@@ -180,18 +177,22 @@ ROWS_OF_ZARR: dict[str, list[Any]] = {
 ATTRIBUTES = {
     "none": lambda metadata: metadata.pop("attributes"),
     "list": put("attributes", []),
-    **{f"{name} {one}": put_row(name, one) for name, some in ROWS_OF_ZARR.items() for one in some},
+    **{
+        f"{name} {value}": put_row(name, value)
+        for name, values in ROWS_OF_ZARR.items()
+        for value in values
+    },
 }
 
 
 @pytest.mark.parametrize("edit", ATTRIBUTES.values(), ids=ATTRIBUTES)
-def test_forged_rows_of_a_shard_take_nothing_else_away(
+def test_forged_rows_of_a_shard_leave_other_shards_readable(
     tmp_path: Path, edit: Callable[[dict[str, Any]], object]
 ) -> None:
     writer = make(tmp_path)
     (shard,) = path_of(writer).glob("shards/00000-*")
     change(shard / "zarr.json", edit)
-    assert same_bits(Entry(writer.folder)["a"], array(1)), "the index says it, too"
+    assert same_bits(Entry(writer.folder)["a"], array(1)), "the index has the position too"
     for file in path_of(writer).glob("index-*"):
         file.unlink()
     assert "c" in writer.committed()

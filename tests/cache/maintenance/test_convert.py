@@ -1,4 +1,4 @@
-"""A conversion changes how an entry is stored and nothing else, whenever it ends."""
+"""A conversion changes only how an entry is stored, also if it is interrupted."""
 
 import itertools
 import json
@@ -23,8 +23,7 @@ from mser.cache import (
     info,
     verify,
 )
-from mser.cache.shard import store_of
-from mser.tests.support import cache_entries
+from mser.cache.formats import store_of
 from mser.tests.support.cache_entries import FORMS, Array, array, fill, path_of, same_bits
 
 ODD = np.array([0x0000, 0x8000, 0x7E01, 0xFDFF], "uint16").view("float16")  # 0, -0, two NaN
@@ -36,9 +35,6 @@ ARRAYS = {
     "e": array(5, 7),
 }
 SHARDS = [{id: ARRAYS[id] for id in ids} for ids in ("ab", "c", "de")]
-
-
-hasty = cache_entries.hasty
 
 
 def content(root: Path) -> dict[Path, bytes]:
@@ -72,7 +68,7 @@ def holds_all(writer: EntryWriter, arrays: dict[str, Array] = ARRAYS) -> Entry:
     ],
     ids=lambda forms: "-".join(itertools.chain(*forms)),
 )
-def test_everything_stays_but_the_form(tmp_path: Path, forms: list[tuple[str, str]]) -> None:
+def test_a_conversion_changes_only_the_form(tmp_path: Path, forms: list[tuple[str, str]]) -> None:
     (store, compression), *others = forms
     writer = fill(tmp_path, SHARDS, store=store, compression=compression)
     readers = [Entry(writer.folder)]
@@ -93,13 +89,13 @@ def test_everything_stays_but_the_form(tmp_path: Path, forms: list[tuple[str, st
         assert info(entry).facts["shards"] == {f"{store}, compression {compression}": 3}
         assert (facts(entry), entry.provenance) == (expected, runs)
         assert entry.manifest == "0" * 12
-        assert set(old) <= set(writer.shards()), "the old ones stay"
+        assert set(old) <= set(writer.shards()), "the old shards stay"
         readers.append(Entry(writer.folder))
     for reader in readers:
         assert facts(reader) == expected
 
 
-def test_what_is_so_already_is_left_alone(tmp_path: Path) -> None:
+def test_shards_in_the_wanted_form_are_not_written_again(tmp_path: Path) -> None:
     writer = fill(tmp_path, SHARDS, store="hdf5", compression="zstd")
     before = content(tmp_path)
     result = convert(Entry(writer.folder), "hdf5", "zstd")
@@ -114,27 +110,27 @@ def test_what_is_so_already_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("store", "compression"), [("parquet", "none"), ("zarr", "gzip")])
-def test_there_is_no_such_form(tmp_path: Path, store: str, compression: str) -> None:
+def test_an_unknown_form_is_an_error(tmp_path: Path, store: str, compression: str) -> None:
     writer = fill(tmp_path, SHARDS)
     with pytest.raises(CacheError, match="choose one of"):
         convert(Entry(writer.folder), store, compression)
 
 
-def test_the_old_shards_are_garbage_then_and_no_others(tmp_path: Path) -> None:
+def test_the_old_shards_and_no_others_are_garbage_afterwards(tmp_path: Path) -> None:
     cache, writer = FeatureCache(tmp_path), fill(tmp_path, SHARDS)
     old = [str(path_of(writer) / "shards" / name) for name in writer.shards()]
     assert collect_garbage(cache, minimum_age=0).garbage == []
     convert(Entry(writer.folder), "hdf5", "blosc")
-    found = collect_garbage(cache, minimum_age=0).garbage
-    assert [one.what for one in found] == old
-    assert {one.reason for one in found} == {"all of it lies in newer shards"}
-    assert collect_garbage(cache, minimum_age=3600).garbage == [], "somebody may still read them"
+    garbage = collect_garbage(cache, minimum_age=0).garbage
+    assert [item.what for item in garbage] == old
+    assert {item.reason for item in garbage} == {"all its utterances are in newer shards"}
+    assert collect_garbage(cache, minimum_age=3600).garbage == [], "a job may still read them"
     collect_garbage(cache, delete=True, minimum_age=0)
     assert len(writer.shards()) == 3
     holds_all(writer)
 
 
-# What ends early, and what goes on meanwhile ------------------------------------------------------
+# Interrupted conversions, and writers beside them -------------------------------------------------
 
 
 def test_a_conversion_that_fails_is_completed_by_the_next(tmp_path: Path) -> None:
@@ -148,7 +144,7 @@ def test_a_conversion_that_fails_is_completed_by_the_next(tmp_path: Path) -> Non
         convert(Entry(writer.folder), "hdf5", "zstd", failing)
     holds_all(writer)
     assert len(writer.shards()) == 5
-    # What is done already counts, once anybody publishes.
+    # The next publication uses the shards that are converted already.
     writer.publish()
     holds_all(writer)
     mixed = Entry(writer.folder).index.shards()
@@ -211,7 +207,7 @@ def test_a_killed_conversion_leaves_all_values_and_is_completed(
     assert facts(holds_all(writer)) == facts(reader)
 
 
-def test_what_was_extracted_meanwhile_is_not_replaced_by_an_older_copy(tmp_path: Path) -> None:
+def test_a_conversion_never_replaces_what_was_extracted_meanwhile(tmp_path: Path) -> None:
     writer = fill(tmp_path, SHARDS)
 
     def each(names: list[str]) -> Iterator[str]:
@@ -242,7 +238,7 @@ def test_two_conversions_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("store", "compression"), FORMS)
-def test_a_damaged_shard_is_never_written_again_as_if_it_were_whole(
+def test_a_damaged_shard_is_never_written_again_as_undamaged(
     tmp_path: Path, store: str, compression: str
 ) -> None:
     bits = np.random.default_rng(0).integers(0, 1 << 16, (3, 300, 4), "uint16")
@@ -253,9 +249,9 @@ def test_a_damaged_shard_is_never_written_again_as_if_it_were_whole(
     (shard,) = path_of(writer).glob("shards/00001-*")
     file = shard if shard.is_file() else shard / "hidden_states/c/0/0/0"
     data = bytearray(file.read_bytes())
-    at = data.find(noise[2].tobytes()[500:600])
-    assert at > 0
-    data[at + 50] ^= 1
+    position = data.find(noise[2].tobytes()[500:600])
+    assert position > 0
+    data[position + 50] ^= 1
     file.write_bytes(data)
     to = ("hdf5" if store == "zarr" else "zarr", compression)
     with pytest.raises(CacheError) as raised:
@@ -263,7 +259,7 @@ def test_a_damaged_shard_is_never_written_again_as_if_it_were_whole(
     assert shard.name in str(raised.value)
     assert "\n" not in str(raised.value)
     result = verify(writer.folder, repair=True)
-    assert [one.lost for one in result.damage] == [("c",)]
+    assert [damage.lost for damage in result.damage] == [("c",)]
     whole = {id: states for id, states in arrays.items() if id != "c"}
     holds_all(writer, whole)
     convert(Entry(writer.folder), *to)

@@ -1,4 +1,4 @@
-"""What is of no use is shown first, then deleted, and nothing else is."""
+"""Garbage is listed first, then deleted, and nothing else is."""
 
 import shutil
 from collections.abc import Callable
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mser.cache import Entry, EntryWriter, FeatureCache
-from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import array, path_of, same_bits
 from mser.tests.support.garbage_caches import (
     ARRAYS,
@@ -18,7 +17,7 @@ from mser.tests.support.garbage_caches import (
     age,
     content,
     damaged_unused_shard,
-    found,
+    garbage_in,
     gc,
     lease_of_a_dead_host,
     lease_of_a_dead_process,
@@ -30,20 +29,18 @@ from mser.tests.support.garbage_caches import (
     temporary_folder,
 )
 
-hasty = cache_entries.hasty
-
-# What is garbage ----------------------------------------------------------------------------------
+# Kinds of garbage ---------------------------------------------------------------------------------
 
 
 def temporary_entry(folder: Path) -> tuple[Path, str]:
-    """As the deletion of an entry leaves it that was killed in the middle."""
+    """What a killed deletion of an entry leaves."""
     entry = next(folder.rglob("entry.json")).parent
     path = folder / f".tmp-0123-{entry.name}"
-    shutil.copytree(entry, path, copy_function=shutil.copy)  # it is young
+    shutil.copytree(entry, path, copy_function=shutil.copy)  # with new times
     return path, KILLED
 
 
-def test_an_entry_that_is_half_deleted_is_no_entry(tmp_path: Path) -> None:
+def test_a_half_deleted_entry_is_not_opened(tmp_path: Path) -> None:
     temporary_entry(path_of(make(tmp_path)).parent)
     entry = FeatureCache(tmp_path).open("made-up", "some/encoder")
     assert set(entry.ids) == ARRAYS.keys()
@@ -66,7 +63,7 @@ def of_entry(
     return lambda writer: plant(path_of(writer) / part)
 
 
-def lease_of_nobody(writer: EntryWriter) -> tuple[Path, str]:
+def unreadable_lease(writer: EntryWriter) -> tuple[Path, str]:
     path = path_of(writer) / "leases" / "shard-0.0000.json"
     path.write_bytes(b"")
     return path, DEAD
@@ -75,7 +72,7 @@ def lease_of_nobody(writer: EntryWriter) -> tuple[Path, str]:
 def emptied_unused_shard(writer: EntryWriter) -> tuple[Path, str]:
     path = path_of(writer) / "shards" / f"00005-{'0' * 32}"
     path.mkdir()
-    return path, "a shard that is damaged, and of which nothing is in use"
+    return path, "a damaged shard that the index does not refer to"
 
 
 PLANTS = {
@@ -93,7 +90,7 @@ PLANTS = {
     "manifest": orphan_manifest,
     "lease-process": lease_of_a_dead_process,
     "lease-host": lease_of_a_dead_host,
-    "lease-unreadable": lease_of_nobody,
+    "lease-unreadable": unreadable_lease,
     "superseded": superseded_shard,
     "damaged": damaged_unused_shard,
     "emptied": emptied_unused_shard,
@@ -101,7 +98,7 @@ PLANTS = {
 
 
 @pytest.mark.parametrize("plant", PLANTS.values(), ids=PLANTS)
-def test_garbage_is_named_and_then_deleted_and_nothing_else(
+def test_garbage_is_listed_and_then_deleted_and_nothing_else(
     tmp_path: Path, plant: Callable[[EntryWriter], tuple[Path, str]]
 ) -> None:
     writer = make(tmp_path)
@@ -110,22 +107,22 @@ def test_garbage_is_named_and_then_deleted_and_nothing_else(
     before = content(tmp_path)
     size = sum(len(c or b"") for p, c in before.items() if p == path or path in p.parents)
 
-    assert not gc(tmp_path, delete=True).garbage, "it is young"
+    assert not gc(tmp_path, delete=True).garbage, "all of it is younger than an hour"
     assert content(tmp_path) == before
 
     age(tmp_path)
     result = gc(tmp_path)
-    assert found(result) == [(str(path), reason)]
+    assert garbage_in(result) == [(str(path), reason)]
     assert (result.deleted, result.unread, result.garbage[0].bytes) == (False, [], size)
     assert f"{path}: {reason}" in str(result)
-    assert "1 may be deleted, with --yes" in str(result)
+    assert "1 can be deleted with --yes" in str(result)
     assert content(tmp_path) == before, "nothing is deleted without yes"
 
     result = gc(tmp_path, delete=True)
-    assert (found(result), result.deleted) == ([(str(path), reason)], True)
+    assert (garbage_in(result), result.deleted) == ([(str(path), reason)], True)
     assert "1 deleted" in str(result)
     assert content(tmp_path) == {
-        one: c for one, c in before.items() if one != path and path not in one.parents
+        file: c for file, c in before.items() if file != path and path not in file.parents
     }
     assert gc(tmp_path).garbage == []
     assert set(Entry(writer.folder).ids) == ARRAYS.keys()
@@ -139,17 +136,17 @@ def test_all_garbage_at_once(tmp_path: Path, store: str) -> None:
         (str(path), reason) for path, reason in (plant(writer) for plant in PLANTS.values())
     )
     age(tmp_path)
-    assert sorted(set(found(gc(tmp_path)))) == sorted(set(expected))
-    assert sorted(set(found(gc(tmp_path, delete=True)))) == sorted(set(expected))
+    assert sorted(set(garbage_in(gc(tmp_path)))) == sorted(set(expected))
+    assert sorted(set(garbage_in(gc(tmp_path, delete=True)))) == sorted(set(expected))
     assert gc(tmp_path).garbage == []
-    now = Entry(writer.folder)
+    entry_after = Entry(writer.folder)
     for id, states in ARRAYS.items():
-        assert same_bits(now[id], array(7) if id in SHARDS[1] else states)
+        assert same_bits(entry_after[id], array(7) if id in SHARDS[1] else states)
         if id not in SHARDS[1]:
             assert same_bits(entry[id], states)
 
 
-def test_several_collections_at_once(tmp_path: Path) -> None:
+def test_several_processes_collect_garbage_at_once(tmp_path: Path) -> None:
     writer = make(tmp_path)
     for _ in range(5):
         for n, plant in enumerate(PLANTS.values()):
@@ -160,6 +157,6 @@ def test_several_collections_at_once(tmp_path: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             for result in [pool.submit(gc, tmp_path, delete=True) for _ in range(4)]:
                 assert result.result().deleted
-        gc(tmp_path, delete=True)  # two that delete one folder may leave a part of it to the next
+        gc(tmp_path, delete=True)  # two deletions of one folder may leave a part of it
         assert gc(tmp_path).garbage == []
     assert set(Entry(writer.folder).ids) == ARRAYS.keys()

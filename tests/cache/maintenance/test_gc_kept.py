@@ -1,4 +1,4 @@
-"""What somebody may still need is left alone, and who reads goes on reading."""
+"""Files that a job may still need are kept, and open entries stay readable."""
 
 from pathlib import Path
 
@@ -6,17 +6,16 @@ import pytest
 
 from mser.cache import CacheError, Entry, FeatureCache, UtteranceFeatures, collect_garbage, convert
 from mser.cache.storage.local import LocalFolder
-from mser.tests.support import cache_entries
 from mser.tests.support.cache_entries import FOUR, Array, array, fill, path_of, same_bits
 from mser.tests.support.garbage_caches import (
     ARRAYS,
     SHARDS,
     age,
+    check_nothing_is_garbage,
     content,
-    found,
+    garbage_in,
     gc,
     lease_of,
-    leave_alone,
     make,
     name,
     orphan_index,
@@ -24,52 +23,52 @@ from mser.tests.support.garbage_caches import (
     superseded_shard,
 )
 
-hasty = cache_entries.hasty
-
-# What is none -------------------------------------------------------------------------------------
+# Not garbage --------------------------------------------------------------------------------------
 
 
-def test_a_whole_cache_holds_no_garbage(tmp_path: Path) -> None:
-    assert str(leave_alone(tmp_path, make(tmp_path))) == f"{tmp_path}: nothing to delete"
+def test_an_undamaged_cache_holds_no_garbage(tmp_path: Path) -> None:
+    assert (
+        str(check_nothing_is_garbage(tmp_path, make(tmp_path))) == f"{tmp_path}: nothing to delete"
+    )
     assert gc(tmp_path / "none").garbage == []
 
 
-def test_leases_of_those_who_may_be_at_work(tmp_path: Path) -> None:
+def test_leases_of_holders_that_may_be_running_are_kept(tmp_path: Path) -> None:
     writer = make(tmp_path)
     lease_of(writer)
-    leave_alone(tmp_path, writer)
+    check_nothing_is_garbage(tmp_path, writer)
     lease_of(writer, host="elsewhere", process=1)
-    leave_alone(tmp_path, writer)
+    check_nothing_is_garbage(tmp_path, writer)
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])
-def test_shards_that_are_not_published_yet(tmp_path: Path, store: str) -> None:
-    """A running writer's: new utterances, and changed ones, alone or with unchanged ones."""
+def test_shards_that_are_not_published_yet_are_kept(tmp_path: Path, store: str) -> None:
+    """A running writer's shards: new utterances, and changed ones beside unchanged ones."""
     writer = make(tmp_path, store)
     writer.write_shard(5, [UtteranceFeatures("new", "hash", array(1))])
     writer.write_shard(6, [UtteranceFeatures("0a", "changed", array(2))])
     writer.write_shard(
         7, [UtteranceFeatures("0b", "hash of 0b", array(1)), UtteranceFeatures("n", "h", array(3))]
     )
-    leave_alone(tmp_path, writer)
+    check_nothing_is_garbage(tmp_path, writer)
     writer.publish(name(tmp_path, [*ARRAYS, "new", "n"]))
     entry = Entry(writer.folder)
     assert same_bits(entry["new"], array(1))
     assert same_bits(entry["0a"], array(2))
 
 
-def test_an_entry_that_was_never_published(tmp_path: Path) -> None:
+def test_an_entry_that_was_never_published_is_kept(tmp_path: Path) -> None:
     """A first extraction may take days, and an import writes its manifest first."""
     fill(tmp_path, SHARDS, publish=False)
     name(tmp_path, ARRAYS)
-    leave_alone(tmp_path)
+    check_nothing_is_garbage(tmp_path)
     make(tmp_path / "published")
     fill(tmp_path / "published", SHARDS, publish=False, encoder="new", identity={"weights": "new"})
     name(tmp_path / "published", ["of the new one"])
-    leave_alone(tmp_path / "published")
+    check_nothing_is_garbage(tmp_path / "published")
 
 
-def test_what_people_leave_in_a_cache(tmp_path: Path) -> None:
+def test_files_of_the_user_are_kept(tmp_path: Path) -> None:
     writer = make(tmp_path)
     for folder in (tmp_path, path_of(writer).parent, path_of(writer), path_of(writer) / "shards"):
         for file in ("notes.txt", "corpus-notes.txt", "index-old.parquet", ".DS_Store", "tmp-1"):
@@ -78,12 +77,12 @@ def test_what_people_leave_in_a_cache(tmp_path: Path) -> None:
         (folder / "experiment" / "notes.txt").write_text("mine")
         (folder / ".snapshot").mkdir()
         (folder / ".snapshot" / "notes.txt").write_text("mine")
-    leave_alone(tmp_path, writer)
+    check_nothing_is_garbage(tmp_path, writer)
 
 
 @pytest.mark.parametrize("file", ["entry.json", "index-*.parquet"])
-def test_of_a_damaged_entry_nothing_is_deleted(tmp_path: Path, file: str) -> None:
-    """Neither its shards nor its manifest; of others, what is garbage."""
+def test_nothing_of_a_damaged_entry_is_deleted(tmp_path: Path, file: str) -> None:
+    """Its shards and its manifest stay; the garbage of other entries is deleted."""
     root = tmp_path / "cache"
     writer = fill(root, SHARDS, publish=False)
     manifest = name(root, ARRAYS)
@@ -99,20 +98,22 @@ def test_of_a_damaged_entry_nothing_is_deleted(tmp_path: Path, file: str) -> Non
     before = content(root)
     result = gc(root, delete=True)
     others = {"an index that was replaced", "no longer in the corpus"}
-    if file != "entry.json":  # of which manifest it is is known
+    if file != "entry.json":  # it names the manifest that the entry needs
         others.add("a manifest that was replaced")
-    assert {reason for _, reason in found(result)} == others
-    assert [damaged.name in said and "\n" not in said for said in result.unread] == [True]
-    assert f"left alone: {result.unread[0]}" in str(result)
-    ours = {p: c for p, c in before.items() if path_of(writer) in p.parents}
-    ours |= {p: c for p, c in before.items() if p.name == f"corpus-{manifest}.parquet"}
-    assert ours.items() <= content(root).items()
+    assert {reason for _, reason in garbage_in(result)} == others
+    (sentence,) = result.unread
+    assert damaged.name in sentence
+    assert "\n" not in sentence
+    assert f"skipped: {sentence}" in str(result)
+    kept = {p: c for p, c in before.items() if path_of(writer) in p.parents}
+    kept |= {p: c for p, c in before.items() if p.name == f"corpus-{manifest}.parquet"}
+    assert kept.items() <= content(root).items()
 
 
-def test_a_shard_that_cannot_be_read_just_now(
+def test_a_shard_that_cannot_be_read_at_present_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is whole, and the only copy of what a running writer has made."""
+    """The shard is undamaged, and holds the only copy of a running writer's features."""
     writer = make(tmp_path)
     shard = writer.write_shard(5, [UtteranceFeatures("new", "hash", array(1))])
 
@@ -123,19 +124,21 @@ def test_a_shard_that_cannot_be_read_just_now(
 
     with monkeypatch.context() as broken:
         broken.setattr(LocalFolder, "read", failing)
-        leave_alone(tmp_path, writer)
+        check_nothing_is_garbage(tmp_path, writer)
     writer.publish()
     assert same_bits(Entry(writer.folder)["new"], array(1))
 
 
-# What is no longer in the corpus ------------------------------------------------------------------
+# Utterances outside the corpus --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("store", "compression"), FOUR)
-def test_utterances_that_left_the_corpus(tmp_path: Path, store: str, compression: str) -> None:
+def test_utterances_that_left_the_corpus_are_deleted(
+    tmp_path: Path, store: str, compression: str
+) -> None:
     writer = make(tmp_path, store, compression)
-    gone = {"0b", *SHARDS[1]}
-    kept = {id: states for id, states in ARRAYS.items() if id not in gone}
+    removed = {"0b", *SHARDS[1]}
+    kept = {id: states for id, states in ARRAYS.items() if id not in removed}
     before, opened, unread = (Entry(writer.folder) for _ in range(3))
     assert opened["2a"].size
     assert opened["0a"].size
@@ -149,55 +152,55 @@ def test_utterances_that_left_the_corpus(tmp_path: Path, store: str, compression
         (f"{shards}/{second}: 3 of 3 utterances", "no longer in the corpus"),
     ]
     files = content(tmp_path)
-    assert found(gc(tmp_path)) == expected
+    assert garbage_in(gc(tmp_path)) == expected
     assert content(tmp_path) == files
-    assert found(gc(tmp_path, delete=True)) == expected
+    assert garbage_in(gc(tmp_path, delete=True)) == expected
 
     entry = Entry(writer.folder)
     assert list(entry.ids) == sorted(kept)
     assert writer.committed() == {id: f"hash of {id}" for id in kept}
     for id, states in kept.items():
-        for one in (entry, opened, unread):
-            assert same_bits(one[id], states)
+        for reader in (entry, opened, unread):
+            assert same_bits(reader[id], states)
         assert entry.checksum(id) == before.checksum(id)
         assert entry.content_hash(id) == before.content_hash(id)
     assert entry.provenance == before.provenance
-    now = set(writer.shards())
-    assert third in now
-    assert not {first, second} & now
-    assert all(writer.like(shard) == writer for shard in now)
+    shards_after = set(writer.shards())
+    assert third in shards_after
+    assert not {first, second} & shards_after
+    assert all(writer.with_form_of(shard) == writer for shard in shards_after)
     age(tmp_path)
     assert gc(tmp_path).garbage == []
-    # The other entry holds nothing that is gone from its own manifest.
+    # The other entry's own manifest still lists all its utterances.
     assert set(FeatureCache(tmp_path).open("made-up", "beside").ids) == SHARDS[0].keys()
 
 
-def test_nothing_leaves_the_corpus_while_somebody_is_at_work(tmp_path: Path) -> None:
-    """Their manifest may be still to come; a shard that is young may be of it."""
+def test_no_utterance_is_removed_while_a_writer_is_running(tmp_path: Path) -> None:
+    """The writer may store its manifest later, and a new shard may belong to that manifest."""
     writer = make(tmp_path)
     writer.publish(name(tmp_path, ["0a"]))
     age(tmp_path)
     with writer.lease("shard-0"):
-        assert found(gc(tmp_path)) == []
+        assert garbage_in(gc(tmp_path)) == []
     shard = path_of(writer) / "shards" / writer.shards()[1] / "zarr.json"
     shard.touch()
-    assert [what.partition("/shards/")[2][:5] for what, _ in found(gc(tmp_path))] == [
+    assert [what.partition("/shards/")[2][:5] for what, _ in garbage_in(gc(tmp_path))] == [
         "00000",
         "00002",
     ]
 
 
 @pytest.mark.parametrize("manifest", ["lost", "damaged", "none"])
-def test_without_a_manifest_nothing_has_left_the_corpus(tmp_path: Path, manifest: str) -> None:
+def test_no_utterance_is_removed_without_a_manifest(tmp_path: Path, manifest: str) -> None:
     writer = fill(tmp_path, SHARDS, publish=False)
     writer.publish("" if manifest == "none" else name(tmp_path, ["0a"]))
     for file in tmp_path.glob("made-up/corpus-*"):
         file.unlink() if manifest == "lost" else file.write_bytes(b"no")
-    leave_alone(tmp_path, writer)
+    check_nothing_is_garbage(tmp_path, writer)
 
 
 @pytest.mark.parametrize(("store", "compression"), FOUR)
-def test_what_is_damaged_is_never_written_again_as_if_it_were_whole(
+def test_a_damaged_shard_is_never_written_again_as_undamaged(
     tmp_path: Path, store: str, compression: str
 ) -> None:
     writer = make(tmp_path, store, compression)
@@ -215,22 +218,22 @@ def test_what_is_damaged_is_never_written_again_as_if_it_were_whole(
 
 
 def damage(file: Path, states: Array) -> None:
-    """Change one number, wherever it can be found, or else any byte of the file's middle."""
+    """Change one number if the file holds it uncompressed, else bytes in the file's middle."""
     data = bytearray(file.read_bytes())
     wanted = states[-1].tobytes()
-    at = data.find(wanted)
-    for position in [at + 2] if at > 0 else range(len(data) // 4, len(data) // 2):
+    start = data.find(wanted)
+    for position in [start + 2] if start > 0 else range(len(data) // 4, len(data) // 2):
         data[position] ^= 1
     file.write_bytes(data)
 
 
-# Old readers --------------------------------------------------------------------------------------
+# Open entries -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read_before", [True, False])
 @pytest.mark.parametrize(("store", "compression"), FOUR)
 @pytest.mark.parametrize("to", ["zarr", "hdf5"])
-def test_who_opened_before_reads_on(
+def test_an_open_entry_stays_readable(
     tmp_path: Path, store: str, compression: str, to: str, read_before: bool
 ) -> None:
     writer = make(tmp_path, store, compression)
@@ -246,7 +249,7 @@ def test_who_opened_before_reads_on(
         assert all(same_bits(a, states[[0, 2]]) for a in reader.read([id], [0, 2]))
 
 
-def test_who_opened_before_is_told_what_is_no_longer_there(tmp_path: Path) -> None:
+def test_a_read_of_a_deleted_utterance_is_an_error(tmp_path: Path) -> None:
     writer = make(tmp_path, "zarr", "zstd")
     reader = Entry(writer.folder)
     assert same_bits(reader["0a"], ARRAYS["0a"])
@@ -259,8 +262,7 @@ def test_who_opened_before_is_told_what_is_no_longer_there(tmp_path: Path) -> No
     assert same_bits(reader["0b"], ARRAYS["0b"])
 
 
-def test_only_the_places_of_the_cache_are_looked_into(tmp_path: Path) -> None:
-    """A symbolic link may lead anywhere."""
+def test_symbolic_links_are_not_followed(tmp_path: Path) -> None:
     writer = make(tmp_path / "cache")
     outside = tmp_path / "outside"
     outside.mkdir()

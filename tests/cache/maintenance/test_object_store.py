@@ -5,14 +5,10 @@ from pathlib import Path
 import pytest
 
 from mser.cache import CacheError, Entry, EntryWriter, collect_garbage, convert, listing, verify
-from mser.cache.shard import FORMATS
-from mser.tests.support import object_store
+from mser.cache.formats import FORMATS
 from mser.tests.support.cache_entries import FOUR, array, fill, path_of, same_bits, spec
 from mser.tests.support.object_caches import features, fill_store, large, open_all, sentence, write
 from mser.tests.support.object_store import ObjectStore
-
-object_server = object_store.object_server
-store = object_store.store
 
 # Maintenance --------------------------------------------------------------------------------------
 
@@ -23,9 +19,9 @@ def data_object(writer: EntryWriter, shard: str) -> str:
     return f"{writer.folder}/shards/{shard}{inside}"
 
 
-def flip(store: ObjectStore, name: str, at: int) -> None:
+def flip(store: ObjectStore, name: str, position: int) -> None:
     content = bytearray(store.fs.cat_file(name))
-    content[at] ^= 1
+    content[position] ^= 1
     store.fs.pipe_file(name, bytes(content))
 
 
@@ -38,12 +34,12 @@ def test_a_flipped_bit_is_found_and_the_rest_kept(
     assert verify(writer.folder).damage == []
     (shard,) = writer.shards()
     name = data_object(writer, shard)
-    # Near the end of the last layer, of which 'c' has the last frames.
+    # Near the end of the last layer, which holds frames of 'c'.
     flip(store, name, store.fs.info(name)["size"] - (5000 if form[0] == "zarr" else 9000))
-    found = verify(writer.folder, repair=True)
-    (damage,) = found.damage
+    result = verify(writer.folder, repair=True)
+    (damage,) = result.damage
     assert (damage.what, damage.lost, damage.whole) == (shard, ("c",), ("a", "b"))
-    assert found.repaired
+    assert result.repaired
     assert store.fs.glob(f"{writer.folder}/shards/{shard}*") == []
     assert {
         id: same_bits(states, arrays[id]) for id, states in open_all(store.cache()).items()
@@ -58,7 +54,7 @@ def test_a_flipped_bit_is_found_and_the_rest_kept(
 @pytest.mark.parametrize(
     ("form", "opened"), [*((form, True) for form in FOUR), *((form, False) for form in FOUR[:2])]
 )
-def test_features_whose_data_are_deleted_are_missed(
+def test_deleted_data_of_a_shard_is_found(
     store: ObjectStore, form: tuple[str, str], opened: bool
 ) -> None:
     writer = write(store, {"a": large(1)}, form)
@@ -92,12 +88,12 @@ def test_an_entry_is_converted_while_others_read_it(
     before = writer.shards()
     readers = [store.cache().open("made-up") for _ in range(2)]
     checksums = [readers[0].checksum(id) for id in "abc"]
-    _ = readers[0]["a"], readers[0]["c"]  # of the other, the shards are not yet open
+    _ = readers[0]["a"], readers[0]["c"]  # the other reader has not opened the shards yet
 
     convert(readers[0], *new)
     after = sorted(set(writer.shards()) - set(before))
     assert len(after) == 2
-    assert all(name.endswith(FORMATS[new[0]].SUFFIX) for name in after)
+    assert all(name.endswith(FORMATS[new[0]].suffix) for name in after)
     assert len(collect_garbage(store.cache(), minimum_age=0).garbage) == 2
     collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert writer.shards() == after
@@ -108,28 +104,28 @@ def test_an_entry_is_converted_while_others_read_it(
     assert verify(writer.folder).damage == []
 
 
-def test_a_listing_says_what_is_there(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_listing_shows_every_entry(store: ObjectStore, tmp_path: Path) -> None:
     arrays = {"a": array(1), "b": array(2)}
     fill_store(store, arrays)
-    here = path_of(fill(tmp_path, [arrays]))
+    local = path_of(fill(tmp_path, [arrays]))
     unpublished = store.cache().writer(spec(encoder="other"), {})
     unpublished.write_shard(0, features({"a": array(1)}))
-    listed = {one.encoder: one for one in listing(store.cache()).entries}
+    listed = {entry.encoder: entry for entry in listing(store.cache()).entries}
     assert listed["some/encoder"].utterances == 2
-    size = sum(file.stat().st_size for file in here.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in local.rglob("*") if file.is_file())
     assert listed["some/encoder"].bytes == pytest.approx(size, abs=50)
     assert "not published yet" in listed[""].error
     assert "some/encoder" in str(listing(store.cache()))
 
 
-def test_what_is_replaced_is_garbage(store: ObjectStore) -> None:
+def test_a_replaced_shard_is_garbage(store: ObjectStore) -> None:
     writer = fill_store(store, {"a": array(1)})
     (old,) = writer.shards()
     writer.write_shard(0, features({"a": array(2)}))
     writer.publish()
     (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what.endswith(old)
-    assert garbage.reason == "all of it lies in newer shards"
+    assert garbage.reason == "all its utterances are in newer shards"
     collect_garbage(store.cache(), minimum_age=0, delete=True)
     assert old not in writer.shards()
     assert same_bits(Entry(writer.folder)["a"], array(2))

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time, and the work of a dead one is taken over."""
+"""A lease has one holder at a time, and a dead holder's lease is taken over."""
 
 import json
 import os
@@ -16,75 +16,74 @@ from pathlib import Path
 import pytest
 
 from mser.cache.storage import leases
-from mser.cache.storage.leases import DEAD_AFTER, HEARTBEAT, Lease, held, lease
+from mser.cache.storage.leases import DEAD_AFTER, HEARTBEAT, Lease, lease, read_leases
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support import cache_processes
 from mser.tests.support.cache_processes import PATIENCE, Start, exit_code, state, wait_for
 
-start = cache_processes.start
 FILE = "job.0000.json"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> LocalFolder:
-    """An empty one."""
-    place = LocalFolder(tmp_path / "leases")
-    place.make()
-    return place
+    """An empty folder for leases."""
+    leases_folder = LocalFolder(tmp_path / "leases")
+    leases_folder.make()
+    return leases_folder
 
 
 def put(folder: LocalFolder, ago: float = 0.0, name: str = FILE, **changes: str | int) -> None:
-    """Write the lease of a process on another host whose heart beat some seconds ago."""
+    """Write the lease of a process on another host, with a heartbeat some seconds ago."""
     beat = time.time() - ago
-    one = replace(Lease("another", os.getpid(), beat, beat), **changes)  # type: ignore[arg-type]
-    (folder.at / name).write_text(json.dumps(asdict(one)))
+    lease = replace(Lease("another", os.getpid(), beat, beat), **changes)  # type: ignore[arg-type]
+    (folder.at / name).write_text(json.dumps(asdict(lease)))
 
 
 def take(folder: LocalFolder, work: str = "job", patience: float = 0.0) -> bool:
-    with lease(folder, work, patience) as mine:
-        return mine
+    with lease(folder, work, patience) as acquired:
+        return acquired
 
 
 def only(folder: LocalFolder) -> Lease:
-    """The one lease that is there."""
-    (one,) = held(folder).values()
-    assert one is not None
-    return one
+    """The only lease in the folder."""
+    (found,) = read_leases(folder).values()
+    assert found is not None
+    return found
 
 
-# Taken and given back -----------------------------------------------------------------------------
+# Acquired and released ----------------------------------------------------------------------------
 
 
-def test_one_holds_a_lease_and_leaves_nothing_behind(folder: LocalFolder) -> None:
-    with lease(folder, "job") as mine:
-        assert mine
+def test_a_released_lease_leaves_no_file(folder: LocalFolder) -> None:
+    with lease(folder, "job") as acquired:
+        assert acquired
         assert only(folder).alive
         assert only(folder).process == os.getpid()
         assert not take(folder)
         assert not take(folder, patience=0.05)
         assert take(folder, "job-2")
         assert take(folder, "jo")
-        assert list(held(folder)) == [FILE]
+        assert list(read_leases(folder)) == [FILE]
     assert os.listdir(folder.at) == []
     assert take(folder)
 
 
-def test_a_lease_is_given_back_when_the_work_fails(folder: LocalFolder) -> None:
-    with suppress(KeyboardInterrupt), lease(folder, "job") as mine:
-        assert mine
+def test_a_lease_is_released_when_the_work_fails(folder: LocalFolder) -> None:
+    with suppress(KeyboardInterrupt), lease(folder, "job") as acquired:
+        assert acquired
         raise KeyboardInterrupt
     assert os.listdir(folder.at) == []
 
 
-def test_whoever_does_not_get_a_lease_takes_nothing_away(folder: LocalFolder) -> None:
+def test_a_failed_attempt_does_not_release_the_lease(folder: LocalFolder) -> None:
     with lease(folder, "job"):
-        with suppress(KeyboardInterrupt), lease(folder, "job") as mine:
-            assert not mine
+        with suppress(KeyboardInterrupt), lease(folder, "job") as acquired:
+            assert not acquired
             raise KeyboardInterrupt
-        assert list(held(folder)) == [FILE]
+        assert list(read_leases(folder)) == [FILE]
 
 
-def test_the_patient_get_a_lease_once_it_is_given_back(folder: LocalFolder) -> None:
+def test_a_patient_process_gets_the_lease_when_it_is_released(folder: LocalFolder) -> None:
     got: list[bool] = []
     waiting = threading.Thread(target=lambda: got.append(take(folder, patience=PATIENCE)))
     with lease(folder, "job"):
@@ -101,26 +100,26 @@ def test_of_many_threads_one_holds_a_lease_at_a_time(folder: LocalFolder) -> Non
 
     def work(who: int) -> None:
         for _ in range(5):
-            with lease(folder, "job", PATIENCE) as mine:
-                assert mine
+            with lease(folder, "job", PATIENCE) as acquired:
+                assert acquired
                 inside.append(who)
                 time.sleep(0.001)
                 seen.append(list(inside))
                 inside.remove(who)
 
     threads = [threading.Thread(target=work, args=(who,)) for who in range(5)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join(PATIENCE)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
     assert sorted(seen) == sorted([[who] for who in range(5)] * 5)
     assert os.listdir(folder.at) == []
 
 
-# Hearts -------------------------------------------------------------------------------------------
+# Heartbeats ---------------------------------------------------------------------------------------
 
 
-def test_the_heart_of_a_holder_beats(folder: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_holder_writes_heartbeats(folder: LocalFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
     with lease(folder, "job"):
         first = only(folder)
@@ -130,42 +129,42 @@ def test_the_heart_of_a_holder_beats(folder: LocalFolder, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("ahead", [-60, 0, 60])
-def test_a_holder_elsewhere_is_respected_until_its_heart_stops(
+def test_a_holder_on_another_host_is_respected_until_its_heartbeat_stops(
     folder: LocalFolder, ahead: float
 ) -> None:
     """Its clock may be a minute ahead or behind."""
     for ago in (0, 2 * HEARTBEAT):
         put(folder, ago - ahead)
         assert not take(folder)
-        assert list(held(folder)) == [FILE]
+        assert list(read_leases(folder)) == [FILE]
     put(folder, DEAD_AFTER + 61 - ahead)
     assert take(folder)
     assert os.listdir(folder.at) == []
 
 
-def test_a_clock_that_is_years_ahead_holds_nothing_for_years(folder: LocalFolder) -> None:
+def test_a_lease_from_a_clock_years_ahead_is_taken_over(folder: LocalFolder) -> None:
     put(folder, -1e9)
     assert take(folder)
 
 
-def test_a_holder_that_ended_on_this_host_holds_nothing(folder: LocalFolder) -> None:
+def test_the_lease_of_a_process_that_ended_on_this_host_is_taken_over(folder: LocalFolder) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         wait_for(lambda: state(process.pid) == "Z")
-        # It has ended, and its parent has not asked how: some containers never do.
+        # A zombie: it has ended and was not reaped. In some containers, it never is.
         put(folder, host=leases._host(), process=process.pid)
         assert take(folder)
     put(folder, host=leases._host(), process=process.pid)
     assert take(folder)
 
 
-def test_a_number_says_nothing_of_a_process_in_another_container(folder: LocalFolder) -> None:
+def test_a_process_number_of_another_container_is_not_compared(folder: LocalFolder) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
     put(folder, host=f"{platform.node()} pid:[1]", process=process.pid)
     assert not take(folder)
 
 
-def test_a_holder_that_stood_still_leaves_its_lease_to_its_heir(
+def test_a_suspended_holder_does_not_take_its_lease_back(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leases, "HEARTBEAT", 0.01)
@@ -201,21 +200,21 @@ def test_a_lease_that_cannot_be_read_is_taken_over(folder: LocalFolder, content:
     assert os.listdir(folder.at) == []
 
 
-def test_a_process_number_that_cannot_be_is_nobody(folder: LocalFolder) -> None:
+def test_an_impossible_process_number_is_a_dead_holder(folder: LocalFolder) -> None:
     put(folder, host=leases._host(), process=10**30)
     assert take(folder)
 
 
-def test_what_is_no_lease_is_left_alone(folder: LocalFolder) -> None:
+def test_other_files_are_kept(folder: LocalFolder) -> None:
     for name in (".tmp-12-job.0000.json", "notes.txt", "job.json"):
         (folder.at / name).write_text("{")
     before = os.listdir(folder.at)
-    assert held(folder) == {}
+    assert read_leases(folder) == {}
     assert take(folder)
     assert os.listdir(folder.at) == before
 
 
-# One overtakes another between two of its steps ---------------------------------------------------
+# Another process acts between two steps -----------------------------------------------------------
 
 
 def before(monkeypatch: pytest.MonkeyPatch, operation: str, then: Callable[[], object]) -> None:
@@ -230,18 +229,18 @@ def before(monkeypatch: pytest.MonkeyPatch, operation: str, then: Callable[[], o
     monkeypatch.setattr(LocalFolder, operation, interrupted)
 
 
-def test_a_lease_that_is_given_back_and_taken_is_not_taken_over(
+def test_a_lease_that_is_released_and_acquired_is_not_taken_over(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, other = lease(folder, "job"), lease(folder, "job")
-    assert one.__enter__()
+    first, other = lease(folder, "job"), lease(folder, "job")
+    assert first.__enter__()
 
-    def given_back() -> None:
-        one.__exit__(None, None, None)
+    def release() -> None:
+        first.__exit__(None, None, None)
         before(monkeypatch, "create", lambda: got.append(other.__enter__()))
 
     got: list[bool] = []
-    before(monkeypatch, "read", given_back)
+    before(monkeypatch, "read", release)
     assert not take(folder)
     assert got == [True]
     assert only(folder).alive
@@ -249,7 +248,7 @@ def test_a_lease_that_is_given_back_and_taken_is_not_taken_over(
     assert os.listdir(folder.at) == []
 
 
-def test_a_lease_that_was_taken_over_and_taken_again_is_not_taken_over_twice(
+def test_a_lease_is_not_taken_over_twice(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(folder, 2 * DEAD_AFTER)
@@ -275,11 +274,11 @@ def test_of_many_processes_one_holds_a_lease_at_a_time(
 ) -> None:
     log = tmp_path / "log"
     running = [start(cache_processes.take_turns, folder.at, log, who, 15) for who in "abcdef"]
-    assert [exit_code(one) for one in running] == [0] * 6
+    assert [exit_code(process) for process in running] == [0] * 6
     notes = log.read_text().split()
     assert sorted(notes) == sorted(f"{sign}{who}" for sign in "+-" for who in "abcdef" * 15)
-    for taken, given in zip(notes[::2], notes[1::2], strict=True):
-        assert (taken[0], given) == ("+", f"-{taken[1:]}")
+    for acquired, released in zip(notes[::2], notes[1::2], strict=True):
+        assert (acquired[0], released) == ("+", f"-{acquired[1:]}")
     assert os.listdir(folder.at) == []
 
 
@@ -287,7 +286,7 @@ def test_the_lease_of_a_killed_holder_is_taken_over_at_once(
     folder: LocalFolder, start: Start
 ) -> None:
     holder = start(cache_processes.hold, folder.at, "job")
-    wait_for(lambda: held(folder))
+    wait_for(lambda: read_leases(folder))
     assert not take(folder)
     os.kill(only(folder).process, signal.SIGKILL)
     assert exit_code(holder) == -signal.SIGKILL
@@ -296,17 +295,15 @@ def test_the_lease_of_a_killed_holder_is_taken_over_at_once(
     assert os.listdir(folder.at) == []
 
 
-def test_a_holder_that_is_stopped_for_a_while_is_respected(
-    folder: LocalFolder, start: Start
-) -> None:
+def test_a_suspended_holder_is_respected(folder: LocalFolder, start: Start) -> None:
     holder = start(cache_processes.hold, folder.at, "job")
-    wait_for(lambda: held(folder))
+    wait_for(lambda: read_leases(folder))
     cache_processes.stop(holder)
     assert not take(folder)
     assert not take(folder, patience=0.1)
 
 
-def test_of_many_that_want_the_lease_of_a_dead_one_gets_it(
+def test_one_of_many_takes_over_the_lease_of_a_dead_holder(
     folder: LocalFolder, tmp_path: Path, start: Start
 ) -> None:
     answers, count, rounds = tmp_path / "answers", 4, 10
@@ -317,7 +314,7 @@ def test_of_many_that_want_the_lease_of_a_dead_one_gets_it(
         start(cache_processes.take_over, folder.at, answers, who, count, rounds)
         for who in range(count)
     ]
-    assert [exit_code(one) for one in running] == [0] * count
+    assert [exit_code(process) for process in running] == [0] * count
     for number in range(rounds):
         assert len(list(answers.glob(f"got-{number}-*"))) == 1
         assert len(list(answers.glob(f"not-{number}-*"))) == count - 1

@@ -1,4 +1,4 @@
-"""Whatever fails on the way to an object store, nothing is lost."""
+"""Failed requests to an object store lose nothing."""
 
 import json
 import re
@@ -29,10 +29,7 @@ from mser.tests.support.object_caches import (
 )
 from mser.tests.support.object_store import Asked, ObjectStore
 
-object_server = object_store.object_server
-store = object_store.store
-
-# What fails on the way there ----------------------------------------------------------------------
+# Failed requests ----------------------------------------------------------------------------------
 
 
 PART = 2**18
@@ -70,9 +67,7 @@ def uploads(store: ObjectStore) -> list[str]:
     ("form", "answer"),
     [("zarr", "500 InternalError"), ("zarr", "drop"), ("hdf5", "403 AccessDenied")],
 )
-def test_an_upload_that_fails_loses_its_shard_alone(
-    store: ObjectStore, form: str, answer: str
-) -> None:
+def test_a_failed_upload_loses_only_its_shard(store: ObjectStore, form: str, answer: str) -> None:
     writer = write(store, {"a": large(1)}, (form, "none"))
     assert max(asked.part for asked in store.asked) > 2
     reader = store.cache().open("made-up")
@@ -96,7 +91,7 @@ def test_an_upload_that_fails_loses_its_shard_alone(
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_what_fails_once_is_done_again(store: ObjectStore) -> None:
+def test_a_request_that_fails_once_is_repeated(store: ObjectStore) -> None:
     failed: set[tuple[str, str, int]] = set()
 
     def once(asked: Asked) -> str | None:
@@ -112,7 +107,7 @@ def test_what_fails_once_is_done_again(store: ObjectStore) -> None:
     assert len(failed) > 10
 
 
-def test_an_answer_that_is_cut_off_is_asked_for_again(store: ObjectStore) -> None:
+def test_a_request_with_a_truncated_answer_is_repeated(store: ObjectStore) -> None:
     write(store, {"a": large(1)})
     entry = store.cache().open("made-up")
     cut = []
@@ -153,7 +148,7 @@ def test_a_shard_of_which_a_file_is_missing_does_not_count(store: ObjectStore) -
     left = store.fs.glob(f"{writer.folder}/shards/00001-*/hidden_states/c/0/0/0")
     assert len(left) == 1
 
-    assert collect_garbage(store.cache(), delete=True).garbage == []  # it may be at work
+    assert collect_garbage(store.cache(), delete=True).garbage == []  # the writer may be running
     (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what.startswith(f"{writer.folder}/shards/00001-")
     assert garbage.reason == "a shard that was never finished"
@@ -196,12 +191,12 @@ cache = FeatureCache(root, options)
 s3fs.core.calculate_chunksize = lambda *_, **__: 2**18
 writer = cache.writer(spec, {})
 ones = np.ones((len(spec.layers), 300, spec.dim), "float16")
-with writer.lease("shard-1") as held:
+with writer.lease("shard-1") as acquired:
     for number, id in enumerate("abc"):
         if id not in writer.committed():
             writer.write_shard(number, [UtteranceFeatures(id, "hash", ones + number)])
 writer.publish("0" * 12)
-print(held)
+print(acquired)
 """
 
 
@@ -211,7 +206,7 @@ def command(store: ObjectStore) -> list[str]:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_run_that_is_killed_in_an_upload_goes_on_where_it_was(store: ObjectStore) -> None:
+def test_a_run_that_is_killed_in_an_upload_continues(store: ObjectStore) -> None:
     third_parts: list[Asked] = []
     over = threading.Event()
 
@@ -243,12 +238,12 @@ def test_a_run_that_is_killed_in_an_upload_goes_on_where_it_was(store: ObjectSto
     assert "/shards/00001-" in left
 
     done = subprocess.run(command(store), capture_output=True, text=True, check=False, timeout=60)
-    # The lease of a process that is dead holds nobody up.
+    # The lease of the killed process is taken over at once.
     assert (done.stdout, done.stderr, done.returncode) == ("True\n", "", 0)
     assert [one[0, 0, 0] for one in open_all(store.cache()).values()] == [1, 2, 3]
     assert (writer.folder / "leases").names() == []
 
-    assert collect_garbage(store.cache(), delete=True).garbage == []  # it may be at work
+    assert collect_garbage(store.cache(), delete=True).garbage == []  # the writer may be running
     (garbage,) = collect_garbage(store.cache(), minimum_age=0).garbage
     assert garbage.what == f"s3://{object_store.BUCKET}/{left}"
     assert garbage.reason == "an upload that was never finished"

@@ -1,4 +1,4 @@
-"""Leases on an object store, and who cannot get there."""
+"""Leases on an object store, and object stores that cannot be reached."""
 
 import json
 import threading
@@ -10,18 +10,14 @@ import pytest
 
 from mser.cache import CacheError, FeatureCache, collect_garbage, listing
 from mser.cache.storage import leases
-from mser.tests.support import object_store
 from mser.tests.support.cache_entries import array, spec
 from mser.tests.support.object_caches import features, fill_store, sentence
 from mser.tests.support.object_store import Asked, ObjectStore
 
-object_server = object_store.object_server
-store = object_store.store
-
 # Leases -------------------------------------------------------------------------------------------
 
 
-def test_of_many_who_create_a_file_one_succeeds(store: ObjectStore) -> None:
+def test_one_of_many_creates_a_file(store: ObjectStore) -> None:
     folder = store.cache().root / "leases"
     start = threading.Barrier(8)
 
@@ -35,7 +31,7 @@ def test_of_many_who_create_a_file_one_succeeds(store: ObjectStore) -> None:
     assert folder.read("one.json") == f"{created.index(True)}".encode()
 
 
-def test_a_file_is_ours_if_only_the_answer_was_lost(store: ObjectStore) -> None:
+def test_a_created_file_is_ours_if_only_the_answer_was_lost(store: ObjectStore) -> None:
     lost: list[Asked] = []
 
     def once(asked: Asked) -> str | None:
@@ -51,7 +47,7 @@ def test_a_file_is_ours_if_only_the_answer_was_lost(store: ObjectStore) -> None:
 
 
 @pytest.mark.parametrize("answer", ["412 PreconditionFailed", "409 ConditionalRequestConflict"])
-def test_stores_say_in_several_ways_that_a_file_is_there(store: ObjectStore, answer: str) -> None:
+def test_every_answer_for_an_existing_file_is_understood(store: ObjectStore, answer: str) -> None:
     store.cache().root.write("one.json", b"theirs")
     with store.failing(lambda asked: answer if asked.method == "PUT" else None):
         assert not store.cache().root.create("one.json", b"ours")
@@ -59,15 +55,15 @@ def test_stores_say_in_several_ways_that_a_file_is_there(store: ObjectStore, ans
     assert store.cache().root.create("two.json", b"ours")
 
 
-def test_a_lease_is_held_by_one_and_given_back(store: ObjectStore) -> None:
+def test_a_lease_has_one_holder_and_is_released(store: ObjectStore) -> None:
     one, other = (store.cache().writer(spec(), {}) for _ in range(2))
-    with one.lease("shard-1") as held, other.lease("shard-1") as theirs:
-        assert (held, theirs) == (True, False)
+    with one.lease("shard-1") as acquired, other.lease("shard-1") as theirs:
+        assert (acquired, theirs) == (True, False)
         with other.lease("shard-2") as another:
             assert another
     assert (one.folder / "leases").names() == []
-    with other.lease("shard-1") as held:
-        assert held
+    with other.lease("shard-1") as acquired:
+        assert acquired
 
 
 def test_the_lease_of_a_dead_holder_is_taken_over(
@@ -76,16 +72,16 @@ def test_the_lease_of_a_dead_holder_is_taken_over(
     writer = store.cache().writer(spec(), {})
     dead = {"host": "elsewhere", "process": 1, "since": 0.0, "beat": time.time()}
     (writer.folder / "leases").write("shard-1.0000.json", json.dumps(dead).encode())
-    with writer.lease("shard-1") as held:
-        assert not held
+    with writer.lease("shard-1") as acquired:
+        assert not acquired
     monkeypatch.setattr(leases, "DEAD_AFTER", 0.0)
-    with writer.lease("shard-1") as held:
-        assert held
+    with writer.lease("shard-1") as acquired:
+        assert acquired
         assert "shard-1.0001.json" in (writer.folder / "leases").names()
     assert (writer.folder / "leases").names() == []
 
 
-# Who cannot get there -----------------------------------------------------------------------------
+# Unreachable stores -------------------------------------------------------------------------------
 
 
 def tries(cache: FeatureCache) -> list[Callable[[], object]]:
@@ -106,11 +102,13 @@ def refused(cache: FeatureCache, *parts: str) -> None:
         sentence(raised, str(cache.root), *parts)
 
 
-def test_a_bucket_that_is_not_there(store: ObjectStore) -> None:
+def test_a_missing_bucket_is_an_error(store: ObjectStore) -> None:
     refused(FeatureCache("s3://no-such-bucket/x", store.options), "bucket does not exist")
 
 
-def test_a_server_that_is_not_there(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_is_an_error(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setattr("s3fs.core.S3FileSystem.retries", 1)
     nobody = {"endpoint_url": "http://127.0.0.1:9"}
@@ -118,20 +116,22 @@ def test_a_server_that_is_not_there(store: ObjectStore, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("code", ["InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied"])
-def test_credentials_that_are_refused(store: ObjectStore, code: str) -> None:
+def test_refused_credentials_are_an_error(store: ObjectStore, code: str) -> None:
     fill_store(store, {"a": array(1)})
     with store.failing(lambda _: f"403 {code}"):
         refused(store.cache(), "PermissionError")
 
 
-def test_credentials_that_are_missing(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_an_error(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     options = {**store.options, "use_ssl": False}  # a client that has not asked for them yet
     refused(FeatureCache(store.root, options), "Unable to locate credentials")
 
 
-def test_a_cache_that_holds_nothing(store: ObjectStore) -> None:
+def test_an_empty_cache(store: ObjectStore) -> None:
     assert store.cache().datasets() == []
     assert str(listing(store.cache())).startswith(store.root)
     assert collect_garbage(store.cache()).garbage == []

@@ -54,7 +54,8 @@ def from_the_cache(cache: Path, run: Path, head: str, id: str, without: str = ""
     model = package.build_head(head, dims, len(CLASSES), n_layers, **options).eval()
     features, lengths = {}, {}
     for m, entry in entries.items():
-        states = torch.tensor(np.array(entry.read([id], model.layers[m])[0])).unsqueeze(0)
+        layers = [entry.layers[position] for position in model.layers[m]]
+        states = torch.tensor(np.array(entry.read([id], layers)[0])).unsqueeze(0)
         features[m] = states
         lengths[m] = torch.tensor([0 if m == without else states.shape[2]])
     rows = []
