@@ -74,7 +74,7 @@ def vision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     (folder / "config.json").write_text(json.dumps({"model_type": "pictures"}))
     torch.manual_seed(0)
     save_file(torch.nn.Linear(3, 4).state_dict(), folder / "model.safetensors")
-    entry = Modality("vision", "small-vision", "audio", "absent", "the corpus has no video for it")
+    entry = Modality("vision", "small-vision", "audio", "absent")
     monkeypatch.setitem(MODALITIES, "vision", entry)
     monkeypatch.setitem(FAMILIES, "pictures", PictureEncoder)
     reader = Reader(scan_clips, load_pictures, lambda raw: f"{raw.shape[1]} pictures")

@@ -78,7 +78,7 @@ def no_files(folder: Path) -> Made:
         yield name, f"{name}.wav", Refused("unreadable", f"{name}.wav is a folder, not a file")
     for name in ("nothing", "dangling"):
         yield name, f"{name}.wav", Refused("absent", f"there is no file {folder / name}.wav")
-    yield "no audio", "", Refused("absent", "the corpus has no audio for it")
+    yield "no audio", "", Refused("absent", "the corpus has no audio for this utterance")
     yield "loop", "loop.wav", Refused("unreadable", "loop.wav cannot be read: Too many levels")
     for name in ("pipe", "socket"):
         yield name, f"{name}.wav", Refused("unreadable", "is a pipe, socket or device, not a file")
