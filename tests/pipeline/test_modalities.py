@@ -48,7 +48,7 @@ class PictureEncoder(Encoder[Pictures]):
         return [Window(one, one.shape[1], slice(0, one.shape[1]))]
 
     def frames(self, one: Pictures) -> int:
-        return one.shape[1]
+        return int(one.shape[1])
 
     def planned_frames(self, source: Any, seconds: float) -> int:
         return int(seconds * 16_000) // FRAME
