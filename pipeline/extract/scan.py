@@ -41,8 +41,11 @@ def scan_clips(utterances: Iterable[Utterance]) -> Scan:
 
 def scan_texts(utterances: Iterable[Utterance]) -> Scan:
     """Hash every text."""
-    hashes = {one.id: hashlib.sha256(str(one.text).encode()).hexdigest() for one in utterances}
-    return Scan(hashes)
+    scan = Scan()
+    for utterance in utterances:
+        assert utterance.text is not None  # noqa: S101 -- only utterances that have a text
+        scan.hashes[utterance.id] = hashlib.sha256(utterance.text.encode()).hexdigest()
+    return scan
 
 
 def _look(utterance: Utterance) -> tuple[str, float] | Quarantined:
