@@ -1,4 +1,4 @@
-"""The main job from end to end on a small synthetic corpus, offline."""
+"""The whole pipeline on a small synthetic corpus, offline."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from .extract import ExtractSettings, extract
 from .runs.report import report
 from .train import Run, TrainSettings, train_heads
 
-# Small enough for a laptop: the encoders are 64 wide, and so is hbf.
+# Small enough for a laptop: the encoders and hbf have width 64.
 DEMO_HEADS = {
     "linear": ["learning_rate=0.01"],
     "hbf": ["learning_rate=0.002", "patience=6", "head.width=64"],
@@ -19,30 +19,38 @@ DEMO_HEADS = {
 
 _MEANING = """\
 What the numbers mean
-  Each session was the test part once; the head had never met its two speakers. The validation
-  part, on which the epoch was chosen, was cut from the training sessions by whole dialogues.
+  Each session was the test part once; its two speakers were not in the training part. The
+  validation part, which chose the epoch, was cut from the training sessions by whole dialogues.
   WA is accuracy, UA the mean recall of the classes; chance is the most frequent training class.
   The voices and sentences are synthetic and the encoders are random: these figures show that the
-  pipeline works from clip to score, and say nothing about emotion in real speech."""
+  pipeline works from clip to score, and nothing about emotion in real speech."""
 
 
 def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[Run]:
-    """Make a corpus and encoders below ``out``, extract, train ``DEMO_HEADS``; tell with ``say``.
+    """Make a corpus and encoders below ``out``, extract, and train ``DEMO_HEADS``.
 
-    A second time, the corpus, the encoders and the features are there already and are used again.
+    A second call uses the corpus, the encoders and the features of the first again.
+
+    Args:
+        out: the folder for all files.
+        say: is called with each part of the text that the demo prints.
+        utterances: size of the corpus, a multiple of its number of sessions.
+
+    Returns:
+        One run per head.
 
     Raises:
-        UsageError: the corpus below ``out`` has another number of utterances, or sessions cannot
-            all have the same.
+        UsageError: the corpus below ``out`` has another number of utterances, or ``utterances``
+            cannot be divided into equal sessions.
     """
     per_session, rest = divmod(utterances, synthetic.SESSIONS)
     if rest or per_session < 1:
         raise UsageError(
-            f"{utterances} utterances do not make {synthetic.SESSIONS} sessions of one size: "
+            f"{utterances} utterances cannot be divided into {synthetic.SESSIONS} equal sessions: "
             f"give a multiple of {synthetic.SESSIONS}"
         )
     corpus, encoders, cache = out / "corpus", out / "encoders", out / "cache"
-    say("1. Small encoders with random weights (seed 0); they have learnt nothing.")
+    say("1. Small encoders with random weights (seed 0), without any training")
     speech, text = encoders / "random-wav2vec2", encoders / "random-bert"
     if not text.exists():  # made last
         save_speech_encoder(speech)
@@ -50,7 +58,7 @@ def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[R
     made = len(synthetic.load(corpus, utterances_per_session=per_session).utterances)
     if made != utterances:
         raise UsageError(
-            f"{corpus} holds {made} utterances, not {utterances}: name another folder with --out"
+            f"{corpus} holds {made} utterances, not {utterances}: give another folder with --out"
         )
     say("2. mser extract: the synthetic corpus through both encoders, all layers, into the cache")
     summary = extract(
@@ -80,7 +88,7 @@ def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[R
     page = report([run.path for run in runs], out / "report.html")
     say(_MEANING)
     say(
-        "Where things are\n"
+        "Where the files are\n"
         f"  corpus    {corpus}\n  encoders  {encoders}\n  cache     {cache}\n"
         + "\n".join(f"  run       {run.path}" for run in runs)
         + f"\n  report    {page.path}"

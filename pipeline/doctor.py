@@ -1,7 +1,7 @@
-"""What this machine has, and what it lacks for the work to begin.
+"""Check this machine: what is installed, and what is missing.
 
-Nothing here may end in a traceback: what cannot be looked at is itself a finding. So every package
-is imported where it is looked at, and never at the top.
+Nothing here may end in a traceback: a check that fails is itself a result. Every package is
+imported by the function that checks it, and never at the top.
 """
 
 import io
@@ -18,15 +18,17 @@ from math import pi
 from pathlib import Path
 from typing import Any
 
+from .modalities import MODALITIES, names
+
 _NEEDED = ("torch", "torchaudio", "transformers", "av", "zarr", "h5py")
 _HUB_SECONDS = 4.0
-_TONE = 0.5  # seconds of sound that go into AAC and out again
-_LITTLE = 5e9  # bytes: all layers of MELD take about nine times as much
+_TONE = 0.5  # seconds of sound that are encoded as AAC and decoded
+_SMALL_DISK = 5e9  # bytes: all layers of MELD take about nine times as much
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What is not as it should be, and what to do; ``broken`` says that nothing works without."""
+    """A problem and its solution in a sentence; if ``broken``, mser cannot work at all."""
 
     sentence: str
     broken: bool = False
@@ -34,48 +36,46 @@ class Problem:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found: ``facts`` by section, and the problems.
-
-    Sizes are in bytes.
-    """
+    """The result: facts by section and name, and the problems. Sizes are in bytes."""
 
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
 
     @property
     def broken(self) -> bool:
-        """Whether something is broken that is needed for any work."""
+        """Whether a problem stops all work."""
         return any(problem.broken for problem in self.problems)
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {**self.facts, "problems": [asdict(one) for one in self.problems]}
+        """Return the diagnosis as JSON values."""
+        return {**self.facts, "problems": [asdict(problem) for problem in self.problems]}
 
     def __str__(self) -> str:
-        """Return a line a fact, and then a line a problem."""
+        """Return one line per fact, then one line per problem."""
         lines = []
         for section, facts in self.facts.items():
             lines += [
                 section,
-                *(f"  {name:32}{_said(name, value)}" for name, value in facts.items()),
+                *(f"  {name:32}{_formatted(name, value)}" for name, value in facts.items()),
             ]
         if not self.problems:
-            return "\n".join([*lines, "no problem was found"])
+            return "\n".join([*lines, "no problems found"])
         lines += [
-            f"{'BROKEN' if one.broken else 'problem'}: {one.sentence}" for one in self.problems
+            f"{'BROKEN' if problem.broken else 'problem'}: {problem.sentence}"
+            for problem in self.problems
         ]
         return "\n".join(lines)
 
 
 def doctor(cache: str, encoders: tuple[str, ...] = ()) -> Diagnosis:
-    """Look at this machine: packages, cores, devices, FFmpeg, the hub, the cache, SLURM.
+    """Check this machine: packages, cores, devices, FFmpeg, the hub, the cache, SLURM.
 
     Args:
         cache: folder or URL of the cache.
-        encoders: hub names whose files are to be looked for on this machine.
+        encoders: hub names of encoders; the files on this machine are checked.
     """
-    found = Diagnosis()
-    looks: dict[str, Callable[[list[Problem]], dict[str, Any]]] = {
+    diagnosis = Diagnosis()
+    checks: dict[str, Callable[[list[Problem]], dict[str, Any]]] = {
         "packages": _packages,
         "machine": _machine,
         "devices": _devices,
@@ -84,14 +84,14 @@ def doctor(cache: str, encoders: tuple[str, ...] = ()) -> Diagnosis:
         "cache": lambda problems: _cache(problems, cache),
         "clusters": _clusters,
     }
-    for section, look in looks.items():
+    for section, check in checks.items():
         try:
-            found.facts[section] = look(found.problems)
-        except Exception as error:  # whatever it is, it is to be told and not to end the rest
-            found.facts[section] = {"looked at": False}
-            sentence = f"{section} cannot be looked at, correct what is said here and try again: "
-            found.problems.append(Problem(sentence + _one_line(error), broken=section == "cache"))
-    return found
+            diagnosis.facts[section] = check(diagnosis.problems)
+        except Exception as error:  # report it, and go on with the other checks
+            diagnosis.facts[section] = {"checked": False}
+            sentence = f"{section} cannot be checked ({_one_line(error)}): fix this and try again"
+            diagnosis.problems.append(Problem(sentence, broken=section == "cache"))
+    return diagnosis
 
 
 def _packages(problems: list[Problem]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def _packages(problems: list[Problem]) -> dict[str, Any]:
         facts[name] = _version(name)
         try:
             import_module(name)
-        except Exception as error:  # such as a shared library that does not fit
+        except Exception as error:  # such as a shared library that does not match
             facts[name] = f"{facts[name]}, cannot be imported"
             sentence = f"{name} cannot be imported ({_one_line(error)}): install mser again"
             problems.append(Problem(sentence, broken=True))
@@ -133,12 +133,13 @@ def _devices(problems: list[Problem]) -> dict[str, Any]:
             name = torch.cuda.get_device_name(number)
             facts[f"cuda:{number}"] = {"name": name, "memory": total, "free memory": free}
         return facts
-    facts["GPU"] = "none: everything runs on the CPU, extraction slowly"
+    facts["GPU"] = "none: everything runs on the CPU, and extraction is slow"
     if shutil.which("nvidia-smi"):
         problems.append(
             Problem(
-                "there is an NVIDIA driver, but PyTorch finds no GPU: install the torch and "
-                "torchaudio that are built for its CUDA (see pytorch.org), or check nvidia-smi"
+                "an NVIDIA driver is installed, but PyTorch finds no GPU: install torch and "
+                "torchaudio for the CUDA version of the driver (see pytorch.org), or check "
+                "nvidia-smi"
             )
         )
     return facts
@@ -152,18 +153,18 @@ def _ffmpeg(problems: list[Problem]) -> dict[str, Any]:
         if name in ("libavcodec", "libavformat", "libswresample"):
             facts[name] = ".".join(map(str, numbers))
     try:
-        facts["decodes AAC"] = _hears_aac()
-    except Exception as error:  # whatever FFmpeg says
+        facts["decodes AAC"] = _decodes_aac()
+    except Exception as error:  # FFmpeg raises many classes
         facts["decodes AAC"] = False
-        sentence = f"FFmpeg cannot decode AAC in MP4, as MELD has it ({_one_line(error)})"
+        sentence = f"FFmpeg cannot decode AAC in MP4, the format of MELD ({_one_line(error)})"
         problems.append(
-            Problem(f"{sentence}: install PyAV's own wheel with 'pip install av'", True)
+            Problem(f"{sentence}: install the wheel of PyAV with 'pip install av'", True)
         )
     return facts
 
 
-def _hears_aac() -> bool:
-    """Write a tone as AAC in MP4, and decode it as the extraction decodes clips."""
+def _decodes_aac() -> bool:
+    """Encode a tone as AAC in MP4, and decode it in the same way as clips."""
     import av  # noqa: PLC0415
     import numpy as np  # noqa: PLC0415
 
@@ -180,7 +181,7 @@ def _hears_aac() -> bool:
     wave = decode(file.getvalue())
     loudness = float(np.sqrt(np.mean(wave**2)))
     if not 0.2 < loudness < 0.5:  # a sine of amplitude 0.5 has 0.35
-        raise ValueError(f"a tone of loudness 0.35 comes out with {loudness:.2f}")
+        raise ValueError(f"a tone of RMS 0.35 is decoded with RMS {loudness:.2f}")
     return True
 
 
@@ -189,16 +190,18 @@ def _hub(problems: list[Problem], encoders: tuple[str, ...]) -> dict[str, Any]:
 
     offline = bool(constants.HF_HUB_OFFLINE)
     reached, why = (None, "") if offline else _reached(str(constants.ENDPOINT))
-    here = {name: isinstance(try_to_load_from_cache(name, "config.json"), str) for name in encoders}
-    absent = [name for name, there in here.items() if not there]
+    local = {
+        name: isinstance(try_to_load_from_cache(name, "config.json"), str) for name in encoders
+    }
+    absent = [name for name, is_local in local.items() if not is_local]
     if absent and not reached:
-        reason = "HF_HUB_OFFLINE is set" if offline else f"it cannot be reached ({why})"
+        reason = "HF_HUB_OFFLINE is set" if offline else f"it does not answer ({why})"
+        options = names([f"--{modality}-encoder" for modality in MODALITIES], last="and")
         problems.append(
             Problem(
-                f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not on this machine "
-                f"and the Hugging Face hub is out of use, since {reason}: give local folders with "
-                "--speech-encoder and --text-encoder, or run 'hf download NAME' where there is "
-                "access and share its HF_HOME"
+                f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not on this machine, "
+                f"and the Hugging Face hub cannot be used, since {reason}: give local folders with "
+                f"{options}, or run 'hf download NAME' on a machine with access and share HF_HOME"
             )
         )
     return {
@@ -206,12 +209,12 @@ def _hub(problems: list[Problem], encoders: tuple[str, ...]) -> dict[str, Any]:
         "offline mode": offline,
         "reached": "not tried" if reached is None else reached,
         "HF_HOME": str(constants.HF_HOME),
-        **{f"has {name}": there for name, there in here.items()},
+        **{f"has {name}": is_local for name, is_local in local.items()},
     }
 
 
 def _reached(address: str) -> tuple[bool, str]:
-    """Ask the hub, and say why it does not answer; finding its address may take for ever."""
+    """Return whether the hub answers, and if not, why; the DNS request may never return."""
     answer: list[tuple[bool, str]] = []
 
     def ask() -> None:
@@ -220,7 +223,7 @@ def _reached(address: str) -> tuple[bool, str]:
 
             status = get_session().head(address, timeout=_HUB_SECONDS).status_code
             answer.append((status < 500, f"status {status}"))
-        except Exception as error:  # whatever the network says
+        except Exception as error:  # a network fails in many ways
             answer.append((False, _one_line(error)))
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -234,38 +237,38 @@ def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
 
     store = FeatureCache(cache)
     facts: dict[str, Any] = {"place": str(store.root)}
-    held = listing(store)
-    facts["datasets"] = sorted({one.dataset for one in held.entries})
-    facts["entries"] = len(held.entries)
-    facts["size"] = sum(one.bytes for one in held.entries)
+    entries = listing(store).entries
+    facts["datasets"] = sorted({entry.dataset for entry in entries})
+    facts["entries"] = len(entries)
+    facts["size"] = sum(entry.bytes for entry in entries)
     problems += [
-        Problem(f"{one.dataset}/{one.entry}: {one.error}") for one in held.entries if one.error
+        Problem(f"{entry.dataset}/{entry.entry}: {entry.error}") for entry in entries if entry.error
     ]
     if store.root.path is None:
-        facts["can be written"] = "not tried: an object store says so when it is written to"
+        facts["can be written"] = "not tried in an object store"
         return facts
-    there = _existing(store.root.path.absolute())
-    facts["file system"] = _file_system(there)
-    facts["free"] = free = shutil.disk_usage(there).free
-    why = _unwritable(there)
+    folder = _existing(store.root.path.absolute())
+    facts["file system"] = _file_system(folder)
+    facts["free"] = free = shutil.disk_usage(folder).free
+    why = _unwritable(folder)
     facts["can be written"] = not why
     if why:
-        sentence = f"{store.root} cannot be written ({why}), so that nothing can be extracted: "
-        sentence += "give another --cache, or ask for the right to write"
-        problems.append(Problem(sentence, broken=not held.entries))
-    elif free < _LITTLE:
-        sentence = f"{store.root} has {_size(free)} free, and a corpus takes far more: "
-        problems.append(Problem(sentence + "give --cache on a larger disk, or set MSER_CACHE"))
+        sentence = f"{store.root} cannot be written ({why}), so nothing can be extracted: "
+        sentence += "give another --cache, or ask for permission to write"
+        problems.append(Problem(sentence, broken=not entries))
+    elif free < _SMALL_DISK:
+        sentence = f"{store.root} has {_size(free)} free, and a corpus needs far more: "
+        problems.append(Problem(sentence + "give a --cache on a larger disk, or set MSER_CACHE"))
     return facts
 
 
 def _existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that is there."""
-    return next(one for one in (path, *path.parents) if one.exists())
+    """Return the path, or the nearest folder above it that exists."""
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def _unwritable(folder: Path) -> str:
-    """Return why nothing can be written below a folder, or nothing."""
+    """Return why nothing can be written below a folder, or an empty text."""
     if not folder.is_dir():
         return f"{folder} is a file"
     try:
@@ -281,17 +284,20 @@ def _file_system(path: Path) -> str:
     import psutil  # noqa: PLC0415
 
     mounts = [
-        one for one in psutil.disk_partitions(all=True) if path.is_relative_to(one.mountpoint)
+        mount for mount in psutil.disk_partitions(all=True) if path.is_relative_to(mount.mountpoint)
     ]
-    found = max(mounts, key=lambda one: len(one.mountpoint), default=None)
-    return f"{found.fstype} at {found.mountpoint}" if found else "unknown"
+    nearest = max(mounts, key=lambda mount: len(mount.mountpoint), default=None)
+    return f"{nearest.fstype} at {nearest.mountpoint}" if nearest else "unknown"
 
 
 def _clusters(problems: list[Problem]) -> dict[str, Any]:
     sbatch, jobqueue = shutil.which("sbatch"), _version("dask-jobqueue")
     if sbatch and jobqueue == "not installed":
         problems.append(
-            Problem("there is SLURM, but no dask-jobqueue for --slurm: pip install 'mser[slurm]'")
+            Problem(
+                "SLURM is installed, but not dask-jobqueue, which --slurm needs: run "
+                "pip install 'mser[slurm]'"
+            )
         )
     return {"dask": _version("dask"), "dask-jobqueue": jobqueue, "sbatch": sbatch or "none"}
 
@@ -311,11 +317,11 @@ def _one_line(error: Exception) -> str:
 _SIZES = ("memory", "free memory", "free", "size")
 
 
-def _said(name: str, value: Any) -> str:
+def _formatted(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):
-        rest = (f"{key} {_said(key, one)}" for key, one in value.items() if key != "name")
+        rest = (f"{key} {_formatted(key, item)}" for key, item in value.items() if key != "name")
         return ", ".join([str(value["name"]), *rest])
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"

@@ -1,19 +1,19 @@
-"""The two ways a stage ends early: it failed, or it was asked for something that is not there."""
+"""The expected errors of the pipeline: a stage failed, or an argument is wrong."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class PipelineError(Exception):
-    """A stage could not go on; the message is one sentence that says what to do (exit code 1)."""
+    """A stage failed; the message is one sentence with the problem and what to do (exit code 1)."""
 
 
 class UsageError(PipelineError):
-    """A wrong argument; the message is one sentence that says what to do (exit code 2)."""
+    """A wrong argument; the message is one sentence with what to do (exit code 2)."""
 
 
 def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
-    """Say that ``given`` is no known ``kind``, and suggest the nearest name."""
+    """Return an error: ``given`` is not a known ``kind``; it suggests the nearest name."""
     names = sorted(known)
     near = get_close_matches(given, names, n=1)
     hint = f"did you mean '{near[0]}'? " if near else ""

@@ -1,4 +1,4 @@
-"""The modalities that mser extracts features of, one entry each; everything else reads this table.
+"""The table of modalities that mser can extract features of, one line each.
 
 To add a modality: an entry here, its encoders (a class with this ``modality`` in
 ``encoders/``, named in ``FAMILIES``), and a reader of its content (in ``extract/readers.py``).
@@ -21,27 +21,18 @@ class Modality:
     """The field of an utterance that the features are computed from, and the option of predict."""
     missing_reason: str
     """The reason in the quarantine of an utterance whose ``source`` is ``None`` or empty."""
-    missing: str
-    """The sentence beside that reason."""
+
+    @property
+    def missing(self) -> str:
+        """The sentence beside that reason."""
+        return f"the corpus has no {self.source} for this utterance"
 
 
 MODALITIES: dict[str, Modality] = {
     modality.name: modality
     for modality in (
-        Modality(
-            name="speech",
-            encoder="facebook/wav2vec2-base",
-            source="audio",
-            missing_reason="absent",
-            missing="the corpus has no audio for this utterance",
-        ),
-        Modality(
-            name="text",
-            encoder="bert-base-uncased",
-            source="text",
-            missing_reason="no-text",
-            missing="the corpus has no text for this utterance",
-        ),
+        Modality("speech", "facebook/wav2vec2-base", "audio", "absent"),
+        Modality("text", "bert-base-uncased", "text", "no-text"),
     )
 }
 

@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, a line a minute in a log."""
+"""A progress bar on a terminal, one line per minute in a log."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 class _Log(tqdm):  # type: ignore[type-arg]
-    """A bar that prints itself on a line of its own, for files that keep what is printed."""
+    """A bar that prints each update on a new line, for log files."""
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         self.fp.write(f"{msg or self}\n")
@@ -16,7 +16,7 @@ class _Log(tqdm):  # type: ignore[type-arg]
 
 
 def progress(total: int, what: str, unit: str) -> Any:
-    """Return a bar on standard error; use it as a context and call ``update``."""
+    """Return a progress bar on standard error: a context manager with ``update(count)``."""
     if sys.stderr.isatty():
         return tqdm(total=total, desc=what, unit=unit, leave=False)
     return _Log(
@@ -32,7 +32,7 @@ def progress(total: int, what: str, unit: str) -> Any:
 
 
 def print_note(sentence: str) -> None:
-    """Say something on standard error while a bar may be there."""
+    """Print a sentence on standard error, without breaking a progress bar."""
     if sys.stderr.isatty():
         tqdm.write(sentence, file=sys.stderr)
     else:
@@ -40,7 +40,7 @@ def print_note(sentence: str) -> None:
 
 
 def stepping(what: str, unit: str) -> Callable[[Sequence[str]], Iterator[str]]:
-    """Return a function that goes through a list and shows how far it is."""
+    """Return a function that yields the items of a list and shows a progress bar."""
 
     def through(names: Sequence[str]) -> Iterator[str]:
         with progress(len(names), what, unit) as bar:

@@ -1,4 +1,4 @@
-"""Who ran what, where and with which packages: what an entry keeps of the runs that filled it."""
+"""Provenance: the command, user, host and package versions of a run."""
 
 import getpass
 import platform
@@ -11,10 +11,10 @@ from typing import Any
 
 
 def provenance(packages: Iterable[str], **facts: Any) -> dict[str, Any]:
-    """Return what is needed to repeat this run, with the versions of ``packages``, as JSON."""
+    """Return the facts needed to repeat this run, as JSON values, and the given ``facts``."""
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container may run as a number without a name
+    except (KeyError, OSError):  # in a container, a user may have a number and no name
         user = None
     return {
         "command": shlex.join(sys.argv),

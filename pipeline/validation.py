@@ -60,7 +60,7 @@ def settings(kind: type[T]) -> type[T]:
 
     Its constructor raises :class:`UsageError` for the first value that does not fit.
     """
-    validated: Any = dataclass(kind, frozen=True, config=ConfigDict(strict=True))
+    validated: Any = dataclass(kind, frozen=True, config=ConfigDict(extra="forbid", strict=True))
     construct: Callable[..., None] = validated.__init__
 
     @wraps(construct)

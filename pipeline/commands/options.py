@@ -153,7 +153,7 @@ def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[.
                 hint = hints[parameter.name]
                 parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint))
         run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__annotations__ = {option.name: option.annotation for option in parameters}
         return run
 
     return decorate

@@ -70,7 +70,7 @@ def load_encoder(
         raise unknown(f"encoder family (of '{name}')", model_type, FAMILIES)
     family = FAMILIES[model_type]
     if modality not in (None, family.modality):
-        fit = ", ".join(sorted(key for key, one in FAMILIES.items() if one.modality == modality))
+        fit = ", ".join(sorted(key for key, kind in FAMILIES.items() if kind.modality == modality))
         raise UsageError(
             f"'{name}' is a {family.modality} encoder ({model_type}): give a {modality} encoder "
             f"(model types: {fit})"

@@ -31,12 +31,15 @@ class Reader:
 
 def scan(utterances: Sequence[Utterance], modality: str) -> Scan:
     """Scan the utterances for a modality; those that lack its content are quarantined."""
-    lacking = [one for one in utterances if not str(source_of(one, modality) or "").strip()]
-    ids = {one.id for one in lacking}
-    result = READERS[modality].scan([one for one in utterances if one.id not in ids])
+    present, lacking = [], []
+    for utterance in utterances:
+        has_content = str(source_of(utterance, modality) or "").strip()
+        (present if has_content else lacking).append(utterance)
+    result = READERS[modality].scan(present)
     facts = MODALITIES[modality]
     result.quarantined += [
-        Quarantined(one.id, None, facts.missing_reason, facts.missing) for one in lacking
+        Quarantined(utterance.id, None, facts.missing_reason, facts.missing)
+        for utterance in lacking
     ]
     return result
 

@@ -1,4 +1,4 @@
-"""The demonstration, smaller: what it says is there, and it starts nothing twice."""
+"""The demo on fewer utterances: its files exist, and a second demo repeats no work."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from mser.tests.support.extract_runs import shards
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(module, "HEADS", {head: ["epochs=1"] for head in module.DEMO_HEADS})
+    monkeypatch.setattr(module, "DEMO_HEADS", {head: ["epochs=1"] for head in module.DEMO_HEADS})
     monkeypatch.setattr(module, "cores", lambda: 1)
     monkeypatch.setattr(module, "ExtractSettings", partial(ExtractSettings, workers=0))
 
@@ -28,7 +28,7 @@ def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_pat
     runs = demo(tmp_path / "demo", said.append, 64)
     text = "\n".join(said)
     assert "64 utterances" in text
-    assert "say nothing about emotion in real speech" in text
+    assert "nothing about emotion in real speech" in text
     assert len(runs) == len(module.DEMO_HEADS)
     for run in runs:
         assert json.loads((run.path / "metrics.json").read_text()) == run.metrics
@@ -43,20 +43,20 @@ def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_pat
     written = {run.path: (run.path / "metrics.json").stat().st_mtime_ns for run in runs}
     again = demo(tmp_path / "demo", said.append, 64)
     assert shards(tmp_path / "demo" / "cache") == before
-    assert again == runs  # same features, settings and seed: the same runs, which are only read
+    assert again == runs  # the same features, settings and seed: the runs are only read
     for path, when in written.items():
         assert (path / "metrics.json").stat().st_mtime_ns == when
 
 
 @pytest.mark.usefixtures("small")
-def test_the_demo_makes_no_second_corpus_where_there_is_one_of_another_size(tmp_path):
+def test_the_demo_does_not_replace_a_corpus_of_another_size(tmp_path):
     synthetic.make(tmp_path / "corpus", utterances_per_session=2)
-    with pytest.raises(UsageError, match="holds 8 utterances, not 64: name another folder"):
+    with pytest.raises(UsageError, match="holds 8 utterances, not 64: give another folder"):
         demo(tmp_path, print, 64)
 
 
 @pytest.mark.parametrize("utterances", [-4, 0, 2, 10])
-def test_the_demo_wants_sessions_of_one_size(tmp_path, utterances):
+def test_the_demo_needs_equal_sessions(tmp_path, utterances):
     with pytest.raises(UsageError, match=f"{utterances} utterances .* give a multiple of 4"):
         demo(tmp_path / "out", print, utterances)
     assert not (tmp_path / "out").exists()

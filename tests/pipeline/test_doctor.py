@@ -1,4 +1,4 @@
-"""What a machine has, as ``mser doctor`` tells it: complete, in a moment, and never a traceback."""
+"""``mser doctor``: complete, fast, and never a traceback."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from huggingface_hub import constants
 
 import mser as package
 from mser.cache import FeatureCache, listing
-from mser.pipeline import doctor as looked
+from mser.pipeline import doctor as module
 from mser.pipeline.doctor import Diagnosis, doctor
 from mser.pipeline.extract import audio
 from mser.tests.conftest import Call
@@ -29,14 +29,14 @@ ENCODER = "someone/small-wav2vec2"
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test asks the real hub, or sees what this machine has of it."""
+    """No test contacts the real hub, or sees its files on this machine."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: None)
 
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A hub on this machine; ``status`` is what it answers."""
+    """A hub on this machine, which answers with ``status``."""
     hub = SimpleNamespace(status=200, asked=[])
 
     class Answer(BaseHTTPRequestHandler):
@@ -61,10 +61,10 @@ def sentences(found: Diagnosis, word: str) -> list[str]:
     return [one.sentence for one in found.problems if word in one.sentence]
 
 
-# What is told -------------------------------------------------------------------------------------
+# Facts --------------------------------------------------------------------------------------------
 
 
-def test_it_tells_what_is_here(call: Call, filled_cache: Path) -> None:
+def test_the_facts_of_this_machine(call: Call, filled_cache: Path) -> None:
     before = sorted(filled_cache.rglob("*"))
     code, out, err = call("doctor", "--cache", filled_cache, "--json")
     assert (code, err) == (0, "")
@@ -80,10 +80,10 @@ def test_it_tells_what_is_here(call: Call, filled_cache: Path) -> None:
     assert found["cache"]["size"] == sum(one.bytes for one in held)
     assert found["cache"]["can be written"] is True
     assert found["cache"]["free"] == pytest.approx(shutil.disk_usage(filled_cache).free, rel=0.2)
-    assert sorted(filled_cache.rglob("*")) == before  # it leaves nothing there
+    assert sorted(filled_cache.rglob("*")) == before  # doctor leaves no files
 
 
-def test_it_reads_well_and_ends_with_the_problems(call: Call, filled_cache: Path) -> None:
+def test_the_text_lists_the_facts_and_then_the_problems(call: Call, filled_cache: Path) -> None:
     code, out, err = call("doctor", "--cache", filled_cache)
     assert (code, err) == (0, "")
     lines = out.splitlines()
@@ -94,7 +94,7 @@ def test_it_reads_well_and_ends_with_the_problems(call: Call, filled_cache: Path
     assert "HF_HUB_OFFLINE is set" in out
 
 
-def test_a_cache_that_is_not_there_yet_is_no_problem(tmp_path: Path) -> None:
+def test_a_cache_that_does_not_exist_yet_is_not_a_problem(tmp_path: Path) -> None:
     found = doctor(str(tmp_path / "not" / "there" / "yet"))
     assert found.facts["cache"]["can be written"] is True
     assert found.facts["cache"]["entries"] == 0
@@ -120,9 +120,7 @@ def test_a_hub_that_answers_is_enough(online: SimpleNamespace, tmp_path: Path) -
     assert len(online.asked) == 1
 
 
-def test_encoders_that_are_here_are_enough_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_local_encoders_are_enough_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "config.json"
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *_: str(config))
     found = doctor(str(tmp_path), (ENCODER,))
@@ -133,11 +131,11 @@ def test_encoders_that_are_here_are_enough_offline(
 
 
 @pytest.mark.parametrize("fate", ["closed", "silent", "failing"])
-def test_a_hub_out_of_reach_is_told_and_breaks_nothing(
+def test_a_hub_that_does_not_answer_is_reported_and_not_broken(
     online: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fate: str
 ) -> None:
-    monkeypatch.setattr(looked, "_HUB_SECONDS", 0.3)
-    with socket.socket() as silent:  # it takes the connection, and never says anything
+    monkeypatch.setattr(module, "_HUB_SECONDS", 0.3)
+    with socket.socket() as silent:  # accepts connections, and never answers
         silent.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         if fate == "silent":
@@ -153,7 +151,7 @@ def test_a_hub_out_of_reach_is_told_and_breaks_nothing(
     assert not found.broken
 
 
-# What is broken -----------------------------------------------------------------------------------
+# Broken -------------------------------------------------------------------------------------------
 
 
 def test_a_package_that_cannot_be_imported_is_broken(
@@ -164,7 +162,7 @@ def test_a_package_that_cannot_be_imported_is_broken(
             raise OSError("libcudart.so.13: cannot open shared object file:\nNo such file")
         return import_module(name)
 
-    monkeypatch.setattr(looked, "import_module", without)
+    monkeypatch.setattr(module, "import_module", without)
     code, out, err = call("doctor", "--cache", filled_cache)
     assert (code, err) == (1, "")
     (line,) = (line for line in out.splitlines() if line.startswith("BROKEN: "))
@@ -181,14 +179,14 @@ def test_an_ffmpeg_that_does_not_decode_aac_is_broken(
     assert "BROKEN: FFmpeg cannot decode AAC" in out
 
 
-def test_a_cache_in_the_place_of_a_file_is_broken(call: Call, tmp_path: Path) -> None:
+def test_a_cache_below_a_file_is_broken(call: Call, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     code, out, err = call("doctor", "--cache", "file/cache")
     assert (code, err) == (1, "")
     assert "file is a file" in out
 
 
-def test_a_cache_that_can_only_be_read_is_of_use_if_it_holds_something(
+def test_a_read_only_cache_is_broken_only_if_it_is_empty(
     call: Call, filled_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(**_: object):
@@ -203,15 +201,15 @@ def test_a_cache_that_can_only_be_read_is_of_use_if_it_holds_something(
     assert "BROKEN: " in out
 
 
-def test_a_cache_that_cannot_be_looked_at_is_broken_and_the_rest_is_told(call: Call) -> None:
+def test_a_cache_that_cannot_be_checked_is_broken_and_the_rest_is_reported(call: Call) -> None:
     code, out, err = call("doctor", "--cache", "nonsense://bucket/cache", "--json")
     assert (code, err) == (1, "")
     found = json.loads(out)
     assert [one["broken"] for one in found["problems"] if "cache" in one["sentence"]] == [True]
-    assert "dask" in found["clusters"]  # which is looked at last
+    assert "dask" in found["clusters"]  # the last check
 
 
-# What is to be mended -----------------------------------------------------------------------------
+# Problems -----------------------------------------------------------------------------------------
 
 
 def test_a_damaged_entry_is_named(filled_cache: Path, tmp_path: Path) -> None:
@@ -224,19 +222,19 @@ def test_a_damaged_entry_is_named(filled_cache: Path, tmp_path: Path) -> None:
     assert not found.broken
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3_000_000))
     assert sentences(doctor(str(tmp_path)), "3.0 MB free")
 
 
-def test_slurm_without_dask_jobqueue_and_a_driver_without_a_gpu_are_told(
+def test_slurm_without_dask_jobqueue_and_a_driver_without_a_gpu_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = looked._version
+    known = module._version
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setattr(import_module("torch").cuda, "is_available", lambda: False)
     monkeypatch.setattr(
-        looked, "_version", lambda name: "not installed" if name == "dask-jobqueue" else known(name)
+        module, "_version", lambda name: "not installed" if name == "dask-jobqueue" else known(name)
     )
     found = doctor(str(tmp_path))
     assert found.facts["clusters"]["sbatch"] == "/usr/bin/sbatch"
@@ -245,7 +243,7 @@ def test_slurm_without_dask_jobqueue_and_a_driver_without_a_gpu_are_told(
     assert not found.broken
 
 
-def test_what_cannot_be_looked_at_does_not_end_the_rest(
+def test_a_check_that_fails_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken():
@@ -253,7 +251,7 @@ def test_what_cannot_be_looked_at_does_not_end_the_rest(
 
     monkeypatch.setattr(psutil, "virtual_memory", broken)
     found = doctor(str(tmp_path))
-    assert sentences(found, "machine cannot be looked at")
+    assert sentences(found, "machine cannot be checked")
     assert sentences(found, "no /proc here")
     assert found.facts["cache"]["entries"] == 0
     assert not found.broken

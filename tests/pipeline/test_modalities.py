@@ -48,7 +48,7 @@ class PictureEncoder(Encoder[Pictures]):
         return [Window(one, one.shape[1], slice(0, one.shape[1]))]
 
     def frames(self, one: Pictures) -> int:
-        return one.shape[1]
+        return int(one.shape[1])
 
     def planned_frames(self, source: Any, seconds: float) -> int:
         return int(seconds * 16_000) // FRAME
@@ -74,7 +74,7 @@ def vision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     (folder / "config.json").write_text(json.dumps({"model_type": "pictures"}))
     torch.manual_seed(0)
     save_file(torch.nn.Linear(3, 4).state_dict(), folder / "model.safetensors")
-    entry = Modality("vision", "small-vision", "audio", "absent", "the corpus has no video for it")
+    entry = Modality("vision", "small-vision", "audio", "absent")
     monkeypatch.setitem(MODALITIES, "vision", entry)
     monkeypatch.setitem(FAMILIES, "pictures", PictureEncoder)
     reader = Reader(scan_clips, load_pictures, lambda raw: f"{raw.shape[1]} pictures")

@@ -1,4 +1,4 @@
-"""The command line, as a user types it: words, exit codes, and one sentence when it goes wrong."""
+"""The command line, as a user types it: output, exit codes, and errors of one sentence."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_text_encoder
 from mser.tests.conftest import Call, Mser
 
-# Single-threaded, since a test shares its cores; offline, since no test asks the hub.
+# One thread, since tests share the cores; offline, since no test contacts the hub.
 CALM = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
@@ -42,13 +42,13 @@ def is_one_sentence(err: str) -> bool:
 
 
 def is_leakage_check(err: str) -> bool:
-    """Say whether standard error holds what the folds share, and nothing else."""
+    """Return whether standard error holds the leakage check and nothing else."""
     first, *lines = err.splitlines()
-    said = all(line.startswith("  ") and " share " in line for line in lines)
-    return first.startswith("mser: leakage check of ") and lines != [] and said
+    reported = all(line.startswith("  ") and " share " in line for line in lines)
+    return first.startswith("mser: leakage check of ") and lines != [] and reported
 
 
-# What it says of itself ---------------------------------------------------------------------------
+# Help and version ---------------------------------------------------------------------------------
 
 COMMANDS = (
     *("demo", "extract", "doctor"),
@@ -72,7 +72,7 @@ def test_help_of_the_console_script_names_every_command(mser: Mser) -> None:
         assert command in done.stdout
 
 
-def test_examples_in_the_help_are_of_options_that_there_are(call: Call) -> None:
+def test_examples_in_the_help_use_existing_options(call: Call) -> None:
     for command in COMMANDS:
         _, out, _ = call(command, "--help")
         help_text, example = " ".join(out.split()).split("Example: mser ")
@@ -118,7 +118,7 @@ def test_public_names() -> None:
 # The job ------------------------------------------------------------------------------------------
 
 
-def test_extract_then_train_head_as_a_user_types_them(
+def test_extract_and_then_train_head(
     mser: Mser, call: Call, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     shutil.copytree(corpus_root, tmp_path / "corpus")
@@ -177,11 +177,11 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
     code, out, err = call(*options, "--speech-encoder", encoders["speech"])
     assert code == 0
     assert is_leakage_check(err), err
-    for speech in ("small-wav2vec2", key):  # the same run, which is finished and only read
+    for speech in ("small-wav2vec2", key):  # the same run, which is finished
         assert call(*options, "--speech-encoder", speech) == (0, out, "")
 
 
-# When it goes wrong -------------------------------------------------------------------------------
+# Errors -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
         (["--cache", "{root}/utterances.csv"], "utterances.csv"),
     ],
 )
-def test_extract_that_cannot_be_done_is_one_sentence(
+def test_a_wrong_extract_prints_one_sentence(
     call: Call,
     corpus_root: Path,
     encoders: dict[str, str],
@@ -251,7 +251,7 @@ def test_extract_that_cannot_be_done_is_one_sentence(
         (["--out", "{root}/utterances.csv/x"], 1, "utterances.csv"),
     ],
 )
-def test_train_head_that_cannot_be_done_is_one_sentence(
+def test_a_wrong_train_head_prints_one_sentence(
     call: Call,
     filled_cache: Path,
     corpus_root: Path,
@@ -284,7 +284,7 @@ def test_a_cache_that_other_weights_of_the_same_name_filled(
 @pytest.mark.parametrize(
     "arguments", [["extract"], ["train-head", "--head"], ["trainhead"], ["extract", "--no"]]
 )
-def test_what_click_refuses_is_a_usage_error(call: Call, arguments: list[str]) -> None:
+def test_an_error_of_click_is_a_usage_error(call: Call, arguments: list[str]) -> None:
     code, out, err = call(*arguments)
     assert (code, out) == (2, "")
     assert "Error: " in err
@@ -305,11 +305,11 @@ def test_debug_shows_the_traceback(mser: Mser, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--dataset", "medl"], ["--root", "none"]])
-def test_a_wrong_corpus_is_said_before_the_hub_is_asked(
+def test_a_wrong_corpus_is_an_error_before_any_download(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
 ) -> None:
     def ask(*_: object, **__: object) -> str:
-        raise AssertionError("an encoder of hundreds of megabytes is fetched")
+        raise AssertionError("the encoder is downloaded")
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", ask)
     code, _, err = call("extract", "--dataset", "meld", "--root", tmp_path, *options)
@@ -317,11 +317,11 @@ def test_a_wrong_corpus_is_said_before_the_hub_is_asked(
     assert is_one_sentence(err)
 
 
-def test_another_dask_on_the_machine_is_nothing_to_warn_of(
+def test_a_used_dashboard_port_causes_no_warning(
     mser: Mser, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     with socket.socket() as taken:
-        with suppress(OSError):  # it is taken already
+        with suppress(OSError):  # another process uses it
             taken.bind(("", 8787))
             taken.listen()
         options = extract_options(corpus_root, tmp_path / "cache", encoders)
@@ -331,7 +331,7 @@ def test_another_dask_on_the_machine_is_nothing_to_warn_of(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_extraction_says_so_in_one_sentence(
+def test_an_interrupted_extraction_prints_one_sentence(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str], workers: int
 ) -> None:
     code, out, err = interrupted(corpus_root, tmp_path / "cache", encoders, workers)
@@ -354,9 +354,9 @@ def test_an_interrupted_extraction_leaves_a_cache_that_opens(
 def interrupted(
     root: Path, cache: Path, encoders: dict[str, str], workers: int
 ) -> tuple[int, str, str]:
-    """Extract, and press Ctrl-C once the first shard is there."""
+    """Extract, and press Ctrl-C when the first shard exists."""
     options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
-    # What a shell runs in the background ignores Ctrl-C, and so would all that it starts.
+    # A background process of a shell ignores Ctrl-C, and so would its children.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [str(Path(sys.executable).parent / "mser"), *map(str, options)],
@@ -369,6 +369,6 @@ def interrupted(
     signal.signal(signal.SIGINT, before)
     while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
         time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGINT)  # a terminal sends it to every process
+    os.killpg(running.pid, signal.SIGINT)  # a terminal sends Ctrl-C to every process
     out, err = running.communicate(timeout=120)
     return running.returncode, out, err

@@ -15,7 +15,7 @@ from mser.tests.support.cache_entries import array, fill, path_of, same_bits
 
 @pytest.fixture
 def mser(call: Call) -> Mser:
-    """The command line without a new process each time, most of whose time goes into imports."""
+    """Call the command line in this process, which saves the imports of a new process."""
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess([], *call(*arguments))
@@ -38,9 +38,7 @@ def flip_a_byte(entry: Path) -> Path:
     return shard
 
 
-def test_ls_and_info_say_what_there_is(
-    mser: Mser, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ls_and_info(mser: Mser, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = mser("cache", "ls", "--cache", cache)
     assert (listed.returncode, listed.stderr) == (0, "")
     for word in ("synthetic", "speech", "text", "small-wav2vec2", "96", "float16", "MB"):
@@ -50,27 +48,27 @@ def test_ls_and_info_say_what_there_is(
         "speech": 96,
         "text": 96,
     }
-    told = mser("cache", "info", "--dataset", "synthetic", "--modality", "speech", "--cache", cache)
-    assert told.returncode == 0
+    chosen = ("--dataset", "synthetic", "--modality", "speech")
+    shown = mser("cache", "info", *chosen, "--cache", cache)
+    assert shown.returncode == 0
     for word in ("weights: ", "sample_rate: 16000", "torch: ", "command: ", "host: ", "run 1 of 1"):
-        assert word in told.stdout
+        assert word in shown.stdout
     entry = FeatureCache(cache).open("synthetic", modality="speech")
     monkeypatch.setenv("MSER_CACHE", str(cache))
-    chosen = ("--dataset", "synthetic", "--modality", "speech")
     found = json.loads(mser("cache", "info", *chosen, "--json").stdout)
     assert found["identity"] == entry.spec.identity
     assert found["runs"] == entry.provenance
     assert found["shards"] == {"zarr, compression none": len(entry.index.shards())}
 
 
-def test_which_entry_is_meant_must_be_said(mser: Mser, cache: Path) -> None:
+def test_an_ambiguous_entry_is_an_error(mser: Mser, cache: Path) -> None:
     done = mser("cache", "info", "--dataset", "synthetic", "--cache", cache)
     assert done.returncode == 1
     assert "say which" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_verify_names_the_damage_and_repair_has_it_extracted_again(
+def test_verify_names_the_damage_and_extract_computes_it_again_after_repair(
     mser: Mser, cache: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     whole = mser("cache", "verify", "--cache", cache)
@@ -103,9 +101,7 @@ def test_verify_names_the_damage_and_repair_has_it_extracted_again(
     assert mser("cache", "verify", "--cache", cache).returncode == 0
 
 
-def test_convert_then_gc_leaves_the_same_features_in_the_other_format(
-    mser: Mser, cache: Path
-) -> None:
+def test_convert_and_gc_keep_the_features(mser: Mser, cache: Path) -> None:
     before = FeatureCache(cache).open("synthetic", modality="speech")
     chosen = ("--dataset", "synthetic", "--modality", "speech", "--cache", cache)
     done = mser("cache", "convert", *chosen, "--to", "hdf5", "--compression", "zstd")
@@ -113,7 +109,7 @@ def test_convert_then_gc_leaves_the_same_features_in_the_other_format(
     assert "written again as hdf5, compression zstd" in done.stdout
 
     young = mser("cache", "gc", "--cache", cache)
-    assert "nothing to delete" in young.stdout  # somebody may be reading
+    assert "nothing to delete" in young.stdout  # it may be in use
     shown = mser("cache", "gc", "--older-than", 0, "--cache", cache)
     assert "can be deleted with --yes" in shown.stdout
     assert list(path_of(before).glob("shards/*/zarr.json"))
@@ -125,7 +121,7 @@ def test_convert_then_gc_leaves_the_same_features_in_the_other_format(
     assert "nothing to delete" in mser("cache", "gc", "--cache", cache).stdout
 
 
-def test_export_and_import_go_round(mser: Mser, cache: Path, tmp_path: Path) -> None:
+def test_import_reads_an_export(mser: Mser, cache: Path, tmp_path: Path) -> None:
     chosen = ("--dataset", "synthetic", "--modality", "speech", "--cache", cache)
     out = mser("cache", "export", *chosen, "--to", "feats", "--layers", "0,2")
     assert out.returncode == 0, out.stderr
@@ -149,22 +145,24 @@ def test_export_and_import_go_round(mser: Mser, cache: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [
         (("verify",), "there is no entry to verify"),
         (("gc",), "nothing to delete"),
         (("ls",), "holds no features yet"),
     ],
 )
-def test_an_empty_cache(mser: Mser, tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_an_empty_cache(
+    mser: Mser, tmp_path: Path, arguments: tuple[str, ...], expected: str
+) -> None:
     done = mser("cache", *arguments, "--cache", tmp_path / "none")
     assert done.returncode == 0
-    assert said in done.stdout
+    assert expected in done.stdout
     assert not (tmp_path / "none").exists()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "expected"),
     [
         (("convert", "--dataset", "made-up", "--to", "csv"), 1, "there is no store 'csv'"),
         (("export", "--dataset", "made-up", "--to", "x", "--format", "csv"), 2, "csv"),
@@ -174,16 +172,16 @@ def test_an_empty_cache(mser: Mser, tmp_path: Path, arguments: tuple[str, ...], 
         (("info", "--dataset", "other"), 1, "holds no features of other"),
     ],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence(
-    mser: Mser, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+def test_a_wrong_command_prints_one_sentence(
+    mser: Mser, tmp_path: Path, arguments: tuple[str, ...], code: int, expected: str
 ) -> None:
     fill(tmp_path / "shared", [{"a": array(1)}])
     done = mser("cache", *arguments, "--cache", tmp_path / "shared")
-    assert (done.returncode, said in done.stderr) == (code, True), done.stderr
+    assert (done.returncode, expected in done.stderr) == (code, True), done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_a_cache_command_waits_for_no_heavy_import(tmp_path: Path) -> None:
+def test_a_cache_command_imports_nothing_heavy(tmp_path: Path) -> None:
     done = run_mser(tmp_path, "cache", "ls", "--cache", tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "mser.cache" in imported

@@ -1,4 +1,4 @@
-"""A corpus of one's own through the command line, from its manifest to a trained head."""
+"""A corpus from a manifest through the command line, to a trained head."""
 
 import json
 import shutil
@@ -39,9 +39,7 @@ def options(manifest: Path, encoders: dict[str, str]) -> list[object]:
     ]
 
 
-def test_a_head_is_trained_from_the_cache_alone(
-    call: Call, mine: Path, encoders: dict[str, str]
-) -> None:
+def test_training_needs_the_cache_alone(call: Call, mine: Path, encoders: dict[str, str]) -> None:
     code, out, err = call(*options(mine, encoders))
     assert (code, err) == (0, "")
     assert "36 are in the cache: 36 new" in out
@@ -55,7 +53,7 @@ def test_a_head_is_trained_from_the_cache_alone(
 
 
 @pytest.mark.parametrize(("kept", "modality"), [("audio", "speech"), ("text", "text")])
-def test_what_is_not_asked_for_may_be_absent(
+def test_a_modality_that_is_not_extracted_may_be_absent(
     call: Call, mine: Path, encoders: dict[str, str], kept: str, modality: str
 ) -> None:
     rows = [json.loads(line) for line in mine.read_text("utf-8").splitlines()[:3]]
@@ -66,7 +64,7 @@ def test_what_is_not_asked_for_may_be_absent(
     assert (one["modality"], one["new"], one["quarantined"]) == (modality, 3, [])
 
 
-def test_what_is_asked_for_and_absent_is_in_quarantine(
+def test_an_absent_modality_is_in_quarantine(
     call: Call, mine: Path, encoders: dict[str, str]
 ) -> None:
     written(mine, [{"id": "a", "audio": "none.wav", "text": "Hm."}, {"id": "b", "text": "No."}])
@@ -85,7 +83,7 @@ def test_what_is_asked_for_and_absent_is_in_quarantine(
         (None, 2, "there is no manifest"),
     ],
 )
-def test_a_manifest_that_cannot_be_read_is_one_sentence(
+def test_an_error_in_a_manifest_is_one_sentence(
     call: Call, mine: Path, encoders: dict[str, str], content: str | None, code: int, says: str
 ) -> None:
     mine.unlink()
