@@ -79,7 +79,7 @@ def test_the_layers_that_linear_reads(
         (
             ("linear", DIMS, 4, None, 1),
             {},
-            "layer position 1 is out of range: the number of cached layers is 1",
+            "layer 1 is out of range: a position among the cached layers is in -1 .. 0",
         ),
         (("linear", DIMS, 4, None, "lats"), {}, "unknown layer 'lats': did you mean 'last'"),
         (("linear", {}, 4), {}, "at least one modality"),
