@@ -32,7 +32,7 @@ def require_sizes(**sizes: int) -> None:
 def require_positive(**values: float) -> None:
     """Raise :class:`HeadError` unless every option is positive and finite."""
     for name, value in values.items():
-        require(0 < value < inf, f"{name} must be positive, not {value}")
+        require(0 < value < inf, f"{name} must be positive and finite, not {value}")
 
 
 def require_dropout(dropout: float) -> None:
@@ -43,4 +43,6 @@ def require_dropout(dropout: float) -> None:
 def require_weights(weights: Mapping[str, float]) -> None:
     """Raise :class:`HeadError` unless every weight of a loss term is finite and at least 0."""
     for name, weight in weights.items():
-        require(0 <= weight < inf, f"the weight of {name} must not be negative, not {weight}")
+        require(
+            0 <= weight < inf, f"the weight of {name} must be finite and at least 0, not {weight}"
+        )

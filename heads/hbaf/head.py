@@ -54,8 +54,8 @@ from ..modules.projection import Projections
 from .audio_context import AudioContextNetwork, by_dialogue, by_utterance
 from .bimodal_attention import BimodalAttention, DynamicGate
 
-# The paper treats audio in a special way, so this head knows one modality by its name. For every
-# other head, a modality is only a key.
+# The paper has a network for audio only, so this head needs the name of one modality. For the
+# other heads, a modality is only a key.
 SPEECH = "speech"
 """The modality with the audio context network."""
 

@@ -13,11 +13,11 @@ projection receives:
                conflict, the component of g_fused against g_own is removed.
 
 "project" follows MMPareto (Wei & Hu, ICML 2024), which found these conflicts, with differences.
-MMPareto compares the gradients of the parameters of an encoder. It takes 2α·g_fused + 2(1 -
-α)·g_own, in a conflict with the α of the smallest norm, so that both gradients change, and then
-enlarges the result. Here the gradients are those of the output z, with one inner product over the
-batch (all utterances, positions and channels) for each stage. Only g_fused changes, by a projection
-as in PCGrad (Yu et al., NeurIPS 2020), but one-sided, and the result is not enlarged.
+MMPareto compares the gradients of the parameters of an encoder. It takes 2α·g_fused +
+2(1 - α)·g_own; in a conflict, α minimises the norm of the sum, so that both gradients change. It
+then enlarges the result. Here the gradients are those of the output z, with one inner product over
+the batch (all utterances, positions and channels) for each stage. Only g_fused changes, by a
+projection as in PCGrad (Yu et al., NeurIPS 2020), but one-sided, and the result is not enlarged.
 """
 
 import torch

@@ -106,6 +106,7 @@ class LayerMixes(nn.Module):
 def _position(layer: object, n_layers: int) -> int:
     if not isinstance(layer, int) or isinstance(layer, bool):
         raise HeadError(f"layer must be 'mix', 'last', or one or more integers, not {layer!r}")
-    message = f"layer position {layer} is out of range: the number of cached layers is {n_layers}"
+    positions = f"a position among the cached layers is in {-n_layers} .. {n_layers - 1}"
+    message = f"layer {layer} is out of range: {positions}"
     require(-n_layers <= layer < n_layers, message)
     return layer % n_layers

@@ -107,7 +107,7 @@ class QueryHead(Head):
         super().__init__(dims, n_classes, n_layers)
         require_dropout(dropout)
         require_sizes(width=width, n_queries=n_queries, n_decoder_layers=n_decoder_layers)
-        message = f"n_encoder_layers must not be negative, not {n_encoder_layers}"
+        message = f"n_encoder_layers must be at least 0, not {n_encoder_layers}"
         require(n_encoder_layers >= 0, message)
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
         self.layers = self.projections.positions

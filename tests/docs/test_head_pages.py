@@ -121,13 +121,16 @@ def test_the_numbers_of_parameters_are_those_of_the_head(name: str) -> None:
 
 def test_what_the_pages_call_a_part_of_the_code_is_there() -> None:
     """A name in the equations, or beside a file of heads/, is defined there."""
-    code = {path.name: text_of(path) for path in (ROOT / "heads").glob("*.py")}
+    files = (ROOT / "heads").rglob("*.py")
+    code = {str(path.relative_to(ROOT / "heads")): text_of(path) for path in files}
     everything = "\n".join(code.values())
     name = r"`[\w.]+`"
     for page in HEAD_PAGES:
-        for file in re.findall(r"`heads/(\w+\.py)`", text_of(page)):
+        for file in re.findall(r"`heads/([\w/]+\.py)`", text_of(page)):
             assert file in code, f"{page.name} names heads/{file}"
-        for said, file in re.findall(rf"({name}(?:, {name})*) in `heads/(\w+\.py)`", text_of(page)):
+        for said, file in re.findall(
+            rf"({name}(?:, {name})*) in `heads/([\w/]+\.py)`", text_of(page)
+        ):
             for one in re.findall(r"\w+", said.replace(".", " ")):
                 defined = rf"^ *(?:class|def) {one}\b|^{one}\b"
                 assert re.search(defined, code[file], re.MULTILINE), f"{page.name}: {one} in {file}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,12 @@ def small(name: str, count: int = 2, **options: object) -> Head:
     dims = dict(list(DIMS.items())[:count])
     layers = {m: LAYERS[m] for m in dims}
     return build_head(name, dims, N_CLASSES, layers, **(SMALL[name] | options))
+
+
+@cache
+def evaluated(name: str, count: int) -> Head:
+    """Return a small head in evaluation mode, which several tests share: do not change it."""
+    return small(name, count).eval()
 
 
 def utterances(
@@ -80,7 +87,7 @@ def batch(
 def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
     name: str, count: int, lengths: list[tuple[int, ...]], extra: int, padding: float
 ) -> None:
-    head = small(name, count).eval()
+    head = evaluated(name, count)
     rows = utterances(head, lengths)
     together = head(*collate(rows, extra, padding)).logits
     alone = torch.cat([head(*collate([row])).logits for row in rows])
@@ -98,7 +105,7 @@ def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
 def test_a_modality_may_be_missing(
     name: str, count: int, lengths: list[tuple[int, ...]], padding: float
 ) -> None:
-    head = small(name, count).eval()
+    head = evaluated(name, count)
     some = [row if any(row[:count]) else (1, *row[1:]) for row in lengths]
     # Each modality is missing in one utterance, and speech is the only modality of one.
     rows = utterances(head, [*some, (0, 2, 3), (3, 0, 1), (2, 0, 0)])
@@ -234,10 +241,9 @@ def test_training_fits_a_few_utterances(name: str, count: int) -> None:
 def test_the_option_dropout_reaches_every_dropout(name: str) -> None:
     head = small(name, 2, dropout=0.35)
     rates = [m.p for m in head.modules() if isinstance(m, nn.Dropout)]
-    own = [
-        m for m in head.modules() if not isinstance(m, nn.RNNBase)
-    ]  # a GRU of one layer has none
-    rates += [m.dropout for m in own if isinstance(getattr(m, "dropout", None), float)]
+    # A GRU has an attribute ``dropout`` too, between its layers; ours have one layer.
+    others = [vars(m) for m in head.modules() if not isinstance(m, nn.RNNBase)]
+    rates += [own["dropout"] for own in others if "dropout" in own]
     assert set(rates) == {0.35}
 
 
@@ -280,7 +286,8 @@ def test_the_loss_is_a_weighted_sum_of_its_terms(name: str, training: bool) -> N
     terms = torch.stack([torch.stack(list(out.terms.values())) for out in outs])
     loss = torch.stack([out.loss.detach() for out in outs if out.loss is not None])
     weights = torch.linalg.lstsq(terms, loss.unsqueeze(1)).solution.flatten()
-    torch.testing.assert_close(terms @ weights, loss)  # the weights are the same for all batches
+    # The weights are the same for all batches.
+    torch.testing.assert_close(terms @ weights, loss)
     by_name = dict(zip(outs[0].terms, weights.tolist(), strict=True))
     assert by_name.pop("cross_entropy") == pytest.approx(1)
     assert all(weight > 0 for weight in by_name.values())

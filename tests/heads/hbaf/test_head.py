@@ -205,7 +205,7 @@ def test_a_weight_of_0_switches_a_term_off(
 def test_the_classifiers_read_their_input_under_dropout() -> None:
     rate, width = 0.3, 8
     torch.manual_seed(0)
-    head = build_head("hbaf", {"speech": 6, "text": 5}, 2 * width, width=width, dropout=rate)
+    head = HBAF({"speech": 6, "text": 5}, 2 * width, width=width, dropout=rate)
     head.projections.dropout = 0.0  # only the dropout of the classifiers is random
     head.classifier.weight.data = torch.eye(2 * width)  # the logits are the input of the classifier
     head.classifier.bias.data.zero_()
@@ -258,8 +258,8 @@ def test_only_speech_has_the_context_network() -> None:
         ({"width": 7}, "width must be even"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"temperature": 0.0}, "temperature must be positive"),
-        ({"uni_modal_weight": -1.0}, "the weight of uni_modal must not be negative"),
-        ({"relative_weight": math.nan}, "the weight of relative must not be negative"),
+        ({"uni_modal_weight": -1.0}, "the weight of uni_modal must be finite and at least 0"),
+        ({"relative_weight": math.nan}, "the weight of relative must be finite and at least 0"),
         ({"context": 1}, "hbaf option 'context' must be of type bool"),
     ],
 )

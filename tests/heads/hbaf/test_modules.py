@@ -20,7 +20,7 @@ seeds = st.integers(0, 2**31)
 
 
 def dot(a: Tensor, b: Tensor) -> float:
-    return sum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
+    return math.fsum(x * y for x, y in zip(a.tolist(), b.tolist(), strict=True))
 
 
 def times(weight: Tensor, x: Tensor) -> Tensor:

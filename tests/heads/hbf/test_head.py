@@ -159,7 +159,12 @@ def test_the_contrast_compares_two_passes_of_the_input_projections(
 def test_the_gradient_of_the_contrast_goes_through_both_views(supervised: bool) -> None:
     """With a fixed seed, the gradient equals the difference quotient of the loss."""
     torch.manual_seed(0)
-    options = {"dropout": 0.5, "intra_weight": 1.0, "supervised": supervised, "temperature": 0.5}
+    options: dict[str, Any] = {
+        "dropout": 0.5,
+        "intra_weight": 1.0,
+        "supervised": supervised,
+        "temperature": 0.5,
+    }
     head = build_head("hbf", {"speech": 4}, 3, width=4, projection=3, **options, **PLAIN).double()
     x, n, labels = double(1, 4, 3, 4), torch.tensor([3, 2, 1, 3]), torch.tensor([0, 1, 1, 2])
 

@@ -250,8 +250,8 @@ def test_losses_are_float32_under_autocast() -> None:
         ({"distance_scale": -1.0}, "distance_scale must be positive"),
         ({"distance_scale": math.inf}, "distance_scale must be positive"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
-        ({"distribution_weight": -1}, "weight of distribution must not be negative"),
-        ({"instance_weight": math.nan}, "weight of instance must not be negative"),
+        ({"distribution_weight": -1}, "weight of distribution must be finite and at least 0"),
+        ({"instance_weight": math.nan}, "weight of instance must be finite and at least 0"),
     ],
 )
 def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:

@@ -26,9 +26,8 @@ class Case(NamedTuple):
     expected: Tensor
 
     def outputs(self, x: Tensor) -> Tensor:
-        if isinstance(self.module, Projections):
-            return self.module({"text": x.unsqueeze(1)})["text"]
-        out: Tensor = self.module(x)
+        several = isinstance(self.module, Projections)
+        out: Tensor = self.module({"text": x.unsqueeze(1)})["text"] if several else self.module(x)
         return out
 
 

@@ -247,7 +247,7 @@ def test_masking_acts_only_in_training() -> None:
         ({"masking": 2.0}, "masking must be in"),
         ({"n_queries": 0}, "n_queries must be at least 1"),
         ({"n_decoder_layers": 0}, "n_decoder_layers must be at least 1"),
-        ({"n_encoder_layers": -1}, "n_encoder_layers must not be negative"),
+        ({"n_encoder_layers": -1}, "n_encoder_layers must be at least 0"),
         ({"width": 10, "n_attention_heads": 4}, "width 10 cannot be divided"),
         ({"dropout": 1.0}, "dropout must be in"),
         ({"masking": "often"}, "query option 'masking' must be of type float"),
