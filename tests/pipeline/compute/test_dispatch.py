@@ -39,7 +39,8 @@ def test_every_job_is_done_once_on_the_right_thread(threads):
 
 @THREADS
 def test_busy_jobs_come_again_after_all_others_and_a_pause(threads, monkeypatch):
-    order, pauses = [], []
+    order: list[int] = []
+    pauses: list[float] = []
     monkeypatch.setattr("time.sleep", pauses.append)
 
     def work(job):
