@@ -27,7 +27,7 @@ from mser.pipeline.exchange import (
 )
 from mser.pipeline.exchange.to_npy import file_names
 from mser.tests.support.cache_entries import ODD_IDS
-from mser.tests.support.train_runs import utterance
+from mser.tests.support.train_runs import make_utterance as utterance
 
 LAYERS, DIM = (0, 6, 12), 5
 

@@ -66,7 +66,7 @@ def from_the_cache(cache: Path, run: Path, head: str, id: str, without: str = ""
     return torch.stack(rows).mean(dim=0).numpy()
 
 
-def said(prediction: Prediction) -> np.ndarray:
+def probabilities_of(prediction: Prediction) -> np.ndarray:
     return np.array([prediction.probabilities[name] for name in CLASSES])
 
 
@@ -80,7 +80,7 @@ def test_a_clip_of_the_corpus_is_predicted_as_its_cached_features(
     utterance = utterances[which]
     found = predict(run, utterance.audio, utterance.text, device="cpu")
     wanted = from_the_cache(filled_cache, run, "linear", utterance.id)
-    np.testing.assert_allclose(said(found), wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)
     assert found.winner == CLASSES[wanted.argmax()]
     assert len(found.checkpoints) == 8  # four folds, two seeds
     assert {(vote.fold, vote.seed) for vote in found.checkpoints} == {
@@ -119,13 +119,13 @@ def test_the_settings_are_those_of_the_extraction(
     )
     wanted = from_the_cache(cache, done.path, "linear", longest.id, layer=1)
     found = predict(done.path, longest.audio, longest.text, device="cpu")
-    np.testing.assert_allclose(said(found), wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)
     # The configuration of an old run has no format, and the position of its layer in the cache.
     config = (done.path / "config.toml").read_text(encoding="utf-8")
     old = config.replace("format = 2\n", "").replace('layer = "2"', 'layer = "1"')
     (done.path / "config.toml").write_text(old, encoding="utf-8")
     found = predict(done.path, longest.audio, longest.text, device="cpu")
-    np.testing.assert_allclose(said(found), wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("given", ["speech", "text"])
@@ -137,9 +137,9 @@ def test_a_modality_that_is_not_given_is_missing_and_noted(
     missing = "text" if given == "speech" else "speech"
     found = predict(run, audio, text, device="cpu")
     wanted = from_the_cache(filled_cache, run, "linear", utterance.id, without=missing)
-    np.testing.assert_allclose(said(found), wanted, atol=1e-5)
+    np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)
     assert found.modalities == (given,)
-    assert any(f"no utterance was without {missing}" in note for note in found.notes)
+    assert any(f"never trained without {missing}" in note for note in found.notes)
 
 
 def test_there_is_no_note_with_both_modalities_or_a_masked_training(
@@ -163,7 +163,7 @@ def test_any_format_that_the_extraction_reads(run: Path, tmp_path: Path, utteran
         target.mux(stream.encode(None))
     found = predict(run, clip, device="cpu")
     plain = predict(run, utterances[1].audio, device="cpu")
-    np.testing.assert_allclose(said(found), said(plain), atol=0.1)
+    np.testing.assert_allclose(probabilities_of(found), probabilities_of(plain), atol=0.1)
     assert sum(found.probabilities.values()) == pytest.approx(1)
 
 
