@@ -27,7 +27,7 @@ def test_the_citation_names_this_version() -> None:
     assert all(citation[key] for key in ("cff-version", "message", "title", "authors"))
     assert citation["cff-version"] == "1.2.0"
     assert citation["title"] == project["name"] == "mser"
-    assert citation["version"] == project["version"] == mser.__version__
+    assert citation["version"] == mser.__version__
     assert citation["license"] == project["license"]
     assert citation["abstract"] == project["description"]
     assert citation["authors"] == [{"name": "The mser authors"}]
