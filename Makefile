@@ -1,4 +1,4 @@
-# One virtual environment for everything, filled from the lock file.
+# One virtual environment for all targets, installed from the lock file.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.bench-installed
 
-# Where no bytecode may be written, each process that starts compiles torch again, for many seconds.
+# Without bytecode on the disk, each process compiles torch again, which takes many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test coverage bench lint check-lint check-format check-contracts check-types
@@ -18,11 +18,12 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal
 
-# Which lines and branches the tests reach, those in other processes included: .coverage-html/index.html.
+# Which lines and branches the tests reach, in the processes that they start too.
 coverage: $(INSTALLED)
 	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered --cov-report=html
 
-# The small form of each, beside the peers, and a page of what they found; under ten minutes.
+# The small form of every benchmark, beside other tools, and a page of the results, in under ten
+# minutes.
 bench: $(BENCH_INSTALLED)
 	for name in read extract exactness train scale start; do \
 		$(BIN)/python benchmarks/$$name.py --small --out bench || exit; done
@@ -55,12 +56,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(PIP) --no-deps --no-build-isolation -e .
 	touch $@
 
-# Packages that are built from source find their tools in the lock: nothing else is fetched.
+# A package that is built from source uses the build tools of the lock file: pip downloads no others.
 $(BENCH_INSTALLED): $(INSTALLED) benchmarks/requirements.lock
 	$(PIP) --no-compile --no-build-isolation --require-hashes -r benchmarks/requirements.lock
 	touch $@
 
-# Versions for every platform and Python from 3.11 on; uv stands in the dev extra.
+# Versions for every platform and for Python 3.11 and later; uv is in the dev extra.
 lock: $(INSTALLED)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 		--generate-hashes --upgrade --no-header -o requirements.lock

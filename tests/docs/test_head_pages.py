@@ -1,4 +1,4 @@
-"""The pages of the heads and of training say what the code does."""
+"""The pages of the heads and of training agree with the code."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def text_of(page: Path) -> str:
 
 
 def option_tables() -> Iterator[tuple[Path, list[str], str]]:
-    """Each page's option tables: the page, the heads that its heading names, the table."""
+    """The option tables of all pages: the page, the heads in the heading, the table."""
     for page in HEAD_PAGES:
         for heading, body in re.findall(
             r"^## Options of (.+)\n((?:(?!## ).*\n)*)", text_of(page), re.MULTILINE
@@ -50,42 +50,42 @@ def option_tables() -> Iterator[tuple[Path, list[str], str]]:
 
 
 def rows(table: str) -> list[tuple[str, str]]:
-    """The first two cells of each row that begins with something in backticks."""
+    """The first two cells of each row whose first cell begins with a name in backticks."""
     return re.findall(r"^\| (`\w+`.*?) \| `(.+?)` \|", table, re.MULTILINE)
 
 
 def value(written: str) -> Any:
-    """A default as the docs write it, in TOML but for fractions."""
+    """Parse a default in the docs: TOML, and fractions such as ``1/4``."""
     plain = re.sub(r"(\d+)/(\d+)", lambda m: repr(int(m[1]) / int(m[2])), written)
     return tomllib.loads(f"value = {plain}")["value"]
 
 
 def page_of(name: str) -> tuple[Path, str]:
-    found = [(page, table) for page, heads, table in option_tables() if name in heads]
-    assert len(found) == 1, f"{name} needs one table of options, has {len(found)}"
-    return found[0]
+    tables = [(page, table) for page, heads, table in option_tables() if name in heads]
+    assert len(tables) == 1, f"{name} needs one table of options, has {len(tables)}"
+    return tables[0]
 
 
 @every_head
 def test_the_page_of_a_head_has_all_its_options_with_their_defaults(name: str) -> None:
     _, table = page_of(name)
-    said = {}
+    documented = {}
     for cell, default in rows(table):
-        option, of = re.fullmatch(r"`(\w+)`(?: \(of `(\w+)` only\))?", cell).groups()  # type: ignore[union-attr]
-        if of in (None, name):
-            said[option] = value(default)
-    true = {
-        one.name: list(one.default) if isinstance(one.default, tuple) else one.default
-        for one in signature(HEADS[name]).parameters.values()
-        if one.kind is Parameter.KEYWORD_ONLY
+        option, head = re.fullmatch(r"`(\w+)`(?: \(of `(\w+)` only\))?", cell).groups()  # type: ignore[union-attr]
+        if head in (None, name):
+            documented[option] = value(default)
+    actual = {
+        option.name: list(option.default) if isinstance(option.default, tuple) else option.default
+        for option in signature(HEADS[name]).parameters.values()
+        if option.kind is Parameter.KEYWORD_ONLY
     }
-    assert said == true
-    kinds = {key: type(one) for key, one in true.items()}
-    assert {key: type(one) for key, one in said.items()} == kinds
+    assert documented == actual
+    types = {option: type(default) for option, default in actual.items()}
+    assert {option: type(default) for option, default in documented.items()} == types
 
 
-def test_a_default_that_is_wrong_is_noticed() -> None:
-    """The readers above read something: else the tests of the tables could not fail."""
+def test_the_readers_of_tables_read_values() -> None:
+    """Without this, the tests of the tables could pass on tables that were not read."""
     assert rows("| `width` | `8` | what |\n| word | `9` | what |\n") == [("`width`", "8")]
     assert value("[1/4, 1]") == [0.25, 1]
     assert value('"scale"') == "scale"
@@ -107,7 +107,7 @@ def test_the_numbers_of_parameters_are_those_of_the_head(name: str) -> None:
             head = build_head(
                 name, dict.fromkeys(modalities, 768), 4, dict.fromkeys(modalities, 13)
             )
-        counts.append(f"{sum(one.numel() for one in head.parameters()):,}")
+        counts.append(f"{sum(parameter.numel() for parameter in head.parameters()):,}")
     assert all(re.search(rf"(?<![\d,]){count}(?![\d,]*\d)", text_of(page)) for count in counts)
     overview = text_of(DOCS / "heads" / "README.md")
     assert re.search(
@@ -156,10 +156,10 @@ def test_each_preset_and_each_ablation_is_explained(kind: str) -> None:
 
 def test_each_setting_is_explained_with_its_default() -> None:
     section = text_of(DOCS / "training.md").partition("## What may be set")[2].partition("\n## ")[0]
-    said = {cell.strip("`"): value(default) for cell, default in rows(section)}
-    true = {one.name: one.default for one in fields(TrainSettings) if one.name in TUNABLE}
-    assert MISSING not in true.values()
-    assert said == true
+    documented = {cell.strip("`"): value(default) for cell, default in rows(section)}
+    actual = {field.name: field.default for field in fields(TrainSettings) if field.name in TUNABLE}
+    assert MISSING not in actual.values()
+    assert documented == actual
 
 
 @pytest.mark.parametrize("command", ["train-head", "evaluate", "ablate"])
@@ -183,7 +183,7 @@ def test_the_examples_of_the_heads_run() -> None:
     assert output.logits.isfinite().all()
 
 
-def test_the_head_that_the_docs_add_keeps_what_every_head_keeps() -> None:
+def test_the_head_in_the_docs_ignores_padding_and_uses_class_weights() -> None:
     late_fusion = run(examples("extending.md")[1], __name__="docs")["LateFusion"]
     torch.manual_seed(0)
     layers = {"speech": 3, "text": 2}
@@ -192,12 +192,12 @@ def test_the_head_that_the_docs_add_keeps_what_every_head_keeps() -> None:
     features = {m: torch.randn(3, layers[m], 7, dim) for m, dim in head.dims.items()}
     together = head(features, lengths).logits
     assert together.isfinite().all()
-    for at in range(3):
-        padded = {m: x[at : at + 1].clone() for m, x in features.items()}
+    for n in range(3):
+        padded = {m: x[n : n + 1].clone() for m, x in features.items()}
         for m, x in padded.items():
-            x[:, :, int(lengths[m][at]) :] = torch.nan
-        alone = head(padded, {m: one[at : at + 1] for m, one in lengths.items()}).logits
-        torch.testing.assert_close(alone[0], together[at], rtol=1e-5, atol=1e-5)
+            x[:, :, int(lengths[m][n]) :] = torch.nan
+        alone = head(padded, {m: counts[n : n + 1] for m, counts in lengths.items()}).logits
+        torch.testing.assert_close(alone[0], together[n], rtol=1e-5, atol=1e-5)
     labels = torch.tensor([0, 1, 1])
     plain = head(features, lengths, labels).loss
     head.class_weights = torch.tensor([1.0, 5.0, 1.0])
@@ -219,7 +219,7 @@ def tomls() -> list[str]:
     return re.findall(r"```toml\n(.*?)```", text_of(DOCS / "training.md"), re.DOTALL)
 
 
-def test_the_preset_of_ones_own_is_taken(tmp_path: Path) -> None:
+def test_the_preset_in_the_docs_is_read(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(tomls()[0])
     encoders = {"speech": None, "text": None}
@@ -229,7 +229,7 @@ def test_the_preset_of_ones_own_is_taken(tmp_path: Path) -> None:
     build_head("hbf", {"speech": 8, "text": 8}, 4, **settings.head_options)
 
 
-def test_the_ablation_of_ones_own_runs(filled_cache: Path, tmp_path: Path) -> None:
+def test_the_ablation_in_the_docs_runs(filled_cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(tomls()[1])
     given = {"seeds": [0], "protocol": "leave-one-session-out"}
@@ -243,8 +243,8 @@ def test_the_ablation_of_ones_own_runs(filled_cache: Path, tmp_path: Path) -> No
         device="cpu",
     )
     assert [(row.system.name, row.missing) for row in table.rows] == [
-        (one["name"], missing)
-        for one in read(str(path), "ablations")["systems"]
+        (system["name"], missing)
+        for system in read(str(path), "ablations")["systems"]
         for missing in (None, "text")
     ]
     assert all(row.aggregate is not None for row in table.rows)
@@ -252,12 +252,12 @@ def test_the_ablation_of_ones_own_runs(filled_cache: Path, tmp_path: Path) -> No
 
 
 @every_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_the_target_of_every_link_exists(page: Path) -> None:
     for link in re.findall(r"\]\((?!https?://)([^)\s]+)\)", text_of(page)):
         file, _, anchor = link.partition("#")
         target = page.parent / file if file else page
         assert target.exists(), f"{page}: {link}"
         if anchor:
             headings = re.findall(r"^#+ (.+)$", text_of(target), re.MULTILINE)
-            slugs = {re.sub(r"[^\w\- ]", "", one.lower()).replace(" ", "-") for one in headings}
-            assert anchor in slugs, f"{page}: {link}"
+            plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+            assert anchor in [heading.replace(" ", "-") for heading in plain], f"{page}: {link}"
