@@ -31,7 +31,8 @@ class Reader:
 
 def scan(utterances: Sequence[Utterance], modality: str) -> Scan:
     """Scan the utterances for a modality; those that lack its content are quarantined."""
-    present, lacking = [], []
+    present: list[Utterance] = []
+    lacking: list[Utterance] = []
     for utterance in utterances:
         has_content = str(source_of(utterance, modality) or "").strip()
         (present if has_content else lacking).append(utterance)

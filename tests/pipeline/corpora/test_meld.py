@@ -102,6 +102,7 @@ def test_turns_keep_the_gaps_in_the_utterance_numbers(root):
     turns = [utterance.turn for utterance in utterances if utterance.dialogue == "train/dia0"]
     assert turns == [0, 1, 4]
     for utterance in utterances:
+        assert utterance.audio is not None
         assert utterance.audio.name == f"{utterance.id.split('/')[1]}.mp4"
 
 

@@ -52,7 +52,9 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
         pq.write_table(pa.Table.from_pylist(list(rows)), path)
     elif path.suffix in (".csv", ".tsv"):
         separator = "," if path.suffix == ".csv" else "\t"
-        lines = [separator.join(map(str, cells)) for cells in (rows[0], *map(dict.values, rows))]
+        lines = [
+            separator.join(map(str, cells)) for cells in (rows[0], *(row.values() for row in rows))
+        ]
         path.write_text("\n".join(lines) + "\n")
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
