@@ -64,7 +64,7 @@ def test_ls_and_info(mser: Mser, cache: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_an_ambiguous_entry_is_an_error(mser: Mser, cache: Path) -> None:
     done = mser("cache", "info", "--dataset", "synthetic", "--cache", cache)
     assert done.returncode == 1
-    assert "say which" in done.stderr
+    assert "choose one by its name or key" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
@@ -168,7 +168,7 @@ def test_an_empty_cache(
         (("export", "--dataset", "made-up", "--to", "x", "--format", "csv"), 2, "csv"),
         (("export", "--dataset", "made-up", "--to", "x", "--layers", "all"), 2, "layers 'all'"),
         (("import", "nothing", "--dataset", "new", "--encoder", "e"), 2, "--manifest"),
-        (("verify", "--dataset", "../etc"), 1, "cannot name a dataset"),
+        (("verify", "--dataset", "../etc"), 1, "is not a valid name of a dataset"),
         (("info", "--dataset", "other"), 1, "holds no features of other"),
     ],
 )
