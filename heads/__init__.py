@@ -1,7 +1,7 @@
 """Heads: small networks that classify emotions from cached hidden states of frozen encoders.
 
-The heads import only torch. A head takes padded tensors and their lengths, and returns logits and
-losses; it does not depend on the cache or on training.
+The heads import torch, and pydantic to check their options. A head takes padded tensors and their
+lengths, and returns logits and losses; it does not depend on the cache or on training.
 """
 
 from .dialogues import Dialogues
