@@ -17,7 +17,7 @@ from .errors import (
     damaged_shard,
 )
 from .formats.arrays import Array, LayerIndex, StoredArray, most_maps
-from .identity import FORMAT, EntrySpec
+from .identity import ENTRY_FORMAT, EntrySpec
 from .index import FILE as INDEX
 from .index import Ids, Index, IndexRow
 from .provenance import read_runs
@@ -268,9 +268,9 @@ def read_record(folder: Folder) -> dict[str, Any]:
     file = f"{folder}/entry.json"
     try:
         record: dict[str, Any] = json.loads(folder.read("entry.json"))
-        if record["format"] != FORMAT:
+        if record["format"] != ENTRY_FORMAT:
             raise CacheError(
-                f"{file} has format {record['format']}, and this mser reads format {FORMAT}: "
+                f"{file} has format {record['format']}, and this mser reads format {ENTRY_FORMAT}: "
                 "install the version of mser that wrote it"
             )
         key = spec_of(record).checked().key

@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from .entry import Entry
 from .errors import AmbiguousEntryError, CacheError, DamagedError, NotFoundError
 from .formats import check_form
-from .identity import EntrySpec, can_be_name, checked_name, differences, digest, name_of_encoder
+from .identity import (
+    EntrySpec,
+    can_be_name,
+    checked_name,
+    digest,
+    identity_differences,
+    name_of_encoder,
+)
 from .storage.folder import Folder
 from .storage.local import LocalFolder
 from .storage.remote import RemoteFolder
@@ -103,7 +110,8 @@ class FeatureCache:
                 "choose one of these, or run 'mser extract' with that encoder first"
             )
         unexpected = {
-            entry.spec.key: differences(expect or {}, entry.spec.identity) for entry in named
+            entry.spec.key: identity_differences(expect or {}, entry.spec.identity)
+            for entry in named
         }
         matching = [entry for entry in named if not unexpected[entry.spec.key]]
         if not matching:

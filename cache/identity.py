@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import CacheError
 
-FORMAT = 1
+ENTRY_FORMAT = 1
 KEY_LENGTH = 12
 DTYPES = ("float16", "float32")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -53,7 +53,7 @@ class EntrySpec:
         """12 hexadecimal digits: the hash of the identity, the arrays' form and the format."""
         return digest(
             {
-                "format": FORMAT,
+                "format": ENTRY_FORMAT,
                 "modality": self.modality,
                 "identity": self.identity,
                 "layers": list(self.layers),
@@ -99,7 +99,7 @@ def name_of_encoder(encoder: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "--", encoder).strip(".-") or "encoder"
 
 
-def differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
+def identity_differences(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each value of ``expected`` that ``actual`` does not have."""
     return [
         f"{name} is {actual.get(name)!r} and not {value!r}"

@@ -10,7 +10,7 @@ from typing import Any
 from .entry import read_record
 from .errors import CacheError, damaged_shard
 from .formats import COMPRESSIONS, store_of
-from .identity import FORMAT, EntrySpec
+from .identity import ENTRY_FORMAT, EntrySpec
 from .index import Index
 from .provenance import write_run
 from .quarantine import Quarantined, read_quarantine, write_quarantine
@@ -194,7 +194,7 @@ class EntryWriter:
             if (replaced["index"], replaced["manifest"]) == (name, manifest):
                 return True
         record = {
-            "format": FORMAT,
+            "format": ENTRY_FORMAT,
             "key": self.spec.key,
             **asdict(self.spec),
             "utterances": len(index),

@@ -46,7 +46,7 @@ def source_of(utterance: Any, modality: str) -> Any:
     return getattr(utterance, known.source) if known else None
 
 
-def names(modalities: Iterable[str] = MODALITIES, last: str = "or") -> str:
+def modality_names(modalities: Iterable[str] = MODALITIES, last: str = "or") -> str:
     """Return the names in a sentence, such as ``speech or text``."""
     *first, final = modalities
     return f"{', '.join(first)} {last} {final}" if first else final

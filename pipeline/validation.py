@@ -42,6 +42,8 @@ _WANTED = {
     "less_than": "less than {lt:g}",
 }
 
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
+
 
 def one_of(kind: str, choices: Iterable[str]) -> AfterValidator:
     """Return a validator of texts that are names of a ``kind``, such as the keys of a registry."""
@@ -74,14 +76,14 @@ def settings(kind: type[T]) -> type[T]:
     return cast("type[T]", validated)
 
 
-def table(kind: type[T]) -> type[T]:
+def file_table(kind: type[T]) -> type[T]:
     """Make a typed dictionary that :func:`checked` can take: no other keys, no other types."""
     kind.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
     return kind
 
 
 def checked(kind: type[T], content: Mapping[str, Any], where: str) -> T:
-    """Return the content of a file, or of a table in it, that is a :func:`table` of this kind.
+    """Return the content of a file, or of a table in it, that is a :func:`file_table` of this kind.
 
     Args:
         kind: the typed dictionary.
@@ -112,12 +114,17 @@ def read_toml(path: Traversable, what: str) -> dict[str, Any]:
 
 
 def _usage_error(error: ValidationError, known: Iterable[str], where: str = "") -> UsageError:
-    """Return the sentence about the first error."""
-    details: ErrorDetails = error.errors(include_url=False)[0]
+    """Return the sentence about the first error; an unknown key comes first.
+
+    A mistyped key is unknown, and also makes its correct key missing.
+    """
+    details: ErrorDetails = min(
+        error.errors(include_url=False), key=lambda item: item["type"] not in _UNKNOWN_KEY
+    )
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     key = str(details["loc"][0])
     prefix = f"{where}: " if where else ""
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+    if kind in _UNKNOWN_KEY:
         return unknown(f"key in {where}" if where else "setting", key, known)
     if kind == "missing":
         return UsageError(f"{prefix}{key} is missing: add it")

@@ -7,16 +7,16 @@ import typer
 
 from ..layers import layer_numbers
 from .options import (
-    Cache,
-    Compression,
-    Dataset,
-    EntryEncoder,
-    Json,
-    Layers,
-    Manifest,
-    Modality,
-    OptionalDataset,
-    Store,
+    CacheOption,
+    CompressionOption,
+    DatasetOption,
+    EntryEncoderOption,
+    JsonOption,
+    LayersOption,
+    ManifestOption,
+    ModalityOption,
+    OptionalDatasetOption,
+    StoreOption,
     print_result,
 )
 
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 
 @app.command("ls", epilog="Example: mser cache ls --cache /cluster/mser")
-def list_entries(cache: Cache, as_json: Json = False) -> None:
+def list_entries(cache: CacheOption, as_json: JsonOption = False) -> None:
     """List all entries with their size, their age and who wrote them."""
     from ...cache import FeatureCache, listing  # noqa: PLC0415
 
@@ -37,11 +37,11 @@ def list_entries(cache: Cache, as_json: Json = False) -> None:
 
 @app.command(epilog="Example: mser cache info --dataset meld --modality speech")
 def info(
-    dataset: Dataset,
-    cache: Cache,
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    as_json: Json = False,
+    dataset: DatasetOption,
+    cache: CacheOption,
+    modality: ModalityOption = None,
+    encoder: EntryEncoderOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show the details of an entry, and how to make it again."""
     from ...cache import FeatureCache, info  # noqa: PLC0415
@@ -51,10 +51,10 @@ def info(
 
 @app.command(epilog="Example: mser cache verify --dataset meld --sample 0.1")
 def verify(
-    cache: Cache,
-    dataset: OptionalDataset = None,
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
+    cache: CacheOption,
+    dataset: OptionalDatasetOption = None,
+    modality: ModalityOption = None,
+    encoder: EntryEncoderOption = None,
     sample: Annotated[
         float, typer.Option(help="Share of the shards to read, chosen at random.", min=0, max=1)
     ] = 1.0,
@@ -65,7 +65,7 @@ def verify(
             help="Remove damaged features from the entry; the next extraction computes them.",
         ),
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read the stored data and compare every hash; the exit code is 1 if data are damaged."""
     from ...cache import FeatureCache, verify_all  # noqa: PLC0415
@@ -84,13 +84,13 @@ def verify(
 
 @app.command(epilog="Example: mser cache gc --yes")
 def gc(
-    cache: Cache,
+    cache: CacheOption,
     yes: Annotated[bool, typer.Option("--yes", help="Delete the files.")] = False,
     older_than: Annotated[
         float,
         typer.Option(help="Minimum age in seconds; younger files may be in use.", min=0),
     ] = 3600.0,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List files in the cache that nothing refers to, and delete them with --yes."""
     from ...cache import FeatureCache, collect_garbage  # noqa: PLC0415
@@ -100,13 +100,13 @@ def gc(
 
 @app.command(epilog="Example: mser cache convert --dataset meld --to hdf5")
 def convert(
-    dataset: Dataset,
-    cache: Cache,
+    dataset: DatasetOption,
+    cache: CacheOption,
     to: Annotated[str, typer.Option(help="Store format to write: zarr or hdf5.")],
-    compression: Compression = "none",
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    as_json: Json = False,
+    compression: CompressionOption = "none",
+    modality: ModalityOption = None,
+    encoder: EntryEncoderOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Rewrite an entry in another store format or compression, with the same features."""
     from ...cache import FeatureCache, convert  # noqa: PLC0415
@@ -128,14 +128,14 @@ def import_(
             help="Folder of <id>.npy files, an .npz file, or an .npy file with its .lengths file."
         ),
     ],
-    dataset: Dataset,
+    dataset: DatasetOption,
     encoder: Annotated[str, typer.Option(help="Name of the encoder that computed the features.")],
-    cache: Cache,
-    manifest: Manifest = None,
+    cache: CacheOption,
+    manifest: ManifestOption = None,
     modality: Annotated[
         str, typer.Option(help="Modality of the features: speech, text or another name.")
     ] = "speech",
-    layers: Layers = None,
+    layers: LayersOption = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -143,9 +143,9 @@ def import_(
             "files are float16, else float32."
         ),
     ] = None,
-    store: Store = "zarr",
-    compression: Compression = "none",
-    as_json: Json = False,
+    store: StoreOption = "zarr",
+    compression: CompressionOption = "none",
+    as_json: JsonOption = False,
 ) -> None:
     """Import features of another tool into the cache, to train heads on them."""
     from ..exchange import ImportSettings, import_features  # noqa: PLC0415
@@ -167,16 +167,16 @@ def import_(
 
 @app.command(epilog="Example: mser cache export --dataset meld --to feats --format npy")
 def export(
-    dataset: Dataset,
-    cache: Cache,
+    dataset: DatasetOption,
+    cache: CacheOption,
     to: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
     format_: Annotated[
         str, typer.Option("--format", help="File format: npy, safetensors or datasets.")
     ] = "npy",
-    layers: Layers = None,
-    modality: Modality = None,
-    encoder: EntryEncoder = None,
-    as_json: Json = False,
+    layers: LayersOption = None,
+    modality: ModalityOption = None,
+    encoder: EntryEncoderOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Export the features of an entry for other tools."""
     from ..exchange import ExportSettings, export_features  # noqa: PLC0415

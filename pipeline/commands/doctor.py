@@ -3,13 +3,13 @@
 import typer
 
 from ..modalities import MODALITIES
-from .options import Cache, Json, print_result
+from .options import CacheOption, JsonOption, print_result
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: mser doctor --cache /cluster/mser")
-def doctor(cache: Cache, as_json: Json = False) -> None:
+def doctor(cache: CacheOption, as_json: JsonOption = False) -> None:
     """Check this machine: packages, devices, FFmpeg, the hub, the cache, SLURM."""
     from ..doctor import doctor  # noqa: PLC0415 -- imports what it checks
 

@@ -7,18 +7,18 @@ import typer
 
 from .options import (
     ALL_MODALITIES,
-    Cache,
-    Classes,
-    Compression,
-    Device,
-    Json,
-    Manifest,
-    Modalities,
-    Scheduler,
-    Slurm,
-    Store,
-    WaitMinutes,
-    Workers,
+    CacheOption,
+    ClassesOption,
+    CompressionOption,
+    DeviceOption,
+    JsonOption,
+    ManifestOption,
+    ModalitiesOption,
+    SchedulerOption,
+    SlurmOption,
+    StoreOption,
+    WaitMinutesOption,
+    WorkersOption,
     print_result,
     split,
     with_encoders,
@@ -35,15 +35,15 @@ def extract(
     dataset: Annotated[
         str, typer.Option(help="Corpus: iemocap, meld, crema-d, synthetic or manifest.")
     ],
-    cache: Cache,
+    cache: CacheOption,
     encoders: dict[str, str],
     root: Annotated[Path | None, typer.Option(help="Folder of the corpus.")] = None,
-    manifest: Manifest = None,
+    manifest: ManifestOption = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the corpus of --manifest in the cache.")
     ] = None,
-    classes: Classes = None,
-    modalities: Modalities = ALL_MODALITIES,
+    classes: ClassesOption = None,
+    modalities: ModalitiesOption = ALL_MODALITIES,
     layers: Annotated[
         str, typer.Option(help="Layers to store: all, last, or numbers such as 0,6,12.")
     ] = "all",
@@ -57,13 +57,13 @@ def extract(
         float,
         typer.Option(help="Longest audio encoded whole; longer audio is cut into windows (s)."),
     ] = 30.0,
-    device: Device = "auto",
-    workers: Workers = None,
-    scheduler: Scheduler = None,
-    slurm: Slurm = None,
-    wait_minutes: WaitMinutes = None,
-    store: Store = "zarr",
-    compression: Compression = "none",
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    scheduler: SchedulerOption = None,
+    slurm: SlurmOption = None,
+    wait_minutes: WaitMinutesOption = None,
+    store: StoreOption = "zarr",
+    compression: CompressionOption = "none",
     shard_mib: Annotated[
         float | None,
         typer.Option(
@@ -78,7 +78,7 @@ def extract(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Run frozen encoders over a corpus and store their hidden layers in the cache."""
     from ..extract import ExtractSettings, extract  # noqa: PLC0415 -- torch takes seconds to import

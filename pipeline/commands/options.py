@@ -23,7 +23,7 @@ def _option(help_text: str, *names: str, **more: Any) -> Any:
 
 
 # The cache and its entries
-Cache = Annotated[
+CacheOption = Annotated[
     str,
     _option(
         "Folder or URL (s3://…) of the cache. Default: $MSER_CACHE, else ~/.cache/mser.",
@@ -32,57 +32,59 @@ Cache = Annotated[
         show_default=False,
     ),
 ]
-MovedCache = Annotated[
+MovedCacheOption = Annotated[
     str | None, _option("Folder or URL of the cache, if it has moved since the training.")
 ]
 _dataset = _option("Name of the dataset in the cache.")
-Dataset = Annotated[str, _dataset]
-OptionalDataset = Annotated[str | None, _dataset]
-Modality = Annotated[
+DatasetOption = Annotated[str, _dataset]
+OptionalDatasetOption = Annotated[str | None, _dataset]
+ModalityOption = Annotated[
     str | None,
     _option("Modality of the entry, such as speech. Required if the dataset has several."),
 ]
-EntryEncoder = Annotated[
+EntryEncoderOption = Annotated[
     str | None,
     _option("Encoder of the entry: name or key. Required if the dataset has several.", "--encoder"),
 ]
-Store = Annotated[str, _option("Store format: zarr or hdf5.")]
-Compression = Annotated[
+StoreOption = Annotated[str, _option("Store format: zarr or hdf5.")]
+CompressionOption = Annotated[
     str, _option("Compression: none, zstd or blosc. Only uncompressed data can be memory-mapped.")
 ]
-Layers = Annotated[
+LayersOption = Annotated[
     str | None, _option("Layer numbers of the encoder, such as 0,6,12. Default: all layers.")
 ]
 
 # The corpus
-Manifest = Annotated[
+ManifestOption = Annotated[
     Path | None, _option("Your own corpus as a table: a .csv, .jsonl or .parquet file.")
 ]
-Classes = Annotated[
+ClassesOption = Annotated[
     str | None,
     _option("Class set, if the corpus has several: 4 or 6. Other utterances are left out."),
 ]
 ALL_MODALITIES = ",".join(MODALITIES)
-Modalities = Annotated[
+ModalitiesOption = Annotated[
     str | None,
     _option(f"Modalities, separated by commas. Default: {ALL_MODALITIES}.", show_default=False),
 ]
 
 # Where the work is done
-Device = Annotated[str, _option("Device: auto, cpu or cuda.")]
-Workers = Annotated[
+DeviceOption = Annotated[str, _option("Device: auto, cpu or cuda.")]
+WorkersOption = Annotated[
     int | None,
     _option(
         "Number of worker processes on this machine; 0 works in this process, without Dask. "
         "Default for extract: one per GPU, or one per core up to four. Default for training: 0."
     ),
 ]
-Scheduler = Annotated[
+SchedulerOption = Annotated[
     str | None,
     _option("Address of a running Dask scheduler that does the work, such as tcp://node1:8786."),
 ]
-Slurm = Annotated[Path | None, _option("TOML file that describes SLURM jobs that do the work.")]
-WaitMinutes = Annotated[
+SlurmOption = Annotated[
+    Path | None, _option("TOML file that describes SLURM jobs that do the work.")
+]
+WaitMinutesOption = Annotated[
     float | None,
     _option(
         "Minutes to wait for the first worker, or for another if all are gone. Default: 1 with "
@@ -92,20 +94,20 @@ WaitMinutes = Annotated[
 ]
 
 # A training
-Head = Annotated[
+HeadOption = Annotated[
     str | None,
     _option(
         "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query.",
     ),
 ]
-Layer = Annotated[
+LayerOption = Annotated[
     str | None,
     _option(
         "Layers that the head reads, by the encoder's own numbers: mix, last, 6, 0,6,12 or "
         "speech=0,1,2,text=last. Default: the head's own choice."
     ),
 ]
-Protocol = Annotated[
+ProtocolOption = Annotated[
     str | None,
     _option(
         "Evaluation protocol: official, leave-one-session-out, leave-one-speaker-out, "
@@ -113,10 +115,10 @@ Protocol = Annotated[
         "the corpus."
     ),
 ]
-Seeds = Annotated[
+SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]
-Set = Annotated[
+SetOption = Annotated[
     list[str] | None,
     _option(
         "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable.", "--set"
@@ -124,8 +126,8 @@ Set = Annotated[
 ]
 
 # The result
-Json = Annotated[bool, _option("Print the result as JSON.", "--json")]
-Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+JsonOption = Annotated[bool, _option("Print the result as JSON.", "--json")]
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 
 
 def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:

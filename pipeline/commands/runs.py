@@ -5,20 +5,28 @@ from typing import Annotated
 
 import typer
 
-from .options import Device, Json, MovedCache, Run, print_result, split, with_encoders
+from .options import (
+    DeviceOption,
+    JsonOption,
+    MovedCacheOption,
+    RunArgument,
+    print_result,
+    split,
+    with_encoders,
+)
 
 app = typer.Typer()
 
 
 @app.command(epilog="Example: mser evaluate runs/meld-hbf-1f3c22aa --missing speech")
 def evaluate(
-    run: Run,
+    run: RunArgument,
     missing: Annotated[
         str, typer.Option(help="Modalities to hide from the head, such as speech.")
     ] = "",
-    cache: MovedCache = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    cache: MovedCacheOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Score the heads of a run on their test parts again, with modalities missing if you like."""
     from ..runs import evaluate  # noqa: PLC0415 -- torch takes seconds to import
@@ -35,7 +43,7 @@ def compare(
         typer.Option(help="Metric: wa, ua, weighted_f1 or macro_f1. Default: all of them."),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Test whether two runs on the same test utterances differ significantly."""
     from ..evaluation.compare import compare  # noqa: PLC0415 -- imports scikit-learn
@@ -46,13 +54,13 @@ def compare(
 @app.command(epilog="Example: mser predict runs/meld-hbf-1f3c22aa --audio clip.mp4 --text 'Oh no.'")
 @with_encoders(cached=True)
 def predict(
-    run: Run,
+    run: RunArgument,
     encoders: dict[str, str | None],
     audio: Annotated[Path | None, typer.Option(help="Audio or video file, in any format.")] = None,
     text: Annotated[str | None, typer.Option(help="Transcript of the utterance.")] = None,
-    cache: MovedCache = None,
-    device: Device = "auto",
-    as_json: Json = False,
+    cache: MovedCacheOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Classify a clip, a text or both with all checkpoints of a run and the run's encoders."""
     from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
@@ -64,7 +72,7 @@ def predict(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
-    as_json: Json = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about one or more runs: scores, confusions, curves, comparisons."""
     from ..runs.report import report  # noqa: PLC0415 -- torch takes seconds to import

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from ..errors import PipelineError, UsageError
-from ..validation import Count, checked, read_toml, table
+from ..validation import Count, checked, file_table, read_toml
 from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, WorkerSizing, connected, quiet
 
 
@@ -29,7 +29,7 @@ def _size(memory: str) -> str:
     return memory
 
 
-@table
+@file_table
 class SlurmKeys(TypedDict, total=False):
     """The keys of a SLURM file; all but ``jobs`` are those of dask-jobqueue's ``SLURMCluster``."""
 

@@ -127,7 +127,7 @@ def interval(values: Numbers) -> list[float]:
     return [float(low), float(high)]
 
 
-def differences(first: Numbers, second: Numbers) -> Numbers:
+def metric_differences(first: Numbers, second: Numbers) -> Numbers:
     """Return second - first on the same bootstrap samples, (resamples,), as means over the seeds.
 
     ``first`` and ``second`` are (resamples, seeds of the run).

@@ -25,7 +25,7 @@ from typing import Any
 from scipy.stats import binomtest
 
 from ..errors import PipelineError, UsageError, unknown
-from .bootstrap import RESAMPLES, bootstrap, differences, interval, p_value, resampling_units
+from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value, resampling_units
 from .metrics import METRICS, TITLES, AlignedPredictions, align_seeds, pooled_scores
 from .predictions import RunPredictions, read_predictions
 
@@ -146,7 +146,7 @@ def compare(
     for name in METRICS if metric is None else (metric,):
         first_score, second_score = (fmean(score[name] for score in scores) for scores in pooled)
         first_samples, second_samples = samples[name][:, :seeds], samples[name][:, seeds:]
-        difference_samples = differences(first_samples, second_samples)
+        difference_samples = metric_differences(first_samples, second_samples)
         metrics[name] = Difference(
             first_score,
             interval(first_samples.mean(axis=1)),

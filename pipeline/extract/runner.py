@@ -24,7 +24,7 @@ from .engine import run_shards
 from .readers import scan
 from .scan import Scan
 from .settings import ExtractSettings
-from .sharding import PlannedUtterance, ShardJob, plan
+from .sharding import PlannedUtterance, ShardJob, plan_shards
 from .summary import ModalitySummary, Summary
 from .worker import ShardReport, extract_shard
 
@@ -206,7 +206,7 @@ def _prepare(
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))
     encoder_settings = replace(encoder.settings, device=settings.device)
-    jobs = plan(items, pending, encoder_settings, writer, shard_bytes)
+    jobs = plan_shards(items, pending, encoder_settings, writer, shard_bytes)
     return _ModalityRun(encoder, writer, quarantined, before, jobs, summary)
 
 

@@ -10,12 +10,12 @@ from ...cache import COMPRESSIONS, FORMATS
 from ..compute import Backend
 from ..encoders.encoder import PRECISIONS
 from ..errors import UsageError
-from ..modalities import MODALITIES, names
+from ..modalities import MODALITIES, modality_names
 from ..validation import AnyPath, Count, Positive, one_of, settings
 from .engine import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
-Modality = Annotated[str, one_of("modality", MODALITIES)]
+ModalityName = Annotated[str, one_of("modality", MODALITIES)]
 
 
 @settings
@@ -33,7 +33,7 @@ class ExtractSettings:
     """Folder of the corpus; ``None`` for ``manifest``."""
     cache: str | Path
     """Folder of the cache, or the URL of an object store."""
-    encoders: dict[Modality, str]
+    encoders: dict[ModalityName, str]
     """Modality → its encoder: a hub name, a folder, or a bundle of torchaudio."""
     manifest: AnyPath | None = None
     """The table that describes the dataset ``manifest``."""
@@ -80,7 +80,7 @@ class ExtractSettings:
             UsageError: a value is invalid.
         """
         if not self.encoders:
-            raise UsageError(f"no modality is given: give {names(last='or')} in --modalities")
+            raise UsageError(f"no modality is given: give {modality_names()} in --modalities")
         of_manifest = self.dataset == "manifest"
         if of_manifest and not (self.manifest and self.name and self.root is None):
             raise UsageError("dataset 'manifest' takes --manifest and --name, and no --root")

@@ -51,7 +51,7 @@ class ShardJob:
         return [replace(self, items=part) for part in (self.items[:middle], self.items[middle:])]
 
 
-def plan(
+def plan_shards(
     items: Sequence[PlannedUtterance],
     pending: Collection[str],
     encoder: EncoderSettings,

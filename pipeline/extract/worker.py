@@ -130,7 +130,7 @@ def _read(item: PlannedUtterance, encoder: Encoder[Any]) -> Any:
     raw = reader.load(item.source, item.content_hash)
     # A text has its special tokens at least, and counting them would take as long as encoding.
     if isinstance(item.source, Path) and not encoder.frames(raw):
-        raise BadClipError("too-short", f"{reader.length(raw)} are less than one frame")
+        raise BadClipError("too-short", f"{reader.length(raw)} are shorter than one frame")
     return raw
 
 

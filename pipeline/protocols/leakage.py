@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import PipelineError
 from .folds import PAIRS, PARTS, Fold, Pair, value_of
 
-COLUMNS = ("id", "audio", "speaker", "dialogue", "session", "text")
+CHECKED_COLUMNS = ("id", "audio", "speaker", "dialogue", "session", "text")
 """The compared columns: ``audio`` is the hash of the clip, ``text`` is in small letters."""
 
 _NAMES = {"audio": ("audio hash", "audio hashes")}  # other columns add an s
@@ -60,7 +60,7 @@ class Leakage:
         A pair of parts without a row for a column in ``checked`` shares no value of it.
         """
         return {
-            "checked": [column for column in COLUMNS if column not in self.not_given],
+            "checked": [column for column in CHECKED_COLUMNS if column not in self.not_given],
             "not_given": list(self.not_given),
             "shared": [
                 {
@@ -85,7 +85,7 @@ class Leakage:
         """
         lines = []
         for parts in PAIRS:
-            for column in COLUMNS:
+            for column in CHECKED_COLUMNS:
                 folds = [row for row in self.shared if (row.parts, row.column) == (parts, column)]
                 if folds:
                     values = len(frozenset[str]().union(*(row.values for row in folds)))
@@ -131,7 +131,9 @@ def check_leakage(
     given: set[str] = set()
     for fold in folds:
         counts = {part: _count(fold, part, hashes) for part in PARTS}
-        given.update(column for part in counts.values() for column in COLUMNS if part[column])
+        given.update(
+            column for part in counts.values() for column in CHECKED_COLUMNS if part[column]
+        )
         in_fold = list(_shared(fold, counts))
         for row in in_fold:
             if row.column in disjoint_columns[row.parts]:
@@ -148,7 +150,7 @@ def check_leakage(
             divided.append(DividedDialogues(fold.name, frozenset(cut), tested))
     return Leakage(
         tuple(fold.name for fold in folds),
-        tuple(column for column in COLUMNS if column not in given),
+        tuple(column for column in CHECKED_COLUMNS if column not in given),
         tuple(shared),
         tuple(divided),
     )
@@ -159,7 +161,7 @@ def _count(fold: Fold, part: str, hashes: Mapping[str, str | None]) -> dict[str,
     utterances = fold.part(part)
     counts: dict[str, Counter[Any]] = {
         column: Counter(map(attrgetter(column), utterances))
-        for column in COLUMNS
+        for column in CHECKED_COLUMNS
         if column not in ("audio", "text")
     }
     counts["audio"] = Counter(hashes.get(utterance.id) for utterance in utterances)
@@ -176,7 +178,7 @@ def _count(fold: Fold, part: str, hashes: Mapping[str, str | None]) -> dict[str,
 
 def _shared(fold: Fold, counts: Mapping[str, Mapping[str, Counter[Any]]]) -> Iterator[SharedValues]:
     for parts in PAIRS:
-        for column in COLUMNS:
+        for column in CHECKED_COLUMNS:
             first, second = (counts[part][column] for part in parts)
             values = frozenset(first.keys() & second.keys())
             if values:

@@ -24,14 +24,14 @@ from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.runner import train_heads
 from ..train.settings import TrainSettings
-from ..validation import checked, one_of, table
+from ..validation import checked, file_table, one_of
 from .evaluate import evaluate
 from .gain import GainOverBest, gain_over_best
 
 Metric = Annotated[str, one_of("metric", METRICS)]
 
 
-@table
+@file_table
 class AblationKeys(TypedDict, total=False):
     """The keys of an ablation file."""
 
@@ -43,7 +43,7 @@ class AblationKeys(TypedDict, total=False):
     missing: list[Annotated[str, one_of("modality", MODALITIES)]]
 
 
-@table
+@file_table
 class SystemKeys(Choices, total=False):
     """The keys of a system in it, besides those of a preset that say what is trained."""
 

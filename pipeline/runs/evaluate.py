@@ -17,7 +17,7 @@ from ..evaluation.metrics import aggregate
 from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
-from ..train.run import table
+from ..train.run import score_table
 from ..train.run_folder import RunFolder, migrated_config
 from ..train.settings import TrainSettings
 from ..train.trainer import predictions
@@ -40,7 +40,7 @@ class Evaluation:
         }
         lines = [f"{facts['head']} on {facts['dataset']}, {facts['name']}"]
         lines += [f"  note: {note}" for note in facts["notes"]]
-        return "\n".join([*lines, *table(rows, facts["trainings"] > 1), f"  {self.path}"])
+        return "\n".join([*lines, *score_table(rows, facts["trainings"] > 1), f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...cache import Entry, FeatureCache
-from ...cache.identity import differences
+from ...cache.identity import identity_differences
 from ...heads import Dialogues, Head
 from ...heads.modules.modality_masking import ModalityMasking
 from ..compute.device import chosen_device
@@ -28,7 +28,7 @@ from ..errors import PipelineError, UsageError
 from ..extract import load_encoder
 from ..extract.audio import BadClipError
 from ..extract.readers import READERS
-from ..modalities import MODALITIES, names
+from ..modalities import MODALITIES, modality_names
 from ..train.examples import TrainingExamples
 from ..train.jobs import build
 from ..train.run_folder import RunFolder
@@ -195,11 +195,13 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
     if not given:
         raise UsageError("no clip and no text is given: give --audio, --text, or both")
     for field in given:
-        readers = [one.name for one in MODALITIES.values() if one.source == field]
+        readers = [modality.name for modality in MODALITIES.values() if modality.source == field]
         if not set(readers) & set(settings.encoders):
-            raise UsageError(f"{run} was trained without {names(readers)}: leave out --{field}")
+            raise UsageError(
+                f"{run} was trained without {modality_names(readers)}: leave out --{field}"
+            )
     known = [MODALITIES[modality] for modality in settings.encoders if modality in MODALITIES]
-    return {one.name: given[one.source] for one in known if one.source in given}
+    return {m.name: given[m.source] for m in known if m.source in given}
 
 
 def _hidden_states(
@@ -254,7 +256,7 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
         if name is not None:
             raise
         raise UsageError(f"{error} (or give its folder with {option})") from error
-    if wrong := differences(spec.identity, encoder.identity):
+    if wrong := identity_differences(spec.identity, encoder.identity):
         raise UsageError(
             f"'{encoder.settings.files.folder}' is not the {spec.modality} encoder that the run "
             f"was trained on ({'; '.join(wrong)}): give '{spec.encoder}' as it was then with "

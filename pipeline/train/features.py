@@ -39,7 +39,7 @@ class Batch:
         return len(self.labels)
 
 
-class Reader(Protocol):
+class PaddedReader(Protocol):
     """Gives the hidden states of a modality."""
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class Streamed:
     device: torch.device
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """See :class:`Reader`."""
+        """See :class:`PaddedReader`."""
         layers = [self.entry.layers[position] for position in self.layers]
         states, lengths = padded(self.entry.read(ids, layers))
         if self.device.type == "cuda":
@@ -85,7 +85,7 @@ class Loaded:
                 self.states[:, start_frame : start_frame + len(copy[0])] = copy.to(device)
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """See :class:`Reader`."""
+        """See :class:`PaddedReader`."""
         lengths = torch.tensor([self.lengths[id] for id in ids])
         starts = torch.tensor([self.starts[id] for id in ids])
         frame = torch.arange(int(lengths.max()))
@@ -125,7 +125,7 @@ class FeatureLoader:
         )
         fits = need <= _SHARE * _free(device) / processes
         self.in_memory = keep == "memory" or (keep == "auto" and fits and not mapped)
-        self.readers: dict[str, Reader] = {
+        self.readers: dict[str, PaddedReader] = {
             m: Loaded(entry, layers[m], ids, device)
             if self.in_memory
             else Streamed(entry, layers[m], device)

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from ..errors import UsageError, unknown
 from ..modalities import MODALITIES
-from ..validation import Seeds, checked, read_toml, table
+from ..validation import Seeds, checked, file_table, read_toml
 from .settings import TUNABLE, TrainSettings
 
 
@@ -29,7 +29,7 @@ class Choices(TypedDict, total=False):
 CHOICES = tuple(Choices.__annotations__)
 
 _types = get_type_hints(TrainSettings, include_extras=True)
-Preset = table(
+Preset = file_table(
     TypedDict(  # type: ignore[operator]
         "Preset",
         {
@@ -56,7 +56,7 @@ def preset(name: str) -> dict[str, Any]:
     return content | {f"head.{key}": value for key, value in options.items()}
 
 
-def names(kind: str) -> list[str]:
+def preset_names(kind: str) -> list[str]:
     """Return the names of the ``presets`` or ``ablations`` that come with mser."""
     return sorted(file.name.removesuffix(".toml") for file in _included(kind).iterdir())
 
@@ -70,10 +70,10 @@ def read(name: str, kind: str) -> dict[str, Any]:
     own = Path(name).expanduser()
     if name.endswith(".toml"):
         source: Traversable = own
-    elif name in names(kind):
+    elif name in preset_names(kind):
         source = _included(kind) / f"{name}.toml"
     else:
-        raise unknown("preset (a file of your own ends in .toml)", name, names(kind))
+        raise unknown("preset (a file of your own ends in .toml)", name, preset_names(kind))
     return read_toml(source, "preset")
 
 

@@ -29,14 +29,14 @@ class Run:
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
         ]
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
-        return "\n".join([*lines, *table(rows, several), f"  {self.path}"])
+        return "\n".join([*lines, *score_table(rows, several), f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the folder and the scores as JSON values."""
         return {"run": str(self.path), **self.metrics}
 
 
-def table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
+def score_table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
     """Return the lines of a table of aggregated scores; ``several`` if over several trainings."""
     lines = [f"  {'':14}" + "".join(f"{TITLES[metric]:>14}" for metric in METRICS)]
     for name, scored in rows.items():

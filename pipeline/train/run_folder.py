@@ -28,7 +28,7 @@ from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
 from .layers import has_numbers, renumbered
 
-FORMAT = 2
+CONFIG_FORMAT = 2
 """The ``format`` of ``config.toml``.
 
 2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
@@ -226,7 +226,7 @@ def migrated_config(
     migrated = dict(config)
     if names_layers_by_position(config):
         migrated["layer"] = renumbered(config["layer"], stored())
-    return migrated | {"format": FORMAT}
+    return migrated | {"format": CONFIG_FORMAT}
 
 
 def names_layers_by_position(config: Mapping[str, Any]) -> bool:

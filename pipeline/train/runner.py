@@ -23,7 +23,7 @@ from .checkpoint import from_safetensors
 from .examples import TrainingExamples
 from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
 from .run import Run
-from .run_folder import FORMAT, RunFolder, folds_json, named_by_content
+from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
 from .trainer import predictions
 
@@ -119,12 +119,12 @@ def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
     for settings in several:
         encoders = tuple(settings.encoders.items())
         key = (settings.cache, settings.dataset, encoders, settings.classes)
-        plans.append(plan(settings, examples.get(key)))
+        plans.append(plan_run(settings, examples.get(key)))
         examples[key] = plans[-1].examples
     return plans
 
 
-def plan(settings: TrainSettings, examples: TrainingExamples | None = None) -> PlannedRun:
+def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) -> PlannedRun:
     """Check everything that a run needs, and make its folder.
 
     ``examples`` are the examples of the run, if they are already known.
@@ -143,7 +143,7 @@ def plan(settings: TrainSettings, examples: TrainingExamples | None = None) -> P
     leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
     build(settings, examples)  # so that wrong options are refused before a folder is made
     config = settings.as_config() | {
-        "format": FORMAT,
+        "format": CONFIG_FORMAT,
         "mser": version("mser"),
         "protocol": protocol,
         "device": device.type,

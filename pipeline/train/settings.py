@@ -13,7 +13,7 @@ from pydantic import Field
 from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
 from ..evaluation.metrics import METRICS
-from ..modalities import names
+from ..modalities import modality_names
 from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of
 from ..validation import settings as settings_class
 
@@ -130,7 +130,7 @@ class TrainSettings:
             seeds = ",".join(map(str, self.seeds))
             raise UsageError(f"seeds '{seeds}': give one or more different numbers, such as 0,1,2")
         if not self.encoders:
-            raise UsageError(f"no modality is given: give {names()} in --modalities")
+            raise UsageError(f"no modality is given: give {modality_names()} in --modalities")
         _ = self.backend
 
     @cached_property

@@ -17,7 +17,7 @@ from mser.cli import app
 from mser.heads import HEADS, Head, build_head
 from mser.pipeline.runs import Ablation, ablate
 from mser.pipeline.train import TrainSettings
-from mser.pipeline.train.presets import names, preset, read, settings_of
+from mser.pipeline.train.presets import preset, preset_names, read, settings_of
 from mser.pipeline.train.settings import TUNABLE
 from mser.tests.docs.test_examples import examples, run
 
@@ -148,14 +148,14 @@ def test_what_the_pages_call_a_part_of_the_code_is_there() -> None:
 def test_each_preset_and_each_ablation_is_explained(kind: str) -> None:
     training = text_of(DOCS / "training.md")
     heads = "\n".join(map(text_of, HEAD_PAGES))
-    for name in names(kind):
+    for name in preset_names(kind):
         assert re.search(rf"^\| .*`{name}`.* \|", training, re.MULTILINE), f"training.md: {name}"
         if name != "synthetic":
             assert re.search(rf"(?:--preset |`){name}\b", heads), f"the heads' pages: {name}"
 
 
 def test_each_setting_is_explained_with_its_default() -> None:
-    section = text_of(DOCS / "training.md").partition("## What may be set")[2].partition("\n## ")[0]
+    section = text_of(DOCS / "training.md").partition("\n## Settings")[2].partition("\n## ")[0]
     documented = {cell.strip("`"): value(default) for cell, default in rows(section)}
     actual = {field.name: field.default for field in fields(TrainSettings) if field.name in TUNABLE}
     assert MISSING not in actual.values()

@@ -20,7 +20,7 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.audio import decode
 from mser.pipeline.extract.readers import READERS, Reader
 from mser.pipeline.extract.scan import scan_clips
-from mser.pipeline.modalities import MODALITIES, Modality, names
+from mser.pipeline.modalities import MODALITIES, Modality, modality_names
 from mser.pipeline.runs.predict import predict
 from mser.pipeline.train import TrainSettings, train_head
 
@@ -139,6 +139,6 @@ def test_every_family_and_reader_is_of_a_modality_of_the_table() -> None:
 
 
 def test_names_in_a_sentence() -> None:
-    assert names() == "speech or text"
-    assert names(["speech"]) == "speech"
-    assert names(["speech", "text", "vision"], last="and") == "speech, text and vision"
+    assert modality_names() == "speech or text"
+    assert modality_names(["speech"]) == "speech"
+    assert modality_names(["speech", "text", "vision"], last="and") == "speech, text and vision"

@@ -16,10 +16,10 @@ from mser.pipeline.validation import (
     Positive,
     Seeds,
     checked,
+    file_table,
     one_of,
     read_toml,
     settings,
-    table,
 )
 
 COLOURS = ["red", "green"]
@@ -36,7 +36,7 @@ class Paint:
     matt: bool = False
 
 
-@table
+@file_table
 class Recipe(TypedDict, total=False):
     name: Required[str]
     coats: Count

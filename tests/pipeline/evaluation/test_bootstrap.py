@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mser.pipeline.evaluation.bootstrap import (
     bootstrap,
-    differences,
     interval,
+    metric_differences,
     p_value,
     resampling_units,
     scores_of,
@@ -169,7 +169,7 @@ def test_p_values_of_equal_runs_are_calibrated():
             list(zip(labels, noisy(rng, labels, 0.5), noisy(rng, labels, 0.5), strict=True))
         )
         samples = bootstrap(both, 300)["ua"]
-        p_values.append(p_value(differences(samples[:, :1], samples[:, 1:])))
+        p_values.append(p_value(metric_differences(samples[:, :1], samples[:, 1:])))
     # At a level of 5 %, 10 of 200 are expected, with a standard deviation of 3.
     assert sum(p < 0.05 for p in p_values) <= 22
     assert 0.35 < np.mean(p_values) < 0.65
@@ -177,8 +177,8 @@ def test_p_values_of_equal_runs_are_calibrated():
 
 def test_differences_do_not_depend_on_the_order_of_seeds():
     first = np.array([[0.1, 0.2, 0.3]])
-    assert differences(first, first[:, ::-1]).tolist() == [0.0]
-    assert differences(first, np.array([[0.5]])).tolist() == [0.3]
+    assert metric_differences(first, first[:, ::-1]).tolist() == [0.0]
+    assert metric_differences(first, np.array([[0.5]])).tolist() == [0.3]
 
 
 def test_wrong_lengths_are_refused():

@@ -11,7 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.evaluation.bootstrap import bootstrap, differences, interval, resampling_units
+from mser.pipeline.evaluation.bootstrap import (
+    bootstrap,
+    interval,
+    metric_differences,
+    resampling_units,
+)
 from mser.pipeline.evaluation.compare import compare, mcnemar
 from mser.pipeline.evaluation.metrics import METRICS, AlignedPredictions, Predictions, aggregate
 from mser.pipeline.evaluation.predictions import read_predictions
@@ -144,7 +149,7 @@ def test_the_paired_interval_is_narrower_than_an_unpaired_one(runs):
         bootstrap(resampling_units([row[0] for row in rows], [row[1:] for row in rows]), seed=n)
         for n, rows in enumerate((weak, alike))
     ]
-    low, high = interval(differences(unpaired[0]["ua"], unpaired[1]["ua"]))
+    low, high = interval(metric_differences(unpaired[0]["ua"], unpaired[1]["ua"]))
     paired_low, paired_high = found.difference_ci95
     assert paired_high - paired_low < 0.7 * (high - low)
 

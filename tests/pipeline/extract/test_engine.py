@@ -21,7 +21,7 @@ from mser.pipeline.compute import Backend, Cluster, local_cluster
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
 from mser.pipeline.extract.engine import WORKER_SIZING, Work, run_shards
-from mser.pipeline.extract.sharding import PlannedUtterance, ShardJob, plan
+from mser.pipeline.extract.sharding import PlannedUtterance, ShardJob, plan_shards
 from mser.pipeline.extract.worker import ShardReport
 
 ENCODER = EncoderSettings(EncoderFiles("small", Path("small")), "bert")
@@ -181,7 +181,7 @@ sizes = st.integers(1, 3_000_000)
 
 def planned(frames: list[int], pending, shard_bytes: int) -> list[ShardJob]:
     items = [make_item(f"{number:03}", length) for number, length in enumerate(frames)]
-    return plan(items, pending, ENCODER, WRITER, shard_bytes)
+    return plan_shards(items, pending, ENCODER, WRITER, shard_bytes)
 
 
 @given(frames=lengths, shard_bytes=sizes)
@@ -228,6 +228,6 @@ def test_a_plan_does_not_depend_on_the_order_of_the_corpus(frames, shard_bytes, 
     items = [make_item(f"{number:03}", length) for number, length in enumerate(frames)]
     shuffled = data.draw(st.permutations(items))
     everything = {item.id for item in items}
-    assert plan(shuffled, everything, ENCODER, WRITER, shard_bytes) == plan(
+    assert plan_shards(shuffled, everything, ENCODER, WRITER, shard_bytes) == plan_shards(
         items, everything, ENCODER, WRITER, shard_bytes
     )

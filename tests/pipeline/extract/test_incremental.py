@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mser.pipeline.corpora import load_corpus
+from mser.pipeline.extract import readers
 from mser.pipeline.extract import runner as extraction_module
-from mser.pipeline.extract import worker as work_module
 from mser.pipeline.extract.audio import decode, read_clip
 from mser.tests.support.extract_runs import (
     assert_all_direct,
@@ -103,7 +103,7 @@ def test_a_clip_that_was_unreadable_for_a_moment_is_tried_again(
             return read_clip(path.with_name("the server does not answer"))
         return read_clip(path)
 
-    monkeypatch.setattr(work_module, "read_clip", fail)
+    monkeypatch.setattr(readers, "read_clip", fail)
     summary = run(meld, tmp_path / "cache", {"speech": encoders["speech"]})
     assert reasons(summary, "speech")[id] == "absent"
     monkeypatch.undo()

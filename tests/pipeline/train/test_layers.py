@@ -155,7 +155,7 @@ def test_a_finished_old_run_is_found_and_only_read(
 
 def test_an_interrupted_old_run_is_continued(cache: Path, of_layer_6: Run, tmp_path: Path) -> None:
     settings = made(cache, tmp_path / "run", *ENOUGH, "save_every=0", layer="6")
-    (job,) = runner.plan(settings).jobs()
+    (job,) = runner.plan_run(settings).jobs()
 
     def interrupt(epoch: int) -> None:
         if epoch == 3:

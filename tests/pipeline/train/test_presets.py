@@ -13,11 +13,11 @@ from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import ablate, ablation
 from mser.pipeline.train import TrainSettings, preset_of, settings_of
 from mser.pipeline.train.layers import layer_positions
-from mser.pipeline.train.presets import names, read
+from mser.pipeline.train.presets import preset_names, read
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import made_cache, official
 
-PRESETS, ABLATIONS = names("presets"), names("ablations")
+PRESETS, ABLATIONS = preset_names("presets"), preset_names("ablations")
 # The paper's Tables II and III, in %: system → WA, UA.
 MGCMA_TABLE_2 = {
     "S0 all": (78.87, 80.24),

@@ -50,7 +50,7 @@ def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def jobs_of(settings: TrainSettings) -> list[TrainingJob]:
-    return runner.plan(settings).jobs()
+    return runner.plan_run(settings).jobs()
 
 
 def interrupted(job: TrainingJob, epoch: int) -> None:
