@@ -18,6 +18,7 @@ from .maintenance.convert import convert
 from .maintenance.gc import collect_garbage
 from .maintenance.listing import info, listing
 from .maintenance.verify import verify, verify_all
+from .pooled import missing_pooled, pooled_entry
 from .quarantine import Quarantined
 from .shard import UtteranceFeatures
 from .writer import EntryWriter
@@ -41,6 +42,8 @@ __all__ = [
     "digest",
     "info",
     "listing",
+    "missing_pooled",
+    "pooled_entry",
     "verify",
     "verify_all",
 ]

@@ -65,7 +65,7 @@ class FeatureCache:
         return [folder for folder in folders if "shards" in folder.names()]
 
     def entries(self, dataset: str, modality: str | None = None) -> list[Entry]:
-        """Return all entries of a dataset, or those of one modality.
+        """Return all entries of a dataset, or those of one modality, without pooled features.
 
         Raises:
             CacheError: one of them cannot be opened; ``DamagedError`` if it is damaged.
@@ -199,7 +199,7 @@ class FeatureCache:
                 continue
             except FileNotFoundError:
                 continue  # it was never published
-            if modality in (None, entry.spec.modality):
+            if modality in (None, entry.spec.modality) and entry.spec.pooled_from is None:
                 entries.append(entry)
         return entries, errors
 

@@ -12,6 +12,8 @@ from .errors import CacheError
 ENTRY_FORMAT = 1
 KEY_LENGTH = 12
 DTYPES = ("float16", "float32")
+POOLED = "pooled"
+"""The key of an identity that marks pooled features; see :mod:`.pooled`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -67,6 +69,11 @@ class EntrySpec:
         """The entry's folder, relative to the root of the cache."""
         name = f"{self.modality}-{name_of_encoder(self.encoder)}-{self.key}"
         return f"{checked_name(self.dataset)}/{name}"
+
+    @property
+    def pooled_from(self) -> str | None:
+        """The key of the entry that these features were pooled from; ``None`` for other entries."""
+        return str(self.identity.get("key")) if POOLED in self.identity else None
 
     @property
     def bytes_per_frame(self) -> int:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .errors import require
 from .modules.masks import length_mask
+from .modules.standardisation import Standardisation
 
 
 class HeadOutput(NamedTuple):
@@ -47,6 +48,11 @@ class Head(nn.Module):
         layers: modality → the layers that the head reads, as positions among the cached layers;
             set by each head. A batch holds exactly these layers in this order, so that no other
             layer is read from disk.
+        widths: modality → width of what is standardised: D_m, or that of the pooled vectors.
+        reads_pooled: whether the head reads pooled features and has ``classify`` for them.
+        is_linear: whether the logits are linear in the pooled features: then the loss is convex.
+        standardisations: modality → the standardisation of its inputs; empty until
+            :meth:`standardise` is called.
         reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
             batches of whole dialogues.
         class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
@@ -58,6 +64,9 @@ class Head(nn.Module):
     """
 
     layers: dict[str, tuple[int, ...]]
+    widths: dict[str, int]
+    reads_pooled = False
+    is_linear = False
     reads_dialogues = False
     class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
@@ -71,6 +80,8 @@ class Head(nn.Module):
         self.n_layers = dict.fromkeys(dims, 1) if n_layers is None else dict(n_layers)
         require(len(self.dims) > 0, "a head needs at least one modality in dims")
         require(n_classes >= 2, f"n_classes must be at least 2, not {n_classes}")
+        self.widths = dict(dims)
+        self.standardisations = nn.ModuleDict()
         self._require_modalities("n_layers", self.n_layers)
         self.register_buffer("class_weights", None, persistent=False)
         reserved = nn.ModuleDict()
@@ -103,6 +114,23 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
+    def standardise(self) -> None:
+        """Standardise the inputs from now on; until statistics are given they stay as they are.
+
+        Give the statistics of the training part with ``standardisations[m].fit(…)``, or load the
+        weights of a head that had them.
+        """
+        self.standardisations = nn.ModuleDict(
+            {m: Standardisation(len(self.layers[m]), width) for m, width in self.widths.items()}
+        )
+
+    def standardised(self, modality: str, x: Tensor) -> Tensor:
+        """Return the standardised (B, L_m, …, W_m) inputs of a modality."""
+        if modality not in self.standardisations:
+            return x
+        result: Tensor = self.standardisations[modality](x)
+        return result
+
     def turns(self) -> tuple[str, ...]:
         """Return the modalities that take turns in a training step, in their order.
 
@@ -118,7 +146,7 @@ class Head(nn.Module):
     def inputs(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Check a batch, set its padding to zero, and cast it to the dtype of the parameters.
+        """Check a batch, cast it to the dtype of the parameters, standardise it, clear its padding.
 
         The padding is replaced before the first layer: otherwise a NaN in the padding would reach
         the gradients, even if the forward pass masks it (0 · NaN is NaN).
@@ -151,7 +179,10 @@ class Head(nn.Module):
             inside = bool(((length >= 0) & (length <= size)).all())
             require(inside, f"lengths of {name} must be in 0 .. {size}, not {length.tolist()}")
             masks[name] = length_mask(length.to(x.device), size)
-            clean[name] = _without_padding(x.to(dtype, copy=True), masks[name], length)
+            x = x.to(dtype, copy=True)
+            if not self.reads_pooled:  # else the pooled vectors are standardised
+                x = self.standardised(name, x)
+            clean[name] = _without_padding(x, masks[name], length)
         longest = torch.stack([length.cpu() for length in lengths.values()]).amax(dim=0)
         empty = (longest == 0).nonzero().flatten().tolist()
         require(not empty, f"utterances {empty} of the batch have no modality: leave them out")

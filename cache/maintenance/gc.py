@@ -75,8 +75,9 @@ def collect_garbage(
     """Find unreferenced files older than ``minimum_age`` seconds; with ``delete``, delete them.
 
     These are temporary files and uploads of killed writers, leases of dead processes, indexes and
-    manifests that no entry refers to, shards that were never finished or whose utterances all have
-    a newer copy, and utterances that the dataset's manifest no longer lists.
+    manifests that no entry refers to, pooled features whose entry is gone, shards that were never
+    finished or whose utterances all have a newer copy, and utterances that the dataset's manifest
+    no longer lists.
 
     Raises:
         CacheError: a file cannot be read or deleted.
@@ -109,6 +110,7 @@ def _all(cache: FeatureCache, minimum_age: float, unread: list[str]) -> Iterator
         entries = cache.entry_folders(dataset)
         for entry in entries:
             yield from _of_entry(cache, entry, minimum_age, unread)
+        yield from _orphans(folder, entries, minimum_age)
         yield from _manifests(folder, entries, minimum_age)
 
 
@@ -206,6 +208,17 @@ def _rewrite(writer: EntryWriter, name: str, kept: list[dict[str, Any]]) -> None
         writer.with_form_of(name).rewrite_shard(name, kept)
     writer.publish(without={name})
     (writer.folder / "shards").remove(name)
+
+
+def _orphans(dataset: Folder, entries: list[Folder], minimum_age: float) -> Iterator[_Deletion]:
+    """Find pooled features whose entry is gone."""
+    keys = {folder.name.rpartition("-")[2] for folder in entries}
+    for folder in entries:
+        with suppress(CacheError, FileNotFoundError):
+            source = Entry(folder).spec.pooled_from
+            if source is not None and source not in keys:
+                reason = f"pooled from the entry {source}, which is gone"
+                yield from _file(dataset, folder.name, reason, minimum_age)
 
 
 def _manifests(folder: Folder, entries: list[Folder], minimum_age: float) -> Iterator[_Deletion]:

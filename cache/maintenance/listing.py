@@ -42,6 +42,8 @@ class EntrySummary:
     """Time of the last update (ISO 8601, UTC)."""
     who: tuple[str, ...] = ()
     """The users whose runs filled the entry."""
+    pooled_from: str | None = None
+    """The key of the entry that these features were pooled from."""
     error: str = ""
     """Why the entry cannot be opened; empty if it can."""
 
@@ -111,7 +113,7 @@ def _summary(dataset: str, folder: Folder) -> EntrySummary:
     who = sorted({str(run.get("user") or "?") for run in entry.provenance})
     return EntrySummary(
         dataset, name, spec.modality, spec.encoder, spec.key, count, spec.layers, spec.dim,
-        spec.dtype, folder.size(), entry.published, tuple(who),
+        spec.dtype, folder.size(), entry.published, tuple(who), spec.pooled_from,
     )  # fmt: skip
 
 
@@ -119,7 +121,7 @@ def _row(entry: EntrySummary) -> tuple[str, ...]:
     return (
         entry.dataset,
         entry.modality,
-        entry.encoder,
+        entry.encoder + (f" (pooled from {entry.pooled_from})" if entry.pooled_from else ""),
         entry.key,
         str(entry.utterances),
         f"{_ranges(entry.layers)} x {entry.dim} {entry.dtype}",

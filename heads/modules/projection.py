@@ -73,8 +73,9 @@ class Projections(nn.Module):
         super().__init__()
         self.mixes = LayerMixes(n_layers, layer, default)
         self.positions = self.mixes.positions
-        self.norms = nn.ModuleDict({m: nn.LayerNorm(dim) for m, dim in dims.items()})
-        self.linears = nn.ModuleDict({m: nn.Linear(dim, width) for m, dim in dims.items()})
+        widths = {m: self.mixes.n_joined[m] * dim for m, dim in dims.items()}
+        self.norms = nn.ModuleDict({m: nn.LayerNorm(wide) for m, wide in widths.items()})
+        self.linears = nn.ModuleDict({m: nn.Linear(wide, width) for m, wide in widths.items()})
         self.dropout = dropout
 
     def forward(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -103,8 +103,8 @@ HeadOption = Annotated[
 LayerOption = Annotated[
     str | None,
     _option(
-        "Layers that the head reads, by the encoder's own numbers: mix, last, 6, 0,6,12 or "
-        "speech=0,1,2,text=last. Default: the head's own choice."
+        "Layers that the head reads, by the encoder's own numbers: mix, concat, last, 6, "
+        "0,6,12 or speech=0,1,2,text=last. Default: the head's own choice."
     ),
 ]
 ProtocolOption = Annotated[

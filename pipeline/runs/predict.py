@@ -153,7 +153,7 @@ def predict(
     }
     corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
     head = (
-        build(settings, TrainingExamples(corpus, entries, (), {}, {}))
+        build(settings, TrainingExamples(corpus, entries, (), {}, {}, features))
         .to(chosen_device(device))
         .eval()
     )

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ...cache import Entry, FeatureCache
+from ...cache import Entry, FeatureCache, missing_pooled, pooled_entry
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
 from ..encoders.checkpoint_files import find_encoder
 from ..errors import PipelineError, unknown
 from ..modalities import source_of
+from ..progress import progress
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class TrainingExamples:
     utterances: tuple[Utterance, ...]
     excluded: Mapping[str, str]
     audio_hashes: Mapping[str, str | None]
+    cache: FeatureCache
+
+    @cached_property
+    def pooled(self) -> dict[str, Entry]:
+        """Modality → the pooled features of its entry; computed once for the whole cache."""
+        return {m: _pooled(self.cache, m, entry) for m, entry in self.entries.items()}
 
     def length(self, utterance: Utterance) -> int:
         """Return the frames of an utterance's longest modality."""
@@ -97,7 +104,7 @@ def find_examples(
             f"none of the {len(corpus.utterances)} utterances of {dataset} can be trained on "
             f"({next(iter(excluded.values()), 'the corpus is empty')})"
         )
-    return TrainingExamples(corpus, entries, utterances, excluded, audio_hashes)
+    return TrainingExamples(corpus, entries, utterances, excluded, audio_hashes, features)
 
 
 def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None) -> Entry:
@@ -107,6 +114,12 @@ def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None)
     files = find_encoder(encoder)
     expect = {"weights": files.weights_hash()}
     return cache.open(dataset, files.name, modality=modality, expect=expect)
+
+
+def _pooled(cache: FeatureCache, modality: str, entry: Entry) -> Entry:
+    count = missing_pooled(cache, entry)
+    with progress(count, f"pooling {modality}", "utterance") as bar:
+        return pooled_entry(cache, entry, bar.update)
 
 
 def _exclusion_reason(

@@ -28,7 +28,10 @@ _CHUNK = 64  # utterances copied at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,)."""
+    """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,).
+
+    Pooled features are (batch, layers, width), and their length is 1.
+    """
 
     features: dict[str, Tensor]
     lengths: dict[str, Tensor]
@@ -96,6 +99,30 @@ class Loaded:
         return states.view(layers, len(ids), -1, dim).transpose(0, 1), lengths
 
 
+class Pooled:
+    """The pooled features of a modality in memory, (utterances, layers, width) float32."""
+
+    def __init__(
+        self,
+        entry: Entry,
+        layers: Sequence[int],
+        ids: Sequence[str],
+        width: int,
+        device: torch.device,
+    ) -> None:
+        self.rows = {id: row for row, id in enumerate(ids)}
+        numbers = [entry.layers[position] for position in layers]
+        self.vectors = torch.empty(len(ids), len(numbers), width, device=device)
+        for start in range(0, len(ids), _CHUNK):
+            some = np.stack(entry.read(ids[start : start + _CHUNK], numbers))[:, :, 0, :width]
+            self.vectors[start : start + len(some)] = torch.from_numpy(some)
+
+    def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return (batch, layers, width) and lengths of 1; see :class:`PaddedReader`."""
+        rows = torch.tensor([self.rows[id] for id in ids], device=self.vectors.device)
+        return self.vectors[rows], torch.ones(len(ids), dtype=torch.int64)
+
+
 class FeatureLoader:
     """Gives the hidden states that a head reads, for all utterances that can be trained on.
 
@@ -107,6 +134,8 @@ class FeatureLoader:
             memory, since all processes share the map; else it uses memory if the features fit into
             half of the free memory.
         processes: how many processes share the memory.
+        pooled: modality → width of the pooled features that the head reads; ``None`` for a head
+            that reads frames. Pooled features are always in memory.
     """
 
     def __init__(
@@ -116,16 +145,25 @@ class FeatureLoader:
         device: torch.device,
         keep: str = "auto",
         processes: int = 1,
+        pooled: Mapping[str, int] | None = None,
     ) -> None:
-        self.examples, self.device = examples, device
+        self.examples, self.device, self.pooled = examples, device, pooled is not None
         ids = [utterance.id for utterance in examples.utterances]
+        self.readers: dict[str, PaddedReader]
+        if pooled is not None:
+            self.in_memory = True
+            self.readers = {
+                m: Pooled(entry, layers[m], ids, pooled[m], device)
+                for m, entry in examples.pooled.items()
+            }
+            return
         need = sum(_bytes(examples.entries[m], layers[m], ids) for m in layers)
         mapped = device.type == "cpu" and all(
             _is_mapped(entry[ids[0]]) for entry in examples.entries.values()
         )
         fits = need <= _SHARE * _free(device) / processes
         self.in_memory = keep == "memory" or (keep == "auto" and fits and not mapped)
-        self.readers: dict[str, PaddedReader] = {
+        self.readers = {
             m: Loaded(entry, layers[m], ids, device)
             if self.in_memory
             else Streamed(entry, layers[m], device)
@@ -158,15 +196,26 @@ class FeatureLoader:
     def _batch(
         self, part: Sequence[Utterance], plan: BatchSampler, missing: Collection[str]
     ) -> Batch:
+        return self.batch(part, missing, _dialogues(part, plan))
+
+    def batch(
+        self,
+        part: Sequence[Utterance],
+        missing: Collection[str] = (),
+        dialogues: Dialogues | None = None,
+    ) -> Batch:
+        """Return a batch of utterances in their order."""
         ids = [utterance.id for utterance in part]
         features, lengths = {}, {}
         for m, reader in self.readers.items():
             features[m], lengths[m] = reader.padded(ids)
             if m in missing:
-                features[m], lengths[m] = features[m][:, :, :1], torch.zeros_like(lengths[m])
+                lengths[m] = torch.zeros_like(lengths[m])
+                if not self.pooled:
+                    features[m] = features[m][:, :, :1]
         classes = self.examples.corpus.classes
         labels = torch.tensor([classes.index(str(utterance.label)) for utterance in part])
-        return Batch(features, lengths, labels.to(self.device), _dialogues(part, plan))
+        return Batch(features, lengths, labels.to(self.device), dialogues)
 
 
 def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | None:

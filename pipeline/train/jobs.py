@@ -140,7 +140,7 @@ def build(settings: TrainSettings, examples: TrainingExamples) -> Head:
             )
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     try:
-        return build_head(
+        head = build_head(
             settings.head,
             {modality: entry.dim for modality, entry in examples.entries.items()},
             len(examples.corpus.classes),
@@ -150,15 +150,20 @@ def build(settings: TrainSettings, examples: TrainingExamples) -> Head:
         )
     except HeadError as error:
         raise UsageError(str(error)) from error
+    if settings.standardise:
+        head.standardise()
+    settings.optimizer_of(head)
+    return head
 
 
 def trainer_of(settings: TrainSettings, examples: TrainingExamples, processes: int = 1) -> Trainer:
     """Return the trainer of a run on this machine's device."""
     device = chosen_device(settings.device)
 
-    def features(layers: Any) -> FeatureLoader:
-        key = tuple((modality, tuple(layers[modality])) for modality in settings.encoders)
-        return _features(examples, key, device, settings.features, processes)
+    def features(head: Head) -> FeatureLoader:
+        key = tuple((modality, head.layers[modality]) for modality in settings.encoders)
+        pooled = tuple(head.widths.items()) if head.reads_pooled else None
+        return _features(examples, key, device, settings.features, processes, pooled)
 
     return Trainer(lambda: build(settings, examples), features, settings, device)
 
@@ -180,12 +185,12 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
         return progress
 
     def after_epoch(
-        state: TrainingState, progress: TrainingProgress, values: dict[str, Any]
+        state: TrainingState | None, progress: TrainingProgress, values: dict[str, Any]
     ) -> None:
         nonlocal saved
         with log.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"fold": job.fold, "seed": job.seed, **values}) + "\n")
-        if time.monotonic() - saved >= job.settings.save_every:
+        if state is not None and time.monotonic() - saved >= job.settings.save_every:
             state.save(run.trainings, state_file, progress)
             saved = time.monotonic()
         on_epoch(progress.epoch)
@@ -205,10 +210,17 @@ _one_at_a_time = Lock()
 
 
 def _features(
-    examples: TrainingExamples, layers: Any, device: torch.device, keep: str, processes: int
+    examples: TrainingExamples,
+    layers: Any,
+    device: torch.device,
+    keep: str,
+    processes: int,
+    pooled: Any,
 ) -> FeatureLoader:
-    key = (id(examples), layers, device, keep, processes)
+    key = (id(examples), layers, device, keep, processes, pooled)
     if key not in _loaders:
         _loaders.clear()  # first: the old and the new features may not both fit
-        _loaders[key] = FeatureLoader(examples, dict(layers), device, keep, processes)
+        widths = None if pooled is None else dict(pooled)
+        loader = FeatureLoader(examples, dict(layers), device, keep, processes, widths)
+        _loaders[key] = loader
     return _loaders[key]

@@ -7,7 +7,7 @@ from ...heads.modules.layer_mix import LayerChoice
 from ..errors import UsageError, unknown
 from ..layers import parse_layers, stored_positions
 
-_WORDS = ("mix", "last")
+_WORDS = ("mix", "concat", "last")
 _POSITION = "-?[0-9]+"
 
 
@@ -17,12 +17,13 @@ def layer_positions(
     """Return the layers that a head is to read, as heads take them.
 
     Args:
-        text: ``mix``, ``last``, layer numbers such as ``6`` or ``0,6,12``, or one of these for each
-            modality, such as ``speech=0,1,2,text=last``. ``None`` is the head's own choice.
+        text: ``mix``, ``concat``, ``last``, layer numbers such as ``6`` or ``0,6,12``, or one of
+            these for each modality, such as ``speech=0,1,2,text=last``. ``None`` is the head's own
+            choice.
         stored: modality → the encoder's numbers of the cached layers, as they lie in the arrays.
 
     Returns:
-        ``mix``, ``last``, or modality → one of these or positions in ``stored``.
+        ``mix``, ``concat``, ``last``, or modality → one of these or positions in ``stored``.
 
     Raises:
         UsageError: the text is none of these, or the cache does not hold a layer or a modality.

@@ -28,12 +28,16 @@ from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
 from .layers import has_numbers, renumbered
 
-CONFIG_FORMAT = 2
+CONFIG_FORMAT = 3
 """The ``format`` of ``config.toml``.
 
-2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
-among the cached layers; :func:`migrated_config` translates it.
+3 standardises the inputs. 2 names layers by the encoder's own numbers. 1, which has no such key,
+named them by their position among the cached layers. :func:`migrated_config` translates 1 and 2.
 """
+
+# The defaults of heads in formats 1 and 2, where they differ from today's.
+_OLD_OPTIONS: dict[str, dict[str, Any]] = {"linear": {"pooling": "mean"}}
+_OLD_LAYERS = {"linear": "mix"}
 
 # Keys in which two configurations of the same run may differ.
 _NOT_COMPARED = {"cache", "format"}
@@ -226,6 +230,13 @@ def migrated_config(
     migrated = dict(config)
     if names_layers_by_position(config):
         migrated["layer"] = renumbered(config["layer"], stored())
+    if config.get("format", 1) < 3:
+        head = config["head"]
+        migrated.setdefault("standardise", False)
+        if head in _OLD_LAYERS:
+            migrated.setdefault("layer", _OLD_LAYERS[head])
+        options = _OLD_OPTIONS.get(head, {}) | dict(config.get("head_options", {}))
+        migrated["head_options"] = options
     return migrated | {"format": CONFIG_FORMAT}
 
 

@@ -141,7 +141,14 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     protocol = settings.protocol or examples.corpus.protocol
     splits = split_corpus(examples.utterances, protocol, examples.corpus.utterances)
     leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
-    build(settings, examples)  # so that wrong options are refused before a folder is made
+    head = build(settings, examples)  # so that wrong options are refused before a folder is made
+    if settings.optimizer == "adam" and settings.weight_decay:
+        print_note(
+            f"mser: note: adam adds weight_decay={settings.weight_decay:g} to the gradient, where "
+            "it is divided by the gradient's size; give optimizer=adamw for a decay of the weights"
+        )
+    if settings.standardise or head.reads_pooled:
+        _ = examples.pooled  # in this process, once for all workers
     config = settings.as_config() | {
         "format": CONFIG_FORMAT,
         "mser": version("mser"),

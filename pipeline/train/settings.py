@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
+from ...heads import Head
 from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
 from ..evaluation.metrics import METRICS
@@ -19,6 +20,8 @@ from ..validation import settings as settings_class
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
+LBFGS = "lbfgs"
+_OPTIMIZERS = ("auto", *OPTIMIZERS, LBFGS)
 SCHEDULES = ("constant", "linear", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
 FEATURES = ("auto", "memory", "stream")
@@ -26,7 +29,16 @@ FEATURES = ("auto", "memory", "stream")
 # What --set may change, in addition to head.OPTION.
 TUNABLE = (
     *("epochs", "patience", "batch_size", "accumulate"),
-    *("optimizer", "learning_rate", "weight_decay", "schedule", "warmup", "clip"),
+    *(
+        "standardise",
+        "optimizer",
+        "l2",
+        "learning_rate",
+        "weight_decay",
+        "schedule",
+        "warmup",
+        "clip",
+    ),
     *("class_weights", "amp", "monitor", "features", "save_every"),
 )
 # No number of the result depends on these.
@@ -66,8 +78,8 @@ class TrainSettings:
     runs: AnyPath = Path("runs")
     """The folder in which the run folder is made if ``out`` is not given; default ``runs``."""
     layer: str | None = None
-    """``mix``, ``last``, the encoder's own layer numbers such as ``6`` or ``0,6,12``, or one of
-    these for each modality (``speech=0,1,2,text=last``); by default the head's own choice."""
+    """``mix``, ``concat``, ``last``, the encoder's own layer numbers such as ``6`` or ``0,6,12``, or
+    one of these for each modality (``speech=0,1,2,text=last``); by default the head's own choice."""
     protocol: str | None = None
     """How the corpus is split; by default the corpus's own protocol."""
     classes: str | None = None
@@ -84,8 +96,13 @@ class TrainSettings:
     """Utterances in a batch; default 32."""
     accumulate: Count = 1
     """Batches whose gradients are added up for one step; default 1."""
-    optimizer: Annotated[str, one_of("optimizer", OPTIMIZERS)] = "adamw"
-    """``adamw`` (the default) or ``adam``."""
+    optimizer: Annotated[str, one_of("optimizer", _OPTIMIZERS)] = "auto"
+    """``adamw``, ``adam``, ``lbfgs`` (for a linear head), or ``auto`` (the default): ``lbfgs`` for
+    a linear head, else ``adamw``."""
+    l2: Positive | None = None
+    """Strength of L2 with ``lbfgs``; by default chosen on the validation part."""
+    standardise: bool = True
+    """Whether the inputs of the head are standardised by the training part; default yes."""
     learning_rate: Positive = 1e-3
     """The highest learning rate; default 0.001."""
     weight_decay: NotNegative = 0.01
@@ -139,6 +156,25 @@ class TrainSettings:
         elsewhere = self.scheduler is not None or self.slurm is not None
         workers = self.workers if self.workers is not None or elsewhere else 0
         return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes)
+
+    def optimizer_of(self, head: Head) -> str:
+        """Return the optimizer for a head: ``adamw``, ``adam`` or ``lbfgs``.
+
+        Raises:
+            UsageError: ``lbfgs`` cannot train the head, or ``l2`` is not for its optimizer.
+        """
+        if self.optimizer == "auto":
+            chosen = LBFGS if head.is_linear else "adamw"
+        else:
+            chosen = self.optimizer
+        if chosen == LBFGS and not head.is_linear:
+            raise UsageError(
+                "optimizer=lbfgs needs a linear head: give --head linear without a mix of layers, "
+                "attention pooling or dropout, or optimizer=adamw"
+            )
+        if self.l2 is not None and chosen != LBFGS:
+            raise UsageError("l2 is the strength for optimizer=lbfgs: give weight_decay instead")
+        return chosen
 
     def as_config(self) -> dict[str, Any]:
         """Return the settings that the result depends on, as values that TOML can hold."""

@@ -23,10 +23,13 @@ from ..evaluation.metrics import Predictions, scores
 from ..protocols.folds import Fold
 from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
-from .features import Batch, FeatureLoader, LayerPositions
-from .settings import AMP, OPTIMIZERS, TrainSettings
+from .features import Batch, FeatureLoader
+from .linear_solver import STRENGTHS, LinearProblem, whole_groups
+from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
+from .standardise import standardise
 
-AfterEpoch = Callable[[TrainingState, TrainingProgress, dict[str, Any]], None]
+AfterEpoch = Callable[[TrainingState | None, TrainingProgress, dict[str, Any]], None]
+"""Called with the state, the progress and the values to log; a linear solver has no state."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Trainer:
     """
 
     build: Callable[[], Head]
-    features: Callable[[LayerPositions], FeatureLoader]
+    features: Callable[[Head], FeatureLoader]
     settings: TrainSettings
     device: torch.device
 
@@ -75,14 +78,19 @@ class Trainer:
         """
         settings = self.settings
         torch.manual_seed(seed)
-        head = self.build().to(self.device)
-        features = self.features(head.layers)
+        head = self.build()
+        features = self.features(head)
+        if settings.standardise:
+            standardise(head, features.examples, fold.train)
+        head.to(self.device)
+        if settings.optimizer_of(head) == LBFGS:
+            return self._solve(head, features, fold, after_epoch)
         if settings.class_weights == "balanced":
             head.class_weights = _balanced(fold.train, features).to(self.device)
         state = TrainingState(
             head,
-            OPTIMIZERS[settings.optimizer](
-                head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            OPTIMIZERS[settings.optimizer_of(head)](
+                _parameter_groups(head, settings.weight_decay), lr=settings.learning_rate
             ),
             GradScaler(self.device.type, enabled=settings.amp == "float16"),
             torch.Generator().manual_seed(seed),
@@ -97,9 +105,7 @@ class Trainer:
             logits = self.predict(head, features, fold.validation)
             validation = _scored(logits, fold.validation, features)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
-            # On a small part several epochs often have the same score; then the loss decides.
-            sign = -1 if settings.monitor == "loss" else 1
-            reached = (sign * validation[settings.monitor], -validation["loss"])
+            reached = self._rank(validation)
             if progress.best is None or reached > progress.best:
                 progress.best, progress.best_epoch = reached, progress.epoch
                 progress.validation, progress.weights = validation, deepcopy(head.state_dict())
@@ -171,6 +177,62 @@ class Trainer:
                 state.scaler.update()
         return {name: float(value) / count for name, value in sums.items()}
 
+    def _solve(
+        self, head: Head, features: FeatureLoader, fold: Fold, after_epoch: AfterEpoch
+    ) -> TrainedHead:
+        """Train a linear head by logistic regression; see :mod:`.linear_solver`."""
+        both = [*fold.train, *fold.validation]
+        classes = features.examples.corpus.classes
+
+        def score(
+            logits: Tensor, rows: Sequence[int]
+        ) -> tuple[dict[str, float], tuple[float, float]]:
+            validation = _scored(logits.cpu(), [both[row] for row in rows], features)
+            return validation, self._rank(validation)
+
+        labels = torch.tensor([classes.index(str(utterance.label)) for utterance in both])
+        problem = LinearProblem(
+            torch.cat(list(self._vectors(head, features, both))),
+            labels.to(self.device),
+            len(fold.train),
+            head.n_classes,
+            whole_groups(fold.train, fold.validation),
+            self.settings.class_weights == "balanced",
+            score,
+        )
+        progress = TrainingProgress()
+
+        def log(number: int, strength: float, validation: dict[str, float]) -> None:
+            progress.epoch = number
+            values = {"epoch": number, "l2": strength, "validation": validation}
+            after_epoch(None, progress, values)
+
+        given = self.settings.l2
+        chosen = problem.solve(STRENGTHS if given is None else [given], log)
+        with torch.no_grad():
+            head.classifier.weight.copy_(chosen.model.weight)
+            head.classifier.bias.copy_(chosen.model.bias)
+        probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
+        weights = {name: value.cpu() for name, value in head.state_dict().items()}
+        validation = {**chosen.validation, "l2": chosen.strength}
+        return TrainedHead(weights, chosen.number, validation, probabilities)
+
+    def _vectors(
+        self, head: Head, features: FeatureLoader, utterances: Sequence[Utterance]
+    ) -> Iterator[Tensor]:
+        """Yield the inputs of a linear head's classifier, in the order given."""
+        size = self.settings.batch_size
+        for start in range(0, len(utterances), size):
+            batch = features.batch(utterances[start : start + size])
+            vectors = head.vectors(batch.features, batch.lengths)
+            yield torch.cat([vectors[m] for m in head.dims], dim=1)
+
+    def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
+        """Return what is compared between epochs, or strengths of L2: larger is better."""
+        # On a small part several epochs often have the same score; then the loss decides.
+        sign = -1 if self.settings.monitor == "loss" else 1
+        return sign * validation[self.settings.monitor], -validation["loss"]
+
     def _finished(self, progress: TrainingProgress) -> bool:
         waited = progress.epoch - progress.best_epoch
         return progress.epoch >= self.settings.epochs or waited >= self.settings.patience
@@ -206,7 +268,29 @@ def _forward(
         more["dialogues"] = batch.dialogues
     if turn is not None:
         more["turn"] = turn
-    return head(batch.features, batch.lengths, labels, **more)
+    forward = head.classify if head.reads_pooled else head
+    return forward(batch.features, batch.lengths, labels, **more)
+
+
+def _parameter_groups(head: Head, weight_decay: float) -> list[dict[str, Any]]:
+    """Divide the parameters: only the matrices of layers decay.
+
+    Norms, biases, the mix of layers, and vectors that are learned as such (queries, bottlenecks,
+    embeddings) do not: to shrink them is no prior that anybody means.
+    """
+    layers = (nn.Linear, nn.RNNBase, nn.MultiheadAttention, nn.Conv1d)
+    decayed = {
+        id(parameter)
+        for module in head.modules()
+        if isinstance(module, layers)
+        for parameter in module.parameters(recurse=False)
+        if parameter.dim() > 1
+    }
+    parameters = list(head.parameters())
+    return [
+        {"params": [p for p in parameters if id(p) in decayed], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
+    ]
 
 
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -1,0 +1,139 @@
+"""Training of a linear head: logistic regression whose strength of L2 is chosen on validation.
+
+The result depends on no learning rate, no number of epochs and no seed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from sklearn.model_selection import GroupKFold
+from torch import Tensor
+
+from ..corpora import Utterance
+from ..errors import PipelineError
+from .logistic_regression import LinearModel, LogisticRegression
+
+STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
+"""The strengths λ of L2 that are tried, from 10 to 1e-5, two to a decade."""
+
+SMALL_VALIDATION = 500
+"""With fewer validation utterances, the strength is chosen by cross-validation."""
+
+_FOLDS = 5
+_PATIENCE = 3  # strengths without a better score
+
+Rank = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The model of the strength that scored best on validation."""
+
+    model: LinearModel
+    """The weights and biases."""
+    number: int
+    """The number of the strength in the order in which strengths are tried, from 1 on."""
+    strength: float
+    """The strength λ."""
+    validation: dict[str, float]
+    """The scores on the validation part, or of the cross-validation."""
+
+
+@dataclass(frozen=True)
+class LinearProblem:
+    """The inputs of the train and the validation part, and how strengths are compared."""
+
+    inputs: Tensor
+    """(n, width) floating: the train part, then the validation part."""
+    labels: Tensor
+    """(n,) int64."""
+    n_train: int
+    """The number of utterances in the train part."""
+    n_classes: int
+    """The number of classes."""
+    groups: Sequence[str]
+    """(n,) what cross-validation keeps whole; see :func:`whole_groups`."""
+    balanced: bool
+    """Whether a class weighs by the inverse of its frequency."""
+    score: Callable[[Tensor, Sequence[int]], tuple[dict[str, float], Rank]]
+    """Logits and rows → the scores of these rows, and what is compared: larger is better."""
+
+    def solve(
+        self,
+        strengths: Sequence[float] = STRENGTHS,
+        log: Callable[[int, float, dict[str, float]], object] = lambda *_: None,
+    ) -> ChosenModel:
+        """Fit each strength, choose the best on validation, and return its model.
+
+        A validation part of fewer than ``SMALL_VALIDATION`` utterances is too small to choose by.
+        Then the strength is chosen by cross-validation over both parts, in which groups stay whole,
+        and the model is the mean of the models of the best strength. With a larger validation part
+        the model of the best strength is fitted again to both parts.
+
+        Args:
+            strengths: the strengths λ, from strong to weak.
+            log: called with the number of a strength, the strength and its validation scores.
+
+        Raises:
+            PipelineError: a part to learn from has only one class.
+        """
+        splits = self._splits()
+        held_out = [row for _, rows in splits for row in rows]
+        best: tuple[Rank, ChosenModel] | None = None
+        paths = [self._regression(rows).path(strengths) for rows, _ in splits]
+        for number, models in enumerate(zip(*paths, strict=True), 1):
+            logits = [
+                m.logits(self.inputs[rows]) for m, (_, rows) in zip(models, splits, strict=True)
+            ]
+            validation, rank = self.score(torch.cat(logits), held_out)
+            log(number, strengths[number - 1], validation)
+            if best is None or rank > best[0]:
+                chosen = ChosenModel(_mean(models), number, strengths[number - 1], validation)
+                best = rank, chosen
+            elif number - best[1].number >= _PATIENCE:
+                break
+        assert best is not None  # noqa: S101 -- there is at least one strength
+        chosen = best[1]
+        if len(splits) > 1:
+            return chosen
+        (model,) = self._regression(list(range(len(self.labels)))).path([chosen.strength])
+        return ChosenModel(model, chosen.number, chosen.strength, chosen.validation)
+
+    def _splits(self) -> list[tuple[list[int], list[int]]]:
+        """Return the rows to learn from and the rows to validate on, of each split."""
+        rows = list(range(len(self.labels)))
+        n_groups = len(set(self.groups))
+        if len(rows) - self.n_train >= SMALL_VALIDATION or n_groups < 2:
+            return [(rows[: self.n_train], rows[self.n_train :])]
+        folds = GroupKFold(min(_FOLDS, n_groups))
+        splits = folds.split(np.zeros(len(rows)), groups=self.groups)
+        return [(learn.tolist(), validate.tolist()) for learn, validate in splits]
+
+    def _regression(self, rows: Sequence[int]) -> LogisticRegression:
+        labels = self.labels[rows]
+        if len(labels.unique()) < 2:
+            raise PipelineError("the training part has only one class: a head cannot learn from it")
+        return LogisticRegression(self.inputs[rows], labels, self.n_classes, self.balanced)
+
+
+def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) -> list[str]:
+    """Return for each utterance of both parts the group that cross-validation keeps whole.
+
+    It is the session, else the speaker, else the dialogue: the first of these that the two parts do
+    not share. Without any of them, each utterance is a group.
+    """
+    everything = [*train, *validation]
+    for column in ("session", "speaker", "dialogue"):
+        of_train, of_validation = (
+            {getattr(utterance, column) for utterance in part} for part in (train, validation)
+        )
+        if None not in of_train | of_validation and not of_train & of_validation:
+            return [getattr(utterance, column) for utterance in everything]
+    return [utterance.id for utterance in everything]
+
+
+def _mean(models: Sequence[LinearModel]) -> LinearModel:
+    weights, biases = zip(*((model.weight, model.bias) for model in models), strict=True)
+    return LinearModel(torch.stack(weights).mean(dim=0), torch.stack(biases).mean(dim=0))
