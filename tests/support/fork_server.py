@@ -14,9 +14,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
@@ -24,16 +24,20 @@ from pathlib import Path
 from types import ModuleType
 from typing import Self, TextIO
 
+import pytest
+
 # What commands import, at the latest when they work.
 MODULES = (
     *("mser.cli", "mser.pipeline.extract.runner", "mser.pipeline.extract.worker"),
     *("mser.pipeline.train.runner", "mser.pipeline.encoders.speech", "mser.heads.registry"),
-    *("distributed.cli.dask_scheduler", "distributed.cli.dask_worker"),
+    *("distributed.nanny", "distributed.cli.dask_scheduler", "distributed.cli.dask_worker"),
     *("huggingface_hub.errors", "huggingface_hub.utils.tqdm", "huggingface_hub._snapshot_download"),
     *("transformers.models.auto.feature_extraction_auto", "transformers.models.auto.modeling_auto"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
-    *("transformers.models.wav2vec2.modeling_wav2vec2", "transformers.tokenization_utils_fast"),
+    *("transformers.models.wav2vec2.modeling_wav2vec2", "transformers.modeling_layers"),
 )
+ASKED: list[str] = []
+"""The functions of ``torch.cuda`` that these modules called when they were imported."""
 MSER = "import sys; from mser.cli import main; sys.exit(main())"
 
 
@@ -223,12 +227,28 @@ def leave(statuses: list[int]) -> None:
         os._exit(statuses[0])
 
 
+def import_all() -> None:
+    """Import all modules, and note whether one of them asks for a GPU."""
+    cuda, patch = importlib.import_module("torch.cuda"), pytest.MonkeyPatch()
+    # The module that a fork imports; this one is ``__main__``.
+    asked = importlib.import_module("mser.tests.support.fork_server").ASKED
+
+    def ask(name: str, original: Callable[[], object]) -> object:
+        asked.append(name)
+        return original()
+
+    for name in ("is_available", "device_count", "_lazy_init"):
+        patch.setattr(cuda, name, partial(ask, name, getattr(cuda, name)))
+    for name in MODULES:
+        importlib.import_module(name)
+    patch.undo()
+
+
 def main() -> None:
     statuses: list[int] = []
     atexit.register(leave, statuses)  # the first to be registered runs last
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, which end the server
-    for name in MODULES:
-        importlib.import_module(name)
+    import_all()
     assert threading.active_count() == 1, "a lock of another thread would stay locked in a fork"
     gc.collect()
     gc.freeze()  # forks share the memory of the libraries
