@@ -12,8 +12,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
 from threading import Thread
+from typing import Any
 
-_server = forkserver._forkserver  # the standard library has one for each process
+_server: Any = forkserver._forkserver  # the standard library has one for each process
+_stopping: list[Thread] = []  # wait for the end of the servers before
+_STOP_SECONDS = 30.0
 
 
 @contextmanager
@@ -30,6 +33,8 @@ def start_method(imports: Sequence[str], environment: Mapping[str, str]) -> Iter
         environment: variables that worker processes have from their start, unless the user has
             set them.
     """
+    while _stopping:
+        _stopping.pop().join(_STOP_SECONDS)
     with _environment(environment):
         if sys.platform != "linux" or _server._forkserver_pid is not None:
             yield "spawn"
@@ -43,7 +48,8 @@ def start_method(imports: Sequence[str], environment: Mapping[str, str]) -> Iter
         finally:
             multiprocessing.set_forkserver_preload(["__main__"])  # the default
             # The server ends after its workers, and a worker may hang: do not wait here.
-            Thread(target=_server._stop, daemon=True).start()
+            _stopping.append(Thread(target=_server._stop, daemon=True))
+            _stopping[-1].start()
 
 
 @contextmanager

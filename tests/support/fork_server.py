@@ -147,7 +147,7 @@ class ForkServer:
         """Run Python code in a fork, and wait until the fork has ended."""
         with self.start(code, *arguments, **options) as fork:  # type: ignore[arg-type]
             out, err = fork.communicate(timeout)
-        return subprocess.CompletedProcess([code, *arguments], fork.wait(), out, err)
+        return subprocess.CompletedProcess([code, *map(str, arguments)], fork.wait(), out, err)
 
     def stop(self) -> None:
         self._connection.close()
