@@ -31,6 +31,7 @@ from mser import cli
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings, Summary, extract
+from mser.tests.support.fork_server import MSER, fork_server
 from mser.tests.support.meld_tree import write_meld
 
 if TYPE_CHECKING:
@@ -140,7 +141,15 @@ def filled(meld_filled: tuple[Path, Summary], tmp_path: Path) -> Path:
 def run_mser(
     folder: Path, *arguments: object, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command line as a user types it, in a folder."""
+    """Run the command line in a folder, in a process that has its imports already."""
+    set_here = {**os.environ, **environment}
+    return fork_server().run(MSER, *arguments, folder=folder, environment=set_here)
+
+
+def run_console_script(
+    folder: Path, *arguments: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user types it, in a folder; the imports take seconds."""
     return subprocess.run(
         [str(Path(sys.executable).parent / "mser"), *map(str, arguments)],
         cwd=folder,
@@ -154,8 +163,14 @@ def run_mser(
 
 @pytest.fixture
 def mser(tmp_path: Path) -> Mser:
-    """Run the command line as a user types it, in an empty folder."""
+    """Run the command line in a process of its own, in an empty folder."""
     return partial(run_mser, tmp_path)
+
+
+@pytest.fixture
+def console_script(tmp_path: Path) -> Mser:
+    """Run the command line as a user types it, in an empty folder."""
+    return partial(run_console_script, tmp_path)
 
 
 @pytest.fixture

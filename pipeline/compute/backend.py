@@ -96,7 +96,7 @@ class Backend:
         gpus = visible_gpus() if device.type == "cuda" else []
         workers = min(self.processes(device), jobs)
         threads = self.sizing.threads(device, max(1, cores() // workers))
-        return local_cluster(workers, threads, gpus)
+        return local_cluster(workers, threads, gpus, self.sizing.imports)
 
     def processes(self, device: torch.device) -> int:
         """Return the number of worker processes on this machine."""

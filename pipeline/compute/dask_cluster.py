@@ -19,6 +19,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, rpc
 
 from ..errors import PipelineError, UsageError
 from ..progress import print_note
+from .fork_server import start_method
 
 _CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
@@ -94,6 +95,8 @@ class WorkerSizing:
     """Device → number of workers on this machine, if the user gives none."""
     threads: Callable[[torch.device | str, int], int]
     """Device and cores of a worker → number of jobs that the worker does at once."""
+    imports: tuple[str, ...] = ()
+    """Modules that every job needs; workers of this machine import them once, together."""
 
 
 def visible_gpus() -> list[str]:
@@ -105,8 +108,13 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[Cluster]:
-    """Start worker processes on this machine, each with ``threads`` threads and one of ``gpus``."""
+def local_cluster(
+    workers: int, threads: int, gpus: Sequence[str], imports: Sequence[str] = ()
+) -> Iterator[Cluster]:
+    """Start worker processes on this machine, each with ``threads`` threads and one of ``gpus``.
+
+    All workers need the modules ``imports``.
+    """
     options = {
         "nthreads": threads,
         "host": "127.0.0.1",
@@ -116,8 +124,7 @@ def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[C
         "dashboard": False,
     }
     specs: dict[int, dict[str, Any]] = {
-        # The new process sets this before it uses CUDA. Dask sets its pre-spawn environment in this
-        # process, which the nannies of all workers share.
+        # The new process sets this before it uses CUDA.
         number: {
             "cls": Nanny,
             "options": {
@@ -131,10 +138,11 @@ def local_cluster(workers: int, threads: int, gpus: Sequence[str]) -> Iterator[C
     web = {"dashboard": False, "dashboard_address": ":0"}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **web}}
     with (
+        start_method(["distributed.nanny", *imports], MALLOC_ENVIRONMENT) as method,
         dask.config.set(
             {
-                "distributed.worker.multiprocessing-method": "spawn",  # torch breaks after a fork
-                "distributed.nanny.pre-spawn-environ": MALLOC_ENVIRONMENT,
+                "distributed.worker.multiprocessing-method": method,
+                "distributed.nanny.pre-spawn-environ": {},  # not Dask's values of MALLOC_…
                 "distributed.worker.profile.enabled": False,  # would sample 100 times a second
                 "distributed.scheduler.allowed-failures": 1,
                 # Otherwise Dask gives up a worker for good while that worker is starting again.

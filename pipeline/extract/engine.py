@@ -39,7 +39,16 @@ def default_workers(device: torch.device) -> int:
     return -(-cores() // _CORES_PER_WORKER)
 
 
-WORKER_SIZING = WorkerSizing(default_workers, threads_of)
+WORKER_SIZING = WorkerSizing(
+    default_workers,
+    threads_of,
+    imports=(
+        "mser.pipeline.extract.worker",
+        # All models of transformers need these, which take longer than torch.
+        "transformers.modeling_layers",
+        "transformers.models.auto.modeling_auto",
+    ),
+)
 
 
 def run_shards(

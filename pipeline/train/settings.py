@@ -53,7 +53,7 @@ def _one(*_: object) -> int:
 
 
 # One training at a time in a process; the user chooses the number of processes.
-_WORKER_SIZING = WorkerSizing(workers=_one, threads=_one)
+_WORKER_SIZING = WorkerSizing(workers=_one, threads=_one, imports=("mser.pipeline.train.jobs",))
 
 
 @settings_class

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,26 +10,26 @@ from pathlib import Path
 
 from distributed import Client
 
+from mser.tests.support.fork_server import Fork, fork_server
+
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+COMMAND = "import sys; from distributed.cli.dask_{} import main; sys.exit(main())"
 
 
 @contextmanager
-def dask(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+def dask(command: str, *arguments: object) -> Iterator[Fork]:
     """Run ``dask scheduler`` or ``dask worker``; its whole session is killed at the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *map(str, arguments)],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+    process = fork_server().start(
+        COMMAND.format(command), *arguments, environment=ENVIRONMENT, session=True, quiet=True
     )
-    try:
-        yield process
-    finally:
-        kill(process)
+    with process:
+        try:
+            yield process
+        finally:
+            kill(process)
 
 
-def kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: Fork) -> None:
     """Kill a process and its children, as a failing node does."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
@@ -50,11 +48,12 @@ class Started:
         )
         wait_for(file.exists, self.scheduler)
         self.address: str = wait_for(lambda: _address(file), self.scheduler)
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[Fork] = []
 
     def add_workers(self, count: int) -> None:
         """Start workers of two threads, and wait until they are connected."""
-        local = ("--host", "127.0.0.1", "--local-directory", self._folder)
+        # A nanny would start the worker in a process of its own, and import all again.
+        local = ("--no-nanny", "--host", "127.0.0.1", "--local-directory", self._folder)
         for _ in range(count):
             worker = dask("worker", self.address, "--nthreads", 2, *local)
             self.workers.append(self._stack.enter_context(worker))
@@ -71,7 +70,7 @@ def started(folder: Path, workers: int) -> Iterator[Started]:
         yield cluster
 
 
-def wait_for(condition, process: subprocess.Popen[bytes] | subprocess.Popen[str]):
+def wait_for(condition, process: Fork):
     """Wait until a condition holds while a process runs, and return its value."""
     for _ in range(60_000):
         if value := condition():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,7 @@ from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_text_encoder
 from mser.tests.conftest import Call, Mser
+from mser.tests.support.fork_server import MSER, fork_server
 
 # One thread, since tests share the cores; offline, since no test contacts the hub.
 CALM = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -65,8 +65,8 @@ def test_help_shows_an_example(call: Call, command: str, option: str) -> None:
     assert "Usage:" in out
 
 
-def test_help_of_the_console_script_names_every_command(mser: Mser) -> None:
-    done = mser("--help")
+def test_help_of_the_console_script_names_every_command(console_script: Mser) -> None:
+    done = console_script("--help")
     assert (done.returncode, done.stderr) == (0, "")
     for command in COMMANDS:
         assert command in done.stdout
@@ -119,24 +119,24 @@ def test_public_names() -> None:
 
 
 def test_extract_and_then_train_head(
-    mser: Mser, call: Call, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+    console_script: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
 ) -> None:
-    shutil.copytree(corpus_root, tmp_path / "corpus")
+    synthetic.make(tmp_path / "corpus", utterances_per_session=6)
     typed = ["extract", "--dataset", "synthetic", "--root", "corpus", "--workers", "0"]
     for modality, folder in encoders.items():
         typed += [f"--{modality}-encoder", folder]
     environment = {**CALM, "MSER_CACHE": str(tmp_path / "cache")}
-    extracted = mser(*typed, **environment)
+    extracted = console_script(*typed, **environment)
     assert extracted.returncode == 0, extracted.stderr
-    assert "96 are in the cache: 96 new" in extracted.stdout
+    assert "24 are in the cache: 24 new" in extracted.stdout
 
     code, out, err = call(*typed, "--cache", tmp_path / "cache", "--json")
     assert (code, err) == (0, "")
     summary = json.loads(out)
-    assert [(one["present"], one["new"]) for one in summary["modalities"]] == [(96, 0), (96, 0)]
+    assert [(one["present"], one["new"]) for one in summary["modalities"]] == [(24, 0), (24, 0)]
 
     typed = ["train-head", "--head", "linear", "--dataset", "synthetic", "--seeds", "0,1"]
-    trained = mser(*typed, "--set", "epochs=2", **environment)
+    trained = console_script(*typed, "--set", "epochs=2", **environment)
     assert trained.returncode == 0, trained.stderr
     assert "weighted F1" in trained.stdout
     (run,) = (tmp_path / "runs").iterdir()
@@ -291,14 +291,14 @@ def test_an_error_of_click_is_a_usage_error(call: Call, arguments: list[str]) ->
     assert "Traceback" not in err
 
 
-def test_an_error_of_the_console_script(mser: Mser, filled_cache: Path) -> None:
-    done = mser(*train_options(filled_cache), "--layer", 99, **CALM)
+def test_an_error_of_the_console_script(console_script: Mser, filled_cache: Path) -> None:
+    done = console_script(*train_options(filled_cache), "--layer", 99, **CALM)
     assert (done.returncode, done.stdout) == (2, "")
     assert is_one_sentence(done.stderr)
 
 
-def test_debug_shows_the_traceback(mser: Mser, tmp_path: Path) -> None:
-    done = mser("--debug", *train_options(tmp_path / "none"), **CALM)
+def test_debug_shows_the_traceback(console_script: Mser, tmp_path: Path) -> None:
+    done = console_script("--debug", *train_options(tmp_path / "none"), **CALM)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" in done.stderr
     assert "run 'mser extract' first" in done.stderr
@@ -356,17 +356,7 @@ def interrupted(
 ) -> tuple[int, str, str]:
     """Extract, and press Ctrl-C when the first shard exists."""
     options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
-    # A background process of a shell ignores Ctrl-C, and so would its children.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    running = subprocess.Popen(
-        [str(Path(sys.executable).parent / "mser"), *map(str, options)],
-        env={**os.environ, **CALM},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    signal.signal(signal.SIGINT, before)
+    running = fork_server().start(MSER, *options, session=True)
     while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)  # a terminal sends Ctrl-C to every process

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mser.cache import FeatureCache
-from mser.tests.conftest import Call, Mser, run_mser
+from mser.tests.conftest import Call, Mser, run_console_script
 from mser.tests.support.cache_entries import array, fill, path_of, same_bits
 
 
@@ -182,7 +182,9 @@ def test_a_wrong_command_prints_one_sentence(
 
 
 def test_a_cache_command_imports_nothing_heavy(tmp_path: Path) -> None:
-    done = run_mser(tmp_path, "cache", "ls", "--cache", tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    done = run_console_script(
+        tmp_path, "cache", "ls", "--cache", tmp_path, PYTHONPROFILEIMPORTTIME="1"
+    )
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "mser.cache" in imported
     assert not {"torch", "transformers", "distributed", "datasets", "s3fs"} & imported

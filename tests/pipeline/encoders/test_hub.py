@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +17,7 @@ import numpy as np
 import pytest
 
 from mser.cache import FeatureCache
+from mser.tests.support.fork_server import MSER, ForkServer
 
 NAME = "someone/small-wav2vec2"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -82,29 +86,19 @@ class Hub(BaseHTTPRequestHandler):
         """Keep the tests' output clean."""
 
 
-@contextmanager
-def hub(folder: str) -> Iterator[tuple[str, list[str]]]:
-    """Serve the encoder in ``folder``; yield the address and the requested paths."""
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, Path(folder), asked))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+class Site:
+    """A place on this machine for one hub at a time, and a fork server that knows the place.
 
+    The library of the hub reads its variables when it is imported.
+    """
 
-@pytest.fixture
-def extract(mser, corpus_root, tmp_path):
-    """Run ``mser extract`` with an encoder by hub name, and a hub and a home of its own."""
-
-    def run(endpoint: str, *more: object, name: str = NAME):
-        settings = {
-            "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(tmp_path / "hf"),
+    def __init__(self, home: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.home = home
+        self.environment = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "HF_HOME": str(home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_OFFLINE": "0",
@@ -112,11 +106,46 @@ def extract(mser, corpus_root, tmp_path):
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
-        return mser(
-            *("extract", "--dataset", "synthetic", "--root", corpus_root, "--device", "cpu"),
+        self.forks = ForkServer(**self.environment)
+
+    @contextmanager
+    def hub(self, folder: str | Path) -> Iterator[list[str]]:
+        """Serve the encoder in ``folder``; yield the requested paths."""
+        asked: list[str] = []
+        server = ThreadingHTTPServer(("127.0.0.1", self.port), partial(Hub, Path(folder), asked))
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield asked
+        finally:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    site = Site(tmp_path_factory.mktemp("hub") / "hf")
+    yield site
+    site.forks.stop()
+
+
+@pytest.fixture
+def hub(site):
+    shutil.rmtree(site.home, ignore_errors=True)
+    return site.hub
+
+
+@pytest.fixture
+def extract(site, corpus_root, tmp_path):
+    """Run ``mser extract`` with an encoder by hub name."""
+
+    def run(name: str = NAME):
+        return site.forks.run(
+            *(MSER, "extract", "--dataset", "synthetic", "--root", corpus_root, "--device", "cpu"),
             *("--cache", tmp_path / "cache", "--modalities", "speech", "--speech-encoder", name),
-            *("--workers", 0, "--limit", 3, *more),
-            **settings,
+            *("--workers", 0, "--limit", 3),
+            environment={**os.environ, **site.environment},
         )
 
     return run
@@ -134,10 +163,10 @@ def assert_refused(done, *words: str) -> None:
 
 
 def test_an_encoder_of_the_hub_is_downloaded_once_and_then_local(
-    extract, encoders, filled_cache, tmp_path
+    extract, hub, encoders, filled_cache, tmp_path
 ):
-    with hub(encoders["speech"]) as (endpoint, asked):
-        done = extract(endpoint)
+    with hub(encoders["speech"]) as asked:
+        done = extract()
     assert (done.returncode, done.stderr) == (0, "")
     assert f"speech: {NAME}," in done.stdout
     fetched = {path.rpartition("/")[2] for path in asked if "/resolve/" in path}
@@ -152,35 +181,35 @@ def test_an_encoder_of_the_hub_is_downloaded_once_and_then_local(
         ours, theirs = entry[id].astype(np.float32), local[id].astype(np.float32)
         np.testing.assert_allclose(ours, theirs, rtol=2**-10, atol=2**-14)
 
-    again = extract(endpoint)  # the server has stopped
+    again = extract()  # the server has stopped
     assert (again.returncode, again.stderr) == (0, "")
     assert "nothing new" in again.stdout or "0 new" in again.stdout
 
 
-def test_a_hub_that_cannot_be_reached(extract, encoders):
-    with hub(encoders["speech"]) as (endpoint, _):
+def test_a_hub_that_cannot_be_reached(extract, hub, encoders):
+    with hub(encoders["speech"]):
         pass
-    assert_refused(extract(endpoint), f"'{NAME}'", "give a local folder, or run 'hf download")
+    assert_refused(extract(), f"'{NAME}'", "give a local folder, or run 'hf download")
 
 
-def test_a_model_the_hub_does_not_have(extract, encoders):
-    with hub(encoders["speech"]) as (endpoint, asked):
-        done = extract(endpoint, name="someone/else")
+def test_a_model_the_hub_does_not_have(extract, hub, encoders):
+    with hub(encoders["speech"]) as asked:
+        done = extract("someone/else")
     assert any("someone/else" in path for path in asked)
     assert_refused(done, "'someone/else' is neither a local folder nor a model on the Hugging Face")
 
 
-def test_an_invalid_model_name(extract, encoders):
-    with hub(encoders["speech"]) as (endpoint, asked):
-        done = extract(endpoint, name="some one/small wav2vec2")
+def test_an_invalid_model_name(extract, hub, encoders):
+    with hub(encoders["speech"]) as asked:
+        done = extract("some one/small wav2vec2")
     assert asked == []
     assert_refused(done, "neither a local folder nor a model")
 
 
-def test_a_model_without_weights(extract, encoders, tmp_path):
+def test_a_model_without_weights(extract, hub, encoders, tmp_path):
     (tmp_path / "bare").mkdir()
     for file in Path(encoders["speech"]).glob("*.json"):
         (tmp_path / "bare" / file.name).write_bytes(file.read_bytes())
-    with hub(str(tmp_path / "bare")) as (endpoint, _):
-        done = extract(endpoint)
+    with hub(tmp_path / "bare"):
+        done = extract()
     assert_refused(done, "has no weights that PyTorch can load")

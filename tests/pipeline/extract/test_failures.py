@@ -13,22 +13,14 @@ from mser.cache.storage import leases
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.tests.support.cache_entries import same_bits
 from mser.tests.support.cache_processes import MINDING, check_sentence, permissions
+from mser.tests.support.fork_server import MSER, fork_server
 
 
-def extract_by(
-    by: list[str], corpus: Path, cache: Path, encoder: str, *options: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(*by, str(Path(sys.executable).parent / "mser"), "extract", "--dataset", "synthetic"),
-            *("--root", str(corpus), "--cache", str(cache), "--modalities", "speech"),
-            *("--speech-encoder", encoder, "--device", "cpu", *options),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+def options_of(corpus: Path, cache: Path, encoder: str) -> list[str]:
+    return [
+        *("extract", "--dataset", "synthetic", "--root", str(corpus), "--cache", str(cache)),
+        *("--modalities", "speech", "--speech-encoder", encoder, "--device", "cpu"),
+    ]
 
 
 @permissions
@@ -36,7 +28,16 @@ def test_an_extraction_into_a_folder_without_permission_is_one_sentence(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     tmp_path.chmod(0o555)
-    done = extract_by(MINDING, corpus_root, tmp_path / "cache", encoders["speech"])
+    done = subprocess.run(
+        [
+            *(*MINDING, str(Path(sys.executable).parent / "mser")),
+            *options_of(corpus_root, tmp_path / "cache", encoders["speech"]),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     tmp_path.chmod(0o755)
     assert (done.returncode, done.stdout) == (1, "")
     (sentence,) = done.stderr.splitlines()
@@ -52,13 +53,9 @@ def test_an_extraction_that_fills_the_disk_is_one_sentence_and_continues_later(
     before = FeatureCache(tmp_path).open("synthetic")
     contents = {id: before[id].copy() for id in before.ids}
 
-    full = extract_by(
-        ["prlimit", "--fsize=100000"],
-        corpus_root,
-        tmp_path,
-        encoders["speech"],
-        *("--limit", "16", "--workers", "0"),
-    )
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+    options = options_of(corpus_root, tmp_path, encoders["speech"])
+    full = fork_server().run(limited + MSER, *options, "--limit", 16, "--workers", 0)
     assert full.returncode == 1
     (sentence,) = full.stderr.splitlines()
     check_sentence(sentence, tmp_path, "File too large; make room")

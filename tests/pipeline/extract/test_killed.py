@@ -3,15 +3,13 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
+from mser.tests.support.dask_processes import wait_for
 from mser.tests.support.extract_runs import (
     entry,
     features,
@@ -21,16 +19,8 @@ from mser.tests.support.extract_runs import (
     shards,
     shards_now,
 )
+from mser.tests.support.fork_server import MSER, fork_server
 from mser.tests.support.meld_tree import BAD_CLIPS, SPEECH_IDS, TEXT_IDS
-
-
-def wait_for(condition, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(60_000):
-        if condition():
-            return
-        assert process.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.002)
-    raise AssertionError("nothing happened")
 
 
 def test_two_workers_give_the_same_bits_as_none(meld, encoders, tmp_path):
@@ -61,25 +51,16 @@ def test_a_killed_run_continues(encoders, tmp_path):
     synthetic.make(root, utterances_per_session=8)
     speech = {"speech": encoders["speech"]}
     command = [
-        *(str(Path(sys.executable).parent / "mser"), "extract", "--dataset", "synthetic"),
+        *("extract", "--dataset", "synthetic"),
         *("--root", str(root), "--cache", str(folder), "--modalities", "speech"),
         *("--speech-encoder", encoders["speech"], "--device", "cpu"),
         *("--workers", "1", "--shard-mib", "0.001"),
     ]
 
-    # The number of threads of a matrix product could change a bit; here each product has one.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
     def committed() -> list[Path]:
         return [path for path in shards_now(folder) if not path.name.startswith(".")]
 
-    with subprocess.Popen(
-        command,
-        env=environment,
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
+    with fork_server().start(MSER, *command, session=True, quiet=True) as process:
         try:
             wait_for(lambda: len(committed()) >= 2, process)
         finally:
@@ -89,9 +70,7 @@ def test_a_killed_run_continues(encoders, tmp_path):
     assert 2 <= len(survived) < 32
     assert FeatureCache(folder).entries("synthetic") == []  # no unfinished entry is visible
 
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
+    done = fork_server().run(MSER, *command)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{32 - len(survived)} new" in done.stdout
 

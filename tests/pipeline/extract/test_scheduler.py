@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from mser.cache import verify
 from mser.pipeline.corpora import synthetic
 from mser.tests.support.dask_processes import ENVIRONMENT, kill, started, wait_for
 from mser.tests.support.extract_runs import entry, shards_now
+from mser.tests.support.fork_server import MSER, Fork, fork_server
 
 UTTERANCES = 16
 
@@ -25,22 +24,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(root: Path, cache: Path, encoders: dict[str, str], *options: object):
+def start(root: Path, cache: Path, encoders: dict[str, str], *options: object) -> Fork:
     command = [
-        *(str(Path(sys.executable).parent / "mser"), "extract", "--dataset", "synthetic"),
+        *("extract", "--dataset", "synthetic"),
         *("--root", root, "--cache", cache, "--json", "--device", "cpu", "--shard-mib", "0.001"),
         *("--speech-encoder", encoders["speech"], "--text-encoder", encoders["text"], *options),
     ]
-    return subprocess.Popen(
-        list(map(str, command)),
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return fork_server().start(MSER, *command, environment=ENVIRONMENT)
 
 
-def finished(process: subprocess.Popen[str]) -> dict[str, int]:
+def finished(process: Fork) -> dict[str, int]:
     """Wait for a run; return how many utterances of each modality are new."""
     out, err = process.communicate(timeout=600)
     assert (process.returncode, err) == (0, "")

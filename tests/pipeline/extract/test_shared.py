@@ -1,11 +1,8 @@
 """Several runs of `mser extract` on one entry share the work, even if one is killed."""
 
 import json
-import os
 import platform
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,27 +14,22 @@ from mser.cache.storage.leases import Lease
 from mser.pipeline.corpora import synthetic
 from mser.tests.support.cache_entries import path_of
 from mser.tests.support.extract_runs import features, ids_of, run, shards
+from mser.tests.support.fork_server import MSER, Fork, fork_server
 
 UTTERANCES = 64
 
 
-def start(root: Path, cache: Path, encoder: str) -> subprocess.Popen[str]:
+def start(root: Path, cache: Path, encoder: str) -> Fork:
     command = [
-        *(str(Path(sys.executable).parent / "mser"), "extract", "--dataset", "synthetic"),
+        *("extract", "--dataset", "synthetic"),
         *("--root", str(root), "--cache", str(cache), "--modalities", "speech", "--json"),
         *("--speech-encoder", encoder, "--device", "cpu", "--workers", "0"),
         *("--shard-mib", "0.001"),
     ]
-    return subprocess.Popen(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return fork_server().start(MSER, *command)
 
 
-def at_work(root: Path, cache: Path, encoder: str) -> tuple[subprocess.Popen[str], Path]:
+def at_work(root: Path, cache: Path, encoder: str) -> tuple[Fork, Path]:
     """Start a run; return it and the first lease that it holds."""
     process = start(root, cache, encoder)
     while not (held := list(cache.glob("*/*/leases/[0-9]*.json"))):
@@ -46,7 +38,7 @@ def at_work(root: Path, cache: Path, encoder: str) -> tuple[subprocess.Popen[str
     return process, held[0]
 
 
-def result(process: subprocess.Popen[str]) -> dict[str, Any]:
+def result(process: Fork) -> dict[str, Any]:
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     (modality,) = json.loads(out)["modalities"]

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,6 +14,7 @@ from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, runner, train_head
 from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
+from mser.tests.support.fork_server import Fork, fork_server
 from mser.tests.support.train_runs import (
     CONTENT,
     log,
@@ -196,7 +195,7 @@ def test_threads_of_one_worker_do_not_disturb_each_other(cache: Path, tmp_path: 
 # Several processes --------------------------------------------------------------------------------
 
 
-def script(call: str, head: str, cache: Path, out: Path, *more: str) -> list[str]:
+def start(call: str, head: str, cache: Path, out: Path, *more: str) -> Fork:
     code = f"""
 import os, signal, time
 from pathlib import Path
@@ -206,7 +205,7 @@ run_training = runner.run_training
 settings = tiny({head!r}, Path({str(cache)!r}), Path({str(out)!r}), *{more!r}, seeds=(0, 1))
 {call}
 """
-    return [sys.executable, "-c", code]
+    return fork_server().start(code)
 
 
 def test_a_killed_run_continues_and_leaves_no_temporary_files(cache: Path, tmp_path: Path) -> None:
@@ -218,7 +217,7 @@ runner.run_training = lambda job, _: run_training(job, tick if job.seed else (la
 train_head(settings)
 """
     run = tmp_path / "run"
-    with subprocess.Popen(script(killed, "hbf", cache, run, *ALL_ON)) as running:
+    with start(killed, "hbf", cache, run, *ALL_ON) as running:
         whole = train_head(tiny("hbf", cache, tmp_path / "whole", *ALL_ON, seeds=(0, 1)))
         assert running.wait(timeout=300) == -signal.SIGKILL
     assert (run / "trainings" / "official-seed0.result.safetensors").exists()
@@ -268,9 +267,7 @@ train_head(settings)
         return report
 
     monkeypatch.setattr(runner, "_PAUSE", 0.05)
-    with subprocess.Popen(
-        script(other, "query", sessions, run), stdout=subprocess.PIPE, text=True
-    ) as running:
+    with start(other, "query", sessions, run) as running:
         alone = train_head(tiny("query", sessions, tmp_path / "alone", seeds=(0, 1)))
         while running.poll() is None and not list(run.glob("trainings/*.0000.json")):
             time.sleep(0.01)

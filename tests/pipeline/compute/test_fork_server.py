@@ -1,0 +1,82 @@
+"""The fork server of worker processes: its environment, its end, and that it has no CUDA."""
+
+import json
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from mser.pipeline.compute import local_cluster
+from mser.pipeline.compute.fork_server import start_method
+from mser.pipeline.extract.engine import WORKER_SIZING
+from mser.tests.support.cache_processes import state, wait_for
+from mser.tests.support.fork_server import MODULES, fork_server
+
+VARIABLES = ("MSER_TEST", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_")
+
+
+def ended(process: int) -> bool:
+    try:
+        return state(process) == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def test_each_cluster_has_the_environment_of_its_time(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1234")
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    for value in ("before", None):
+        if value:
+            monkeypatch.setenv("MSER_TEST", value)
+        else:
+            monkeypatch.delenv("MSER_TEST")
+        with local_cluster(1, 1, []) as cluster:
+            (parent,) = cluster.client.run(os.getppid).values()
+            (found,) = cluster.client.run(lambda: {n: os.getenv(n) for n in VARIABLES}).values()
+            assert b"multiprocessing.forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
+        assert list(found.values()) == [value, "1", "1234"]
+        assert "MALLOC_ARENA_MAX" not in os.environ
+        wait_for(lambda server=parent: ended(server))
+
+
+def test_a_fork_server_that_runs_already_is_left_alone():
+    multiprocessing.set_forkserver_preload([])
+    context = multiprocessing.get_context("forkserver")
+    try:
+        theirs = context.Process(target=os.getpid)
+        theirs.start()
+        with start_method(["json"], {}) as method:
+            assert method == "spawn"
+        theirs.join()
+        assert theirs.exitcode == 0
+    finally:
+        multiprocessing.forkserver._forkserver._stop()
+
+
+KILLED = """
+import json, os, time
+from mser.pipeline.compute import local_cluster
+
+with local_cluster(1, 1, []) as cluster:
+    (worker,) = cluster.client.run(lambda: (os.getpid(), os.getppid())).values()
+    print(json.dumps(worker), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_worker_and_server_end_with_a_process_that_ends_by_a_signal(number):
+    with fork_server().start(KILLED, session=True) as running:
+        processes = json.loads(running.stdout.readline())
+        assert not any(map(ended, processes))
+        running.send_signal(number)
+        wait_for(lambda: all(map(ended, processes)))
+
+
+def test_what_workers_import_asks_for_no_gpu():
+    """A process that asked the driver cannot fork processes that use CUDA."""
+    assert {"distributed.nanny", *WORKER_SIZING.imports} <= set(MODULES)
+    asked = fork_server().run("from mser.tests.support import fork_server as f; print(f.ASKED)")
+    assert (asked.stdout, asked.stderr) == ("[]\n", "")
