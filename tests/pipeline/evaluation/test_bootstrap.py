@@ -16,7 +16,7 @@ from mser.pipeline.evaluation.bootstrap import (
     scores_of,
 )
 from mser.pipeline.evaluation.metrics import METRICS, scores
-from mser.tests.pipeline.evaluation.test_metrics import counted
+from mser.tests.support.predicted_runs import counted
 
 CLASSES = st.sampled_from(["ang", "hap", "neu", "sad"])
 # A label and the predictions of two seeds.

@@ -1,6 +1,5 @@
 """Comparison of two runs: differences, intervals, p values, notes and errors."""
 
-import csv
 import json
 from math import comb
 from pathlib import Path
@@ -22,11 +21,9 @@ from mser.pipeline.evaluation.metrics import METRICS, AlignedPredictions, Predic
 from mser.pipeline.evaluation.predictions import read_predictions
 from mser.pipeline.train import train_head
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_one_sentence
+from mser.tests.support.predicted_runs import CLASSES, LABELS, write_run
+from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import made, made_cache, official
-
-CLASSES = ("angry", "happy", "neutral", "sad")
-LABELS = np.array(CLASSES * 60)
 
 
 def predictions(rng, correct, labels=LABELS):
@@ -37,20 +34,6 @@ def predictions(rng, correct, labels=LABELS):
 def similar(rng, original, kept=0.9):
     """The same predictions, except for a few."""
     return np.where(rng.random(len(original)) < kept, original, predictions(rng, 0.4))
-
-
-def write_run(folder: Path, seeds, labels=LABELS, folds=4) -> Path:
-    """Write the predictions of a run as training does; ``seeds`` is seed → predictions."""
-    folder.mkdir()
-    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "label", "predicted", *(f"p_{c}" for c in CLASSES), "fold", "seed"])
-        for fold in range(folds):
-            for seed, predicted in seeds.items():
-                for n in range(fold, len(labels), folds):
-                    row = [f"d{n % 7}, u{n}", labels[n], predicted[n]]
-                    writer.writerow([*row, 0.25, 0.25, 0.25, 0.25, f"fold{fold}", seed])
-    return folder
 
 
 def write_folds(run: Path, test_parts) -> None:

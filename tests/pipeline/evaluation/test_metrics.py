@@ -21,31 +21,11 @@ from mser.pipeline.evaluation.metrics import (
     pooled_scores,
     scores,
 )
+from mser.tests.support.predicted_runs import counted
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=40
 )
-
-
-def counted(labels: list[str], predicted: list[str]) -> dict[str, float]:
-    """The same scores, computed with loops from their definitions."""
-    pairs = list(zip(labels, predicted, strict=True))
-    correct = sum(label == prediction for label, prediction in pairs)
-    recalls, f1, weighted = [], [], 0.0
-    for name in sorted({*labels, *predicted}):
-        true = sum(label == prediction == name for label, prediction in pairs)
-        support = sum(label == name for label in labels)
-        predictions = sum(prediction == name for prediction in predicted)
-        if support:
-            recalls.append(true / support)
-        f1.append(2 * true / (support + predictions))
-        weighted += support * f1[-1]
-    return {
-        "wa": correct / len(pairs),
-        "ua": sum(recalls) / len(recalls),
-        "weighted_f1": weighted / len(pairs),
-        "macro_f1": sum(f1) / len(f1),
-    }
 
 
 @settings(max_examples=40, deadline=None)

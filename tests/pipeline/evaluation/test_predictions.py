@@ -4,7 +4,7 @@ import pytest
 
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.evaluation.predictions import read_predictions
-from mser.tests.pipeline.evaluation.test_compare import CLASSES, LABELS, write_run
+from mser.tests.support.predicted_runs import CLASSES, LABELS, write_run
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from mser.pipeline.runs.charts import Curve, interval_chart, line_chart, mean_cu
 from mser.pipeline.runs.report import report
 from mser.pipeline.train import train_head
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_one_sentence
+from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import (
     CLASSES,
     made,
