@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.registry import METRICS
 from .options import (
     DeviceOption,
     JsonOption,
@@ -40,7 +41,7 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to compare with it.")],
     metric: Annotated[
         str | None,
-        typer.Option(help="Metric: wa, ua, weighted_f1 or macro_f1. Default: all of them."),
+        typer.Option(help=f"Metric: {', '.join(METRICS)}. Default: all of them."),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
     as_json: JsonOption = False,

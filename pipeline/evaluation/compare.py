@@ -26,8 +26,9 @@ from scipy.stats import binomtest
 
 from ..errors import PipelineError, UsageError, unknown
 from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value, resampling_units
-from .metrics import METRICS, TITLES, AlignedPredictions, align_seeds, pooled_scores
+from .metrics import AlignedPredictions, align_seeds, pooled_scores
 from .predictions import RunPredictions, read_predictions
+from .registry import METRICS
 
 FEWEST_RESAMPLES = 100
 
@@ -93,7 +94,7 @@ class RunComparison:
                 f"{with_interval(row.difference, row.difference_ci95, '+'):>22}"
                 f"{row.p:>10.2g}"
             )
-            lines.append(f"  {TITLES[metric]:14}{cells}")
+            lines.append(f"  {METRICS[metric].title:14}{cells}")
         lines += [
             f"  in %, folds pooled, mean over seeds; [95 % interval] and p by a paired bootstrap "
             f"of utterances, {self.resamples} resamples",

@@ -1,4 +1,4 @@
-"""WA, UA and F1 scores of labels and predictions, computed by scikit-learn."""
+"""Scores of labels and predictions by the metrics of the registry, and their summary."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,18 +6,10 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-    recall_score,
-)
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from .bootstrap import RESAMPLES, bootstrap, interval, resampling_units
-
-TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
-METRICS = tuple(TITLES)
+from .registry import METRICS, scores_of
 
 
 @dataclass(frozen=True)
@@ -50,18 +42,14 @@ class AlignedPredictions:
 
 
 def scores(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Score predictions; each value is in [0, 1].
+    """Score predictions by every metric of :mod:`.registry`; each value is in [0, 1].
 
-    ``wa`` is weighted accuracy (accuracy); ``ua`` is unweighted accuracy (mean recall over the
-    classes that occur among the labels); ``weighted_f1`` and ``macro_f1`` are over the classes that
-    occur among labels or predictions, where a class without a prediction counts 0.
+    Raises:
+        ValueError: there is no utterance, or the lengths differ.
     """
-    return {
-        "wa": float(accuracy_score(labels, predicted)),
-        "ua": float(recall_score(labels, predicted, labels=sorted(set(labels)), average="macro")),
-        "weighted_f1": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-    }
+    units = resampling_units(labels, [(prediction,) for prediction in predicted])
+    confusions = units.confusions_of(units.counts)
+    return {name: float(score[0]) for name, score in scores_of(confusions).items()}
 
 
 def by_class(

@@ -19,8 +19,8 @@ from jinja2 import Environment, StrictUndefined
 from ...heads import HEADS
 from ..errors import PipelineError, UsageError
 from ..evaluation.compare import RunComparison, compare
-from ..evaluation.metrics import METRICS, TITLES
 from ..evaluation.predictions import RunPredictions, read_predictions
+from ..evaluation.registry import METRICS
 from ..progress import progress
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
@@ -65,7 +65,7 @@ def report(runs: Sequence[Path], out: Path) -> HtmlReport:
     page = _template().render(
         runs=contents,
         groups=_groups(distinct, contents),
-        metrics=TITLES,
+        metrics={name: metric.title for name, metric in METRICS.items()},
         version=version("mser"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def _curves(
     dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
     losses = _with_mean(train, "train") + _with_mean(loss, "validation")
     return {
-        "monitor": TITLES[metric],
+        "monitor": METRICS[metric].title,
         "loss_chart": line_chart(losses) if log else None,
         "score_chart": line_chart(_with_mean(score, "validation"), dots, True) if log else None,
     }
@@ -245,7 +245,7 @@ def _group(
         "pairs": pairs,
         "refused": list(dict.fromkeys(refused)),
         "charts": {
-            TITLES[metric]: interval_chart(
+            METRICS[metric].title: interval_chart(
                 (name, of[metric]["pooled"], of[metric]["pooled_ci95"]) for name, of in scored
             )
             for metric in METRICS

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics import METRICS, TITLES
+from ..evaluation.registry import METRICS
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Run:
 
 def score_table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
     """Return the lines of a table of aggregated scores; ``several`` if over several trainings."""
-    lines = [f"  {'':14}" + "".join(f"{TITLES[metric]:>14}" for metric in METRICS)]
+    lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in METRICS)]
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in METRICS)
         lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")

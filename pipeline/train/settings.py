@@ -12,7 +12,7 @@ from pydantic import Field
 
 from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
-from ..evaluation.metrics import METRICS
+from ..evaluation.registry import METRICS
 from ..modalities import modality_names
 from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of
 from ..validation import settings as settings_class

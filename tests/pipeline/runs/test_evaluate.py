@@ -9,7 +9,7 @@ import pytest
 
 from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.evaluation.metrics import METRICS
+from mser.pipeline.evaluation.registry import METRICS
 from mser.pipeline.runs import evaluate
 from mser.pipeline.train import Run, train_head
 from mser.tests.conftest import Call
