@@ -125,6 +125,14 @@ SetOption = Annotated[
     ),
 ]
 
+GroupsOption = Annotated[
+    str | None,
+    _option(
+        "What the bootstrap draws: speaker, session, dialogue or utterance. Default: dialogue if "
+        "the test utterances have 10 dialogues or more, else utterance."
+    ),
+]
+
 # The result
 JsonOption = Annotated[bool, _option("Print the result as JSON.", "--json")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]

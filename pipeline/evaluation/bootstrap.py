@@ -11,8 +11,8 @@ second.
 An interval shows how much the score may change with another sample of test utterances, for the same
 trained weights. It does not include the variance of training (see the standard deviation over
 seeds) or of another training part. Utterances of one speaker or dialogue are not independent, so
-the true interval is probably wider. With ``groups``, whole dialogues or speakers are drawn instead,
-which needs more than a few of them.
+the true interval is wider. With ``groups``, whole dialogues or speakers are drawn instead, which
+needs more than a few of them; :mod:`.groups` chooses them.
 """
 
 from collections.abc import Hashable, Sequence

@@ -1,6 +1,6 @@
 """Scores of labels and predictions by the metrics of the registry, and their summary."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -104,21 +104,22 @@ def aggregate(
     parts: Sequence[Predictions],
     *,
     resamples: int = RESAMPLES,
-    groups: Mapping[str, str] | None = None,
+    groups: Mapping[Any, Hashable] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Summarise folds and seeds, for each metric; the result consists of JSON values.
 
     ``mean`` and ``std`` are over all folds and seeds. For ``pooled``, the folds of a seed are
     scored together, so that every utterance counts once; it is the mean over the seeds, and
     ``pooled_std`` the standard deviation over the seeds. ``pooled_ci95`` [low, high] is the 95 %
-    interval of a bootstrap of utterances, which does not include the variance of training (see
-    ``bootstrap``). Standard deviations are sample standard deviations, and ``None`` for a single
-    value. ``pooled_ci95`` is ``None`` unless every seed tests the same utterances once each.
+    interval of a bootstrap, which does not include the variance of training (see ``bootstrap``).
+    Standard deviations are sample standard deviations, and ``None`` for a single value.
+    ``pooled_ci95`` is ``None`` unless every seed tests the same utterances once each.
 
     Args:
         parts: one per fold and seed.
         resamples: the number of bootstrap samples.
-        groups: id → dialogue or speaker, to draw whole groups; the parts must then have ids.
+        groups: id → dialogue or speaker, to draw whole groups; the parts must then have ids. By
+            default single utterances are drawn.
     """
     each = [scores(part.labels, part.predicted) for part in parts]
     pooled = list(pooled_scores(parts).values())

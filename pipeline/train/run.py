@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.groups import counted_groups
 from ..evaluation.registry import METRICS
 
 
@@ -29,15 +30,22 @@ class Run:
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
         ]
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
-        return "\n".join([*lines, *score_table(rows, several), f"  {self.path}"])
+        table = score_table(rows, several, metrics.get("intervals"))
+        return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the folder and the scores as JSON values."""
         return {"run": str(self.path), **self.metrics}
 
 
-def score_table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
-    """Return the lines of a table of aggregated scores; ``several`` if over several trainings."""
+def score_table(
+    rows: Mapping[str, Mapping[str, Any]], several: bool, drawn: Mapping[str, Any] | None
+) -> list[str]:
+    """Return the lines of a table of aggregated scores.
+
+    ``several`` if they are over several trainings; ``drawn`` is what the bootstrap of the intervals
+    drew, ``intervals`` in ``metrics.json``.
+    """
     lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in METRICS)]
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in METRICS)
@@ -54,8 +62,8 @@ def score_table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[st
     )
     lines.append(
         f"  {'pooled: all folds scored together; ' if several else ''}95 %: "
-        f"{'its ' if several else ''}bootstrap interval over test utterances, without the variance "
-        "of training"
+        f"{'its ' if several else ''}bootstrap interval over {counted_groups(drawn)} of the test "
+        f"part{'s' if several else ''}, without the variance of training"
     )
     return lines
 

@@ -24,6 +24,7 @@ from ...cache.storage.folder import TEMPORARY
 from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
+from ..evaluation.groups import COLUMNS
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
 from .layers import has_numbers, renumbered
@@ -270,16 +271,18 @@ def _environment(device: torch.device, threads: int | None) -> dict[str, Any]:
 
 
 def _predictions(classes: Sequence[str], predicted: Sequence[tuple[Fold, int, Tensor]]) -> str:
-    """Return every test utterance's label, prediction and class probabilities as CSV."""
+    """Return every test utterance's label, prediction, probabilities and groups as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(
-        ["id", "label", "predicted", *(f"p_{name}" for name in classes), "fold", "seed"]
+        ["id", "label", "predicted", *(f"p_{name}" for name in classes), "fold", "seed", *COLUMNS]
     )
     for fold, seed, probabilities in predicted:
         for utterance, row in zip(fold.test, probabilities, strict=True):
             best = classes[int(row.argmax())]
-            writer.writerow([utterance.id, utterance.label, best, *row.tolist(), fold.name, seed])
+            groups = [getattr(utterance, column) for column in COLUMNS]
+            values = [utterance.id, utterance.label, best, *row.tolist(), fold.name, seed]
+            writer.writerow([*values, *groups])
     return text.getvalue()
 
 

@@ -14,6 +14,7 @@ from ...heads import HEADS
 from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device, cores
 from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
 from ..progress import print_note, progress
 from ..protocols.folds import Fold, Splits
@@ -255,7 +256,8 @@ def _metrics(
                 **by_class(part.labels, part.predicted, classes),
             }
         )
-    tested = {utterance.id for fold in planned.splits.folds for utterance in fold.test}
+    tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
+    groups = chosen_groups(tuple(tested), group_columns(tested.values()))
     return {
         "head": planned.settings.head,
         "dataset": planned.settings.dataset,
@@ -266,8 +268,9 @@ def _metrics(
         "test_utterances": len(tested),
         "excluded": dict(Counter(planned.excluded.values())),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
-        "aggregate": aggregate(parts),
-        "chance": aggregate(chance),
+        "intervals": groups.as_json(),
+        "aggregate": aggregate(parts, groups=groups.group_of),
+        "chance": aggregate(chance, groups=groups.group_of),
         "pooled": pooled_by_class(parts, classes),
         "folds": folds,
     }

@@ -12,18 +12,28 @@ LABELS = np.array(CLASSES * 60)
 
 
 def write_run(
-    folder: Path, seeds: Mapping[int, Any], labels: Sequence[Any] = LABELS, folds: int = 4
+    folder: Path,
+    seeds: Mapping[int, Any],
+    labels: Sequence[Any] = LABELS,
+    folds: int = 4,
+    dialogues: Sequence[str] | None = None,
 ) -> Path:
-    """Write the predictions of a run as training does; ``seeds`` is seed → predictions."""
+    """Write the predictions of a run as training does; ``seeds`` is seed → predictions.
+
+    Without ``dialogues``, the file has no groups, like those of older runs.
+    """
     folder.mkdir()
+    groups = [] if dialogues is None else ["speaker", "session", "dialogue"]
     with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "label", "predicted", *(f"p_{c}" for c in CLASSES), "fold", "seed"])
+        columns = ["id", "label", "predicted", *(f"p_{c}" for c in CLASSES), "fold", "seed"]
+        writer.writerow([*columns, *groups])
         for fold in range(folds):
             for seed, predicted in seeds.items():
                 for n in range(fold, len(labels), folds):
                     row = [f"d{n % 7}, u{n}", labels[n], predicted[n]]
-                    writer.writerow([*row, 0.25, 0.25, 0.25, 0.25, f"fold{fold}", seed])
+                    row += [0.25, 0.25, 0.25, 0.25, f"fold{fold}", seed]
+                    writer.writerow([*row, *(["", "one", dialogues[n]] if dialogues else [])])
     return folder
 
 
