@@ -115,6 +115,13 @@ ProtocolOption = Annotated[
         "the corpus."
     ),
 ]
+ValidationOption = Annotated[
+    str | None,
+    _option(
+        "Cut the validation part from the training part by whole values of: session, speaker or "
+        "dialogue. Default: the protocol's own rule."
+    ),
+]
 SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]

@@ -10,7 +10,7 @@ in column names do not matter. :mod:`~mser.pipeline.corpora.tables` lists the ki
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def read_manifest(path: Path, name: str) -> Corpus:
     """Read the corpus ``name`` from a manifest.
 
     Its classes are the labels that occur, sorted. Its protocol is ``official`` if every utterance
-    has a split, and ``leave-one-session-out`` otherwise. A note lists the columns that are not
-    used.
+    has a split, ``leave-one-speaker-out`` if every utterance has a speaker and none has a session,
+    and ``leave-one-session-out`` otherwise. A note lists the columns that are not used.
 
     Raises:
         UsageError: there is no such file, or its suffix is not that of a table.
@@ -63,14 +63,22 @@ def read_manifest(path: Path, name: str) -> Corpus:
     if not utterances:
         raise PipelineError(f"{path} contains no utterance: give it one row per utterance")
     labels = {utterance.label for utterance in utterances if utterance.label is not None}
-    split = all(utterance.split is not None for utterance in utterances)
     return Corpus(
         name,
         utterances,
         tuple(sorted(labels)),
-        "official" if split else "leave-one-session-out",
+        _protocol(utterances),
         notes=(f"{path.name}: columns not used: {', '.join(unused)}",) if unused else (),
     )
+
+
+def _protocol(utterances: Sequence[Utterance]) -> str:
+    if all(utterance.split is not None for utterance in utterances):
+        return "official"
+    speakers = all(utterance.speaker is not None for utterance in utterances)
+    if speakers and all(utterance.session is None for utterance in utterances):
+        return "leave-one-speaker-out"
+    return "leave-one-session-out"
 
 
 def _utterance(cells: Mapping[str, Any], folder: Path) -> Utterance:

@@ -91,7 +91,8 @@ def evaluate(
     head = build(settings, examples).to(trainer.device)
     features = trainer.features(head.layers)
     classes = examples.corpus.classes
-    folds = folder.folds(examples)
+    trained = {fold["fold"] for fold in metrics["folds"]}
+    folds = [fold for fold in folder.folds(examples) if fold.name in trained]
     tested = {utterance.id: utterance for fold in folds for utterance in fold.test}
     drawn = chosen_groups(tuple(tested), group_columns(tested.values()), groups)
     with reproducible():

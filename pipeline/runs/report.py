@@ -163,7 +163,7 @@ def _facts(
 def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
     """Yield the name, value and default of each setting that is not at its default."""
     defaults = {setting.name: setting.default for setting in fields(TrainSettings)}
-    for name in ("layer", "classes", *TUNABLE):
+    for name in ("layer", "validation", "classes", *TUNABLE):
         if name in config and config[name] != defaults[name]:
             by_position = name == "layer" and names_layers_by_position(config)
             note = " (position among the cached layers)" if by_position else ""

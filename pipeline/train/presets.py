@@ -20,6 +20,7 @@ class Choices(TypedDict, total=False):
     head: str
     dataset: str
     protocol: str
+    validation: str
     classes: str
     layer: str
     modalities: list[str]

@@ -22,9 +22,12 @@ class Run:
         metrics = self.metrics
         several = len(metrics["folds"]) > 1
         folds, seeds = (len({fold[key] for fold in metrics["folds"]}) for key in ("fold", "seed"))
+        left = metrics.get("not_trained", [])
+        of_folds = f"{folds} of {_counted(folds + len(left), 'fold')}"
         lines = [
-            f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}: "
-            f"{_counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
+            f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}"
+            f"{validation_text(metrics.get('validation'))}: "
+            f"{of_folds if left else _counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
             f"{metrics['test_utterances']} test utterances, {len(metrics['classes'])} classes",
             *(f"  note: {note}" for note in self.notes),
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
@@ -66,6 +69,11 @@ def score_table(
         f"part{'s' if several else ''}, without the variance of training"
     )
     return lines
+
+
+def validation_text(column: str | None) -> str:
+    """Return how the validation part was cut, if not by the rule of the protocol."""
+    return f" with validation by {column}" if column else ""
 
 
 def _counted(count: int, noun: str) -> str:

@@ -49,7 +49,8 @@ class RunFolder:
     excluded utterances with their reasons), ``log.jsonl`` (a line for each epoch),
     ``checkpoints/*.safetensors`` (the weights of the best epoch), ``predictions.csv`` (of the test
     parts), ``metrics.json`` and ``environment.json``. Until the run is finished, ``trainings/``
-    holds the states, logs and results of its trainings.
+    holds the states, logs and results of its trainings. If only some folds were asked for,
+    ``metrics.json`` has their scores, and names the other folds in ``not_trained``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,8 +65,15 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the scores are written."""
-        return (self.path / "metrics.json").exists()
+        """Whether the scores of all folds are written."""
+        return self._metrics_exist and not self._metrics().get("not_trained")
+
+    @property
+    def scored_folds(self) -> set[str]:
+        """The names of the folds whose scores are written."""
+        if not self._metrics_exist:
+            return set()
+        return {str(fold["fold"]) for fold in self._metrics()["folds"]}
 
     def begin(
         self,
@@ -153,15 +161,20 @@ class RunFolder:
         predicted: Sequence[tuple[Fold, int, Tensor]],
         metrics: Mapping[str, Any],
     ) -> None:
-        """Write the results, ``metrics.json`` last, and delete ``trainings/``.
+        """Write the results, ``metrics.json`` last; delete ``trainings/`` if all folds are in them.
 
-        ``predicted`` holds each fold and seed with its (utterances, classes) probabilities.
+        ``predicted`` holds each fold and seed with its (utterances, classes) probabilities. Results
+        of ``mser evaluate`` are deleted: they are those of fewer folds.
         """
         logs = [self.trainings.read(f"{name}.jsonl").decode() for name in names]
         self._write("log.jsonl", "".join(logs))
         self._write("predictions.csv", _predictions(classes, predicted))
+        for name in self.folder.names():
+            if name == "again.json" or name.startswith("without-"):
+                self.folder.remove(name)
         self._write_json("metrics.json", metrics)
-        self.clean()
+        if self.finished:
+            self.clean()
 
     def clean(self) -> None:
         """Delete ``trainings/``, and the files that killed processes left."""
@@ -175,6 +188,14 @@ class RunFolder:
         for name, lease in read_leases(self.folder).items():
             if lease is None or not lease.alive:
                 self.folder.remove(name)
+
+    @property
+    def _metrics_exist(self) -> bool:
+        return (self.path / "metrics.json").exists()
+
+    def _metrics(self) -> dict[str, Any]:
+        metrics = self.read_json("metrics.json")
+        return metrics if isinstance(metrics, dict) and "folds" in metrics else {"folds": []}
 
     def _require_same(
         self, config: Mapping[str, Any], folds: str, stored: Mapping[str, Sequence[int]]

@@ -75,6 +75,19 @@ def test_a_partial_split_is_not_an_official_one(tmp_path: Path) -> None:
     assert corpus.protocol == "leave-one-session-out"
 
 
+@pytest.mark.parametrize(
+    ("content", "protocol"),
+    [
+        ("id,speaker\na,7\nb,8\n", "leave-one-speaker-out"),
+        ("id,speaker\na,7\nb,\n", "leave-one-session-out"),
+        ("id,speaker,session\na,7,1\nb,8,\n", "leave-one-session-out"),
+        ("id,speaker,split\na,7,train\nb,8,test\n", "official"),
+    ],
+)
+def test_the_protocol_follows_from_the_columns(tmp_path: Path, content: str, protocol: str) -> None:
+    assert read_manifest(written(tmp_path, content), "mine").protocol == protocol
+
+
 def test_unused_columns_are_listed(tmp_path: Path) -> None:
     corpus = read_manifest(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
     assert corpus.notes == ("mine.csv: columns not used: valence, emotion",)
