@@ -56,6 +56,13 @@ def train_head(
         list[str] | None,
         typer.Option(help="Train only this fold, such as Ses01; repeatable. Default: all folds."),
     ] = None,
+    leakage_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further column of the manifest, such as scenario, that the leakage check "
+            "compares; repeatable."
+        ),
+    ] = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -73,6 +80,7 @@ def train_head(
         cache=cache,
         encoders=encoders,
         folds=tuple(fold or ()),
+        leakage_columns=tuple(leakage_column or ()),
         out=out,
         device=device,
         workers=workers,

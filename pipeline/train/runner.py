@@ -108,7 +108,8 @@ def train_heads(
     backend, device = several[0].backend, chosen_device(several[0].device)
     plans = _plans(several)
     unfinished = [planned for planned in plans if not planned.scored]
-    notes = (note for planned in unfinished for note in planned.leakage_notes())
+    shown = [run for run in plans if not run.scored or run.settings.leakage_columns]
+    notes = (note for planned in shown for note in planned.leakage_notes())
     for note in dict.fromkeys(notes):
         print_note(note)
     threads, processes = _threads(backend, device), _processes(backend, device)
@@ -165,7 +166,8 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     for name in settings.folds:
         if name not in names:
             raise unknown(f"fold of {protocol}", name, names)
-    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
+    own = _own_columns(settings, examples)
+    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes, own)
     build(settings, examples)  # so that wrong options are refused before a folder is made
     config = settings.as_config() | {
         "format": CONFIG_FORMAT,
@@ -185,6 +187,21 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     run.begin(config, folds, stored, device, threads)
     return PlannedRun(settings, protocol, examples, splits, excluded, leakage, run)
+
+
+def _own_columns(
+    settings: TrainSettings, examples: TrainingExamples
+) -> dict[str, Mapping[str, str]]:
+    columns = examples.corpus.columns
+    for name in settings.leakage_columns:
+        if not columns:
+            raise UsageError(
+                f"leakage column '{name}': the manifest of {settings.dataset} in the cache has no "
+                "columns of its own: add the column to your manifest, and extract or import again"
+            )
+        if name not in columns:
+            raise unknown(f"leakage column of {settings.dataset}", name, columns)
+    return {name: columns[name] for name in settings.leakage_columns}
 
 
 def _processes(backend: Backend, device: torch.device) -> int:

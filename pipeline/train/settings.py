@@ -31,7 +31,7 @@ TUNABLE = (
 )
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
-    *("folds", "out", "runs", "features", "save_every"),
+    *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
     *("workers", "scheduler", "slurm", "wait_minutes"),
 )
 
@@ -74,6 +74,8 @@ class TrainSettings:
     validation: str | None = None
     """The column (``session``, ``speaker`` or ``dialogue``) by whose whole values the validation
     part is cut from the training part; by default the protocol's own rule."""
+    leakage_columns: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Further columns of the corpus, such as ``scenario``, that the leakage check compares."""
     classes: str | None = None
     """Name of the class set, such as ``4``; by default the corpus's own classes."""
     seeds: Seeds = (0,)

@@ -4,9 +4,11 @@ import tomllib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mser.pipeline.corpora import Utterance
+from mser.pipeline.errors import UsageError
 from mser.pipeline.evaluation.predictions import read_predictions
 from mser.pipeline.runs import evaluate
 from mser.pipeline.train import Run, TrainSettings, train_head
@@ -111,6 +113,36 @@ def test_unknown_folds_are_refused_with_the_names_of_the_others(
     code, out, err = call(*typed, "--fold", "s1", "--fold", "s3", "--device", "cpu")
     assert code == 0, err
     assert "2 of 4 folds x 1 seed" in out
+
+
+# The leakage check --------------------------------------------------------------------------------
+
+
+def test_the_leakage_check_compares_a_column_of_the_manifest(call: Call, tmp_path: Path) -> None:
+    rows = [f"{u.id},{u.label},{u.session},{u.session},s{n % 6}\n" for n, u in enumerate(corpus())]
+    (tmp_path / "mine.csv").write_text("id,label,session,dialogue,scenario\n" + "".join(rows))
+    (tmp_path / "features").mkdir()
+    for utterance in corpus():
+        np.save(tmp_path / "features" / f"{utterance.id}.npy", np.ones((2, 3), "float32"))
+    typed = ["--cache", "cache", "--dataset", "mine"]
+    named = ["--encoder", "e", "--manifest", "mine.csv"]
+    code, _, err = call("cache", "import", "features", *typed, *named)
+    assert code == 0, err
+    train = ["train-head", *typed, "--head", "linear", "--modalities", "speech", "--out", "run"]
+    train += ["--set", "epochs=1", "--device", "cpu"]
+    shared = "train and test share 6 values of scenario (in 48 utterances of the test part), 4 of 4"
+    for _ in range(2):  # also where the run is finished
+        code, _, err = call(*train, "--leakage-column", "scenario")
+        assert code == 0
+        assert shared in err
+    code, _, err = call(*train, "--leakage-column", "scenery")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "unknown leakage column of mine 'scenery': did you mean 'scenario'" in err
+
+
+def test_a_manifest_without_further_columns_is_named(cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="made-up in the cache has no columns of its own: add the"):
+        train_head(made(cache, tmp_path / "run", leakage_columns=("scenario",)))
 
 
 # Validation ---------------------------------------------------------------------------------------
