@@ -27,6 +27,7 @@ from ..errors import UsageError
 from ..evaluation.groups import COLUMNS
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
+from .head_options import in_one_form
 from .layers import has_numbers, renumbered
 
 CONFIG_FORMAT = 2
@@ -205,12 +206,13 @@ class RunFolder:
         old = self.config()
         if old.get("encoders") == config["encoders"]:  # else the stored layers are others too
             old = migrated_config(old, lambda: stored)
-        before, now = _flat(old), _flat(tomllib.loads(tomli_w.dumps(config)))
-        for key in sorted((set(before) | set(now)) - _NOT_COMPARED):
+        before = _flat(_compared(old))
+        now = _flat(_compared(tomllib.loads(tomli_w.dumps(config))))
+        for key in sorted(set(before) | set(now)):
             if before.get(key) != now.get(key):
                 raise UsageError(
-                    f"'{self.path}' belongs to another run, with {key} = {before.get(key)!r} and "
-                    f"not {now.get(key)!r}: give another folder with --out"
+                    f"'{self.path}' belongs to another run, with {key} {_shown(before, key)} and "
+                    f"not {_shown(now, key, '')}: give another folder with --out"
                 )
         known = self.path / "folds.json"  # written after the configuration
         if known.exists() and known.read_text(encoding="utf-8") != folds:
@@ -259,12 +261,23 @@ def names_layers_by_position(config: Mapping[str, Any]) -> bool:
 def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
     """Return the folder below ``runs`` whose name ends with a hash of the configuration.
 
-    The hash leaves out where the cache is, and the format of the configuration. The features
-    themselves are in it by their digest.
+    The hash leaves out where the cache is, the format of the configuration, and options at the
+    default of the head. The features themselves are in it by their digest. Older names depend on
+    how the options were written; such a folder is found again.
     """
+    older = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    folders = []
+    for compared in (_compared(config), older):
+        content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
+        folders.append(runs / f"{config['dataset']}-{config['head']}-{content[:8]}")
+    return next((folder for folder in folders if folder.exists()), folders[0])
+
+
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that tells two runs apart."""
     compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-    content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
-    return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
+    options = in_one_form(config.get("head", ""), config.get("head_options", {}))
+    return compared | {"head_options": options}
 
 
 def folds_json(folds: Sequence[Fold], excluded: Mapping[str, str]) -> str:
@@ -305,6 +318,13 @@ def _predictions(classes: Sequence[str], predicted: Sequence[tuple[Fold, int, Te
             values = [utterance.id, utterance.label, best, *row.tolist(), fold.name, seed]
             writer.writerow([*values, *groups])
     return text.getvalue()
+
+
+def _shown(values: Mapping[str, Any], key: str, equals: str = "= ") -> str:
+    """Return a setting as text; one that is not in a configuration is at its default."""
+    if key in values:
+        return f"{equals}{values[key]!r}"
+    return "at its default" if equals else "its default"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
