@@ -14,7 +14,7 @@ LABELS = np.array(CLASSES * 60)
 def write_run(
     folder: Path,
     seeds: Mapping[int, Any],
-    labels: Sequence[Any] = LABELS,
+    labels: Any = LABELS,
     folds: int = 4,
     dialogues: Sequence[str] | None = None,
 ) -> Path:

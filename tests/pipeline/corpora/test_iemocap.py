@@ -185,7 +185,7 @@ def test_the_scenario_of_a_dialogue_recurs_in_all_sessions(iemocap_original):
     for id, name in scenario.items():
         assert f"_{name}" in id
         assert name.removeprefix("script").removeprefix("impro").isdecimal()
-    sessions = {}
+    sessions: dict[str, set[str | None]] = {}
     for utterance in corpus.utterances:
         sessions.setdefault(scenario[utterance.id], set()).add(utterance.session)
     assert max(map(len, sessions.values())) > 1

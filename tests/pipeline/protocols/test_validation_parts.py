@@ -48,6 +48,29 @@ def test_leave_one_speaker_out_without_sessions(sizes: list[int], random: Any) -
         assert [ids(part) for part in parts(fold)] == [ids(part) for part in parts(same)]
 
 
+def test_speakers_may_share_dialogues_but_not_parts() -> None:
+    corpus = [replace(utterance, dialogue="all") for utterance in actors([3] * 6)]
+    assert len(make_folds(corpus, "leave-one-speaker-out")) == 6
+    columns = split_corpus(corpus, "leave-one-speaker-out").disjoint_columns
+    assert set(columns.values()) == {("id", "speaker")}
+
+
+@pytest.mark.parametrize(
+    ("by", "columns"),
+    [
+        (None, ("id", "dialogue")),
+        ("speaker", ("id", "speaker")),
+        ("session", ("id", "dialogue", "session")),
+    ],
+)
+def test_training_and_validation_share_no_value_of_the_column(
+    by: str | None, columns: tuple[str, ...]
+) -> None:
+    splits = split_corpus(sessions(*FIVE_SESSIONS), "leave-one-session-out", validation=by)
+    assert splits.disjoint_columns["train", "validation"] == columns
+    assert "speaker" in splits.disjoint_columns["train", "test"]
+
+
 def test_two_speakers_leave_none_for_validation() -> None:
     with pytest.raises(PipelineError, match="only one speaker, which leaves no speaker for"):
         make_folds(actors([3, 3]), "leave-one-speaker-out")

@@ -93,6 +93,15 @@ def test_a_run_continues_with_more_folds(cache: Path, whole: Run, tmp_path: Path
     assert trained(some(cache, out, "s3")) == ["s1", "s2", "s3", "s4"]
 
 
+def test_a_fold_of_which_a_seed_is_not_trained_has_no_scores(cache: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    some(cache, out, "s1", "s2")
+    (out / "trainings" / "s1-seed1.result.safetensors").unlink()  # as after an interruption
+    run = some(cache, out, "s3")
+    assert trained(run) == ["s2", "s3"]
+    assert run.metrics["not_trained"] == ["s1", "s4"]
+
+
 def test_a_part_of_a_run_is_evaluated(cache: Path, tmp_path: Path) -> None:
     run = some(cache, tmp_path / "run", "s3")
     found = evaluate(run.path, device="cpu")

@@ -336,7 +336,13 @@ def test_equal_settings_give_equal_names(head: str, first: list[str], second: li
 
 
 def test_other_options_give_other_names() -> None:
-    texts = ([], ["head.dropout=0.5"], ["head.dropout=0.25"], ["clip=1"], ["clip=2"])
+    texts: tuple[list[str], ...] = (
+        [],
+        ["head.dropout=0.5"],
+        ["head.dropout=0.25"],
+        ["clip=1"],
+        ["clip=2"],
+    )
     names = {named_by_content(Path("runs"), configuration("linear", *of)) for of in texts}
     assert len(names) == len(texts)
 
