@@ -168,13 +168,13 @@ def grouped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_whole_dialogues_are_drawn_by_default(grouped):
-    alone = compare(*grouped, metric="wa", groups="utterance")
-    whole = compare(*grouped, metric="wa")
+    alone = compare(grouped[0], grouped[1], metric="wa", groups="utterance")
+    whole = compare(grouped[0], grouped[1], metric="wa")
     assert (alone.groups, whole.groups) == (
         {"by": "utterance", "number": 240},
         {"by": "dialogue", "number": 24},
     )
-    assert whole == compare(*grouped, metric="wa", groups="dialogue")
+    assert whole == compare(grouped[0], grouped[1], metric="wa", groups="dialogue")
     assert whole.metrics["wa"].difference == alone.metrics["wa"].difference
     (low, high), (wide_low, wide_high) = (
         found.metrics["wa"].difference_ci95 for found in (alone, whole)
@@ -195,7 +195,9 @@ def test_the_interval_over_dialogues_equals_that_of_a_bootstrap_by_indices(group
     by_dialogue = (correct[1].astype(float) - correct[0]).mean(axis=1)
     drawn = np.random.default_rng(9).integers(0, 24, size=(4000, 24))
     expected = np.quantile(by_dialogue[drawn].mean(axis=1), [0.025, 0.975])
-    found = compare(*grouped, metric="wa", resamples=4000).metrics["wa"].difference_ci95
+    found = (
+        compare(grouped[0], grouped[1], metric="wa", resamples=4000).metrics["wa"].difference_ci95
+    )
     assert found == pytest.approx(expected, abs=0.02)
 
 
