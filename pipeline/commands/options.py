@@ -115,6 +115,13 @@ ProtocolOption = Annotated[
         "the corpus."
     ),
 ]
+ValidationOption = Annotated[
+    str | None,
+    _option(
+        "Cut the validation part from the training part by whole values of: session, speaker or "
+        "dialogue. Default: the protocol's own rule."
+    ),
+]
 SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]
@@ -122,6 +129,14 @@ SetOption = Annotated[
     list[str] | None,
     _option(
         "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable.", "--set"
+    ),
+]
+
+GroupsOption = Annotated[
+    str | None,
+    _option(
+        "What the bootstrap draws: speaker, session, dialogue or utterance. Default: dialogue if "
+        "the test utterances have 10 dialogues or more, else utterance."
     ),
 ]
 

@@ -5,8 +5,10 @@ from typing import Annotated
 
 import typer
 
+from ..evaluation.registry import METRICS
 from .options import (
     DeviceOption,
+    GroupsOption,
     JsonOption,
     MovedCacheOption,
     RunArgument,
@@ -26,12 +28,13 @@ def evaluate(
     ] = "",
     cache: MovedCacheOption = None,
     device: DeviceOption = "auto",
+    groups: GroupsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the heads of a run on their test parts again, with modalities missing if you like."""
     from ..runs import evaluate  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(evaluate(run, split(missing), cache, device), as_json)
+    print_result(evaluate(run, split(missing), cache, device, groups), as_json)
 
 
 @app.command(epilog="Example: mser compare runs/meld-linear runs/meld-hbf --metric weighted_f1")
@@ -40,15 +43,16 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to compare with it.")],
     metric: Annotated[
         str | None,
-        typer.Option(help="Metric: wa, ua, weighted_f1 or macro_f1. Default: all of them."),
+        typer.Option(help=f"Metric: {', '.join(METRICS)}. Default: all of them."),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
+    groups: GroupsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Test whether two runs on the same test utterances differ significantly."""
     from ..evaluation.compare import compare  # noqa: PLC0415 -- imports scikit-learn
 
-    print_result(compare(first, second, metric, resamples=resamples), as_json)
+    print_result(compare(first, second, metric, resamples=resamples, groups=groups), as_json)
 
 
 @app.command(epilog="Example: mser predict runs/meld-hbf-1f3c22aa --audio clip.mp4 --text 'Oh no.'")
@@ -72,9 +76,10 @@ def predict(
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    groups: GroupsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about one or more runs: scores, confusions, curves, comparisons."""
     from ..runs.report import report  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(report(runs, out), as_json)
+    print_result(report(runs, out, groups), as_json)

@@ -19,6 +19,7 @@ from .options import (
     SeedsOption,
     SetOption,
     SlurmOption,
+    ValidationOption,
     WaitMinutesOption,
     WorkersOption,
     numbers,
@@ -48,8 +49,20 @@ def train_head(
     modalities: ModalitiesOption = None,
     layer: LayerOption = None,
     protocol: ProtocolOption = None,
+    validation: ValidationOption = None,
     classes: ClassesOption = None,
     seeds: SeedsOption = None,
+    fold: Annotated[
+        list[str] | None,
+        typer.Option(help="Train only this fold, such as Ses01; repeatable. Default: all folds."),
+    ] = None,
+    leakage_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further column of the manifest, such as scenario, that the leakage check "
+            "compares; repeatable."
+        ),
+    ] = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -61,11 +74,13 @@ def train_head(
     """Train a head on cached features under a protocol, and write a run folder."""
     from ..train import combined, preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds to import
 
-    given = _given(head, dataset, modalities, layer, protocol, classes, seeds)
+    given = _given(head, dataset, modalities, layer, protocol, validation, classes, seeds)
     settings = settings_of(
         combined(preset_of(preset) if preset else {}, given),
         cache=cache,
         encoders=encoders,
+        folds=tuple(fold or ()),
+        leakage_columns=tuple(leakage_column or ()),
         out=out,
         device=device,
         workers=workers,
@@ -96,6 +111,7 @@ def ablate(
     modalities: ModalitiesOption = None,
     layer: LayerOption = None,
     protocol: ProtocolOption = None,
+    validation: ValidationOption = None,
     classes: ClassesOption = None,
     seeds: SeedsOption = None,
     set_: SetOption = None,
@@ -111,7 +127,7 @@ def ablate(
 
     table = ablate(
         preset,
-        _given(None, dataset, modalities, layer, protocol, classes, seeds),
+        _given(None, dataset, modalities, layer, protocol, validation, classes, seeds),
         set_ or [],
         out or Path("ablations") / Path(preset).stem,
         say=(lambda line: None) if as_json else typer.echo,
@@ -132,6 +148,7 @@ def _given(
     modalities: str | None,
     layer: str | None,
     protocol: str | None,
+    validation: str | None,
     classes: str | None,
     seeds: str | None,
 ) -> dict[str, Any]:
@@ -142,6 +159,7 @@ def _given(
         "modalities": None if modalities is None else split(modalities),
         "layer": layer,
         "protocol": protocol,
+        "validation": validation,
         "classes": classes,
         "seeds": None if seeds is None else numbers(seeds, "seeds"),
     }

@@ -116,7 +116,17 @@ def load(root: Path) -> Corpus:
         tuple(_notes(utterances, missing, without_id, without_label)),
         CLASS_SETS,
         PUBLISHED,
+        {"scenario": {u.id: _scenario(u) for u in utterances}},
     )
+
+
+def _scenario(utterance: Utterance) -> str:
+    """Return the script or the improvised scene of an utterance; each recurs in all sessions.
+
+    ``Ses05M_script01_1b`` is a part of ``script01``.
+    """
+    match = re.search(r"(?:impro|script)\d+", utterance.id)
+    return match[0] if match else utterance.id
 
 
 def _find(root: Path) -> Path:

@@ -23,7 +23,8 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("audio_sha256", pa.string()),
     ("duration", pa.float64()),
 ]
-_SCHEMA = pa.schema(_COLUMNS)
+COLUMNS = tuple(name for name, _ in _COLUMNS)
+"""The columns of every manifest; a corpus may have further ones, of texts."""
 
 
 def to_table(
@@ -40,6 +41,7 @@ def to_table(
             "audio": _relative(utterance.audio, root),
             "audio_sha256": sha256.get(utterance.id),
             "duration": seconds.get(utterance.id),
+            **{name: values.get(utterance.id) for name, values in corpus.columns.items()},
         }
         for utterance in corpus.utterances
     ]
@@ -50,7 +52,8 @@ def to_table(
         "notes": list(corpus.notes),
         "class_sets": corpus.class_sets,
     }
-    return pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({"mser": json.dumps(facts)}))
+    schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in corpus.columns)])
+    return pa.Table.from_pylist(rows, schema=schema.with_metadata({"mser": json.dumps(facts)}))
 
 
 def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
@@ -58,6 +61,11 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
     facts = json.loads(table.schema.metadata[b"mser"])
     rows = table.to_pylist()
     hashes = {row["id"]: row.pop("audio_sha256") for row in rows}
+    columns = {
+        name: {row["id"]: value for row in rows if (value := row.pop(name)) is not None}
+        for name in table.column_names
+        if name not in COLUMNS
+    }
     utterances = []
     for row in rows:
         row.pop("duration")
@@ -70,6 +78,7 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
         facts["protocol"],
         notes=tuple(facts["notes"]),
         class_sets=facts["class_sets"],
+        columns=columns,
     )
     return corpus, hashes
 

@@ -4,17 +4,20 @@
     Ses01F_impro01_F000,wav/Ses01F_impro01_F000.wav,Excuse me.,neutral,Ses01_F,1,Ses01F_impro01,0,
 
 Only ``id`` is required. A missing column, and a cell that is empty or null, mean "not known".
-Numbers are read as their text, so a speaker may be 7. ``audio`` is relative to the folder of the
+Numbers are read as their text, so a speaker may be 7. Other columns of texts and numbers are kept
+for the leakage check; of a Parquet file, those of texts. ``audio`` is relative to the folder of the
 file; ``turn`` is a whole number; ``split`` is train, validation or test. Small and capital letters
 in column names do not matter. :mod:`~mser.pipeline.corpora.tables` lists the kinds of files.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import PipelineError, UsageError
+from .manifest import COLUMNS as KEPT_COLUMNS
 from .tables import cell_text, read_table
 from .utterance import Corpus, Utterance
 
@@ -33,8 +36,9 @@ def read_manifest(path: Path, name: str) -> Corpus:
     """Read the corpus ``name`` from a manifest.
 
     Its classes are the labels that occur, sorted. Its protocol is ``official`` if every utterance
-    has a split, and ``leave-one-session-out`` otherwise. A note lists the columns that are not
-    used.
+    has a split, ``leave-one-speaker-out`` if every utterance has a speaker and none has a session,
+    and ``leave-one-session-out`` otherwise. A note lists the columns that nothing uses unless the
+    leakage check is asked to.
 
     Raises:
         UsageError: there is no such file, or its suffix is not that of a table.
@@ -42,7 +46,7 @@ def read_manifest(path: Path, name: str) -> Corpus:
             twice.
     """
     utterances: list[Utterance] = []
-    unused: dict[str, None] = {}
+    others: dict[str, dict[str, str]] = {}
     places: dict[str, str] = {}  # id -> the row that has it
     try:
         for place, cells in read_table(path, COLUMNS, required=("id",), ignore_case=True):
@@ -57,20 +61,34 @@ def read_manifest(path: Path, name: str) -> Corpus:
                 raise PipelineError(f"{path}, {place}: {error}") from error
             places[utterance.id] = place
             utterances.append(utterance)
-            unused |= dict.fromkeys(column for column in cells if column not in (*COLUMNS, ""))
+            for column in cells:
+                if column not in (*KEPT_COLUMNS, ""):
+                    values = others.setdefault(column, {})
+                    with suppress(ValueError):  # such as a list of numbers
+                        if (text := cell_text(cells, column)) is not None:
+                            values[utterance.id] = text
     except FileNotFoundError:
         raise UsageError(f"there is no manifest '{path}': give a file that exists") from None
     if not utterances:
         raise PipelineError(f"{path} contains no utterance: give it one row per utterance")
     labels = {utterance.label for utterance in utterances if utterance.label is not None}
-    split = all(utterance.split is not None for utterance in utterances)
     return Corpus(
         name,
         utterances,
         tuple(sorted(labels)),
-        "official" if split else "leave-one-session-out",
-        notes=(f"{path.name}: columns not used: {', '.join(unused)}",) if unused else (),
+        _protocol(utterances),
+        notes=(f"{path.name}: columns not used: {', '.join(others)}",) if others else (),
+        columns={name: values for name, values in others.items() if values},
     )
+
+
+def _protocol(utterances: Sequence[Utterance]) -> str:
+    if all(utterance.split is not None for utterance in utterances):
+        return "official"
+    speakers = all(utterance.speaker is not None for utterance in utterances)
+    if speakers and all(utterance.session is None for utterance in utterances):
+        return "leave-one-speaker-out"
+    return "leave-one-session-out"
 
 
 def _utterance(cells: Mapping[str, Any], folder: Path) -> Utterance:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ..errors import PipelineError, UsageError
 
+_TEXTS = (pa.string(), pa.large_string())
 _JSON_ADVICE = """write one JSON object per line, such as {"id": "a"}"""
 
 
@@ -74,7 +75,8 @@ def read_table(
     Args:
         path: the file; its suffix, in small or capital letters, is one of ``SUFFIXES``.
         used: the columns that the caller reads; all by default. Other columns appear in the cells
-            as well, but a Parquet file's are not read: their cells are ``None``.
+            as well, but those of a Parquet file are not read unless they hold texts: their cells
+            are ``None``.
         required: columns that a CSV, TSV or Parquet file must have. The lines of a JSON Lines file
             may differ in their columns.
         ignore_case: whether to strip the column names and write them in small letters.
@@ -182,17 +184,18 @@ def _read_json_lines(path: Path, wanted: _Columns) -> Iterator[Row]:
 
 
 def _read_parquet(path: Path, wanted: _Columns) -> Iterator[Row]:
-    """Read a batch of rows at a time, and only the columns that are used."""
+    """Read a batch of rows at a time, and only the columns that are used or hold texts."""
     with path.open("rb") as file:
         try:
             table = pq.ParquetFile(file)
             names = table.schema_arrow.names
+            texts = {field.name for field in table.schema_arrow if field.type in _TEXTS}
             columns = wanted.header(names)
             renamed = dict(zip(names, columns, strict=True))
             read = [
                 name
                 for name, column in renamed.items()
-                if wanted.used is None or column in wanted.used
+                if wanted.used is None or column in wanted.used or name in texts
             ]
             unread = dict.fromkeys(columns)
             # On this thread alone: Arrow's threads may still run when Python ends, and abort it.

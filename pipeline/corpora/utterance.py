@@ -55,7 +55,9 @@ class Corpus:
     utterance, with the reason. ``notes`` are sentences to print wherever the corpus is used.
     ``class_sets`` are selections and merges of labels that papers use: name → label → class. A
     label that is not in a class set is left out. The first class set is the default. ``published``
-    are counts from publications, for comparison.
+    are counts from publications, for comparison. ``columns`` are further columns of the corpus:
+    name → utterance id → value, without the utterances that have no value. The leakage check can
+    compare them.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Corpus:
     notes: tuple[str, ...] = ()
     class_sets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     published: tuple[PublishedCounts, ...] = ()
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def in_classes(self, name: str | None = None) -> "Corpus":
         """Return the corpus with the labels of a class set, by default the first one.

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,6 +13,12 @@ from ..errors import UsageError
 _SETTINGS = ("*.json", "*.txt", "*.model")
 # In the order in which transformers tries them.
 _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
+# Folders of many encoders have such a name; the folder above tells them apart.
+_SHARED_NAME = re.compile(
+    r"(model|encoder|checkpoint|snapshot|weights|pytorch|output|final|best|last|latest|hf)s?"
+    r"([-_.]?[0-9]+)?",
+    re.IGNORECASE,
+)
 # These keys name the origin of the files; they do not change the hidden states.
 _NOT_IDENTITY = ("_name_or_path", "transformers_version", "architectures", "torch_dtype", "dtype")
 
@@ -21,7 +28,7 @@ class EncoderFiles:
     """The files of an encoder on this machine."""
 
     name: str
-    """Its hub name, or the name of its folder."""
+    """Its hub name, or a name of its folder, see :func:`folder_name`."""
     folder: Path
     """The folder that holds the files."""
 
@@ -62,10 +69,26 @@ def find_encoder(name: str) -> EncoderFiles:
                 f"'{name}' is not an encoder: the folder has no {missing}; give a folder written "
                 "by save_pretrained, or a name on the Hugging Face hub"
             )
-        return EncoderFiles(folder.resolve().name, folder.resolve())
+        return EncoderFiles(folder_name(folder.resolve()), folder.resolve())
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise UsageError(f"'{name}' is not an encoder: the folder does not exist")
     return EncoderFiles(name, _download(name))
+
+
+def folder_name(folder: Path) -> str:
+    """Return a name that a person recognises for the folder of an encoder.
+
+    It is the folder's own name; after that of the folder above, as in ``emotion-hubert/model``, if
+    many encoders have such a folder; or the hub name if the folder is in the hub's cache. Entries
+    that were made before bear the folder's own name alone.
+    """
+    above = folder.parent.name
+    hub = folder.parent.parent.name
+    if above == "snapshots" and hub.startswith("models--"):
+        return hub.removeprefix("models--").replace("--", "/", 1)
+    if above and _SHARED_NAME.fullmatch(folder.name):
+        return f"{above}/{folder.name}"
+    return folder.name
 
 
 def _download(name: str) -> Path:

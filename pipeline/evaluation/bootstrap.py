@@ -11,8 +11,8 @@ second.
 An interval shows how much the score may change with another sample of test utterances, for the same
 trained weights. It does not include the variance of training (see the standard deviation over
 seeds) or of another training part. Utterances of one speaker or dialogue are not independent, so
-the true interval is probably wider. With ``groups``, whole dialogues or speakers are drawn instead,
-which needs more than a few of them.
+the true interval is wider. With ``groups``, whole dialogues or speakers are drawn instead, which
+needs more than a few of them; :mod:`.groups` chooses them.
 """
 
 from collections.abc import Hashable, Sequence
@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .registry import scores_of
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -86,26 +88,6 @@ def resampling_units(
     confusions = np.zeros((len(counts), columns, len(classes), len(classes)))
     np.add.at(confusions, (unit[:, None], np.arange(columns), codes[:, :1], codes[:, 1:]), 1)
     return ResamplingUnits(counts, confusions)
-
-
-def scores_of(confusions: Numbers) -> dict[str, Numbers]:
-    """Score confusion matrices (…, classes, classes) as ``metrics.scores`` does; each score is (…).
-
-    UA leaves out classes that no label has. Macro F1 leaves out classes that occur neither among
-    the labels nor among the predictions. A class that is never predicted counts 0.
-    """
-    correct = np.diagonal(confusions, axis1=-2, axis2=-1)
-    support, predicted = confusions.sum(axis=-1), confusions.sum(axis=-2)
-    # If a denominator is 0, the numerator is 0 too, and so is the quotient by 1.
-    recall = correct / np.maximum(support, 1)
-    f1 = 2 * correct / np.maximum(support + predicted, 1)
-    total = support.sum(axis=-1)
-    return {
-        "wa": correct.sum(axis=-1) / total,
-        "ua": recall.sum(axis=-1) / (support > 0).sum(axis=-1),
-        "weighted_f1": (f1 * support).sum(axis=-1) / total,
-        "macro_f1": f1.sum(axis=-1) / (support + predicted > 0).sum(axis=-1),
-    }
 
 
 def bootstrap(

@@ -1,8 +1,9 @@
 """Comparison of two runs on the same test utterances: is the difference significant?
 
-There are two tests, both over utterances. For every metric, a paired bootstrap scores both runs on
-the same bootstrap samples and gives the difference, second - first, with an interval and a p value.
-For accuracy, there is McNemar's exact test. Both tests condition on the trained weights: they
+There are two tests. For every metric, a paired bootstrap scores both runs on the same bootstrap
+samples and gives the difference, second - first, with an interval and a p value. It draws single
+utterances or whole groups of them (see :mod:`.groups`). For accuracy, there is McNemar's exact
+test, which always counts single utterances. Both tests condition on the trained weights: they
 estimate what other utterances of the same kind would change. The spread over seeds shows what
 another training would change.
 
@@ -16,7 +17,8 @@ many of its seeds are used as the other run has, the lowest ones.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -26,10 +28,13 @@ from scipy.stats import binomtest
 
 from ..errors import PipelineError, UsageError, unknown
 from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value, resampling_units
-from .metrics import METRICS, TITLES, AlignedPredictions, align_seeds, pooled_scores
-from .predictions import RunPredictions, read_predictions
+from .groups import counted_groups
+from .metrics import AlignedPredictions, align_seeds, pooled_scores
+from .predictions import RunPredictions, groups_of, read_predictions
+from .registry import METRICS
 
 FEWEST_RESAMPLES = 100
+_SMALLEST_EXACT_P = 1e-300  # smaller p values of an exact test may be rounded to 0
 
 
 @dataclass(frozen=True)
@@ -57,16 +62,24 @@ class McNemar:
     seeds: int
     p: float
 
+    def p_text(self) -> str:
+        """Return the p value as text with its sign: ``= 0.03``, or ``< 1e-300``."""
+        return p_text(self.p, _SMALLEST_EXACT_P, "= ")
+
 
 @dataclass(frozen=True)
 class RunComparison:
-    """The result of a comparison; ``seeds`` are those of the first and of the second run."""
+    """The result of a comparison; ``seeds`` are those of the first and of the second run.
+
+    ``groups`` holds what the bootstrap draws: ``by`` (such as ``dialogue``) and ``number``.
+    """
 
     first: Path
     second: Path
     seeds: tuple[tuple[int, ...], tuple[int, ...]]
     utterances: int
     resamples: int
+    groups: dict[str, Any]
     metrics: dict[str, Difference]
     mcnemar: McNemar
     notes: tuple[str, ...]
@@ -74,6 +87,14 @@ class RunComparison:
     def as_json(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
         return {**asdict(self), "first": str(self.first), "second": str(self.second)}
+
+    def p_text(self, p: float, equals: str = "") -> str:
+        """Return a p value of the bootstrap as text; see :func:`p_text`."""
+        return p_text(p, 2 / (self.resamples + 1), equals)
+
+    def drawn(self) -> str:
+        """Return what the bootstrap draws, such as ``31 dialogues``."""
+        return counted_groups(self.groups)
 
     def __str__(self) -> str:
         """Return the comparison as text for the terminal."""
@@ -91,14 +112,14 @@ class RunComparison:
                 f"{with_interval(row.first, row.first_ci95):>20}"
                 f"{with_interval(row.second, row.second_ci95):>20}"
                 f"{with_interval(row.difference, row.difference_ci95, '+'):>22}"
-                f"{row.p:>10.2g}"
+                f"{self.p_text(row.p):>10}"
             )
-            lines.append(f"  {TITLES[metric]:14}{cells}")
+            lines.append(f"  {METRICS[metric].title:14}{cells}")
         lines += [
             f"  in %, folds pooled, mean over seeds; [95 % interval] and p by a paired bootstrap "
-            f"of utterances, {self.resamples} resamples",
+            f"of {self.drawn()}, {self.resamples} resamples",
             f"  McNemar's exact test of accuracy, {seeds} per run: first better on "
-            f"{test.first_better} utterances, second on {test.second_better}, p = {test.p:.2g}",
+            f"{test.first_better} utterances, second on {test.second_better}, p {test.p_text()}",
         ]
         return "\n".join(lines)
 
@@ -109,7 +130,7 @@ def compare(
     metric: str | None = None,
     *,
     resamples: int = RESAMPLES,
-    groups: Mapping[str, str] | None = None,
+    groups: str | None = None,
 ) -> RunComparison:
     """Compare two run folders that test the same utterances; their seeds may differ in number.
 
@@ -118,12 +139,13 @@ def compare(
         second: the folder of another run.
         metric: the metric to compare; by default all.
         resamples: the number of bootstrap samples; p values are at least 2 / (resamples + 1).
-        groups: id → dialogue or speaker, to draw whole groups instead of single utterances.
+        groups: what the bootstrap draws: ``speaker``, ``session``, ``dialogue`` or ``utterance``;
+            by default dialogues where there are enough of them, see :mod:`.groups`.
 
     Raises:
         UsageError: a folder has no predictions, the runs test different utterances or have
-            different labels, a metric is unknown, ``resamples`` is too small, or an id has no
-            group.
+            different labels, a metric is unknown, ``resamples`` is too small, or the utterances
+            cannot be grouped so.
         PipelineError: a file of predictions is damaged.
     """
     if metric is not None and metric not in METRICS:
@@ -134,10 +156,8 @@ def compare(
     aligned = _align(runs[0]), _align(runs[1])
     _check_same(runs, aligned)
     ids, labels, seeds = aligned[0].ids, aligned[0].labels, len(aligned[0].seeds)
-    if groups is not None and not groups.keys() >= set(ids):
-        missing = min(set(ids) - groups.keys())
-        raise UsageError(f"groups does not contain '{missing}': give the group of every utterance")
-    clusters = None if groups is None else [groups[id] for id in ids]
+    drawn = groups_of(runs, groups)
+    clusters = None if drawn.group_of is None else [drawn.group_of[id] for id in ids]
     predicted = zip(aligned[0].predicted, aligned[1].predicted, strict=True)
     units = resampling_units(labels, [(*row, *other) for row, other in predicted], clusters)
     samples = bootstrap(units, resamples)
@@ -162,9 +182,10 @@ def compare(
         (aligned[0].seeds, aligned[1].seeds),
         len(ids),
         resamples,
+        drawn.as_json(),
         metrics,
         mcnemar(*aligned),
-        _notes(runs),
+        (*_notes(runs), *drawn.notes()),
     )
 
 
@@ -184,6 +205,18 @@ def mcnemar(first: AlignedPredictions, second: AlignedPredictions) -> McNemar:
             better[lead > 0] += 1
     p = float(binomtest(better[0], sum(better)).pvalue) if any(better) else 1.0
     return McNemar(better[0], better[1], seeds, p)
+
+
+def p_text(p: float, smallest: float, equals: str = "") -> str:
+    """Return a p value as text, after ``equals``.
+
+    If ``p`` is not more than the ``smallest`` value that the test can give, the text is ``< …``,
+    with the smallest value rounded up.
+    """
+    if p > smallest:
+        return f"{equals}{p:.2g}"
+    digit = 10.0 ** (math.floor(math.log10(smallest)) - 1)
+    return f"< {math.ceil(round(smallest / digit, 6)) * digit:.2g}"
 
 
 def _align(run: RunPredictions) -> AlignedPredictions:

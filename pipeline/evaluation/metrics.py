@@ -1,23 +1,15 @@
-"""WA, UA and F1 scores of labels and predictions, computed by scikit-learn."""
+"""Scores of labels and predictions by the metrics of the registry, and their summary."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import (
-    accuracy_score,
-    confusion_matrix,
-    f1_score,
-    precision_recall_fscore_support,
-    recall_score,
-)
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from .bootstrap import RESAMPLES, bootstrap, interval, resampling_units
-
-TITLES = {"wa": "WA", "ua": "UA", "weighted_f1": "weighted F1", "macro_f1": "macro F1"}
-METRICS = tuple(TITLES)
+from .registry import METRICS, scores_of
 
 
 @dataclass(frozen=True)
@@ -50,18 +42,14 @@ class AlignedPredictions:
 
 
 def scores(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Score predictions; each value is in [0, 1].
+    """Score predictions by every metric of :mod:`.registry`; each value is in [0, 1].
 
-    ``wa`` is weighted accuracy (accuracy); ``ua`` is unweighted accuracy (mean recall over the
-    classes that occur among the labels); ``weighted_f1`` and ``macro_f1`` are over the classes that
-    occur among labels or predictions, where a class without a prediction counts 0.
+    Raises:
+        ValueError: there is no utterance, or the lengths differ.
     """
-    return {
-        "wa": float(accuracy_score(labels, predicted)),
-        "ua": float(recall_score(labels, predicted, labels=sorted(set(labels)), average="macro")),
-        "weighted_f1": float(f1_score(labels, predicted, average="weighted", zero_division=0)),
-        "macro_f1": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-    }
+    units = resampling_units(labels, [(prediction,) for prediction in predicted])
+    confusions = units.confusions_of(units.counts)
+    return {name: float(score[0]) for name, score in scores_of(confusions).items()}
 
 
 def by_class(
@@ -116,21 +104,22 @@ def aggregate(
     parts: Sequence[Predictions],
     *,
     resamples: int = RESAMPLES,
-    groups: Mapping[str, str] | None = None,
+    groups: Mapping[Any, Hashable] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Summarise folds and seeds, for each metric; the result consists of JSON values.
 
     ``mean`` and ``std`` are over all folds and seeds. For ``pooled``, the folds of a seed are
     scored together, so that every utterance counts once; it is the mean over the seeds, and
     ``pooled_std`` the standard deviation over the seeds. ``pooled_ci95`` [low, high] is the 95 %
-    interval of a bootstrap of utterances, which does not include the variance of training (see
-    ``bootstrap``). Standard deviations are sample standard deviations, and ``None`` for a single
-    value. ``pooled_ci95`` is ``None`` unless every seed tests the same utterances once each.
+    interval of a bootstrap, which does not include the variance of training (see ``bootstrap``).
+    Standard deviations are sample standard deviations, and ``None`` for a single value.
+    ``pooled_ci95`` is ``None`` unless every seed tests the same utterances once each.
 
     Args:
         parts: one per fold and seed.
         resamples: the number of bootstrap samples.
-        groups: id → dialogue or speaker, to draw whole groups; the parts must then have ids.
+        groups: id → dialogue or speaker, to draw whole groups; the parts must then have ids. By
+            default single utterances are drawn.
     """
     each = [scores(part.labels, part.predicted) for part in parts]
     pooled = list(pooled_scores(parts).values())

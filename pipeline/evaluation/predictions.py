@@ -1,12 +1,14 @@
 """Reading the ``predictions.csv`` of a run folder."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..corpora.tables import read_table
 from ..errors import PipelineError, UsageError
-from .metrics import Predictions
+from .groups import COLUMNS, Columns, Groups, chosen_groups
+from .metrics import Predictions, aggregate
 
 NAME = "predictions.csv"
 _BEFORE, _AFTER = ("id", "label", "predicted"), ("fold", "seed")
@@ -14,11 +16,16 @@ _BEFORE, _AFTER = ("id", "label", "predicted"), ("fold", "seed")
 
 @dataclass(frozen=True)
 class RunPredictions:
-    """The predictions of a run for its test utterances, one part per fold and seed."""
+    """The predictions of a run for its test utterances, one part per fold and seed.
+
+    ``columns`` are the columns by which the utterances can be grouped; it is empty if an older mser
+    wrote the file.
+    """
 
     run: Path
     classes: tuple[str, ...]
     parts: tuple[Predictions, ...]
+    columns: Columns
 
 
 def read_predictions(run: Path) -> RunPredictions:
@@ -33,6 +40,7 @@ def read_predictions(run: Path) -> RunPredictions:
         raise UsageError(f"'{run}' contains no {NAME}: give the folder of a finished run")
     classes: tuple[str, ...] = ()
     by_fold: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
+    columns: dict[str, dict[str, str | None]] = {}
     for place, cells in read_table(path):
         classes = classes or _classes(path, cells)
         for column in ("label", "predicted"):
@@ -42,20 +50,53 @@ def read_predictions(run: Path) -> RunPredictions:
             raise _damaged(path, f"{place}: the seed '{cells['seed']}' is not a number")
         rows = by_fold.setdefault((cells["fold"], int(cells["seed"])), [])
         rows.append((cells["id"], cells["label"], cells["predicted"]))
+        for column in COLUMNS:
+            if column in cells:
+                columns.setdefault(column, {})[cells["id"]] = cells[column] or None
     if not by_fold:
         raise _damaged(path, "it contains no utterance")
     parts = []
     for (fold, seed), rows in by_fold.items():
         ids, labels, predicted = zip(*rows, strict=True)
         parts.append(Predictions(fold, seed, labels, predicted, ids))
-    return RunPredictions(run, classes, tuple(parts))
+    return RunPredictions(run, classes, tuple(parts), columns)
+
+
+def groups_of(runs: Sequence[RunPredictions], by: str | None = None) -> Groups:
+    """Group the test utterances of runs on the same utterances; see :func:`chosen_groups`.
+
+    If an older mser wrote all runs, their groups are not known; the default is then utterances.
+
+    Raises:
+        UsageError: the utterances cannot be grouped so.
+    """
+    columns = next((run.columns for run in runs if run.columns), {})
+    if not columns and by in COLUMNS:
+        raise UsageError(
+            f"'{runs[0].run}' does not hold the {by} of its utterances, because an older mser "
+            "wrote it: give --groups utterance, or train it again with another --out"
+        )
+    ids = dict.fromkeys(id for part in runs[0].parts for id in part.ids)
+    return chosen_groups(tuple(ids), columns, by)
+
+
+def regrouped(run: RunPredictions, by: str) -> dict[str, Any]:
+    """Return ``aggregate`` and ``intervals`` of ``metrics.json`` with intervals over other groups.
+
+    Raises:
+        UsageError: the utterances cannot be grouped so.
+    """
+    groups = groups_of([run], by)
+    scores = aggregate(run.parts, groups=groups.group_of)
+    return {"aggregate": scores, "intervals": groups.as_json()}
 
 
 def _classes(path: Path, columns: Iterable[str]) -> tuple[str, ...]:
     header = tuple(columns)
-    middle = header[len(_BEFORE) : -len(_AFTER)]
+    after = (*_AFTER, *COLUMNS) if header[-len(COLUMNS) :] == COLUMNS else _AFTER
+    middle = header[len(_BEFORE) : -len(after)]
     classes = tuple(name.removeprefix("p_") for name in middle)
-    if header != (*_BEFORE, *(f"p_{name}" for name in classes), *_AFTER) or not classes:
+    if header != (*_BEFORE, *(f"p_{name}" for name in classes), *after) or not classes:
         raise _damaged(path, "its columns are not id, label, predicted, p_CLASS …, fold and seed")
     return classes
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from ...cache import Entry, FeatureCache
 from ..errors import PipelineError, UsageError, unknown
+from ..layers import stored_positions
 from .selection import Selection
 from .summary import ExportSummary
 from .to_datasets import write_datasets
@@ -100,13 +101,10 @@ def export_features(settings: ExportSettings) -> ExportSummary:
 
 def _layers(entry: Entry, layers: tuple[int, ...] | None) -> tuple[int, ...]:
     """Return the layers to export, all stored ones if ``layers`` is ``None``."""
-    for layer in layers or ():
-        if layer not in entry.layers:
-            raise UsageError(
-                f"layer {layer} of '{entry.spec.encoder}' is not in the cache: choose among "
-                f"{', '.join(map(str, entry.layers))}"
-            )
-    return entry.layers if layers is None else layers
+    if layers is None:
+        return entry.layers
+    stored_positions(layers, entry.layers, f"'{entry.spec.encoder}'")
+    return layers
 
 
 @contextmanager

@@ -10,13 +10,13 @@ from .arrays import UnusableError
 
 
 def hidden_states(array: Array) -> Array:
-    """Return an array as (layers, frames, dim).
+    """Return an array of floating-point or whole numbers as (layers, frames, dim).
 
     Raises:
-        UnusableError: it is not floating point, has another shape, or has no frames.
+        UnusableError: it does not contain numbers, has another shape, or has no frames.
     """
-    if array.dtype.kind != "f":
-        raise UnusableError("not-float", f"it contains {array.dtype}, not floating-point numbers")
+    if array.dtype.kind not in "fiu":
+        raise UnusableError("not-float", f"it contains {array.dtype}, not numbers")
     if array.ndim not in (2, 3):
         raise UnusableError(
             "shape",

@@ -44,7 +44,8 @@ class ImportSettings:
     """A table that :mod:`~mser.pipeline.corpora.manifest_file` reads. By default the manifest that
     the cache has for the dataset."""
     dtype: str | None = None
-    """float16 or float32. By default float16 features stay float16; others become float32."""
+    """float16 or float32. By default float16 features stay float16; others, also whole numbers,
+    become float32."""
     store: str = "zarr"
     """Store format, as for :meth:`FeatureCache.writer`."""
     compression: str = "none"
@@ -173,8 +174,8 @@ def _spec(settings: ImportSettings, source: FeatureSource) -> EntrySpec:
             half[form] += array.dtype == np.float16
     if not forms:
         raise PipelineError(
-            f"no features in {source.path} can be imported ({reason}): give floating-point "
-            "arrays, (frames, dim) or (layers, frames, dim)"
+            f"no features in {source.path} can be imported ({reason}): give arrays of "
+            "numbers, (frames, dim) or (layers, frames, dim)"
         )
     (n_layers, dim), count = forms.most_common(1)[0]
     layers = settings.layers

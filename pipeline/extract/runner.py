@@ -141,6 +141,17 @@ def _check_ids(corpus: Corpus) -> None:
         )
 
 
+def _named_as_before(spec: EntrySpec, folder: str, cache: FeatureCache) -> EntrySpec:
+    """Return the spec with the name of the encoder's folder if the cache has its entry so.
+
+    Older entries bear the name of the folder alone. The features are the same: their key is equal.
+    """
+    older = replace(spec, encoder=folder)
+    if cache.existing(older).committed() and not cache.existing(spec).committed():
+        return older
+    return spec
+
+
 def _quarantined(modality: _ModalityRun, chosen: list[Utterance]) -> list[Quarantined]:
     by_id = modality.quarantined
     return [by_id[utterance.id] for utterance in chosen if utterance.id in by_id]
@@ -165,6 +176,7 @@ def _prepare(
         dim=encoder.dim,
         dtype=settings.dtype,
     )
+    spec = _named_as_before(spec, encoder.settings.files.folder.name, cache)
     origin = {**origin, "encoder_source": str(encoder.settings.files.folder)}
     writer_of = cache.existing if settings.dry_run else cache.writer
     writer = writer_of(spec, origin, settings.store, settings.compression)
@@ -192,7 +204,7 @@ def _prepare(
     shard_bytes = int(settings.largest_shard(encoder.device) * 2**20)
     summary = ModalitySummary(
         encoder.modality,
-        encoder.name,
+        spec.encoder,
         str(writer.folder),
         encoder.layers,
         encoder.dim,

@@ -11,6 +11,8 @@ from ..errors import PipelineError
 
 PARTS = ("train", "validation", "test")
 VALIDATION_SHARE = 0.15
+VALIDATIONS = ("session", "speaker", "dialogue")
+"""The columns by which the user may have the validation part cut."""
 _SPLIT_SEED = 0  # fixed, so that the seeds of a run differ only in the training
 
 Pair = tuple[str, str]
@@ -51,13 +53,15 @@ class Splits:
 
     ``disjoint_columns`` gives, for each two parts of a fold, the columns in which they must not
     share a value. ``notes`` are sentences to print. ``left_out`` gives the reason for each
-    utterance that is in no part of any fold, by id.
+    utterance that is in no part of any fold, by id. ``validation`` is the column by which the user
+    has the validation part cut; ``None`` if the protocol would have done the same.
     """
 
     folds: tuple[Fold, ...]
     disjoint_columns: Mapping[Pair, tuple[str, ...]]
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+    validation: str | None = None
 
 
 def value_of(utterance: Utterance, column: str) -> str | None:
@@ -83,7 +87,7 @@ def cut_validation(
     if len(set(groups)) < 2:
         raise PipelineError(
             f"the training part has only one {by}, which leaves no {by} for validation: choose "
-            "another protocol"
+            "another protocol or another --validation"
         )
     splitter = GroupShuffleSplit(1, test_size=VALIDATION_SHARE, random_state=_SPLIT_SEED)
     train, validation = next(splitter.split(utterances, groups=groups))

@@ -1,9 +1,10 @@
 """Protocols: which utterances are for training, for validation (choice of the epoch) and for test.
 
 The validation part never comes from the test part. It is that of the corpus or of the split file,
-if there is one. Otherwise it is cut from the training part by whole dialogues, or by whole speakers
-if the protocol keeps speakers apart in all parts. If the test part is a single speaker, the
-validation part is the other speakers of that speaker's sessions.
+if there is one. Otherwise it is cut from the training part by whole values of a column: the one
+that the user chooses, or by default dialogues, or speakers if the protocol keeps speakers apart in
+all parts. If the test part is a single speaker of a corpus with sessions, the validation part is by
+default the other speakers of that speaker's sessions.
 """
 
 import re
@@ -16,7 +17,7 @@ from sklearn.model_selection import GroupKFold
 
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
-from .folds import PAIRS, PARTS, Fold, Pair, Splits, cut_validation, value_of
+from .folds import PAIRS, PARTS, VALIDATIONS, Fold, Pair, Splits, cut_validation, value_of
 from .split_matching import split_by_file
 
 __all__ = ["PROTOCOLS", "Protocol", "split_corpus"]
@@ -32,12 +33,22 @@ class SplitRequest:
 
     ``protocol`` is the full name as it was given, and ``argument`` the part after its first colon.
     ``utterances`` are split; ``corpus`` also contains the utterances that cannot be trained on.
+    ``validation`` is the column by which the user wants the validation part cut, if any.
     """
 
     protocol: str
     argument: str
     utterances: Sequence[Utterance]
     corpus: Sequence[Utterance]
+    validation: str | None = None
+
+    def cut_by(self, default: str) -> str:
+        """Return the column by which the validation part is cut."""
+        return self.validation or default
+
+    def not_default(self, default: str) -> str | None:
+        """Return the column that the user wants, unless it is the default."""
+        return None if self.validation == default else self.validation
 
 
 @dataclass(frozen=True)
@@ -49,16 +60,20 @@ class Protocol:
 
 
 def split_corpus(
-    utterances: Sequence[Utterance], protocol: str, corpus: Sequence[Utterance] | None = None
+    utterances: Sequence[Utterance],
+    protocol: str,
+    corpus: Sequence[Utterance] | None = None,
+    validation: str | None = None,
 ) -> Splits:
     """Split ``utterances`` by a protocol. ``check_leakage`` checks the result.
 
     ``corpus`` contains all utterances, also those that cannot be trained on: a split file may name
-    these without being wrong.
+    these without being wrong. ``validation`` is a column in ``VALIDATIONS``, by whose whole values
+    the validation part is cut from the training part; ``None`` is the protocol's own rule.
 
     Raises:
-        UsageError: there is no such protocol, its argument is wrong, or the corpus lacks the column
-            by which it is split.
+        UsageError: there is no such protocol, its argument is wrong, the corpus lacks a column by
+            which it is split, or ``validation`` is given though there is a validation part.
         PipelineError: a part is empty, or a split file is wrong.
     """
     name, colon, argument = protocol.partition(":")
@@ -69,7 +84,13 @@ def split_corpus(
         raise UsageError(f"protocol '{protocol}' needs an argument: write {chosen.argument}")
     if chosen.argument is None and colon:
         raise UsageError(f"protocol '{protocol}' takes no argument: write {name}")
-    request = SplitRequest(protocol, argument, utterances, utterances if corpus is None else corpus)
+    request = SplitRequest(
+        protocol, argument, utterances, utterances if corpus is None else corpus, validation
+    )
+    if validation is not None:
+        if validation not in VALIDATIONS:
+            raise unknown("validation", validation, VALIDATIONS)
+        _require(request, validation, f"validation by {validation}")
     splits = chosen.split(request)
     for fold in splits.folds:
         for part in PARTS:
@@ -86,26 +107,43 @@ def _official(request: SplitRequest) -> Splits:
         tuple(utterance for utterance in request.utterances if utterance.split == split)
         for split in PARTS
     )
+    by = request.cut_by("dialogue")
+    if validation and request.validation:
+        raise UsageError(
+            f"validation by {by} cuts a validation part, but the corpus has its own: leave out "
+            "--validation"
+        )
     if not validation and train:
-        train, validation = cut_validation(train)
+        train, validation = cut_validation(train, by)
     fold = Fold("official", train, validation, test)
-    return Splits((fold,), _disjoint_columns(("id", "dialogue"), ("id", "dialogue")))
+    disjoint = _disjoint_columns(("id", "dialogue"), _kept_whole(by))
+    return Splits((fold,), disjoint, validation=request.not_default("dialogue"))
 
 
 def _leave_one_session_out(request: SplitRequest) -> Splits:
     _require(request, "session")
+    by = request.cut_by("dialogue")
     return Splits(
-        tuple(_each_tested(request, "session")),
-        _disjoint_columns(("id", "dialogue", "speaker", "session"), ("id", "dialogue")),
+        tuple(_each_tested(request, "session", by=by)),
+        _disjoint_columns(("id", "dialogue", "speaker", "session"), _kept_whole(by)),
+        validation=request.not_default("dialogue"),
     )
 
 
 def _leave_one_speaker_out(request: SplitRequest) -> Splits:
-    """Test each speaker once, and validate on the other speakers of the same sessions.
+    """Test each speaker once; by default, validate on the other speakers of the same sessions.
 
-    The other speakers talk in the same dialogues, so they are not used for training.
+    The other speakers talk in the same dialogues, so they are not used for training. In a corpus
+    without sessions the validation part is cut by whole speakers.
     """
     _require(request, "speaker")
+    if all(utterance.session is None for utterance in request.utterances):
+        by = request.cut_by("speaker")
+        return Splits(
+            tuple(_each_tested(request, "speaker", by=by)),
+            _disjoint_columns(("id", "speaker"), _kept_whole(by)),
+            validation=request.not_default("speaker"),
+        )
     _require(request, "session")
     utterances = request.utterances
     folds = []
@@ -113,25 +151,29 @@ def _leave_one_speaker_out(request: SplitRequest) -> Splits:
         test = tuple(utterance for utterance in utterances if utterance.speaker == speaker)
         sessions = {utterance.session for utterance in test}
         train = tuple(utterance for utterance in utterances if utterance.session not in sessions)
-        validation = tuple(
-            utterance
-            for utterance in utterances
-            if utterance.session in sessions and utterance.speaker != speaker
-        )
+        if request.validation:
+            train, validation = cut_validation(train, request.validation)
+        else:
+            validation = tuple(
+                utterance
+                for utterance in utterances
+                if utterance.session in sessions and utterance.speaker != speaker
+            )
         if not validation:
             raise UsageError(
                 f"protocol '{request.protocol}' validates on the other speakers of a session, but "
-                f"'{speaker}' has no other speaker there: choose leave-one-session-out"
+                f"'{speaker}' has no other speaker there: choose leave-one-session-out, or give "
+                "--validation"
             )
         folds.append(Fold(speaker, train, validation, test))
-    return Splits(
-        tuple(folds),
-        _disjoint_columns(
-            ("id", "dialogue", "speaker", "session"),
-            ("id", "dialogue", "session"),
-            validation_test=("id", "speaker"),
-        ),
-    )
+    test_columns = ("id", "dialogue", "speaker", "session")
+    if request.validation:
+        disjoint = _disjoint_columns(test_columns, _kept_whole(request.validation))
+    else:
+        disjoint = _disjoint_columns(
+            test_columns, ("id", "dialogue", "session"), validation_test=("id", "speaker")
+        )
+    return Splits(tuple(folds), disjoint, validation=request.validation)
 
 
 def _speaker_folds(request: SplitRequest) -> Splits:
@@ -159,13 +201,16 @@ def _in_folds(request: SplitRequest, column: str, number: int) -> Splits:
             f"protocol '{request.protocol}' needs {number} {column}s or more, but this corpus has "
             f"{len(set(groups))}: choose another protocol"
         )
-    by = _validation_column(column)
+    by = request.cut_by(_validation_column(column))
     folds = []
     for n, (rest, tested) in enumerate(GroupKFold(number).split(utterances, groups=groups), 1):
         train, validation = cut_validation([utterances[i] for i in rest], by)
         test = tuple(utterances[i] for i in tested)
         folds.append(Fold(f"fold{n}", train, validation, test))
-    return Splits(tuple(folds), _disjoint_columns(_kept_whole(column), ("id", by)))
+    disjoint = _disjoint_columns(_kept_whole(column), _kept_whole(by))
+    return Splits(
+        tuple(folds), disjoint, validation=request.not_default(_validation_column(column))
+    )
 
 
 def _hold_out(request: SplitRequest) -> Splits:
@@ -179,13 +224,15 @@ def _hold_out(request: SplitRequest) -> Splits:
     _require(request, column)
     values = {str(value_of(utterance, column)) for utterance in request.utterances}
     held_out = _find_value(value, column, values)
-    by = _validation_column(column)
+    by = request.cut_by(_validation_column(column))
     (fold,) = _each_tested(request, column, [held_out], by)
-    return Splits((fold,), _disjoint_columns(_kept_whole(column), ("id", by)))
+    disjoint = _disjoint_columns(_kept_whole(column), _kept_whole(by))
+    return Splits((fold,), disjoint, validation=request.not_default(_validation_column(column)))
 
 
 def _by_file(request: SplitRequest) -> Splits:
-    return split_by_file(Path(request.argument).expanduser(), request.utterances, request.corpus)
+    path = Path(request.argument).expanduser()
+    return split_by_file(path, request.utterances, request.corpus, request.validation)
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -271,7 +318,11 @@ def _find_value(given: str, column: str, values: set[str]) -> str:
     raise unknown(f"{column} (of this corpus{rest})", given, nearest)
 
 
-def _require(request: SplitRequest, column: str) -> None:
+def _require(request: SplitRequest, column: str, what: str = "") -> None:
+    """Raise an error unless every utterance has a value in a column.
+
+    ``what`` needs the column, by default the protocol.
+    """
     utterances = request.utterances
     without = [utterance.id for utterance in utterances if value_of(utterance, column) is None]
     if not without:
@@ -284,7 +335,9 @@ def _require(request: SplitRequest, column: str) -> None:
     lacking = "which this corpus does not have"
     if len(without) < len(utterances):
         lacking += f" for {len(without)} of {len(utterances)} utterances ('{without[0]}')"
-    raise UsageError(
-        f"protocol '{request.protocol}' needs the column {column}, {lacking}: choose another "
-        f"protocol, by {' or '.join(given) or 'id'}"
-    )
+    advice = f"choose another protocol, by {' or '.join(given) or 'id'}"
+    if what:
+        others = " or ".join(name for name in given if name in VALIDATIONS)
+        advice = f"give --validation {others}, or leave it out" if others else "leave it out"
+    what = what or f"protocol '{request.protocol}'"
+    raise UsageError(f"{what} needs the column {column}, {lacking}: {advice}")

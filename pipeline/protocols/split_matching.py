@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 
 from ..corpora import Utterance
-from ..errors import PipelineError
+from ..errors import PipelineError, UsageError
 from .folds import PAIRS, PARTS, Fold, Splits, cut_validation
 from .split_files import SplitFile, read_split_file
 
@@ -13,18 +13,22 @@ _SHOWN = 3  # names per message
 
 
 def split_by_file(
-    path: Path, utterances: Sequence[Utterance], corpus: Sequence[Utterance] | None = None
+    path: Path,
+    utterances: Sequence[Utterance],
+    corpus: Sequence[Utterance] | None = None,
+    validation: str | None = None,
 ) -> Splits:
     """Split ``utterances`` by a split file.
 
     A name is an id, or a path or file name whose stem is that of an id or of a clip. All utterances
     of ``corpus`` are searched; ``utterances`` are those that can be trained on. Parts have the
     order of the file. If a fold has no validation part, it is cut from the training part by whole
-    dialogues; or by whole speakers if the corpus has no dialogues and no speaker is in both the
-    training and the test part.
+    values of the column ``validation``; by default by whole dialogues, or by whole speakers if the
+    corpus has no dialogues and no speaker is in both the training and the test part.
 
     Raises:
-        UsageError: there is no such file, or its suffix is not that of a split file.
+        UsageError: there is no such file, its suffix is not that of a split file, or ``validation``
+            is given although the file has a validation part.
         PipelineError: the file is wrong, no name in it matches an utterance, or a name matches
             several.
     """
@@ -33,13 +37,21 @@ def split_by_file(
     usable = {utterance.id: utterance for utterance in utterances}
     folds: list[Fold] = []
     cut: dict[str, None] = {}
+    defaults: set[str] = set()
     for name, names in split.folds.items():
         parts = {
             part: tuple(usable[ids[n]] for n in names.get(part, ()) if ids.get(n) in usable)
             for part in PARTS
         }
+        if names.get("validation") and validation:
+            raise UsageError(
+                f"validation by {validation} cuts a validation part, but fold '{name}' of {path} "
+                "has its own: leave out --validation"
+            )
         if not names.get("validation") and parts["train"]:
-            by = _validation_column(parts["train"], parts["test"])
+            default = _validation_column(parts["train"], parts["test"])
+            defaults.add(default)
+            by = validation or default
             parts["train"], parts["validation"] = cut_validation(parts["train"], by)
             cut[by] = None
         folds.append(Fold(name, parts["train"], parts["validation"], parts["test"]))
@@ -50,6 +62,7 @@ def split_by_file(
         dict.fromkeys(PAIRS, ("id",)),
         tuple(_notes(split, ids, usable, cut, used)),
         {id: f"in no part of {path.name}" for id in usable if id in left_out},
+        None if defaults == {validation} else validation,
     )
 
 

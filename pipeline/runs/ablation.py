@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from ...cache.storage.local import LocalFolder
 from ..compute.device import chosen_device
 from ..errors import UsageError, unknown
-from ..evaluation.metrics import METRICS, TITLES
+from ..evaluation.registry import METRICS
 from ..modalities import MODALITIES
 from ..train.presets import CHOICES, Choices, combined, preset, read, settings_of
 from ..train.run import Run
@@ -100,10 +100,11 @@ class Ablation:
         papers = [m for m in self.metrics if any(m in row.system.paper for row in self.rows)]
         head = ["system"]
         for metric in self.metrics:
-            head += [TITLES[metric], f"{TITLES[metric]}, paper"][: 1 + (metric in papers)]
+            title = METRICS[metric].title
+            head += [title, f"{title}, paper"][: 1 + (metric in papers)]
         gains = any(row.system.against for row in self.rows)
         if gains:
-            head.append(f"gain in {TITLES[self.metrics[0]]} [95 %]")
+            head.append(f"gain in {METRICS[self.metrics[0]].title} [95 %]")
         lines = [f"# {self.title}", "", *(f"- {fact}" for fact in self.facts), ""]
         lines += [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
         for row in self.rows:

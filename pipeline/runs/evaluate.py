@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from ...cache import FeatureCache
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate
+from ..evaluation.predictions import read_predictions
 from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
@@ -40,7 +42,8 @@ class Evaluation:
         }
         lines = [f"{facts['head']} on {facts['dataset']}, {facts['name']}"]
         lines += [f"  note: {note}" for note in facts["notes"]]
-        return "\n".join([*lines, *score_table(rows, facts["trainings"] > 1), f"  {self.path}"])
+        table = score_table(rows, facts["trainings"] > 1, facts["intervals"])
+        return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -48,7 +51,11 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path, missing: Sequence[str] = (), cache: str | None = None, device: str = "auto"
+    run: Path,
+    missing: Sequence[str] = (),
+    cache: str | None = None,
+    device: str = "auto",
+    groups: str | None = None,
 ) -> Evaluation:
     """Score the heads of a run on their own test parts, and write the result into its folder.
 
@@ -57,9 +64,12 @@ def evaluate(
         missing: modalities that are hidden from the heads: their length is 0.
         cache: where the features are now, if they have moved.
         device: ``auto``, ``cpu`` or ``cuda``.
+        groups: what the bootstrap of the intervals draws; see
+            :mod:`~mser.pipeline.evaluation.groups`.
 
     Raises:
-        UsageError: it is not a finished run, does not have a modality, or no modality is left.
+        UsageError: it is not a finished run, does not have a modality, no modality is left, or the
+            test utterances cannot be grouped so.
         PipelineError: a checkpoint is damaged.
         CacheError: the cache does not hold the features.
     """
@@ -81,21 +91,27 @@ def evaluate(
     head = build(settings, examples).to(trainer.device)
     features = trainer.features(head)
     classes = examples.corpus.classes
+    trained = {fold["fold"] for fold in metrics["folds"]}
+    folds = [fold for fold in folder.folds(examples) if fold.name in trained]
+    tested = {utterance.id: utterance for fold in folds for utterance in fold.test}
+    drawn = chosen_groups(tuple(tested), group_columns(tested.values()), groups)
     with reproducible():
-        for fold, seed in product(folder.folds(examples), settings.seeds):
+        for fold, seed in product(folds, settings.seeds):
             load_weights(head, folder.checkpoint(fold.name, seed))
             logits = trainer.predict(head, features, fold.test, missing)
             parts.append(predictions(fold, seed, logits, classes))
+    as_trained = read_predictions(run).parts
     name = "-".join(["without", *missing]) if missing else "again"
     facts = {
         "head": metrics["head"],
         "dataset": metrics["dataset"],
         "name": name.replace("-", " ", 1).replace("-", " and "),
         "missing": list(missing),
-        "notes": notes,
+        "notes": [*notes, *drawn.notes()],
         "trainings": len(parts),
-        "aggregate": aggregate(parts),
-        "as_trained": metrics["aggregate"],
+        "intervals": drawn.as_json(),
+        "aggregate": aggregate(parts, groups=drawn.group_of),
+        "as_trained": aggregate(as_trained, groups=drawn.group_of),
         "chance": metrics["chance"],
     }
     folder.folder.write(f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())

@@ -13,11 +13,12 @@ from ..train.run import Run
 class GainOverBest:
     """The difference between a system and the best of others, by one metric.
 
-    ``against`` is the name of the best of the others.
+    ``against`` is the name of the best of the others. ``groups`` is what the bootstrap drew.
     """
 
     against: str
     difference: Difference
+    groups: Mapping[str, Any]
 
     def __str__(self) -> str:
         """Return the difference in %, its interval, and the name of the other system."""
@@ -31,15 +32,16 @@ class GainOverBest:
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, in [-1, 1]."""
         against, value, *bounds = self.cells()
-        return {"against": against, "gain": value, "ci95": bounds, "p": self.difference.p}
+        test = {"p": self.difference.p, "groups": dict(self.groups)}
+        return {"against": against, "gain": value, "ci95": bounds, **test}
 
 
 def gain_over_best(run: Run, others: Mapping[str, Run], metric: str) -> GainOverBest | None:
     """Return the difference between a run and the best of others, seeds averaged, folds pooled.
 
-    The interval is that of :func:`compare`, by a paired bootstrap of test utterances. The best run
-    is chosen by the same scores, so the gain is rather too small than too large. ``None`` if the
-    runs cannot be compared, for example if their folds test an utterance more than once.
+    The interval is that of :func:`compare`, by a paired bootstrap of dialogues or utterances. The
+    best run is chosen by the same scores, so the gain is rather too small than too large. ``None``
+    if the runs cannot be compared, for example if their folds test an utterance more than once.
     """
 
     def score(name: str) -> float:
@@ -50,4 +52,4 @@ def gain_over_best(run: Run, others: Mapping[str, Run], metric: str) -> GainOver
         comparison = compare(others[best].path, run.path, metric)
     except PipelineError:
         return None
-    return GainOverBest(best, comparison.metrics[metric])
+    return GainOverBest(best, comparison.metrics[metric], comparison.groups)

@@ -19,8 +19,9 @@ from jinja2 import Environment, StrictUndefined
 from ...heads import HEADS
 from ..errors import PipelineError, UsageError
 from ..evaluation.compare import RunComparison, compare
-from ..evaluation.metrics import METRICS, TITLES
-from ..evaluation.predictions import RunPredictions, read_predictions
+from ..evaluation.groups import counted_groups
+from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
+from ..evaluation.registry import METRICS
 from ..progress import progress
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
@@ -44,15 +45,19 @@ class HtmlReport:
         return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
 
 
-def report(runs: Sequence[Path], out: Path) -> HtmlReport:
+def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlReport:
     """Write a page on one or several finished runs; a run that is given twice appears once.
 
     Args:
         runs: run folders.
         out: the file to write; an existing file is replaced.
+        groups: what the bootstrap of the intervals and comparisons draws, see
+            :mod:`~mser.pipeline.evaluation.groups`; by default the intervals are those that the
+            training wrote.
 
     Raises:
-        UsageError: no run is given, a run is not finished, or ``out`` is a folder.
+        UsageError: no run is given, a run is not finished, ``out`` is a folder, or the test
+            utterances of a run cannot be grouped so.
         PipelineError: a file of a run is damaged.
     """
     distinct = list({run.resolve(): run for run in runs}.values())
@@ -61,11 +66,11 @@ def report(runs: Sequence[Path], out: Path) -> HtmlReport:
     if out.is_dir():
         raise UsageError(f"'{out}' is a folder: give the name of a file, such as report.html")
     names = _names(distinct)
-    contents = [_run_content(run, name) for run, name in zip(distinct, names, strict=True)]
+    contents = [_run_content(run, name, groups) for run, name in zip(distinct, names, strict=True)]
     page = _template().render(
         runs=contents,
-        groups=_groups(distinct, contents),
-        metrics=TITLES,
+        groups=_groups(distinct, contents, groups),
+        metrics={name: metric.title for name, metric in METRICS.items()},
         version=version("mser"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +95,12 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(run) for run in runs]
 
 
-def _run_content(run: Path, name: str) -> dict[str, Any]:
+def _run_content(run: Path, name: str, groups: str | None) -> dict[str, Any]:
     """Return the content of the page about one run."""
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
+    if groups is not None:
+        metrics |= regrouped(read_predictions(run), groups)
     environment = folder.read_json("environment.json")
     try:
         log = [json.loads(line) for line in _lines(run / "log.jsonl")]
@@ -104,6 +111,7 @@ def _run_content(run: Path, name: str) -> dict[str, Any]:
             "chance": metrics["chance"],
             "facts": _facts(config, metrics, environment),
             "settings": list(_settings(config)),
+            "drawn": counted_groups(metrics.get("intervals")),
             "several": len(metrics["folds"]) > 1,
             "confusion": _confusion(metrics),
             **_curves(config, metrics, log),
@@ -155,7 +163,7 @@ def _facts(
 def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
     """Yield the name, value and default of each setting that is not at its default."""
     defaults = {setting.name: setting.default for setting in fields(TrainSettings)}
-    for name in ("layer", "classes", *TUNABLE):
+    for name in ("layer", "validation", "classes", *TUNABLE):
         if name in config and config[name] != defaults[name]:
             by_position = name == "layer" and names_layers_by_position(config)
             note = " (position among the cached layers)" if by_position else ""
@@ -196,7 +204,7 @@ def _curves(
     dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
     losses = _with_mean(train, "train") + _with_mean(loss, "validation")
     return {
-        "monitor": TITLES[metric],
+        "monitor": METRICS[metric].title,
         "loss_chart": line_chart(losses) if log else None,
         "score_chart": line_chart(_with_mean(score, "validation"), dots, True) if log else None,
     }
@@ -208,17 +216,19 @@ def _with_mean(curves: Sequence[Sequence[tuple[float, float]]], kind: str) -> li
     return [*thin, Curve(mean_curve(curves), f"{kind} mean")]
 
 
-def _groups(runs: Sequence[Path], contents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _groups(
+    runs: Sequence[Path], contents: Sequence[Mapping[str, Any]], groups: str | None
+) -> list[dict[str, Any]]:
     """Return the comparisons: of each two or more runs that test the same utterances."""
     if len(runs) < 2:
         return []
     alike: dict[Any, list[int]] = {}
     for number, run in enumerate(runs):
         alike.setdefault(_tested(read_predictions(run)), []).append(number)
-    groups = [members for members in alike.values() if len(members) > 1]
-    pairs = sum(len(list(combinations(members, 2))) for members in groups)
+    comparable = [members for members in alike.values() if len(members) > 1]
+    pairs = sum(len(list(combinations(members, 2))) for members in comparable)
     with progress(pairs, "comparing runs", "pair") as bar:
-        return [_group(runs, contents, members, bar.update) for members in groups]
+        return [_group(runs, contents, members, groups, bar.update) for members in comparable]
 
 
 def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
@@ -227,13 +237,17 @@ def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
 
 
 def _group(
-    runs: Sequence[Path], contents: Sequence[Mapping[str, Any]], members: Sequence[int], tick: Any
+    runs: Sequence[Path],
+    contents: Sequence[Mapping[str, Any]],
+    members: Sequence[int],
+    groups: str | None,
+    tick: Any,
 ) -> dict[str, Any]:
     pairs: list[tuple[str, str, RunComparison]] = []
     refused = []
     for first, second in combinations(members, 2):
         try:
-            comparison = compare(runs[first], runs[second])
+            comparison = compare(runs[first], runs[second], groups=groups)
             pairs.append((contents[first]["name"], contents[second]["name"], comparison))
         except PipelineError as error:  # its folds cannot be pooled
             refused.append(str(error))
@@ -242,10 +256,12 @@ def _group(
     return {
         "utterances": contents[members[0]]["metrics"]["test_utterances"],
         "dataset": contents[members[0]]["metrics"]["dataset"],
+        "drawn": _either(contents[number]["drawn"] for number in members),
         "pairs": pairs,
+        "pairs_drawn": _either(comparison.drawn() for _, _, comparison in pairs),
         "refused": list(dict.fromkeys(refused)),
         "charts": {
-            TITLES[metric]: interval_chart(
+            METRICS[metric].title: interval_chart(
                 (name, of[metric]["pooled"], of[metric]["pooled_ci95"]) for name, of in scored
             )
             for metric in METRICS
@@ -259,6 +275,10 @@ def _percent(value: float | None, sign: str = "") -> str:
 
 def _interval(bounds: Sequence[float] | None, sign: str = "") -> str:
     return "–" if bounds is None else f"{bounds[0] * 100:{sign}.1f} … {bounds[1] * 100:{sign}.1f}"
+
+
+def _either(texts: Iterable[str]) -> str:
+    return " or ".join(dict.fromkeys(texts))
 
 
 def _count(count: int, noun: str) -> str:

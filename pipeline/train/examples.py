@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ...cache import Entry, FeatureCache, missing_pooled, pooled_entry
+from ...cache import Entry, FeatureCache, NotFoundError, missing_pooled, pooled_entry
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
 from ..encoders.checkpoint_files import find_encoder
@@ -113,6 +114,9 @@ def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None)
     # Compare the weights of the folder: another encoder may have the same name.
     files = find_encoder(encoder)
     expect = {"weights": files.weights_hash()}
+    for name in (files.name, files.folder.name):  # older entries bear the name of the folder
+        with suppress(NotFoundError):
+            return cache.open(dataset, name, modality=modality, expect=expect)
     return cache.open(dataset, files.name, modality=modality, expect=expect)
 
 

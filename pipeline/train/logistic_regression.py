@@ -6,7 +6,8 @@ Minimises, over the weights W (classes, width) and the biases b (classes,),
 
 with L-BFGS (Liu & Nocedal, 1989) of scipy, from strong to weak λ, each from the solution before.
 The inputs of a probe are strongly correlated, for example neighbouring layers of an encoder, and
-L-BFGS alone would need hundreds of steps. So it works in variables in which the Hessian is close to the
+L-BFGS alone would need hundreds of steps. So it works in variables in which the Hessian is close
+to the
 identity: with the singular values σ and vectors V of the inputs, the Hessian is about
 V (c σ²/n + λ) Vᵀ, and W = Z M with M = V (c σ²/n + λ)^(-1/2) Vᵀ. This changes the path to the
 minimum, not the minimum.

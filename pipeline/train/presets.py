@@ -19,7 +19,9 @@ class Choices(TypedDict, total=False):
 
     head: str
     dataset: str
+    any_dataset: bool
     protocol: str
+    validation: str
     classes: str
     layer: str
     modalities: list[str]
@@ -80,13 +82,23 @@ def read(name: str, kind: str) -> dict[str, Any]:
 def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a preset, replaced by those that the user gives.
 
-    For another dataset the classes and the protocol of the preset are dropped: they are specific to
-    the preset's own dataset.
+    The classes and the protocol of a preset are specific to its own dataset. For another dataset, a
+    preset with ``any_dataset`` leaves them to that dataset; other presets need them from the user.
+
+    Raises:
+        UsageError: the user gives another dataset than that of the preset, but not all of these.
     """
-    kept = dict(values)
-    if given.get("dataset", kept.get("dataset")) != kept.get("dataset"):
-        kept = {key: kept[key] for key in kept if key not in ("classes", "protocol")}
-    return {**kept, **given}
+    own, dataset = values.get("dataset"), given.get("dataset")
+    if own is None or dataset in (None, own):
+        return {**values, **given}
+    specific = [key for key in ("protocol", "classes") if key in values and key not in given]
+    if specific and not values.get("any_dataset"):
+        options = " and ".join(f"--{key}" for key in specific)
+        raise UsageError(
+            f"the preset is for the dataset '{own}': for '{dataset}', also give {options}, or copy "
+            f"the preset and change its {' and '.join(['dataset', *specific])}"
+        )
+    return {**{key: values[key] for key in values if key not in specific}, **given}
 
 
 def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
@@ -99,6 +111,7 @@ def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
         UsageError: head or dataset is missing, or a value is invalid.
     """
     chosen = {key: value for key, value in values.items() if key in CHOICES}
+    chosen.pop("any_dataset", None)
     for key in ("head", "dataset"):
         if key not in chosen:
             raise UsageError(f"no {key} given: give --{key}, or a --preset with a {key}")

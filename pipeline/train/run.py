@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.metrics import METRICS, TITLES
+from ..evaluation.groups import counted_groups
+from ..evaluation.registry import METRICS
 
 
 @dataclass(frozen=True)
@@ -21,24 +22,34 @@ class Run:
         metrics = self.metrics
         several = len(metrics["folds"]) > 1
         folds, seeds = (len({fold[key] for fold in metrics["folds"]}) for key in ("fold", "seed"))
+        left = metrics.get("not_trained", [])
+        of_folds = f"{folds} of {_counted(folds + len(left), 'fold')}"
         lines = [
-            f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}: "
-            f"{_counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
+            f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}"
+            f"{validation_text(metrics.get('validation'))}: "
+            f"{of_folds if left else _counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
             f"{metrics['test_utterances']} test utterances, {len(metrics['classes'])} classes",
             *(f"  note: {note}" for note in self.notes),
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
         ]
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
-        return "\n".join([*lines, *score_table(rows, several), f"  {self.path}"])
+        table = score_table(rows, several, metrics.get("intervals"))
+        return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the folder and the scores as JSON values."""
         return {"run": str(self.path), **self.metrics}
 
 
-def score_table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[str]:
-    """Return the lines of a table of aggregated scores; ``several`` if over several trainings."""
-    lines = [f"  {'':14}" + "".join(f"{TITLES[metric]:>14}" for metric in METRICS)]
+def score_table(
+    rows: Mapping[str, Mapping[str, Any]], several: bool, drawn: Mapping[str, Any] | None
+) -> list[str]:
+    """Return the lines of a table of aggregated scores.
+
+    ``several`` if they are over several trainings; ``drawn`` is what the bootstrap of the intervals
+    drew, ``intervals`` in ``metrics.json``.
+    """
+    lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in METRICS)]
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in METRICS)
         lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
@@ -54,10 +65,15 @@ def score_table(rows: Mapping[str, Mapping[str, Any]], several: bool) -> list[st
     )
     lines.append(
         f"  {'pooled: all folds scored together; ' if several else ''}95 %: "
-        f"{'its ' if several else ''}bootstrap interval over test utterances, without the variance "
-        "of training"
+        f"{'its ' if several else ''}bootstrap interval over {counted_groups(drawn)} of the test "
+        f"part{'s' if several else ''}, without the variance of training"
     )
     return lines
+
+
+def validation_text(column: str | None) -> str:
+    """Return how the validation part was cut, if not by the rule of the protocol."""
+    return f" with validation by {column}" if column else ""
 
 
 def _counted(count: int, noun: str) -> str:

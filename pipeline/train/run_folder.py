@@ -24,8 +24,10 @@ from ...cache.storage.folder import TEMPORARY
 from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
+from ..evaluation.groups import COLUMNS
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
+from .head_options import in_one_form
 from .layers import has_numbers, renumbered
 
 CONFIG_FORMAT = 3
@@ -52,7 +54,8 @@ class RunFolder:
     excluded utterances with their reasons), ``log.jsonl`` (a line for each epoch),
     ``checkpoints/*.safetensors`` (the weights of the best epoch), ``predictions.csv`` (of the test
     parts), ``metrics.json`` and ``environment.json``. Until the run is finished, ``trainings/``
-    holds the states, logs and results of its trainings.
+    holds the states, logs and results of its trainings. If only some folds were asked for,
+    ``metrics.json`` has their scores, and names the other folds in ``not_trained``.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,8 +70,15 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the scores are written."""
-        return (self.path / "metrics.json").exists()
+        """Whether the scores of all folds are written."""
+        return self._metrics_exist and not self._metrics().get("not_trained")
+
+    @property
+    def scored_folds(self) -> set[str]:
+        """The names of the folds whose scores are written."""
+        if not self._metrics_exist:
+            return set()
+        return {str(fold["fold"]) for fold in self._metrics()["folds"]}
 
     def begin(
         self,
@@ -156,15 +166,20 @@ class RunFolder:
         predicted: Sequence[tuple[Fold, int, Tensor]],
         metrics: Mapping[str, Any],
     ) -> None:
-        """Write the results, ``metrics.json`` last, and delete ``trainings/``.
+        """Write the results, ``metrics.json`` last; delete ``trainings/`` if all folds are in them.
 
-        ``predicted`` holds each fold and seed with its (utterances, classes) probabilities.
+        ``predicted`` holds each fold and seed with its (utterances, classes) probabilities. Results
+        of ``mser evaluate`` are deleted: they are those of fewer folds.
         """
         logs = [self.trainings.read(f"{name}.jsonl").decode() for name in names]
         self._write("log.jsonl", "".join(logs))
         self._write("predictions.csv", _predictions(classes, predicted))
+        for name in self.folder.names():
+            if name == "again.json" or name.startswith("without-"):
+                self.folder.remove(name)
         self._write_json("metrics.json", metrics)
-        self.clean()
+        if self.finished:
+            self.clean()
 
     def clean(self) -> None:
         """Delete ``trainings/``, and the files that killed processes left."""
@@ -179,6 +194,14 @@ class RunFolder:
             if lease is None or not lease.alive:
                 self.folder.remove(name)
 
+    @property
+    def _metrics_exist(self) -> bool:
+        return (self.path / "metrics.json").exists()
+
+    def _metrics(self) -> dict[str, Any]:
+        metrics = self.read_json("metrics.json")
+        return metrics if isinstance(metrics, dict) and "folds" in metrics else {"folds": []}
+
     def _require_same(
         self, config: Mapping[str, Any], folds: str, stored: Mapping[str, Sequence[int]]
     ) -> None:
@@ -187,12 +210,13 @@ class RunFolder:
         old = self.config()
         if old.get("encoders") == config["encoders"]:  # else the stored layers are others too
             old = migrated_config(old, lambda: stored)
-        before, now = _flat(old), _flat(tomllib.loads(tomli_w.dumps(config)))
-        for key in sorted((set(before) | set(now)) - _NOT_COMPARED):
+        before = _flat(_compared(old))
+        now = _flat(_compared(tomllib.loads(tomli_w.dumps(config))))
+        for key in sorted(set(before) | set(now)):
             if before.get(key) != now.get(key):
                 raise UsageError(
-                    f"'{self.path}' belongs to another run, with {key} = {before.get(key)!r} and "
-                    f"not {now.get(key)!r}: give another folder with --out"
+                    f"'{self.path}' belongs to another run, with {key} {_shown(before, key)} and "
+                    f"not {_shown(now, key, '')}: give another folder with --out"
                 )
         known = self.path / "folds.json"  # written after the configuration
         if known.exists() and known.read_text(encoding="utf-8") != folds:
@@ -248,12 +272,23 @@ def names_layers_by_position(config: Mapping[str, Any]) -> bool:
 def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
     """Return the folder below ``runs`` whose name ends with a hash of the configuration.
 
-    The hash leaves out where the cache is, and the format of the configuration. The features
-    themselves are in it by their digest.
+    The hash leaves out where the cache is, the format of the configuration, and options at the
+    default of the head. The features themselves are in it by their digest. Older names depend on
+    how the options were written; such a folder is found again.
     """
+    older = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
+    folders = []
+    for compared in (_compared(config), older):
+        content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
+        folders.append(runs / f"{config['dataset']}-{config['head']}-{content[:8]}")
+    return next((folder for folder in folders if folder.exists()), folders[0])
+
+
+def _compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that tells two runs apart."""
     compared = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-    content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
-    return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
+    options = in_one_form(config.get("head", ""), config.get("head_options", {}))
+    return compared | {"head_options": options}
 
 
 def folds_json(folds: Sequence[Fold], excluded: Mapping[str, str]) -> str:
@@ -281,17 +316,26 @@ def _environment(device: torch.device, threads: int | None) -> dict[str, Any]:
 
 
 def _predictions(classes: Sequence[str], predicted: Sequence[tuple[Fold, int, Tensor]]) -> str:
-    """Return every test utterance's label, prediction and class probabilities as CSV."""
+    """Return every test utterance's label, prediction, probabilities and groups as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(
-        ["id", "label", "predicted", *(f"p_{name}" for name in classes), "fold", "seed"]
+        ["id", "label", "predicted", *(f"p_{name}" for name in classes), "fold", "seed", *COLUMNS]
     )
     for fold, seed, probabilities in predicted:
         for utterance, row in zip(fold.test, probabilities, strict=True):
             best = classes[int(row.argmax())]
-            writer.writerow([utterance.id, utterance.label, best, *row.tolist(), fold.name, seed])
+            groups = [getattr(utterance, column) for column in COLUMNS]
+            values = [utterance.id, utterance.label, best, *row.tolist(), fold.name, seed]
+            writer.writerow([*values, *groups])
     return text.getvalue()
+
+
+def _shown(values: Mapping[str, Any], key: str, equals: str = "= ") -> str:
+    """Return a setting as text; one that is not in a configuration is at its default."""
+    if key in values:
+        return f"{equals}{values[key]!r}"
+    return "at its default" if equals else "its default"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ...heads import HEADS
 from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device, cores
 from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
 from ..progress import print_note, progress
 from ..protocols.folds import Fold, Splits
@@ -22,7 +23,7 @@ from ..protocols.protocols import split_corpus
 from .checkpoint import from_safetensors
 from .examples import TrainingExamples
 from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
-from .run import Run
+from .run import Run, validation_text
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
 from .trainer import predictions
@@ -49,15 +50,32 @@ class PlannedRun:
         lines = "\n".join(f"  {line}" for line in shared)
         return [
             *(f"mser: {note}" for note in self.splits.notes),
-            f"mser: leakage check of {self.protocol}, which allows what is shared here:\n{lines}",
+            f"mser: leakage check of {self.protocol}{validation_text(self.settings.validation)}, "
+            f"which allows what is shared here:\n{lines}",
         ]
 
+    @property
+    def fold_names(self) -> tuple[str, ...]:
+        """The folds to train: those of the settings, or all."""
+        names = self.settings.folds or (fold.name for fold in self.splits.folds)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def scored(self) -> bool:
+        """Whether the scores of the folds to train are written."""
+        return self.run.finished or self.run.scored_folds >= set(self.fold_names)
+
     def jobs(self, threads: int | None = None, processes: int = 1) -> list[TrainingJob]:
-        """Return a job for each fold and seed; see :class:`TrainingJob` for the arguments."""
+        """Return a job for each fold to train and each seed; see :class:`TrainingJob`."""
+        return [job for name in self.fold_names for job in self.jobs_of(name, threads, processes)]
+
+    def jobs_of(
+        self, fold: str, threads: int | None = None, processes: int = 1
+    ) -> list[TrainingJob]:
+        """Return a job for each seed of a fold; see :class:`TrainingJob` for the arguments."""
         digest, settings = self.examples.digest, self.settings
         return [
-            TrainingJob(settings, digest, self.run.path, fold.name, seed, threads, processes)
-            for fold in self.splits.folds
+            TrainingJob(settings, digest, self.run.path, fold, seed, threads, processes)
             for seed in settings.seeds
         ]
 
@@ -89,8 +107,9 @@ def train_heads(
     """
     backend, device = several[0].backend, chosen_device(several[0].device)
     plans = _plans(several)
-    unfinished = [planned for planned in plans if not planned.run.finished]
-    notes = (note for planned in unfinished for note in planned.leakage_notes())
+    unfinished = [planned for planned in plans if not planned.scored]
+    shown = [run for run in plans if not run.scored or run.settings.leakage_columns]
+    notes = (note for planned in shown for note in planned.leakage_notes())
     for note in dict.fromkeys(notes):
         print_note(note)
     threads, processes = _threads(backend, device), _processes(backend, device)
@@ -139,8 +158,16 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
         raise UsageError("amp=float16 needs a GPU: give amp=bfloat16 on a CPU")
     examples = examples or examples_of(settings)
     protocol = settings.protocol or examples.corpus.protocol
-    splits = split_corpus(examples.utterances, protocol, examples.corpus.utterances)
-    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes)
+    utterances = examples.corpus.utterances
+    splits = split_corpus(examples.utterances, protocol, utterances, settings.validation)
+    # What equals the default is no setting of its own, and does not change the name of the folder.
+    settings = replace(settings, validation=splits.validation)
+    names = [fold.name for fold in splits.folds]
+    for name in settings.folds:
+        if name not in names:
+            raise unknown(f"fold of {protocol}", name, names)
+    own = _own_columns(settings, examples)
+    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes, own)
     head = build(settings, examples)  # so that wrong options are refused before a folder is made
     if settings.optimizer == "adam" and settings.weight_decay:
         print_note(
@@ -167,6 +194,21 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     run.begin(config, folds, stored, device, threads)
     return PlannedRun(settings, protocol, examples, splits, excluded, leakage, run)
+
+
+def _own_columns(
+    settings: TrainSettings, examples: TrainingExamples
+) -> dict[str, Mapping[str, str]]:
+    columns = examples.corpus.columns
+    for name in settings.leakage_columns:
+        if not columns:
+            raise UsageError(
+                f"leakage column '{name}': the manifest of {settings.dataset} in the cache has no "
+                "columns of its own: add the column to your manifest, and extract or import again"
+            )
+        if name not in columns:
+            raise unknown(f"leakage column of {settings.dataset}", name, columns)
+    return {name: columns[name] for name in settings.leakage_columns}
 
 
 def _processes(backend: Backend, device: torch.device) -> int:
@@ -210,19 +252,23 @@ def _reports(
 
 
 def _finished(planned: PlannedRun) -> Run | None:
-    """Write the scores if all trainings of a run are done; return the run if it is finished."""
+    """Write the scores if the trainings of the wanted folds are done; then return the run."""
     run, jobs = planned.run, planned.jobs()
-    if not run.finished:
+    if not planned.scored:
         if not all(job.done for job in jobs):
             return None
         with lease(run.folder, "scores", _PATIENCE) as acquired:
-            if acquired and not run.finished:
-                _write_scores(planned, jobs)
-    run.clean()  # a process may have been killed after it wrote the scores
+            if acquired and not planned.scored:
+                _write_scores(planned)
+    if run.finished:
+        run.clean()  # a process may have been killed after it wrote the scores
     return Run(run.path, run.read_json("metrics.json"), planned.examples.corpus.notes)
 
 
-def _write_scores(planned: PlannedRun, jobs: Sequence[TrainingJob]) -> None:
+def _write_scores(planned: PlannedRun) -> None:
+    """Write the scores of all folds that are trained, also of those that were asked for before."""
+    jobs_of = {fold.name: planned.jobs_of(fold.name) for fold in planned.splits.folds}
+    jobs = [job for of in jobs_of.values() if all(job.done for job in of) for job in of]
     folds = {fold.name: fold for fold in planned.splits.folds}
     predicted: list[tuple[Fold, int, Tensor]] = []
     facts = []
@@ -262,19 +308,24 @@ def _metrics(
                 **by_class(part.labels, part.predicted, classes),
             }
         )
-    tested = {utterance.id for fold in planned.splits.folds for utterance in fold.test}
+    trained = {fold.name for fold, *_ in predicted}
+    tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
+    groups = chosen_groups(tuple(tested), group_columns(tested.values()))
     return {
         "head": planned.settings.head,
         "dataset": planned.settings.dataset,
         "protocol": planned.protocol,
+        "validation": planned.settings.validation,
         "classes": list(classes),
         "notes": list(planned.examples.corpus.notes),
         "selected_by": f"best {planned.settings.monitor} on the validation part",
         "test_utterances": len(tested),
+        "not_trained": [fold.name for fold in planned.splits.folds if fold.name not in trained],
         "excluded": dict(Counter(planned.excluded.values())),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
-        "aggregate": aggregate(parts),
-        "chance": aggregate(chance),
+        "intervals": groups.as_json(),
+        "aggregate": aggregate(parts, groups=groups.group_of),
+        "chance": aggregate(chance, groups=groups.group_of),
         "pooled": pooled_by_class(parts, classes),
         "folds": folds,
     }

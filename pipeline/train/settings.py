@@ -13,7 +13,7 @@ from pydantic import Field
 from ...heads import Head
 from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
-from ..evaluation.metrics import METRICS
+from ..evaluation.registry import METRICS
 from ..modalities import modality_names
 from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of
 from ..validation import settings as settings_class
@@ -41,9 +41,9 @@ TUNABLE = (
     ),
     *("class_weights", "amp", "monitor", "features", "save_every"),
 )
-# No number of the result depends on these.
+# No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
-    *("out", "runs", "features", "save_every"),
+    *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
     *("workers", "scheduler", "slurm", "wait_minutes"),
 )
 
@@ -61,7 +61,8 @@ class TrainSettings:
     """What to train and how.
 
     No number of the result depends on ``out``, ``runs``, ``features``, ``save_every``, ``workers``,
-    ``scheduler``, ``slurm`` and ``wait_minutes``.
+    ``scheduler``, ``slurm`` and ``wait_minutes``. ``folds`` chooses which folds are trained; the
+    numbers of a fold do not depend on it.
     """
 
     head: str
@@ -82,10 +83,17 @@ class TrainSettings:
     one of these for each modality (``speech=0,1,2,text=last``); by default the head's own choice."""
     protocol: str | None = None
     """How the corpus is split; by default the corpus's own protocol."""
+    validation: str | None = None
+    """The column (``session``, ``speaker`` or ``dialogue``) by whose whole values the validation
+    part is cut from the training part; by default the protocol's own rule."""
+    leakage_columns: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Further columns of the corpus, such as ``scenario``, that the leakage check compares."""
     classes: str | None = None
     """Name of the class set, such as ``4``; by default the corpus's own classes."""
     seeds: Seeds = (0,)
     """One training for each fold and each seed; default 0 alone."""
+    folds: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of the folds to train; default all folds of the protocol."""
     device: str = "auto"
     """``auto`` (the default), ``cpu`` or ``cuda``."""
     epochs: Count = 60

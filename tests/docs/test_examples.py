@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import recall_score
 
 from mser import FeatureCache
 from mser.cache import FORMATS, convert, verify
 from mser.heads import HEADS
 from mser.pipeline.corpora import CORPORA, synthetic
 from mser.pipeline.encoders import FAMILIES
+from mser.pipeline.evaluation.metrics import scores
+from mser.pipeline.evaluation.registry import METRICS, Metric
 from mser.pipeline.extract import ExtractSettings, extract, load_encoder
 from mser.pipeline.train import TrainSettings, train_head
 from mser.tests.support.cache_entries import path_of, same_bits
@@ -55,7 +58,7 @@ def test_a_data_loader_as_the_docs_make_it(filled_cache: Path) -> None:
 def test_a_store_format_as_the_docs_add_it(
     tmp_path: Path, filled_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(FORMATS, "npy", run(examples("extending.md")[2])["NpyFormat"]())
+    monkeypatch.setitem(FORMATS, "npy", run(examples("extending.md")[3])["NpyFormat"]())
     shutil.copytree(filled_cache, tmp_path / "cache")
     before = FeatureCache(filled_cache).open("synthetic", modality="text")
     convert(FeatureCache(tmp_path / "cache").open("synthetic", modality="text"), "npy", "none")
@@ -96,6 +99,15 @@ def test_a_corpus_and_a_head_as_the_docs_add_them(
     ]
     with pytest.raises(Exception, match="give the folder with the"):
         CORPORA["mine"](tmp_path)
+
+
+def test_a_metric_as_the_docs_add_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowest_recall = run(examples("extending.md")[2])["lowest_recall"]
+    monkeypatch.setitem(METRICS, "lowest_recall", Metric("lowest recall", lowest_recall))
+    labels, predicted = list("aaabbc"), list("aabbda")
+    expected = recall_score(labels, predicted, labels=list("abc"), average=None)
+    assert scores(labels, predicted)["lowest_recall"] == min(expected) == 0
+    assert scores(labels[:5], predicted[:5])["lowest_recall"] == min(expected[:2])
 
 
 def test_an_encoder_family_as_the_docs_add_it(

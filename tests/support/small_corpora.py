@@ -79,8 +79,10 @@ def check_each_is_tested_once(corpus: list[Utterance], folds: list[Fold]) -> Non
         assert sorted(utterance.id for part in parts(fold) for utterance in part) == everything
 
 
-def make_folds(utterances: Sequence[Utterance], protocol: str) -> list[Fold]:
+def make_folds(
+    utterances: Sequence[Utterance], protocol: str, validation: str | None = None
+) -> list[Fold]:
     """Split by a protocol, and run the leakage check."""
-    splits = split_corpus(utterances, protocol)
+    splits = split_corpus(utterances, protocol, validation=validation)
     check_leakage(splits.folds, splits.disjoint_columns)
     return list(splits.folds)

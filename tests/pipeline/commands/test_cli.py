@@ -18,6 +18,7 @@ from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_text_encoder
 from mser.tests.conftest import Call, Mser
 from mser.tests.support.fork_server import MSER, fork_server
+from mser.tests.support.standard_error import is_leakage_check, is_one_sentence
 
 # One thread, since tests share the cores; offline, since no test contacts the hub.
 CALM = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
@@ -34,18 +35,6 @@ def extract_options(root: Path, cache: Path, encoders: dict[str, str]) -> list[o
 
 def train_options(cache: Path) -> list[object]:
     return ["train-head", "--head", "linear", "--dataset", "synthetic", "--cache", cache]
-
-
-def is_one_sentence(err: str) -> bool:
-    lines = err.splitlines()
-    return len(lines) == 1 and lines[0].startswith("mser: ") and "Traceback" not in err
-
-
-def is_leakage_check(err: str) -> bool:
-    """Return whether standard error holds the leakage check and nothing else."""
-    first, *lines = err.splitlines()
-    reported = all(line.startswith("  ") and " share " in line for line in lines)
-    return first.startswith("mser: leakage check of ") and lines != [] and reported
 
 
 # Help and version ---------------------------------------------------------------------------------

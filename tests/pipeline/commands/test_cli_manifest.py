@@ -9,7 +9,7 @@ import pytest
 
 from mser.pipeline.corpora import synthetic
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_leakage_check, is_one_sentence
+from mser.tests.support.standard_error import is_leakage_check, is_one_sentence
 
 
 @pytest.fixture

@@ -178,6 +178,19 @@ def test_improvised_and_scripted_utterances_are_counted(iemocap_original):
 # Classes and protocols ----------------------------------------------------------------------------
 
 
+def test_the_scenario_of_a_dialogue_recurs_in_all_sessions(iemocap_original):
+    corpus = load(iemocap_original)
+    scenario = corpus.columns["scenario"]
+    assert set(scenario) == {utterance.id for utterance in corpus.utterances}
+    for id, name in scenario.items():
+        assert f"_{name}" in id
+        assert name.removeprefix("script").removeprefix("impro").isdecimal()
+    sessions: dict[str, set[str | None]] = {}
+    for utterance in corpus.utterances:
+        sessions.setdefault(scenario[utterance.id], set()).add(utterance.session)
+    assert max(map(len, sessions.values())) > 1
+
+
 def test_happy_and_excited_are_merged_in_four_classes(iemocap_original):
     corpus = load(iemocap_original)
     four = corpus.in_classes("4")

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from mser.pipeline.corpora.manifest import from_table, to_table
+from mser.pipeline.corpora.manifest import COLUMNS, from_table, to_table
 from mser.pipeline.corpora.manifest_file import read_manifest
 from mser.pipeline.corpora.utterance import Utterance
 from mser.pipeline.errors import PipelineError, UsageError
@@ -75,10 +77,42 @@ def test_a_partial_split_is_not_an_official_one(tmp_path: Path) -> None:
     assert corpus.protocol == "leave-one-session-out"
 
 
+@pytest.mark.parametrize(
+    ("content", "protocol"),
+    [
+        ("id,speaker\na,7\nb,8\n", "leave-one-speaker-out"),
+        ("id,speaker\na,7\nb,\n", "leave-one-session-out"),
+        ("id,speaker,session\na,7,1\nb,8,\n", "leave-one-session-out"),
+        ("id,speaker,split\na,7,train\nb,8,test\n", "official"),
+    ],
+)
+def test_the_protocol_follows_from_the_columns(tmp_path: Path, content: str, protocol: str) -> None:
+    assert read_manifest(written(tmp_path, content), "mine").protocol == protocol
+
+
 def test_unused_columns_are_listed(tmp_path: Path) -> None:
     corpus = read_manifest(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
     assert corpus.notes == ("mine.csv: columns not used: valence, emotion",)
     assert corpus.classes == ()
+
+
+def test_other_columns_are_kept_in_the_manifest_of_the_cache(tmp_path: Path) -> None:
+    text = "id,Scenario,take,empty,duration\na,script01,1,,2\nb,,2,,3\n"
+    corpus = read_manifest(written(tmp_path, text), "mine")
+    assert corpus.columns == {"scenario": {"a": "script01"}, "take": {"a": "1", "b": "2"}}
+    kept, _ = from_table(to_table(corpus, tmp_path, {}, {"a": 0.5}))
+    assert kept == corpus
+    without = read_manifest(written(tmp_path, "id\na\n"), "mine")
+    assert to_table(without, tmp_path, {}, {}).column_names == list(COLUMNS)
+
+
+def test_lists_and_numbers_of_other_columns(tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"id": "a", "scenario": 3, "vector": [1, 2]}\n')
+    corpus = read_manifest(tmp_path / "mine.jsonl", "mine")
+    assert corpus.columns == {"scenario": {"a": "3"}}
+    table = pa.table({"id": ["a"], "scenario": ["s1"], "vector": [[1.0, 2.0]], "number": [4]})
+    pq.write_table(table, tmp_path / "mine.parquet")
+    assert read_manifest(tmp_path / "mine.parquet", "mine").columns == {"scenario": {"a": "s1"}}
 
 
 def test_an_id_is_kept_unchanged(tmp_path: Path) -> None:

@@ -3,12 +3,49 @@
 import json
 import pickle
 import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from safetensors.torch import load_file, save_file
 
-from mser.pipeline.extract import load_encoder
+from mser.cache import FeatureCache
+from mser.pipeline.encoders import checkpoint_files
+from mser.pipeline.encoders.checkpoint_files import folder_name
+from mser.pipeline.extract import ExtractSettings, extract, load_encoder
+from mser.pipeline.train.examples import find_examples
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("emotion-hubert/model", "emotion-hubert/model"),
+        ("emotion-hubert/checkpoint-500", "emotion-hubert/checkpoint-500"),
+        ("emotion-hubert/Best", "emotion-hubert/Best"),
+        ("models/wav2vec2-base", "wav2vec2-base"),
+        ("models/my-model", "my-model"),
+        ("hub/models--facebook--wav2vec2-base/snapshots/0b5b8e86", "facebook/wav2vec2-base"),
+        ("hub/models--distilbert--a--b/snapshots/0b5b8e86", "distilbert/a--b"),
+        ("snapshots/0b5b8e86", "0b5b8e86"),
+    ],
+)
+def test_the_name_of_a_folder_is_recognised(folder, name):
+    assert folder_name(Path("/data") / folder) == name
+
+
+def test_an_entry_with_an_older_name_is_found_again(corpus_root, encoders, tmp_path, monkeypatch):
+    folder = shutil.copytree(encoders["text"], tmp_path / "small-bert" / "model")
+    cache = tmp_path / "cache"
+    settings = ExtractSettings("synthetic", corpus_root, cache, {"text": str(folder)}, workers=0)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint_files, "folder_name", lambda folder: folder.name)
+        assert extract(settings).modalities[0].new == 96
+    assert extract(settings).modalities[0].new == 0
+    (entry,) = FeatureCache(cache).entries("synthetic")
+    assert entry.spec.encoder == "model"
+    found = find_examples(cache, "synthetic", {"text": str(folder)})
+    assert found.entries["text"].spec == entry.spec
 
 
 def test_the_identity_depends_on_the_weights_and_not_on_the_name(folder_of, tmp_path):

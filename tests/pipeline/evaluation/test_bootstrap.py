@@ -13,10 +13,9 @@ from mser.pipeline.evaluation.bootstrap import (
     metric_differences,
     p_value,
     resampling_units,
-    scores_of,
 )
-from mser.pipeline.evaluation.metrics import METRICS, scores
-from mser.tests.pipeline.evaluation.test_metrics import counted
+from mser.pipeline.evaluation.registry import METRICS, scores_of
+from mser.tests.support.predicted_runs import counted
 
 CLASSES = st.sampled_from(["ang", "hap", "neu", "sad"])
 # A label and the predictions of two seeds.
@@ -48,7 +47,7 @@ def test_a_sample_scores_like_the_list_of_its_utterances(rows, data):
         warnings.simplefilter("error")
         found = scores_of(collected.confusions_of(np.array([times])))
     for seed in (0, 1):
-        expected = scores([row[0] for row in drawn], [row[1 + seed] for row in drawn])
+        expected = counted([row[0] for row in drawn], [row[1 + seed] for row in drawn])
         assert {name: found[name][0, seed] for name in found} == pytest.approx(expected, abs=1e-12)
 
 
@@ -71,7 +70,7 @@ def test_groups_are_drawn_whole(rows, data):
     assert collected.counts.tolist() == [1] * len(names)
     found = scores_of(collected.confusions_of(np.array([times])))
     for seed in (0, 1):
-        expected = scores([row[0] for row in drawn], [row[1 + seed] for row in drawn])
+        expected = counted([row[0] for row in drawn], [row[1 + seed] for row in drawn])
         assert {name: found[name][0, seed] for name in found} == pytest.approx(expected, abs=1e-12)
 
 
@@ -81,7 +80,7 @@ def test_the_counts_of_the_data_give_the_scores_of_the_data(rows):
     collected = units(rows)
     found = scores_of(collected.confusions_of(collected.counts[None]))
     for seed in (0, 1):
-        expected = scores([row[0] for row in rows], [row[1 + seed] for row in rows])
+        expected = counted([row[0] for row in rows], [row[1 + seed] for row in rows])
         assert {name: found[name][0, seed] for name in found} == pytest.approx(expected, abs=1e-12)
 
 

@@ -1,14 +1,10 @@
 """Comparison of two runs: differences, intervals, p values, notes and errors."""
 
-import csv
 import json
-from math import comb
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.evaluation.bootstrap import (
@@ -17,16 +13,15 @@ from mser.pipeline.evaluation.bootstrap import (
     metric_differences,
     resampling_units,
 )
-from mser.pipeline.evaluation.compare import compare, mcnemar
-from mser.pipeline.evaluation.metrics import METRICS, AlignedPredictions, Predictions, aggregate
+from mser.pipeline.evaluation.compare import compare
+from mser.pipeline.evaluation.metrics import Predictions, aggregate
 from mser.pipeline.evaluation.predictions import read_predictions
+from mser.pipeline.evaluation.registry import METRICS
 from mser.pipeline.train import train_head
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_one_sentence
+from mser.tests.support.predicted_runs import CLASSES, LABELS, write_run
+from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import made, made_cache, official
-
-CLASSES = ("angry", "happy", "neutral", "sad")
-LABELS = np.array(CLASSES * 60)
 
 
 def predictions(rng, correct, labels=LABELS):
@@ -37,20 +32,6 @@ def predictions(rng, correct, labels=LABELS):
 def similar(rng, original, kept=0.9):
     """The same predictions, except for a few."""
     return np.where(rng.random(len(original)) < kept, original, predictions(rng, 0.4))
-
-
-def write_run(folder: Path, seeds, labels=LABELS, folds=4) -> Path:
-    """Write the predictions of a run as training does; ``seeds`` is seed → predictions."""
-    folder.mkdir()
-    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["id", "label", "predicted", *(f"p_{c}" for c in CLASSES), "fold", "seed"])
-        for fold in range(folds):
-            for seed, predicted in seeds.items():
-                for n in range(fold, len(labels), folds):
-                    row = [f"d{n % 7}, u{n}", labels[n], predicted[n]]
-                    writer.writerow([*row, 0.25, 0.25, 0.25, 0.25, f"fold{fold}", seed])
-    return folder
 
 
 def write_folds(run: Path, test_parts) -> None:
@@ -85,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize("name", ["weak", "strong5"])
 def test_a_run_does_not_differ_from_itself(runs, name):
     found = compare(runs[name], runs[name], resamples=200)
-    assert tuple(found.metrics) == METRICS
+    assert list(found.metrics) == list(METRICS)
     for row in found.metrics.values():
         assert (row.difference, row.difference_ci95, row.p) == (0, [0, 0], 1)
         assert row.first_ci95 == row.second_ci95
@@ -169,75 +150,74 @@ def test_the_order_of_rows_does_not_matter(runs, tmp_path):
     assert found[0].mcnemar == found[1].mcnemar
 
 
-def test_whole_dialogues_can_be_drawn(tmp_path):
+# Groups -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two runs in 24 dialogues; the second is all correct on half of the dialogues."""
     rng = np.random.default_rng(2)
-    # The second run is all correct on half of the dialogues.
+    root = tmp_path_factory.mktemp("grouped")
     better = np.repeat(rng.random(24) < 0.5, 10)
     weak = predictions(rng, 0.3)
-    first = write_run(tmp_path / "a", {0: weak})
-    second = write_run(tmp_path / "b", {0: np.where(better, LABELS, weak)})
-    groups = {f"d{n % 7}, u{n}": str(n // 10) for n in range(240)}
-    alone = compare(first, second, "wa").metrics["wa"]
-    whole = compare(first, second, "wa", groups=groups).metrics["wa"]
-    assert whole.difference == alone.difference
-    (low, high), (wide_low, wide_high) = alone.difference_ci95, whole.difference_ci95
-    assert wide_high - wide_low > 1.5 * (high - low)
-    del groups["d0, u0"]
-    with pytest.raises(UsageError, match="groups does not contain 'd0, u0'"):
-        compare(first, second, groups=groups)
-
-
-# McNemar's test -----------------------------------------------------------------------------------
-
-
-def aligned(labels, *seeds) -> AlignedPredictions:
-    return AlignedPredictions(
-        tuple(range(len(labels))),
-        tuple(labels),
-        tuple(zip(*seeds, strict=True)),
-        (*range(len(seeds)),),
+    dialogues = [f"dia{n // 10}" for n in range(240)]
+    return (
+        write_run(root / "first", {0: weak}, dialogues=dialogues),
+        write_run(root / "second", {0: np.where(better, LABELS, weak)}, dialogues=dialogues),
     )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 25), st.integers(0, 25), st.integers(0, 5))
-def test_mcnemar_is_a_sum_of_binomials(only_first, only_second, both):
-    labels = "a" * (only_first + only_second + both)
-    first = "a" * only_first + "b" * only_second + "a" * both
-    second = "b" * only_first + "a" * only_second + "a" * both
-    found = mcnemar(aligned(labels, first), aligned(labels, second))
-    n = only_first + only_second
-    tail = sum(comb(n, k) for k in range(min(only_first, only_second) + 1)) / 2**n
-    assert (found.first_better, found.second_better) == (only_first, only_second)
-    assert found.seeds == 1
-    assert found.p == pytest.approx(min(1, 2 * tail))
+def test_whole_dialogues_are_drawn_by_default(grouped):
+    alone = compare(grouped[0], grouped[1], metric="wa", groups="utterance")
+    whole = compare(grouped[0], grouped[1], metric="wa")
+    assert (alone.groups, whole.groups) == (
+        {"by": "utterance", "number": 240},
+        {"by": "dialogue", "number": 24},
+    )
+    assert whole == compare(grouped[0], grouped[1], metric="wa", groups="dialogue")
+    assert whole.metrics["wa"].difference == alone.metrics["wa"].difference
+    (low, high), (wide_low, wide_high) = (
+        found.metrics["wa"].difference_ci95 for found in (alone, whole)
+    )
+    assert wide_high - wide_low > 1.5 * (high - low)
 
 
-def test_mcnemar_counts_an_utterance_once_for_any_number_of_seeds():
-    labels, first, second = "a" * 20, "a" * 15 + "b" * 5, "a" * 9 + "b" * 11
-    one = mcnemar(aligned(labels, first), aligned(labels, second))
-    many = mcnemar(aligned(labels, *[first] * 9), aligned(labels, *[second] * 9))
-    assert (many.first_better, many.second_better, many.p) == (6, 0, one.p)
-    assert (one.seeds, many.seeds) == (1, 9)
+def test_the_interval_over_dialogues_equals_that_of_a_bootstrap_by_indices(grouped):
+    correct = []
+    for run in grouped:
+        parts = read_predictions(run).parts
+        hits = {
+            id: label == predicted
+            for part in parts
+            for id, label, predicted in zip(part.ids, part.labels, part.predicted, strict=True)
+        }
+        correct.append(np.array([hits[f"d{n % 7}, u{n}"] for n in range(240)]).reshape(24, 10))
+    by_dialogue = (correct[1].astype(float) - correct[0]).mean(axis=1)
+    drawn = np.random.default_rng(9).integers(0, 24, size=(4000, 24))
+    expected = np.quantile(by_dialogue[drawn].mean(axis=1), [0.025, 0.975])
+    found = (
+        compare(grouped[0], grouped[1], metric="wa", resamples=4000).metrics["wa"].difference_ci95
+    )
+    assert found == pytest.approx(expected, abs=0.02)
 
 
-def test_mcnemar_compares_the_numbers_of_correct_seeds():
-    #            1 of 2 against 2 of 2; 1 against 1; 2 against 0; 0 against 0
-    first = aligned("aaaa", "abab", "baab")
-    second = aligned("aaaa", "aabc", "abbb")
-    found = mcnemar(first, second)
-    assert (found.first_better, found.second_better) == (1, 1)
+def test_older_runs_are_compared_by_utterance(runs, grouped, tmp_path):
+    assert compare(runs["weak"], runs["strong"]).drawn() == "240 utterances"
+    message = r"weak' does not hold the dialogue of its utterances.*--groups utterance"
+    with pytest.raises(UsageError, match=message):
+        compare(runs["weak"], runs["strong"], groups="dialogue")
+    older = write_run(tmp_path / "older", {0: LABELS})
+    assert compare(older, grouped[0], resamples=100).drawn() == "24 dialogues"
 
 
-def test_mcnemar_is_fair_to_runs_of_unequal_numbers_of_seeds():
-    # One seed with an accuracy of 90 % is "all correct" far more often than five such seeds.
-    rng = np.random.default_rng(8)
-    labels = "a" * 2000
-    one, *five = ("".join(rng.choice(["a", "b"], 2000, p=[0.9, 0.1])) for _ in range(6))
-    found = mcnemar(aligned(labels, one), aligned(labels, *five))
-    assert found.seeds == 1
-    assert found.p > 0.01
-    assert found == mcnemar(aligned(labels, one), aligned(labels, five[0]))
+def test_groups_that_cannot_be_drawn_are_refused(grouped):
+    for groups, message in (
+        ("speaker", "no test utterance has a speaker: choose other groups than speaker"),
+        ("session", "all test utterances have one session: choose other groups than session"),
+        ("dialog", "unknown groups 'dialog': did you mean 'dialogue'"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            compare(*grouped, groups=groups)
 
 
 # Errors and notes ---------------------------------------------------------------------------------
@@ -298,7 +278,8 @@ def test_the_command_prints_a_table(call: Call, runs):
         (line,) = [line for line in lines if line.startswith(f"  {title} ")]
         assert f"{100 * found.metrics[metric].first:.1f} [" in line
         assert f"{100 * found.metrics[metric].difference:+.1f} [+" in line
-    assert "2000 resamples" in out
+        assert line.endswith(" < 0.001")
+    assert "by a paired bootstrap of 240 utterances, 2000 resamples" in out
     assert "3 seeds per run" in out
     assert max(len(line) for line in lines if str(runs["weak3"]) not in line) < 120
 
@@ -317,6 +298,15 @@ def test_the_command_as_json(call: Call, runs):
     assert result == json.loads(
         json.dumps(compare(runs["weak"], runs["strong5"], "ua", resamples=300).as_json())
     )
+
+
+def test_the_command_draws_the_groups_that_are_asked_for(call: Call, grouped):
+    code, out, _ = call("compare", *grouped, "--resamples", 100)
+    assert code == 0
+    assert "by a paired bootstrap of 24 dialogues, 100 resamples" in out
+    code, out, _ = call("compare", *grouped, "--resamples", 100, "--groups", "utterance", "--json")
+    assert code == 0
+    assert json.loads(out)["groups"] == {"by": "utterance", "number": 240}
 
 
 def test_comparison_of_trained_runs(call: Call, tmp_path):

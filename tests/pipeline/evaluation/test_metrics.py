@@ -1,18 +1,27 @@
-"""WA, UA and F1 scores against counts by hand, and their aggregation."""
+"""The metrics against scikit-learn and counts by hand, and their aggregation."""
 
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from random import Random
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    recall_score,
+)
 
 from mser.pipeline.evaluation.metrics import (
-    METRICS,
     Predictions,
     aggregate,
     align_seeds,
@@ -21,31 +30,53 @@ from mser.pipeline.evaluation.metrics import (
     pooled_scores,
     scores,
 )
+from mser.pipeline.evaluation.registry import METRICS, Metric, scores_of
+from mser.tests.support.predicted_runs import counted
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")), min_size=1, max_size=40
 )
 
 
-def counted(labels: list[str], predicted: list[str]) -> dict[str, float]:
-    """The same scores, computed with loops from their definitions."""
-    pairs = list(zip(labels, predicted, strict=True))
-    correct = sum(label == prediction for label, prediction in pairs)
-    recalls, f1, weighted = [], [], 0.0
-    for name in sorted({*labels, *predicted}):
-        true = sum(label == prediction == name for label, prediction in pairs)
-        support = sum(label == name for label in labels)
-        predictions = sum(prediction == name for prediction in predicted)
-        if support:
-            recalls.append(true / support)
-        f1.append(2 * true / (support + predictions))
-        weighted += support * f1[-1]
-    return {
-        "wa": correct / len(pairs),
-        "ua": sum(recalls) / len(recalls),
-        "weighted_f1": weighted / len(pairs),
-        "macro_f1": sum(f1) / len(f1),
-    }
+SCIKIT_LEARN: dict[str, Callable[[list[str], list[str]], float]] = {
+    "wa": accuracy_score,
+    "ua": lambda labels, predicted: recall_score(
+        labels, predicted, labels=sorted(set(labels)), average="macro", zero_division=0
+    ),
+    "weighted_f1": partial(f1_score, average="weighted", zero_division=0),
+    "macro_f1": partial(f1_score, average="macro", zero_division=0),
+}
+"""Metric → the same score by scikit-learn."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PAIRS, min_size=1, max_size=3))
+def test_every_metric_equals_that_of_scikit_learn(samples: list[list[tuple[str, str]]]) -> None:
+    # Several confusion matrices at once, with classes that only some of them have.
+    lists = [([a for a, _ in pairs], [b for _, b in pairs]) for pairs in samples]
+    confusions = np.array([confusion_matrix(*both, labels=list("abcd")) for both in lists])
+    found = scores_of(confusions.astype(float))
+    assert list(found) == list(SCIKIT_LEARN)
+    for name, score in SCIKIT_LEARN.items():
+        expected = [score(labels, predicted) for labels, predicted in lists]
+        assert found[name] == pytest.approx(expected), name
+        assert [scores(*both)[name] for both in lists] == pytest.approx(expected), name
+
+
+def test_a_metric_is_added_by_one_function_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kappa(confusions: Any) -> Any:
+        total = confusions.sum(axis=(-2, -1))
+        agreed = np.trace(confusions, axis1=-2, axis2=-1) / total
+        by_chance = (confusions.sum(axis=-1) * confusions.sum(axis=-2)).sum(axis=-1) / total**2
+        return (agreed - by_chance) / (1 - by_chance)
+
+    monkeypatch.setitem(METRICS, "kappa", Metric("kappa", kappa))
+    labels, predicted = ["a", "a", "b", "b", "c"], ["a", "b", "b", "b", "a"]
+    part = Predictions("one", 0, labels, predicted)
+    assert scores(labels, predicted)["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted))
+    found = aggregate([part], resamples=100)["kappa"]
+    assert found["pooled"] == pytest.approx(cohen_kappa_score(labels, predicted))
+    assert found["pooled_ci95"][0] < found["pooled"] < found["pooled_ci95"][1]
 
 
 @settings(max_examples=40, deadline=None)
@@ -55,7 +86,7 @@ def test_scores_equal_those_counted_by_hand(pairs: list[tuple[str, str]]) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = scores(labels, predicted)
-    assert tuple(found) == METRICS
+    assert list(found) == list(METRICS)
     assert all(type(value) is float for value in found.values())
     assert found == pytest.approx(counted(labels, predicted))
 
@@ -106,7 +137,7 @@ def test_aggregate_equals_values_by_hand() -> None:
         Predictions("two", 7, ["a", "a", "a", "b"], ["a", "a", "a", "b"]),  # WA 1
     ]
     found = aggregate(parts)
-    assert tuple(found) == METRICS
+    assert list(found) == list(METRICS)
     assert found["wa"]["mean"] == pytest.approx((1 + 0.5 + 0 + 1) / 4)
     # deviations from 0.625: 0.375, -0.125, -0.625, 0.375; of a sample: over three, not four
     variance = (0.375**2 + 0.125**2 + 0.625**2 + 0.375**2) / 3

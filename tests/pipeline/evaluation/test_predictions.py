@@ -3,8 +3,8 @@
 import pytest
 
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.evaluation.predictions import read_predictions
-from mser.tests.pipeline.evaluation.test_compare import CLASSES, LABELS, write_run
+from mser.pipeline.evaluation.predictions import read_predictions, regrouped
+from mser.tests.support.predicted_runs import CLASSES, LABELS, write_run
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,20 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
         (f"fold{fold}", seed) for fold in range(4) for seed in (3, 1, 10, 4, 7)
     }
     assert len(run.parts) == 20
+    assert run.columns == {}
     for part in run.parts:
         numbers = [int(id.rpartition("u")[2]) for id in part.ids]
         assert [LABELS[number] for number in numbers] == list(part.labels)
         assert len(part.predicted) == 60
+
+
+def test_the_groups_of_utterances_are_read(tmp_path):
+    dialogues = [f"dia{n // 8}" for n in range(240)]
+    run = read_predictions(write_run(tmp_path / "run", {0: LABELS}, dialogues=dialogues))
+    assert run.classes == CLASSES
+    assert run.columns["dialogue"] == {f"d{n % 7}, u{n}": dialogues[n] for n in range(240)}
+    assert set(run.columns["session"].values()) == {"one"}
+    assert set(run.columns["speaker"].values()) == {None}
+    found = regrouped(run, "dialogue")
+    assert found["intervals"] == {"by": "dialogue", "number": 30}
+    assert found["aggregate"]["wa"]["pooled_ci95"] == [1, 1]

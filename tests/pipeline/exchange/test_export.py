@@ -300,7 +300,8 @@ def test_layers_are_the_encoders_own_numbers(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         export_features(settings(tmp_path, "npy", layers=(2,), to=tmp_path / "other"))
     assert str(raised.value) == (
-        "layer 2 of 'our/encoder' is not in the cache: choose among 0, 6, 12"
+        "layer 2 of 'our/encoder' is not in the cache, which holds layers 0,6,12: choose one of "
+        "them, or extract with --layers 2"
     )
 
 

@@ -62,6 +62,20 @@ def test_each_form_is_imported_exactly(
     assert (summary.missing, summary.unlisted) == ([], [])
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint16", "int64"])
+@pytest.mark.parametrize(("name", "write"), FORMS[:2])
+def test_whole_numbers_become_float32(
+    tmp_path: Path, name: str, write: Callable[[Path, Any], Path], dtype: str
+) -> None:
+    arrays = {id: np.abs(array).round().astype(dtype) for id, array in features().items()}
+    summary = import_features(settings(tmp_path, write(tmp_path / name, arrays)))
+    assert summary.quarantined == []
+    assert entry_of(tmp_path).spec.dtype == "float32"
+    assert_same(entry_of(tmp_path), arrays, "float32")
+    again = import_features(settings(tmp_path, tmp_path / name))
+    assert (again.new, again.present) == (0, len(IDS))
+
+
 @pytest.mark.parametrize(("name", "write"), FORMS)
 def test_a_head_can_be_trained_on_each_form(
     tmp_path: Path, name: str, write: Callable[[Path, Any], Path]

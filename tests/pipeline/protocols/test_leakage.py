@@ -88,6 +88,33 @@ def test_lines_summarise_the_folds() -> None:
     assert line == "train and test share 2 texts (in 4 utterances of the test part), 3 of 4 folds"
 
 
+def test_an_utterance_counts_once_in_however_many_folds() -> None:
+    train, test = [utterance("t", text="a")], [utterance("x", text="a", dialogue="d")]
+    same = [utterance("v", text="a", dialogue="d")]
+    folds = [fold(train, same, test, name=str(n)) for n in range(3)]
+    lines = check_leakage(folds, NOTHING).lines()
+    assert "train and validation share 1 text (in 1 utterance of the validation part)" in lines[0]
+    assert lines[-1] == (
+        "other parts contain 1 dialogue of the test part (1 test utterance), 3 of 3 folds"
+    )
+
+
+def test_a_column_of_the_user_is_compared() -> None:
+    parts = [[utterance(id, text=id)] for id in ("a", "b", "c")]
+    scenario = {"a": "script01", "c": "script01"}
+    unknown: dict[str, str] = {}
+    leakage = check_leakage(
+        [fold(*parts)], NOTHING, own_columns={"scenario": scenario, "room": unknown}
+    )
+    assert shared(leakage) == {("train", "test", "scenario"): (1, (1, 1))}
+    assert leakage.lines() == [
+        "train and test share 1 value of scenario (in 1 utterance of the test part)"
+    ]
+    found = leakage.as_json()
+    assert "scenario" in found["checked"]
+    assert "room" in found["not_given"]
+
+
 def test_the_json_result_is_complete() -> None:
     splits = split_corpus(sessions([4, 4], [5], [2, 3]), "leave-one-speaker-out")
     found = check_leakage(splits.folds, splits.disjoint_columns).as_json()
@@ -191,7 +218,7 @@ def test_counts_equal_those_of_a_comparison_of_all_pairs(rows: list[tuple[str, A
         if tested.dialogue
         and any(tested.dialogue == u.dialogue for u in (*made["train"], *made["validation"]))
     }
-    assert sum(cut.utterances for cut in leakage.divided) == len(divided)
+    assert frozenset[str]().union(*(cut.ids for cut in leakage.divided)) == divided
 
 
 def test_identical_clips_in_two_parts_are_reported() -> None:

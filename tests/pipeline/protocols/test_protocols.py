@@ -238,7 +238,7 @@ def test_unknown_speakers_do_not_leak() -> None:
     ("protocol", "missing"),
     [
         *(("official", "split"), (LEAVE_OUT, "session")),
-        *((ONE_SPEAKER, "speaker"), (ONE_SPEAKER, "session"), (SPEAKERS, "speaker")),
+        *((ONE_SPEAKER, "speaker"), (SPEAKERS, "speaker")),
     ],
 )
 def test_a_corpus_without_the_column_of_a_protocol(protocol: str, missing: str) -> None:
@@ -250,10 +250,11 @@ def test_a_corpus_without_the_column_of_a_protocol(protocol: str, missing: str) 
         make_folds(corpus, protocol)
 
 
-def test_one_utterance_without_a_session_is_enough_to_refuse() -> None:
+@pytest.mark.parametrize("protocol", [LEAVE_OUT, ONE_SPEAKER])
+def test_one_utterance_without_a_session_is_enough_to_refuse(protocol: str) -> None:
     corpus = changed(sessions([3] * 3, [3] * 3), 4, session=None)
-    with pytest.raises(UsageError, match="session"):
-        make_folds(corpus, LEAVE_OUT)
+    with pytest.raises(UsageError, match="needs the column session"):
+        make_folds(corpus, protocol)
 
 
 @pytest.mark.parametrize("missing", ["train", "test"])

@@ -9,7 +9,9 @@ import pytest
 
 from mser.heads import HEADS
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.evaluation.metrics import METRICS
+from mser.pipeline.evaluation.metrics import aggregate
+from mser.pipeline.evaluation.predictions import read_predictions
+from mser.pipeline.evaluation.registry import METRICS
 from mser.pipeline.runs import evaluate
 from mser.pipeline.train import Run, train_head
 from mser.tests.conftest import Call
@@ -92,6 +94,14 @@ def test_through_the_command_line(call: Call, linear: Run, tmp_path: Path) -> No
     assert "linear on made-up, without text" in out
     for name in ("as trained", "without text", "chance"):
         assert any(line.strip().startswith(name) for line in out.splitlines())
+    assert "bootstrap interval over 48 dialogues of the test part, without" in out
+    code, out, err = call("evaluate", run, "--groups", "utterance", "--json", "--device", "cpu")
+    assert (code, err) == (0, "")
+    facts = json.loads(out)
+    assert facts["intervals"] == {"by": "utterance", "number": 48}
+    alone = aggregate(read_predictions(run).parts)
+    assert facts["aggregate"] == facts["as_trained"] == alone
+    assert alone != linear.metrics["aggregate"]
     code, out, err = call("evaluate", run, "--json", "--device", "cpu")
     assert (code, err) == (0, "")
     assert json.loads(out)["aggregate"] == linear.metrics["aggregate"]

@@ -22,7 +22,7 @@ from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.runs.predict import Prediction, predict
 from mser.pipeline.train import train_head
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_one_sentence
+from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import CLASSES, made, made_cache, official, read_json, small
 
 QUERY = [

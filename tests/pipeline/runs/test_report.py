@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mser.pipeline.errors import UsageError
 from mser.pipeline.evaluation.compare import compare
+from mser.pipeline.evaluation.metrics import aggregate
+from mser.pipeline.evaluation.predictions import read_predictions
 from mser.pipeline.runs.charts import Curve, interval_chart, line_chart, mean_curve, ticks
 from mser.pipeline.runs.report import report
 from mser.pipeline.train import train_head
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_one_sentence
+from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import (
     CLASSES,
     made,
@@ -201,11 +204,46 @@ def test_runs_on_the_same_utterances_are_compared(runs: dict[str, Path], tmp_pat
     table = page.rows("Comparison on the same 16 test utterances")
     cell = table["tuned − plain"][0]
     assert cell.startswith(f"{100 * found.metrics['wa'].difference:+.1f}")
-    assert f"p = {found.metrics['wa'].p:.2g}" in cell
+    assert cell.endswith("p < 0.001")
+    assert "p by a paired bootstrap of 16 dialogues, 2000 draws" in page.text
     overview = page.rows("mser report")
     assert set(overview) == {"run", "plain", "tuned"}
     charted = [attributes for _, attributes in page.tags if attributes.get("class") == "whisker"]
     assert len(charted) == 2 * 4
+
+
+def test_the_page_states_what_the_bootstrap_draws(
+    call: Call, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    both = [runs["plain"], runs["tuned"]]
+    metrics = read_json(runs["tuned"] / "metrics.json")
+    assert metrics["intervals"] == {"by": "dialogue", "number": 16}
+    page = Page(report(both, tmp_path / "page.html").path)
+    assert "a bootstrap interval over 16 dialogues of the test parts" in page.text
+    page = Page(report(both, tmp_path / "page.html", "utterance").path)
+    assert "a bootstrap interval over 16 utterances of the test parts" in page.text
+    assert "p by a paired bootstrap of 16 utterances, 2000 draws" in page.text
+    alone = aggregate(read_predictions(runs["tuned"]).parts)
+    shown = page.rows("Scores")["95 % interval"]
+    assert shown[0] == " … ".join(map(percent, alone["wa"]["pooled_ci95"]))
+    code, _, err = call("report", *both, "--groups", "session")
+    assert code == 2
+    assert is_one_sentence(err)
+    assert "no test utterance has a session" in err
+
+
+def test_the_page_of_an_older_run_states_utterances(runs: dict[str, Path], tmp_path: Path) -> None:
+    run = shutil.copytree(runs["plain"], tmp_path / "run")
+    metrics = read_json(run / "metrics.json")
+    del metrics["intervals"]
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    lines = (run / "predictions.csv").read_text().splitlines()
+    older = "\n".join(line.rsplit(",", 3)[0] for line in lines)
+    (run / "predictions.csv").write_text(older)
+    page = Page(report([run], tmp_path / "page.html").path)
+    assert "a bootstrap interval over utterances of the test parts" in page.text
+    with pytest.raises(UsageError, match=r"run' does not hold the dialogue of its utterances"):
+        report([run], tmp_path / "page.html", "dialogue")
 
 
 def test_runs_on_other_utterances_are_shown_and_not_compared(

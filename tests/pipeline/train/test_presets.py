@@ -11,7 +11,7 @@ import pytest
 from mser.heads import HEADS, build_head
 from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import ablate, ablation
-from mser.pipeline.train import TrainSettings, preset_of, settings_of
+from mser.pipeline.train import TrainSettings, combined, preset_of, settings_of
 from mser.pipeline.train.layers import layer_positions
 from mser.pipeline.train.presets import preset_names, read
 from mser.tests.conftest import Call
@@ -144,7 +144,7 @@ def test_the_scores_of_the_paper_are_in_the_table(
 
 
 def test_options_of_the_user_apply_to_all_systems(planned: Any) -> None:
-    given = {"dataset": "mine", "seeds": (1, 2)}
+    given = {"dataset": "mine", "seeds": (1, 2), "protocol": "official", "classes": "4"}
     _, asked = planned("mgcma-table2", given, "epochs=3", "head.width=24")
     assert {(system.dataset, system.seeds, system.epochs) for system in asked} == {
         ("mine", (1, 2), 3)
@@ -162,6 +162,40 @@ def test_options_of_the_user_override_the_preset() -> None:
     assert wanted.head_options["beta"] == 0.5
     assert wanted.head_options["width"] == 256  # from the preset
     assert wanted.schedule == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "options"),
+    [
+        ("hbf-meld", {}, "--protocol"),
+        ("hbf-iemocap", {}, "--protocol and --classes"),
+        ("hbf-iemocap", {"protocol": "official"}, "--classes"),
+    ],
+)
+def test_a_preset_is_refused_for_another_dataset(
+    name: str, given: dict[str, Any], options: str
+) -> None:
+    own = preset_of(name)["dataset"]
+    message = f"the preset is for the dataset '{own}': for 'mine', also give {options}, or copy"
+    with pytest.raises(UsageError, match=message):
+        combined(preset_of(name), {"dataset": "mine", **given})
+
+
+def test_a_preset_is_used_for_another_dataset_with_its_protocol_and_classes() -> None:
+    given = {"dataset": "mine", "protocol": "official", "classes": "6"}
+    wanted = settings_of(combined(preset_of("hbf-iemocap"), given), **PLACE)
+    assert (wanted.dataset, wanted.protocol, wanted.classes) == ("mine", "official", "6")
+    same = combined(preset_of("hbf-iemocap"), {"dataset": "iemocap"})
+    assert (same["protocol"], same["classes"]) == ("leave-one-session-out", "4")
+
+
+def test_a_preset_for_every_dataset_leaves_the_protocol_to_it(tmp_path: Path) -> None:
+    wanted = settings_of(combined(preset_of("synthetic"), {"dataset": "mine"}), **PLACE)
+    assert (wanted.dataset, wanted.protocol, wanted.epochs) == ("mine", None, 20)
+    # A preset without a dataset is for every dataset, with its protocol.
+    (tmp_path / "own.toml").write_text('head = "linear"\nprotocol = "official"')
+    found = combined(preset_of(str(tmp_path / "own.toml")), {"dataset": "mine"})
+    assert found["protocol"] == "official"
 
 
 def test_unknown_names_come_with_suggestions() -> None:

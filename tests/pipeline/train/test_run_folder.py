@@ -1,25 +1,30 @@
 """A run can be checked from its folder, and repeated bit by bit."""
 
 import csv
+import hashlib
 import random
 import shutil
 import tomllib
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from mser.cache import FeatureCache
+from mser.heads import HEADS
 from mser.pipeline.errors import UsageError
 from mser.pipeline.train import Run, train_head
 from mser.pipeline.train.examples import find_examples
 from mser.pipeline.train.jobs import trainer_of
+from mser.pipeline.train.run_folder import named_by_content
 from mser.tests.support.train_runs import (
     BOTH,
     CLASSES,
@@ -306,3 +311,61 @@ def test_a_session_may_have_any_name(tmp_path: Path, sessions: tuple[str, str]) 
     assert len(list((done.path / "checkpoints").iterdir())) == 2
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["run"]
     assert {path.name for path in done.path.iterdir()} == CONTENT
+
+
+DROPOUT = signature(HEADS["linear"]).parameters["dropout"].default
+
+
+@pytest.mark.parametrize(
+    ("head", "first", "second"),
+    [
+        ("linear", ["weight_decay=0"], ["weight_decay=0.0"]),
+        ("linear", ["head.dropout=0"], ["head.dropout=0.0"]),
+        ("query", ["head.masking=0.25", "head.width=16"], ["head.width=16", "head.masking=0.25"]),
+        (
+            "linear",
+            [],
+            [f"head.dropout={DROPOUT}"],
+        ),
+        ("linear", [], ["clip=0"]),
+    ],
+)
+def test_equal_settings_give_equal_names(head: str, first: list[str], second: list[str]) -> None:
+    names = {named_by_content(Path("runs"), configuration(head, *of)) for of in (first, second)}
+    assert len(names) == 1
+
+
+def test_other_options_give_other_names() -> None:
+    texts: tuple[list[str], ...] = (
+        [],
+        ["head.dropout=0.5"],
+        ["head.dropout=0.25"],
+        ["clip=1"],
+        ["clip=2"],
+    )
+    names = {named_by_content(Path("runs"), configuration("linear", *of)) for of in texts}
+    assert len(names) == len(texts)
+
+
+def test_a_folder_with_an_older_name_is_found_again(tmp_path: Path) -> None:
+    config = configuration("linear", f"head.dropout={DROPOUT}")
+    content = {key: value for key, value in config.items() if key != "cache"}
+    digest = hashlib.sha256(tomli_w.dumps(content).encode()).hexdigest()[:8]
+    older = tmp_path / f"made-up-linear-{digest}"
+    assert named_by_content(tmp_path, config) != older
+    older.mkdir()
+    assert named_by_content(tmp_path, config) == older
+
+
+def configuration(head: str, *assignments: str) -> dict[str, Any]:
+    settings = made(Path("cache"), Path("run"), *assignments, head=head)
+    return settings.as_config() | {"encoders": {}}
+
+
+def test_a_run_continues_with_options_that_are_written_otherwise(tmp_path: Path) -> None:
+    cache = made_cache(tmp_path / "cache", official())
+    train_head(made(cache, tmp_path / "run", "head.dropout=0"))
+    again = train_head(made(cache, tmp_path / "run", "head.dropout=0.0"))
+    assert again.path == tmp_path / "run"
+    with pytest.raises(UsageError, match=r"head_options.dropout at its default and not 0.5"):
+        train_head(made(cache, tmp_path / "run", "head.dropout=0.5"))
