@@ -103,11 +103,13 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
-    def turns(self) -> tuple[str, ...]:
-        """Return the modalities that take turns in a training step, in their order.
+    def turns(self) -> tuple[str | None, ...]:
+        """Return the modalities that take turns with a batch, in their order.
 
-        Most heads have no turns: a step is one forward pass with one loss. If a head has turns, the
-        trainer calls ``forward(…, turn=m)`` and updates the weights once for each modality m.
+        Most heads have no turns: a batch gives one forward pass, one loss and one optimizer step.
+        If a head has turns, the trainer calls ``forward(…, turn=m)`` and makes an optimizer step
+        for each modality m. None in place of m is a step with the loss of all modalities, for which
+        the trainer calls ``forward`` without ``turn``.
         """
         return ()
 

@@ -192,7 +192,11 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
 
     trained = trainer.train(fold, job.seed, restore, after_epoch)
     run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(trained.weights, {}))
-    facts = {"best_epoch": trained.best_epoch, "validation": trained.validation}
+    facts = {
+        "best_epoch": trained.best_epoch,
+        "steps": trained.steps,
+        "validation": trained.validation,
+    }
     result = to_safetensors({"probabilities": trained.probabilities}, facts)
     run.trainings.write(job.result, result)
     run.trainings.remove(state_file)

@@ -34,13 +34,15 @@ class TrainedHead:
     """The weights of a head after its best epoch, and its predictions on the test part.
 
     ``validation`` are the scores of the best epoch. ``probabilities`` is (utterances, classes)
-    float64, in the order of the fold's test part.
+    float64, in the order of the fold's test part. ``steps`` is the number of optimizer steps in all
+    epochs.
     """
 
     weights: dict[str, Tensor]
     best_epoch: int
     validation: dict[str, float]
     probabilities: Tensor
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,13 @@ class Trainer:
                 state,
                 progress,
                 {"epoch": progress.epoch, "train": terms, "validation": validation}
-                | {"seconds": seconds},
+                | {"steps": _steps(state.optimizer), "seconds": seconds},
             )
         head.load_state_dict(progress.weights)
         probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
         best = {name: value.cpu() for name, value in progress.weights.items()}
-        return TrainedHead(best, progress.best_epoch, progress.validation, probabilities)
+        steps = _steps(state.optimizer)
+        return TrainedHead(best, progress.best_epoch, progress.validation, probabilities, steps)
 
     def predict(
         self,
@@ -240,6 +243,14 @@ def _rate(settings: TrainSettings, epochs: float) -> float:
         case "cosine":
             return (1 - math.cos(math.pi * left)) / 2
     return 1.0
+
+
+def _steps(optimizer: torch.optim.Optimizer) -> int:
+    """Return how often an optimizer has updated the weights; skipped steps do not count.
+
+    Adam counts the steps of each weight: a weight without a gradient is not updated.
+    """
+    return max((int(moments["step"]) for moments in optimizer.state.values()), default=0)
 
 
 def _balanced(utterances: Sequence[Utterance], features: FeatureLoader) -> Tensor:
