@@ -72,6 +72,7 @@ def made_cache(
     layers: Sequence[int] = (0, 1),
     labelled_layers: Sequence[int] | None = None,
     shown: Mapping[str, str] | None = None,
+    encoder: str = "small",
 ) -> Path:
     """Fill a cache of one modality, speech, 6 wide, with features that show the label.
 
@@ -81,8 +82,9 @@ def made_cache(
     an utterance's features show where it is not the label.
     """
     cache = FeatureCache(root)
-    spec = EntrySpec("made-up", "speech", "small", {}, tuple(layers), 6, "float32")
-    labelled = [layers.index(layer) for layer in labelled_layers or layers]
+    spec = EntrySpec("made-up", "speech", encoder, {}, tuple(layers), 6, "float32")
+    shows = layers if labelled_layers is None else labelled_layers
+    labelled = [layers.index(layer) for layer in shows]
     writer = cache.writer(spec, {})
     noise = np.random.default_rng(0)
     features = []

@@ -101,6 +101,7 @@ def planned(
     def plan(name: str, given: dict[str, Any] | None = None, *assignments: str) -> Any:
         asked: list[TrainSettings] = []
         monkeypatch.setattr(ablation, "train_heads", lambda wanted, say: asked.extend(wanted))
+        monkeypatch.setattr(ablation, "_require_encoders", lambda *_: None)  # there is no cache
         return ablate(name, given or {}, assignments, tmp_path, **PLACE), asked
 
     return plan
