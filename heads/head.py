@@ -1,6 +1,7 @@
 """The base class of the heads: hidden states in, class logits and a loss with named terms out."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -48,7 +49,10 @@ class Head(nn.Module):
             set by each head. A batch holds exactly these layers in this order, so that no other
             layer is read from disk.
         reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
-            batches of whole dialogues.
+            batches of whole dialogues. They may hold turns that are only context.
+        default_layers: modality → the encoder's own layer numbers that the head reads by default,
+            if these are not all layers. The constructor knows only positions among the cached
+            layers: the caller gives the positions of these numbers as ``layer``.
         class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
             They belong to the training and are not saved with the head.
 
@@ -59,6 +63,7 @@ class Head(nn.Module):
 
     layers: dict[str, tuple[int, ...]]
     reads_dialogues = False
+    default_layers: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
 
