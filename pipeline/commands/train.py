@@ -83,7 +83,8 @@ def ablate(
         str,
         typer.Option(
             help="Table to make: mgcma-table2, mgcma-table3, hbf-parts, hbf-modalities, "
-            "hbf-encoders, hbaf-parts, query-masking, fusion, or the path of a .toml file."
+            "hbf-encoders, hbaf-parts, hbaf-context, query-masking, fusion, or the path of a "
+            ".toml file."
         ),
     ],
     cache: CacheOption,

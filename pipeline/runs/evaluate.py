@@ -14,6 +14,7 @@ from ...cache import FeatureCache
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.metrics import aggregate
+from ..train.context import context_turns
 from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
@@ -84,7 +85,8 @@ def evaluate(
     with reproducible():
         for fold, seed in product(folder.folds(examples), settings.seeds):
             load_weights(head, folder.checkpoint(fold.name, seed))
-            logits = trainer.predict(head, features, fold.test, missing)
+            context = context_turns(fold, "test", examples.context)
+            logits = trainer.predict(head, features, fold.test, missing, context)
             parts.append(predictions(fold, seed, logits, classes))
     name = "-".join(["without", *missing]) if missing else "again"
     facts = {
@@ -134,9 +136,9 @@ def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> T
         }
 
     not_settings = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
-    migrated = migrated_config(config, stored).items()
-    values = {key: value for key, value in migrated if key not in not_settings}
-    options = {f"head.{key}": value for key, value in config["head_options"].items()}
+    migrated = migrated_config(config, stored)
+    values = {key: value for key, value in migrated.items() if key not in not_settings}
+    options = {f"head.{key}": value for key, value in migrated["head_options"].items()}
     return settings_of(
         {**values, **options, "modalities": list(encoders)},
         cache=cache,

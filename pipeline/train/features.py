@@ -15,6 +15,7 @@ from ...cache import Entry
 from ...cache.formats.arrays import Array
 from ...cache.torch_dataset import padded
 from ...heads import Dialogues
+from ...heads.dialogues import UNKNOWN
 from ..corpora import Utterance
 from .batches import BatchSampler, dialogue_of
 from .examples import TrainingExamples
@@ -28,7 +29,11 @@ _CHUNK = 64  # utterances copied at once
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,)."""
+    """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,).
+
+    The label of a turn that is only context is 0. The length of the batch is the number of its
+    utterances that are not only context.
+    """
 
     features: dict[str, Tensor]
     lengths: dict[str, Tensor]
@@ -36,7 +41,7 @@ class Batch:
     dialogues: Dialogues | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) if self.dialogues is None else len(self.dialogues.labelled())
 
 
 class PaddedReader(Protocol):
@@ -118,7 +123,7 @@ class FeatureLoader:
         processes: int = 1,
     ) -> None:
         self.examples, self.device = examples, device
-        ids = [utterance.id for utterance in examples.utterances]
+        ids = [utterance.id for utterance in examples.readable]
         need = sum(_bytes(examples.entries[m], layers[m], ids) for m in layers)
         mapped = device.type == "cpu" and all(
             _is_mapped(entry[ids[0]]) for entry in examples.entries.values()
@@ -165,7 +170,9 @@ class FeatureLoader:
             if m in missing:
                 features[m], lengths[m] = features[m][:, :, :1], torch.zeros_like(lengths[m])
         classes = self.examples.corpus.classes
-        labels = torch.tensor([classes.index(str(utterance.label)) for utterance in part])
+        labels = torch.tensor(
+            [0 if u.id in plan.context else classes.index(str(u.label)) for u in part]
+        )
         return Batch(features, lengths, labels.to(self.device), _dialogues(part, plan))
 
 
@@ -174,9 +181,14 @@ def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | Non
         return None
     names = [dialogue_of(utterance) for utterance in part]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    speakers = [utterance.speaker for utterance in part]
+    known = (speaker for speaker in dict.fromkeys(speakers) if speaker is not None)
+    number_of = {None: UNKNOWN, **{speaker: number for number, speaker in enumerate(known)}}
     return Dialogues(
         torch.tensor([numbers[name] for name in names]),
         torch.tensor([plan.dialogue_sizes[name] for name in names]),
+        torch.tensor([number_of[speaker] for speaker in speakers]),
+        torch.tensor([utterance.id in plan.context for utterance in part]),
     )
 
 

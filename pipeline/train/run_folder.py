@@ -23,16 +23,19 @@ from torch import Tensor
 from ...cache.storage.folder import TEMPORARY
 from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
+from ...heads import HEADS
 from ..errors import UsageError
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
+from .former_options import former_layer, former_options
 from .layers import has_numbers, renumbered
 
-CONFIG_FORMAT = 2
+CONFIG_FORMAT = 3
 """The ``format`` of ``config.toml``.
 
-2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
-among the cached layers; :func:`migrated_config` translates it.
+3 has the defaults of the heads as they are now; see :mod:`.former_options` for those before. 2
+names layers by the encoder's own numbers. 1, which has no such key, named them by their position
+among the cached layers. :func:`migrated_config` translates 1 and 2.
 """
 
 # Keys in which two configurations of the same run may differ.
@@ -221,11 +224,17 @@ def migrated_config(
     """Return the content of a ``config.toml`` in the current format.
 
     ``stored`` gives modality → the encoder's numbers of the cached layers; it is called only where
-    layers were named by position.
+    the layers of an older run depend on them.
     """
     migrated = dict(config)
     if names_layers_by_position(config):
         migrated["layer"] = renumbered(config["layer"], stored())
+    if config.get("format", 1) < 3:
+        head = config["head"]
+        migrated["head_options"] = former_options(head, config["head_options"])
+        if head in HEADS and HEADS[head].default_layers:
+            layer = former_layer(head, migrated.get("layer"), stored())
+            migrated |= {} if layer is None else {"layer": layer}
     return migrated | {"format": CONFIG_FORMAT}
 
 

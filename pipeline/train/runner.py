@@ -20,8 +20,16 @@ from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
 from ..protocols.protocols import split_corpus
 from .checkpoint import from_safetensors
+from .context import turns_read
 from .examples import TrainingExamples
-from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
+from .jobs import (
+    TrainingJob,
+    TrainingReport,
+    build,
+    examples_of,
+    reads_context,
+    run_training,
+)
 from .run import Run
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
@@ -118,7 +126,8 @@ def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
     plans = []
     for settings in several:
         encoders = tuple(settings.encoders.items())
-        key = (settings.cache, settings.dataset, encoders, settings.classes)
+        context = reads_context(settings)
+        key = (settings.cache, settings.dataset, encoders, settings.classes, context)
         plans.append(plan_run(settings, examples.get(key)))
         examples[key] = plans[-1].examples
     return plans
@@ -255,6 +264,7 @@ def _metrics(
                 **by_class(part.labels, part.predicted, classes),
             }
         )
+    read = turns_read(planned.splits.folds, planned.examples.context)
     tested = {utterance.id for fold in planned.splits.folds for utterance in fold.test}
     return {
         "head": planned.settings.head,
@@ -265,6 +275,7 @@ def _metrics(
         "selected_by": f"best {planned.settings.monitor} on the validation part",
         "test_utterances": len(tested),
         "excluded": dict(Counter(planned.excluded.values())),
+        **({"context_turns": len(read)} if read else {}),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
         "aggregate": aggregate(parts),
         "chance": aggregate(chance),

@@ -20,9 +20,10 @@ from ...heads import Head, HeadOutput
 from ..corpora import Utterance
 from ..errors import PipelineError
 from ..evaluation.metrics import Predictions, scores
-from ..protocols.folds import Fold
+from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
+from .context import context_turns
 from .features import Batch, FeatureLoader, LayerPositions
 from .settings import AMP, OPTIMIZERS, TrainSettings
 
@@ -90,13 +91,14 @@ class Trainer:
             torch.Generator().manual_seed(seed),
             self.device,
         )
-        plan = self._plan(head, features, fold.train)
+        context = {part: context_turns(fold, part, features.examples.context) for part in PARTS}
+        plan = self._plan(head, features, fold.train, context["train"])
         progress = restore(state)
         while not self._finished(progress):
             started = time.monotonic()
             progress.epoch += 1
             terms = self.epoch(state, features, plan, progress.epoch)
-            logits = self.predict(head, features, fold.validation)
+            logits = self.predict(head, features, fold.validation, context=context["validation"])
             validation = _scored(logits, fold.validation, features)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
             # On a small part several epochs often have the same score; then the loss decides.
@@ -113,7 +115,8 @@ class Trainer:
                 | {"steps": _steps(state.optimizer), "seconds": seconds},
             )
         head.load_state_dict(progress.weights)
-        probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
+        logits = self.predict(head, features, fold.test, context=context["test"])
+        probabilities = logits.double().softmax(dim=1)
         best = {name: value.cpu() for name, value in progress.weights.items()}
         steps = _steps(state.optimizer)
         return TrainedHead(best, progress.best_epoch, progress.validation, probabilities, steps)
@@ -124,20 +127,23 @@ class Trainer:
         features: FeatureLoader,
         utterances: Sequence[Utterance],
         missing: Collection[str] = (),
+        context: Sequence[Utterance] = (),
     ) -> Tensor:
         """Return logits (utterances, classes) float32 on the CPU, in the order given.
 
-        ``missing`` are modalities that are hidden from the head: their length is 0.
+        ``missing`` are modalities that are hidden from the head: their length is 0. ``context`` are
+        turns of the same dialogues that are only read.
         """
         head.eval()
         row = {utterance.id: number for number, utterance in enumerate(utterances)}
         logits = torch.empty(len(row), head.n_classes)
-        plan = self._plan(head, features, utterances)
+        plan = self._plan(head, features, utterances, context)
         with torch.inference_mode(), autocast(self.device, self.settings.amp):
             order = plan.order()
             for part, batch in zip(order, features.batches(plan, order, missing), strict=True):
-                output = _forward(head, batch, labels=None)
-                logits[[row[utterance.id] for utterance in part]] = output.logits.float().cpu()
+                found = _forward(head, batch, labels=None).logits.float().cpu()
+                predicted = [n for n, utterance in enumerate(part) if utterance.id in row]
+                logits[[row[part[n].id] for n in predicted]] = found[predicted]
         return logits
 
     def epoch(
@@ -179,10 +185,14 @@ class Trainer:
         return progress.epoch >= self.settings.epochs or waited >= self.settings.patience
 
     def _plan(
-        self, head: Head, features: FeatureLoader, utterances: Sequence[Utterance]
+        self,
+        head: Head,
+        features: FeatureLoader,
+        utterances: Sequence[Utterance],
+        context: Sequence[Utterance],
     ) -> BatchSampler:
-        length = features.examples.length
-        return BatchSampler(utterances, self.settings.batch_size, length, head.reads_dialogues)
+        length, size = features.examples.length, self.settings.batch_size
+        return BatchSampler(utterances, size, length, head.reads_dialogues, context)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:

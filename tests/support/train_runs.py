@@ -110,16 +110,18 @@ def made_both(
     *,
     shown: Mapping[str, Sequence[int]] | None = None,
     protocol: str = "official",
+    without: Mapping[str, Sequence[str]] | None = None,
+    class_sets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Path:
     """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
 
     ``shown`` gives for each modality the number that its features show for each class: by default
     the number of the class; ``(0, 0, 1, 1)`` shows only a difference between the first two classes
-    and the last two.
+    and the last two. ``without`` names for each modality the utterances that have no features.
     """
     cache = FeatureCache(root)
     noise = np.random.default_rng(0)
-    corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
+    corpus = Corpus("made-up", list(utterances), CLASSES, protocol, class_sets=class_sets or {})
     manifest = to_table(corpus, root, {utterance.id: "hash" for utterance in utterances}, {})
     for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
         spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
@@ -128,8 +130,10 @@ def made_both(
         for utterance in utterances:
             length = int(noise.integers(1, 9))
             states = noise.normal(size=(layers, length, width)).astype("float32")
-            states[:, :, of_class[CLASSES.index(str(utterance.label))]] += 4
-            features.append(UtteranceFeatures(utterance.id, "hash", states))
+            if utterance.label in CLASSES:
+                states[:, :, of_class[CLASSES.index(utterance.label)]] += 4
+            if utterance.id not in (without or {}).get(modality, ()):
+                features.append(UtteranceFeatures(utterance.id, "hash", states))
         writer = cache.writer(spec, {})
         writer.write_shard(0, features)
         writer.publish(cache.write_manifest("made-up", manifest))
