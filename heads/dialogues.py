@@ -75,7 +75,8 @@ class Dialogues(NamedTuple):
         places = torch.arange(len(self.number), device=self.number.device)
         speaker = torch.full_like(places, UNKNOWN) if self.speaker is None else self.speaker
         own = torch.where(speaker == UNKNOWN, speaker.max() + 1 + places, speaker)
-        _, of_speaker = torch.stack([self.number, own]).unique(dim=1, return_inverse=True)
+        pairs = torch.stack([self.number, own])
+        _, of_speaker = torch.unique(pairs, dim=1, return_inverse=True)
         return of_speaker.argsort(stable=True), of_speaker.bincount()
 
     def labelled(self) -> Tensor:

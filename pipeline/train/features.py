@@ -182,8 +182,10 @@ def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | Non
     names = [dialogue_of(utterance) for utterance in part]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     speakers = [utterance.speaker for utterance in part]
-    known = (speaker for speaker in dict.fromkeys(speakers) if speaker is not None)
-    number_of = {None: UNKNOWN, **{speaker: number for number, speaker in enumerate(known)}}
+    number_of: dict[str | None, int] = {
+        speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))
+    }
+    number_of[None] = UNKNOWN
     return Dialogues(
         torch.tensor([numbers[name] for name in names]),
         torch.tensor([plan.dialogue_sizes[name] for name in names]),

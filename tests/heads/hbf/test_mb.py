@@ -122,7 +122,7 @@ def test_in_a_turn_the_other_modalities_do_not_change(mrc: str, masking: float) 
         for name, p in head.named_parameters():
             part, _, rest = name.partition(".")
             own = part in ("stems", "projections", "own_classifiers")
-            fixed = own and not rest.startswith(turn + ".")
+            fixed = own and not rest.startswith(f"{turn}.")
             assert (p.grad is None) == fixed, name
             assert torch.equal(p, before[name]) == fixed, name
 
@@ -176,13 +176,13 @@ def test_the_weakest_modality_has_the_first_turn() -> None:
     x, n, _ = batch()
     labels = torch.zeros(5, dtype=torch.int64)
 
-    def train(steps: int, logits: dict[str, float]) -> list[tuple[str, ...]]:
+    def train(steps: int, logits: dict[str, float]) -> list[tuple[str | None, ...]]:
         orders = []
         for m, logit in logits.items():
             set_confidence(head, m, logit)
         for _ in range(steps):
-            for m in head.turns():
-                head(x, n, labels, turn=m)
+            for turn in head.turns():
+                head(x, n, labels, turn=turn)
             orders.append(head.turns())
         return orders
 
