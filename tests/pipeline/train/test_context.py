@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from mser.pipeline.train.context import context_turns
 from mser.pipeline.train.examples import find_examples
 from mser.pipeline.train.features import FeatureLoader
 from mser.pipeline.train.jobs import build, examples_of, trainer_of
+from mser.pipeline.train.runner import train_heads
 from mser.tests.support.talks import talks
 from mser.tests.support.train_runs import (
     BOTH,
@@ -63,6 +65,31 @@ def test_the_turns_without_a_label_are_context(cache: Path) -> None:
     assert without.excluded == examples.excluded
     assert without.utterances == examples.utterances
     assert without.digest != examples.digest
+
+
+@pytest.mark.parametrize("changed", ["train/d0u1", "train/d0u0"])
+def test_other_features_of_a_turn_are_other_examples(cache: Path, changed: str) -> None:
+    examples = find_examples(cache, "made-up", BOTH, context=True)
+    text = examples.entries["text"]
+
+    def digest(changes: str) -> str:
+        def checksum(id: str) -> str:
+            return "other" if id == changes else text.checksum(id)
+
+        entry: Any = SimpleNamespace(spec=text.spec, checksum=checksum)
+        return replace(examples, entries={**examples.entries, "text": entry}).digest
+
+    assert digest(changed) != examples.digest
+    assert digest("none") == examples.digest
+
+
+def test_heads_with_and_without_dialogues_can_be_trained_together(
+    cache: Path, run: Run, tmp_path: Path
+) -> None:
+    several = [tiny(head, cache, tmp_path / head) for head in ("linear", "hbaf")]
+    linear, hbaf = train_heads(several)
+    assert "context_turns" not in linear.metrics
+    assert hbaf.metrics == run.metrics
 
 
 def test_labels_that_are_not_in_the_classes_are_context(tmp_path: Path) -> None:
@@ -190,10 +217,11 @@ def test_the_loss_is_the_mean_over_the_turns_with_a_label(
     asked = ("epochs=1", "learning_rate=1e-12", "head.dropout=0.0", f"accumulate={accumulate}")
     settings = tiny("hbaf", cache, tmp_path / "run", *asked)
     (line,) = log(train_head(settings))
-    of_train = logits(settings, "train")
-    labels = torch.tensor([CLASSES.index(str(make_utterance(id).label)) for id in of_train])
-    expected = torch.nn.functional.cross_entropy(torch.stack([*of_train.values()]), labels)
-    assert line["train"]["cross_entropy"] == pytest.approx(float(expected), rel=1e-4)
+    for part, name in (("train", "cross_entropy"), ("validation", "loss")):
+        found = logits(settings, part)
+        labels = torch.tensor([CLASSES.index(str(make_utterance(id).label)) for id in found])
+        expected = torch.nn.functional.cross_entropy(torch.stack([*found.values()]), labels)
+        assert line[part][name] == pytest.approx(float(expected), rel=1e-4)
 
 
 # Which part a turn belongs to ---------------------------------------------------------------------
