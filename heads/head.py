@@ -1,6 +1,7 @@
 """The base class of the heads: hidden states in, class logits and a loss with named terms out."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,10 @@ class Head(nn.Module):
         standardisations: modality → the standardisation of its inputs; empty until
             :meth:`standardise` is called.
         reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
-            batches of whole dialogues.
+            batches of whole dialogues. They may hold turns that are only context.
+        default_layers: modality → the encoder's own layer numbers that the head reads by default,
+            if these are not all layers. The constructor knows only positions among the cached
+            layers: the caller gives the positions of these numbers as ``layer``.
         class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
             They belong to the training and are not saved with the head.
 
@@ -68,6 +72,7 @@ class Head(nn.Module):
     reads_pooled = False
     is_linear = False
     reads_dialogues = False
+    default_layers: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
 
@@ -131,11 +136,13 @@ class Head(nn.Module):
         result: Tensor = self.standardisations[modality](x)
         return result
 
-    def turns(self) -> tuple[str, ...]:
-        """Return the modalities that take turns in a training step, in their order.
+    def turns(self) -> tuple[str | None, ...]:
+        """Return the modalities that take turns with a batch, in their order.
 
-        Most heads have no turns: a step is one forward pass with one loss. If a head has turns, the
-        trainer calls ``forward(…, turn=m)`` and updates the weights once for each modality m.
+        Most heads have no turns: a batch gives one forward pass, one loss and one optimizer step.
+        If a head has turns, the trainer calls ``forward(…, turn=m)`` and makes an optimizer step
+        for each modality m. None in place of m is a step with the loss of all modalities, for which
+        the trainer calls ``forward`` without ``turn``.
         """
         return ()
 

@@ -5,8 +5,8 @@ abstract describes: emotion recognition in conversations from audio and text; co
 that is added to the low-level audio representation, to reduce its gap to high-level text; dynamic
 bimodal attention and a dynamic gate that filter wrong cross-modal relations and use intra- and
 inter-modal interactions with residuals; inter-modal contrastive learning of absolute and relative
-interactions. Every equation is an INTERPRETATION, explained below. Results of this head do not
-reproduce results of the paper.
+interactions. Every equation and every number is an INTERPRETATION, explained below. Results of this
+head do not reproduce results of the paper.
 
 Notation: utterance i of a dialogue, modality m, x_m,i (width W) its uni-modal representation.
 
@@ -19,10 +19,16 @@ Granularity [interpretation]
 
 Uni-modal representation [interpretation]
     speech: x_i = AudioContextNetwork(Projection(frames)), a recurrent network over the frames, then
-    a recurrent network over the utterances of the dialogue. Any other modality: x_m,i =
-    AttentionPooling(Projection_m(tokens)). The modality with the name ``speech`` has the network;
-    without ``speech``, no modality has it. By default speech reads a mix of the first four cached
-    layers, and every other modality its last layer: low-level audio and high-level text.
+    recurrent networks over the utterances of the dialogue. Any other modality: x_m,i =
+    TurnContext_m(AttentionPooling(Projection_m(tokens))), the same networks over the utterances:
+    turns of text have an order and a speaker too. The modality with the name ``speech`` has the
+    audio context network; without ``speech``, no modality has it. By default speech reads a mix of
+    the encoder's layers 0 to 3, and every other modality its last cached layer: low-level audio and
+    high-level text.
+
+Context [interpretation]
+    A turn that is only context (``context`` of :class:`Dialogues`) is read as every other turn, by
+    the networks over the turns and by the attention. It is in no term of the loss.
 
 Fusion [interpretation]
     h = BimodalAttention(x), o_m = DynamicGate(x_m, h_m); see these classes.
@@ -34,12 +40,13 @@ Loss [interpretation]
     cross_entropy + β · uni_modal + λ_abs · absolute + λ_rel · relative. ``uni_modal`` is the sum
     over m (L_a + L_t) of the cross-entropy of Linear_m(x_m), over the utterances that have m.
     ``absolute`` is symmetric InfoNCE on (x_m, x_n): which text belongs to which audio. ``relative``
-    is ``relation_distance``. Both are means over the pairs m < n and use the utterances of the
-    batch that have both modalities. They are computed on x, the input of the fusion, not on o.
+    is ``relation_distance``. Both are means over the pairs m < n and use the labelled utterances of
+    the batch that have both modalities. They are computed on x, the input of the fusion, not on o.
 """
 
 from collections.abc import Mapping
 from itertools import combinations
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -51,16 +58,17 @@ from ..modules.contrastive import info_nce, relation_distance
 from ..modules.layer_mix import LayerChoice, LayerChoices
 from ..modules.pooling import AttentionPooling
 from ..modules.projection import Projections
-from .audio_context import AudioContextNetwork, by_dialogue, by_utterance
+from .audio_context import AudioContextNetwork
 from .bimodal_attention import BimodalAttention, DynamicGate
+from .turn_context import TurnContext, by_dialogue, by_utterance
 
-# The paper has a network for audio only, so this head needs the name of one modality. For the
-# other heads, a modality is only a key.
+# Speech has a network over its frames, so this head needs the name of one modality. For the other
+# heads, a modality is only a key.
 SPEECH = "speech"
 """The modality with the audio context network."""
 
-LOW_LAYERS = 4
-"""How many of the first cached layers speech reads by default."""
+LOW_LAYERS = (0, 1, 2, 3)
+"""The encoder's layers that speech reads by default."""
 
 
 class HBAF(Head):
@@ -78,7 +86,13 @@ class HBAF(Head):
             reads the last layer of every other modality.
         width: W, the width of the representations; even.
         dropout: rate in the projections and before the classifiers, in [0, 1).
-        context: False to leave out the audio context network: speech is pooled like the others.
+        context: False to leave out the audio context network: speech is pooled like the others,
+            and no network reads its turns.
+        text_context: False to leave out the network over the turns of every modality other than
+            ``speech``.
+        speakers: False to leave out the networks over the turns of each speaker.
+        unlabelled_turns: whether the dialogues hold turns without a label, as context. Only the
+            training reads this option: the head takes the dialogues as they are.
         fusion: False to leave out bimodal attention and gate: the classifier reads the x_m.
         uni_modal_weight: β; 0 switches the uni-modal classifiers off.
         absolute_weight: λ_abs; 0 switches the term off.
@@ -91,6 +105,7 @@ class HBAF(Head):
     """
 
     reads_dialogues = True
+    default_layers = MappingProxyType({SPEECH: LOW_LAYERS})
 
     def __init__(
         self,
@@ -102,6 +117,9 @@ class HBAF(Head):
         width: int = 256,
         dropout: float = 0.3,
         context: bool = True,
+        text_context: bool = True,
+        speakers: bool = True,
+        unlabelled_turns: bool = True,
         fusion: bool = True,
         uni_modal_weight: float = 0.5,
         absolute_weight: float = 0.1,
@@ -120,14 +138,15 @@ class HBAF(Head):
         }
         require_weights(self.weights)
         self.temperature = temperature
+        self.unlabelled_turns = unlabelled_turns
         default: dict[str, LayerChoice] = dict.fromkeys(self.dims, "last")
         if SPEECH in self.dims:
-            default[SPEECH] = tuple(range(min(LOW_LAYERS, self.n_layers[SPEECH])))
+            default[SPEECH] = tuple(range(min(len(LOW_LAYERS), self.n_layers[SPEECH])))
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer, default)
         self.layers = self.projections.positions
 
         in_context = context and SPEECH in self.dims
-        self.context = AudioContextNetwork(width) if in_context else None
+        self.context = AudioContextNetwork(width, speakers) if in_context else None
         pooled = [m for m in self.dims if not (in_context and m == SPEECH)]
         self.poolings = nn.ModuleDict({m: AttentionPooling(width) for m in pooled})
         self.attention = BimodalAttention(self.dims, width) if fusion else None
@@ -138,6 +157,8 @@ class HBAF(Head):
         # The uni-modal classifiers; ``votes`` is part of the names of saved weights.
         self.votes = nn.ModuleDict({m: nn.Linear(width, n_classes) for m in classified})
         self.classifier = nn.Linear(len(self.dims) * width, n_classes)
+        others = [m for m in self.dims if text_context and m != SPEECH]
+        self.turn_contexts = nn.ModuleDict({m: TurnContext(width, speakers) for m in others})
 
     def forward(
         self,
@@ -151,13 +172,18 @@ class HBAF(Head):
         Args:
             features: see :meth:`Head.forward`.
             lengths: see :meth:`Head.forward`.
-            labels: see :meth:`Head.forward`.
+            labels: see :meth:`Head.forward`. The label of a turn that is only context is not used:
+                give any class.
             dialogues: which utterances belong to one dialogue; None if each utterance is a dialogue
                 of its own.
 
+        Returns:
+            The output, with a row of logits for every utterance, also for those that are only
+            context.
+
         Raises:
-            HeadError: a dialogue is cut, or its utterances are not adjacent; see also
-                :meth:`Head.forward`.
+            HeadError: a dialogue is cut, or its utterances are not adjacent, or labels are given
+                and all utterances are only context; see also :meth:`Head.forward`.
         """
         hidden, masks = self.inputs(features, lengths)
         n_batch = len(next(iter(masks.values())))
@@ -166,7 +192,7 @@ class HBAF(Head):
         require(n_given == n_batch, f"dialogues must have {n_batch} utterances, not {n_given}")
         sizes = dialogues.lengths().cpu()
 
-        x = self.represent(hidden, masks, lengths, sizes)
+        x = self.represent(hidden, masks, lengths, dialogues)
         present = {m: mask.any(dim=1) for m, mask in masks.items()}
         fused = self.fuse(x, present, sizes)
         outputs = [torch.where(present[m].unsqueeze(1), fused[m], 0.0) for m in self.dims]
@@ -174,7 +200,11 @@ class HBAF(Head):
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, n_batch)
-        terms = {"cross_entropy": self.cross_entropy(logits, labels)}
+        labelled = dialogues.labelled().to(logits.device)
+        require(len(labelled) > 0, "all utterances of the batch are only context: there is no loss")
+        labels = labels[labelled]
+        x, present = ({m: z[labelled] for m, z in part.items()} for part in (x, present))
+        terms = {"cross_entropy": self.cross_entropy(logits[labelled], labels)}
         if self.weights["uni_modal"]:
             terms["uni_modal"] = self._uni_modal(x, present, labels)
         return self.output(logits, terms | self._inter_modal(x, present), self.weights)
@@ -184,7 +214,7 @@ class HBAF(Head):
         hidden: Mapping[str, Tensor],
         masks: Mapping[str, Tensor],
         lengths: Mapping[str, Tensor],
-        sizes: Tensor,
+        dialogues: Dialogues,
     ) -> dict[str, Tensor]:
         """Return x_m: modality → (B, W).
 
@@ -192,12 +222,13 @@ class HBAF(Head):
             hidden: modality → (B, L_m, T_m, D_m) hidden states, as :meth:`inputs` returns them.
             masks: modality → (B, T_m) bool.
             lengths: modality → (B,) int64 valid positions.
-            sizes: (G,) int64, the number of utterances of each dialogue.
+            dialogues: the dialogues of the batch.
         """
         tokens = self.projections(hidden)
         x = {m: pooling(tokens[m], masks[m]) for m, pooling in self.poolings.items()}
         if self.context is not None:
-            x[SPEECH] = self.context(tokens[SPEECH], masks[SPEECH], lengths[SPEECH], sizes)
+            x[SPEECH] = self.context(tokens[SPEECH], masks[SPEECH], lengths[SPEECH], dialogues)
+        x |= {m: context(x[m], dialogues) for m, context in self.turn_contexts.items()}
         return {m: x[m] for m in self.dims}
 
     def fuse(

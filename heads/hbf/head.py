@@ -39,6 +39,7 @@ Losses of one modality [interpretation]
     ``supervised``, by SupCon; mean over m. It exists only in training with dropout: without
     dropout the two views are equal.
     inter_modal: InfoNCE between v_m and v_n; mean over the pairs m < n.
+    The three terms do not depend on MRC and MB. Each has a weight, and 0 switches it off.
 
 MRC [interpretation], see :mod:`.mrc`
     The gradient from the fusion to an input projection is multiplied by β (default 0: an input
@@ -52,6 +53,11 @@ MB [interpretation], see :mod:`.mb`
     of the pairs with m, and agreement, which trains p_m towards each p_n that is more confident in
     the true class. Fusion and classifier learn in every turn. Without a ``turn``, the loss has all
     modalities and no agreement.
+
+    With M modalities, MB makes M optimizer steps with a batch, and a head without MB makes one.
+    ``joint_steps`` is the number of steps of a head without turns, each with the loss of all
+    modalities: with ``joint_steps`` = M, both heads learn from the same batches in the same number
+    of steps.
 
 Missing modalities [interpretation]
     If an utterance lacks m (length 0, or hidden by ``masking`` in training), its mean_t y_m^K is
@@ -115,9 +121,11 @@ class HBF(Head):
         beta: β in [0, 1] of ``"scale"``.
         mb: True to let the modalities take turns.
         agreement: weight of the term ``agreement``, which needs ``mb``; 0 switches it off.
-        own_weight: weight of uni_modal, which needs MRC or MB. It must be above 0 with MB, which
-            needs a trained classifier for each modality, and if the input projections would
-            receive no other gradient.
+        joint_steps: how many optimizer steps a batch gives if no modality takes turns: without
+            ``mb``, or with one modality. At least 1.
+        own_weight: weight of uni_modal; 0 switches it off. It must be above 0 with MB, which needs
+            a trained classifier for each modality, and if the input projections would receive no
+            other gradient.
         masking: probability that a modality of an utterance is hidden in training, see
             :class:`ModalityMasking`.
 
@@ -146,6 +154,7 @@ class HBF(Head):
         mrc: str = "scale",
         beta: float = 0.0,
         mb: bool = True,
+        joint_steps: int = 1,
         agreement: float = 0.1,
         own_weight: float = 1.0,
         masking: float = 0.0,
@@ -156,7 +165,8 @@ class HBF(Head):
         require(in_range, f"depths must be one or more numbers in [0, 1], not {depths}")
         require_dropout(dropout)
         require_positive(temperature=temperature)
-        require_sizes(width=width, n_bottlenecks=n_bottlenecks, projection=projection)
+        sizes = {"width": width, "n_bottlenecks": n_bottlenecks, "projection": projection}
+        require_sizes(**sizes, joint_steps=joint_steps)
         self.weights = {
             "uni_modal": own_weight,
             "agreement": agreement,
@@ -199,14 +209,21 @@ class HBF(Head):
             BottleneckBlock(self.dims, width, n_attention_heads, dropout) for _ in depths
         )
         self.classifier = classifier((len(self.dims) + 1) * width, n_classes)
-        names, own = tuple(self.dims), own_weight > 0 and (mb or mrc != "off")
-        self.own_classifiers = UnimodalClassifiers(names, width, n_classes) if own else None
+        names = tuple(self.dims)
+        own = UnimodalClassifiers(names, width, n_classes) if own_weight > 0 else None
+        self.own_classifiers = own
         self.turn_order = TurnOrder(names, n_classes) if mb else None
+        self.joint_steps = joint_steps
 
-    def turns(self) -> tuple[str, ...]:
-        """Return the modalities, the weakest first; none in evaluation, without MB, or with one."""
-        if self.turn_order is None or not self.training or len(self.dims) == 1:
+    def turns(self) -> tuple[str | None, ...]:
+        """Return the modalities, the weakest first; ``joint_steps`` times None if none has a turn.
+
+        In evaluation there are no turns.
+        """
+        if not self.training:
             return ()
+        if self.turn_order is None or len(self.dims) == 1:
+            return (None,) * self.joint_steps
         return self.turn_order.order()
 
     def forward(

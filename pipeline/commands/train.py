@@ -97,8 +97,9 @@ def ablate(
     preset: Annotated[
         str,
         typer.Option(
-            help="Table to make: mgcma-table2, mgcma-table3, hbf-parts, hbaf-parts, query-masking, "
-            "fusion, or the path of a .toml file."
+            help="Table to make: mgcma-table2, mgcma-table3, hbf-parts, hbf-modalities, "
+            "hbf-encoders, hbaf-parts, hbaf-context, query-masking, fusion, or the path of a "
+            ".toml file."
         ),
     ],
     cache: CacheOption,

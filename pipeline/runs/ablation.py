@@ -14,11 +14,12 @@ from typing import Annotated, Any, Required
 import torch
 from typing_extensions import TypedDict
 
+from ...cache import FeatureCache, NotFoundError
 from ...cache.storage.local import LocalFolder
 from ..compute.device import chosen_device
 from ..errors import UsageError, unknown
 from ..evaluation.registry import METRICS
-from ..modalities import MODALITIES
+from ..modalities import MODALITIES, modality_names
 from ..train.presets import CHOICES, Choices, combined, preset, read, settings_of
 from ..train.run import Run
 from ..train.run_folder import RunFolder
@@ -40,6 +41,7 @@ class AblationKeys(TypedDict, total=False):
     systems: Required[list[dict[str, Any]]]
     source: str
     metrics: list[Metric]
+    set: dict[str, Any]
     missing: list[Annotated[str, one_of("modality", MODALITIES)]]
 
 
@@ -49,6 +51,7 @@ class SystemKeys(Choices, total=False):
 
     name: Required[str]
     against: list[str]
+    encoders: dict[str, str]
     paper: dict[Metric, int | float]
     preset: str
     set: dict[str, Any]
@@ -176,6 +179,7 @@ def ablate(
 
     Raises:
         UsageError: the ablation does not exist, or a key or value is invalid.
+        NotFoundError: the cache does not hold the features of an encoder that a system names.
         CacheError, PipelineError: see :func:`train_head`.
     """
     content = checked(AblationKeys, read(name, "ablations"), name)
@@ -237,9 +241,13 @@ def _systems(
                 key: value for key, value in settings.items() if not key.startswith("head.")
             }
         more = {key: value for key, value in given.items() if key not in row}
-        settings = {**combined({**settings, **choices}, more), **row.get("set", {})}
+        settings = combined({**settings, **choices}, more)
+        settings |= {**content.get("set", {}), **row.get("set", {})}
         slug = re.sub("[^a-z0-9]+", "-", row["name"].lower()).strip("-")
-        chosen = settings_of(settings, out=out / slug, **others).with_overrides(assignments)
+        named = row.get("encoders", {})
+        fields = {**others, "encoders": {**others["encoders"], **named}}
+        chosen = settings_of(settings, out=out / slug, **fields).with_overrides(assignments)
+        _require_encoders(f"{name}, system '{row['name']}'", chosen, named)
         against = tuple(row.get("against", ()))
         systems.append(System(row["name"], chosen, row.get("paper", {}), against))
     if not systems:
@@ -252,6 +260,25 @@ def _systems(
             if other not in known:
                 raise unknown(f"system in against of '{system.name}'", other, known)
     return systems
+
+
+def _require_encoders(where: str, settings: TrainSettings, named: Mapping[str, str]) -> None:
+    """Raise an error unless a system has the modalities of ``named``, and the cache its encoders.
+
+    Raises:
+        UsageError: the system does not have a modality for which it names an encoder.
+        NotFoundError: the cache does not hold the features of an encoder.
+    """
+    for modality, encoder in named.items():
+        if modality not in settings.encoders:
+            raise UsageError(
+                f"{where}: encoders names an encoder of {modality}, and the system has only "
+                f"{modality_names(settings.encoders, 'and')}: add {modality} to its modalities"
+            )
+        try:
+            FeatureCache(settings.cache).open(settings.dataset, encoder, modality=modality)
+        except NotFoundError as error:
+            raise NotFoundError(f"{where}: {error}") from error
 
 
 def _without(run: Run | None, missing: str, settings: TrainSettings) -> Mapping[str, Any] | None:

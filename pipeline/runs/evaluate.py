@@ -16,6 +16,7 @@ from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate
 from ..evaluation.predictions import read_predictions
+from ..train.context import context_turns
 from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
@@ -98,7 +99,8 @@ def evaluate(
     with reproducible():
         for fold, seed in product(folds, settings.seeds):
             load_weights(head, folder.checkpoint(fold.name, seed))
-            logits = trainer.predict(head, features, fold.test, missing)
+            context = context_turns(fold, "test", examples.context)
+            logits = trainer.predict(head, features, fold.test, missing, context)
             parts.append(predictions(fold, seed, logits, classes))
     as_trained = read_predictions(run).parts
     name = "-".join(["without", *missing]) if missing else "again"

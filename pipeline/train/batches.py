@@ -26,11 +26,12 @@ class BatchSampler:
     minutes does not need the memory of thirty such clips.
 
     Args:
-        utterances: the utterances of the part.
+        utterances: the utterances of the part that have a label.
         size: the largest number of utterances in a batch.
         length: gives the frames of an utterance's longest modality.
         by_dialogue: keep each dialogue together, its utterances in the order of their turns. A
             dialogue of more than ``size`` utterances is a batch by itself.
+        context: turns of these dialogues that are only context; only with ``by_dialogue``.
     """
 
     def __init__(
@@ -39,16 +40,19 @@ class BatchSampler:
         size: int,
         length: Callable[[Utterance], int],
         by_dialogue: bool = False,
+        context: Sequence[Utterance] = (),
     ) -> None:
         self.size, self.length = size, length
+        self.context = frozenset(turn.id for turn in context)
         if by_dialogue:
             of_dialogue: dict[str, list[Utterance]] = {}
-            for utterance in utterances:
+            for utterance in (*utterances, *context):
                 of_dialogue.setdefault(dialogue_of(utterance), []).append(utterance)
             self.units = [sorted(units, key=_turn) for units in of_dialogue.values()]
         else:
             self.units = [[utterance] for utterance in utterances]
-        self.dialogue_sizes = Counter(map(dialogue_of, utterances)) if by_dialogue else None
+        sizes = Counter(map(dialogue_of, (*utterances, *context)))
+        self.dialogue_sizes = sizes if by_dialogue else None
 
     def order(self, shuffle: torch.Generator | None = None) -> list[list[Utterance]]:
         """Return the batches; ``shuffle`` puts them into random order."""

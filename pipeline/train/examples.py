@@ -21,7 +21,8 @@ class TrainingExamples:
     """The utterances of a dataset whose features of every modality are in the cache.
 
     ``excluded`` maps the id of each excluded utterance to the reason, and ``audio_hashes`` an id to
-    the SHA-256 of its clip, where the extraction read it.
+    the SHA-256 of its clip, where the extraction read it. ``context`` are excluded utterances of a
+    dialogue that only lack a label of the classes: a head that reads dialogues reads them too.
     """
 
     corpus: Corpus
@@ -30,11 +31,17 @@ class TrainingExamples:
     excluded: Mapping[str, str]
     audio_hashes: Mapping[str, str | None]
     cache: FeatureCache
+    context: tuple[Utterance, ...] = ()
 
     @cached_property
     def pooled(self) -> dict[str, Entry]:
         """Modality → the pooled features of its entry; computed once for the whole cache."""
         return {m: _pooled(self.cache, m, entry) for m, entry in self.entries.items()}
+
+    @property
+    def readable(self) -> tuple[Utterance, ...]:
+        """The utterances whose features may be read: with a label, or as context."""
+        return (*self.utterances, *self.context)
 
     def length(self, utterance: Utterance) -> int:
         """Return the frames of an utterance's longest modality."""
@@ -44,9 +51,11 @@ class TrainingExamples:
     def digest(self) -> str:
         """A hash of the rows of the corpus and of all features of the utterances."""
         digest = hashlib.sha256(repr((self.corpus.classes, self.utterances)).encode())
+        if self.context:
+            digest.update(repr(self.context).encode())
         for modality, entry in sorted(self.entries.items()):
             digest.update(f"{modality} {entry.spec.key}".encode())
-            for utterance in self.utterances:
+            for utterance in self.readable:
                 digest.update(entry.checksum(utterance.id).encode())
         return digest.hexdigest()[:16]
 
@@ -54,7 +63,7 @@ class TrainingExamples:
     def _lengths(self) -> dict[str, int]:
         return {
             utterance.id: max(entry.length(utterance.id) for entry in self.entries.values())
-            for utterance in self.utterances
+            for utterance in self.readable
         }
 
 
@@ -63,6 +72,7 @@ def find_examples(
     dataset: str,
     encoders: Mapping[str, str | None],
     classes: str | None = None,
+    context: bool = False,
 ) -> TrainingExamples:
     """Open the entries of a dataset and select the utterances that can be trained on.
 
@@ -71,6 +81,7 @@ def find_examples(
         dataset: name of the dataset.
         encoders: modality → name, folder or key of its encoder; ``None`` if there is only one.
         classes: name of the class set, if the corpus has several.
+        context: also select the turns that can only be context.
 
     Raises:
         CacheError: the cache does not hold the features, or holds those of several encoders.
@@ -91,21 +102,29 @@ def find_examples(
     newest = max(entries.values(), key=lambda entry: entry.published)
     whole, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
     corpus = whole.in_classes(classes)
-    excluded = {}
+    excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
-        if utterance.label is None and unmerged.label is not None:
-            reason: str | None = f"its label '{unmerged.label}' is not in any of the classes"
+        if utterance.label is not None:
+            reason = _unreadable(utterance, entries, audio_hashes)
+        elif unmerged.label is not None:
+            reason = f"its label '{unmerged.label}' is not in any of the classes"
         else:
-            reason = _exclusion_reason(utterance, entries, audio_hashes)
+            reason = "it has no label"
         if reason:
             excluded[utterance.id] = reason
+        # A turn without its features is absent from the dialogue.
+        in_dialogue = context and utterance.label is None and utterance.dialogue is not None
+        if in_dialogue and _unreadable(utterance, entries, audio_hashes) is None:
+            turns.append(utterance)
     utterances = tuple(u for u in corpus.utterances if u.id not in excluded)
     if not utterances:
         raise PipelineError(
             f"none of the {len(corpus.utterances)} utterances of {dataset} can be trained on "
             f"({next(iter(excluded.values()), 'the corpus is empty')})"
         )
-    return TrainingExamples(corpus, entries, utterances, excluded, audio_hashes, features)
+    return TrainingExamples(
+        corpus, entries, utterances, excluded, audio_hashes, features, tuple(turns)
+    )
 
 
 def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None) -> Entry:
@@ -126,11 +145,10 @@ def _pooled(cache: FeatureCache, modality: str, entry: Entry) -> Entry:
         return pooled_entry(cache, entry, bar.update)
 
 
-def _exclusion_reason(
+def _unreadable(
     utterance: Utterance, entries: Mapping[str, Entry], audio_hashes: Mapping[str, str | None]
 ) -> str | None:
-    if utterance.label is None:
-        return "it has no label"
+    """Return why the features of an utterance cannot be used; ``None`` if they can."""
     for modality, entry in entries.items():
         if utterance.id in entry.quarantine:
             return f"{modality}: {entry.quarantine[utterance.id].reason}"

@@ -15,6 +15,7 @@ from ...cache import Entry
 from ...cache.formats.arrays import Array
 from ...cache.torch_dataset import padded
 from ...heads import Dialogues
+from ...heads.dialogues import UNKNOWN
 from ..corpora import Utterance
 from .batches import BatchSampler, dialogue_of
 from .examples import TrainingExamples
@@ -31,6 +32,8 @@ class Batch:
     """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,).
 
     Pooled features are (batch, layers, width), and their length is 1.
+    The label of a turn that is only context is 0. The length of the batch is the number of its
+    utterances that are not only context.
     """
 
     features: dict[str, Tensor]
@@ -39,7 +42,7 @@ class Batch:
     dialogues: Dialogues | None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) if self.dialogues is None else len(self.dialogues.labelled())
 
 
 class PaddedReader(Protocol):
@@ -148,7 +151,7 @@ class FeatureLoader:
         pooled: Mapping[str, int] | None = None,
     ) -> None:
         self.examples, self.device, self.pooled = examples, device, pooled is not None
-        ids = [utterance.id for utterance in examples.utterances]
+        ids = [utterance.id for utterance in examples.readable]
         self.readers: dict[str, PaddedReader]
         if pooled is not None:
             self.in_memory = True
@@ -196,15 +199,16 @@ class FeatureLoader:
     def _batch(
         self, part: Sequence[Utterance], plan: BatchSampler, missing: Collection[str]
     ) -> Batch:
-        return self.batch(part, missing, _dialogues(part, plan))
+        return self.batch(part, missing, _dialogues(part, plan), plan.context)
 
     def batch(
         self,
         part: Sequence[Utterance],
         missing: Collection[str] = (),
         dialogues: Dialogues | None = None,
+        context: Collection[str] = (),
     ) -> Batch:
-        """Return a batch of utterances in their order."""
+        """Return a batch of utterances in their order; ``context`` are ids of turns without loss."""
         ids = [utterance.id for utterance in part]
         features, lengths = {}, {}
         for m, reader in self.readers.items():
@@ -214,7 +218,9 @@ class FeatureLoader:
                 if not self.pooled:
                     features[m] = features[m][:, :, :1]
         classes = self.examples.corpus.classes
-        labels = torch.tensor([classes.index(str(utterance.label)) for utterance in part])
+        labels = torch.tensor(
+            [0 if u.id in context else classes.index(str(u.label)) for u in part]
+        )
         return Batch(features, lengths, labels.to(self.device), dialogues)
 
 
@@ -223,9 +229,16 @@ def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | Non
         return None
     names = [dialogue_of(utterance) for utterance in part]
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    speakers = [utterance.speaker for utterance in part]
+    number_of: dict[str | None, int] = {
+        speaker: number for number, speaker in enumerate(dict.fromkeys(speakers))
+    }
+    number_of[None] = UNKNOWN
     return Dialogues(
         torch.tensor([numbers[name] for name in names]),
         torch.tensor([plan.dialogue_sizes[name] for name in names]),
+        torch.tensor([number_of[speaker] for speaker in speakers]),
+        torch.tensor([utterance.id in plan.context for utterance in part]),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 
 from ...cache import CacheError
 from ...cache.storage.leases import lease
-from ...heads import Head, HeadError, build_head
+from ...heads import HEADS, Head, HeadError, build_head
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
 from .checkpoint import TrainingProgress, TrainingState, to_safetensors
@@ -114,7 +114,11 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
     """
     if digest not in _examples:
         examples = find_examples(
-            settings.cache, settings.dataset, settings.encoders, settings.classes
+            settings.cache,
+            settings.dataset,
+            settings.encoders,
+            settings.classes,
+            reads_context(settings),
         )
         _examples.clear()
         _examples[examples.digest] = examples
@@ -125,6 +129,13 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
             )
         return examples
     return _examples[digest]
+
+
+def reads_context(settings: TrainSettings) -> bool:
+    """Whether the head reads turns without a label as context of their dialogue."""
+    head = HEADS.get(settings.head)
+    wanted = settings.head_options.get("unlabelled_turns", True)
+    return head is not None and head.reads_dialogues and bool(wanted)
 
 
 def build(settings: TrainSettings, examples: TrainingExamples) -> Head:
@@ -139,13 +150,14 @@ def build(settings: TrainSettings, examples: TrainingExamples) -> Head:
                 f"head.{name} is not an option of a head: it follows from the cache and --layer"
             )
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
+    default_layers = HEADS[settings.head].default_layers if settings.head in HEADS else {}
     try:
         head = build_head(
             settings.head,
             {modality: entry.dim for modality, entry in examples.entries.items()},
             len(examples.corpus.classes),
             {modality: len(layers) for modality, layers in stored.items()},
-            layer_positions(settings.layer, stored),
+            layer_positions(settings.layer, stored, default_layers),
             **settings.head_options,
         )
     except HeadError as error:
@@ -197,7 +209,11 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
 
     trained = trainer.train(fold, job.seed, restore, after_epoch)
     run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(trained.weights, {}))
-    facts = {"best_epoch": trained.best_epoch, "validation": trained.validation}
+    facts = {
+        "best_epoch": trained.best_epoch,
+        "steps": trained.steps,
+        "validation": trained.validation,
+    }
     result = to_safetensors({"probabilities": trained.probabilities}, facts)
     run.trainings.write(job.result, result)
     run.trainings.remove(state_file)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from ...heads.modules.layer_mix import LayerChoice
 from ..errors import UsageError, unknown
@@ -12,7 +13,9 @@ _POSITION = "-?[0-9]+"
 
 
 def layer_positions(
-    text: str | None, stored: Mapping[str, Sequence[int]]
+    text: str | None,
+    stored: Mapping[str, Sequence[int]],
+    defaults: Mapping[str, Sequence[int]] = MappingProxyType({}),
 ) -> dict[str, LayerChoice] | str | None:
     """Return the layers that a head is to read, as heads take them.
 
@@ -21,6 +24,8 @@ def layer_positions(
             these for each modality, such as ``speech=0,1,2,text=last``. ``None`` is the head's own
             choice.
         stored: modality → the encoder's numbers of the cached layers, as they lie in the arrays.
+        defaults: modality → the encoder's numbers that the head reads if ``text`` names no layers
+            of the modality; see ``Head.default_layers``.
 
     Returns:
         ``mix``, ``concat``, ``last``, or modality → one of these or positions in ``stored``.
@@ -28,8 +33,9 @@ def layer_positions(
     Raises:
         UsageError: the text is none of these, or the cache does not hold a layer or a modality.
     """
+    low = {modality: numbers for modality, numbers in defaults.items() if modality in stored}
     if text is None:
-        return None
+        return {m: _default(numbers, stored[m], m) for m, numbers in low.items()} or None
     choices = _by_modality(text)
     if "" in choices:
         if len(choices) > 1:
@@ -44,7 +50,17 @@ def layer_positions(
     for modality in choices:
         if modality not in stored:
             raise unknown("modality in layer", modality, stored)
-    return {m: _positions(choice, stored[m], m) for m, choice in choices.items()}
+    positions = {m: _positions(choice, stored[m], m) for m, choice in choices.items()}
+    unnamed = {m: numbers for m, numbers in low.items() if m not in choices}
+    return positions | {m: _default(unnamed[m], stored[m], m) for m in unnamed}
+
+
+def absent_layers(numbers: Sequence[int], stored: Sequence[int]) -> list[int]:
+    """Return those of the first layers of an encoder that the cache lacks.
+
+    Layers above the last cached layer do not count: the encoder may not have them.
+    """
+    return [number for number in numbers if number < max(stored) and number not in stored]
 
 
 def has_numbers(text: str) -> bool:
@@ -84,6 +100,17 @@ def _positions(text: str, stored: Sequence[int], modality: str) -> LayerChoice:
     if len(set(chosen)) < len(chosen):
         raise UsageError(f"layer '{text}': give each layer once")
     return stored_positions(chosen, stored, modality)
+
+
+def _default(numbers: Sequence[int], stored: Sequence[int], modality: str) -> LayerChoice:
+    if absent_layers(numbers, stored):
+        wanted, held = (",".join(map(str, layers)) for layers in (numbers, stored))
+        raise UsageError(
+            f"the head reads layers {wanted} of {modality} by default, and the cache holds layers "
+            f"{held}: choose some of these with --layer {modality}={held}, or extract with "
+            f"--layers {wanted}"
+        )
+    return tuple(stored.index(number) for number in numbers if number in stored)
 
 
 def _renumbered(text: str, stored: Sequence[int]) -> str:

@@ -32,6 +32,8 @@ class Run:
             *(f"  note: {note}" for note in self.notes),
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
         ]
+        if context := metrics.get("context_turns"):
+            lines.append(f"  read as context of their dialogues: {context} of those left out")
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
         table = score_table(rows, several, metrics.get("intervals"))
         return "\n".join([*lines, *table, f"  {self.path}"])

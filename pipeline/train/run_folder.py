@@ -28,18 +28,17 @@ from ..evaluation.groups import COLUMNS
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
 from .head_options import in_one_form
+from .former_options import former_layer, former_options
 from .layers import has_numbers, renumbered
 
 CONFIG_FORMAT = 3
 """The ``format`` of ``config.toml``.
 
-3 standardises the inputs. 2 names layers by the encoder's own numbers. 1, which has no such key,
-named them by their position among the cached layers. :func:`migrated_config` translates 1 and 2.
+3 standardises the inputs, and has the defaults of the heads as they are now; see
+:mod:`.former_options` for those before. 2 names layers by the encoder's own numbers. 1, which has
+no such key, named them by their position among the cached layers. :func:`migrated_config`
+translates 1 and 2.
 """
-
-# The defaults of heads in formats 1 and 2, where they differ from today's.
-_OLD_OPTIONS: dict[str, dict[str, Any]] = {"linear": {"pooling": "mean"}}
-_OLD_LAYERS = {"linear": "mix"}
 
 # Keys in which two configurations of the same run may differ.
 _NOT_COMPARED = {"cache", "format"}
@@ -249,7 +248,7 @@ def migrated_config(
     """Return the content of a ``config.toml`` in the current format.
 
     ``stored`` gives modality → the encoder's numbers of the cached layers; it is called only where
-    layers were named by position.
+    the layers of an older run depend on them.
     """
     migrated = dict(config)
     if names_layers_by_position(config):
@@ -257,10 +256,9 @@ def migrated_config(
     if config.get("format", 1) < 3:
         head = config["head"]
         migrated.setdefault("standardise", False)
-        if head in _OLD_LAYERS:
-            migrated.setdefault("layer", _OLD_LAYERS[head])
-        options = _OLD_OPTIONS.get(head, {}) | dict(config.get("head_options", {}))
-        migrated["head_options"] = options
+        migrated["head_options"] = former_options(head, config["head_options"])
+        layer = former_layer(head, migrated.get("layer"), stored)
+        migrated |= {} if layer is None else {"layer": layer}
     return migrated | {"format": CONFIG_FORMAT}
 
 

@@ -21,8 +21,16 @@ from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
 from ..protocols.protocols import split_corpus
 from .checkpoint import from_safetensors
+from .context import turns_read
 from .examples import TrainingExamples
-from .jobs import TrainingJob, TrainingReport, build, examples_of, run_training
+from .jobs import (
+    TrainingJob,
+    TrainingReport,
+    build,
+    examples_of,
+    reads_context,
+    run_training,
+)
 from .run import Run, validation_text
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
@@ -137,7 +145,8 @@ def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
     plans = []
     for settings in several:
         encoders = tuple(settings.encoders.items())
-        key = (settings.cache, settings.dataset, encoders, settings.classes)
+        context = reads_context(settings)
+        key = (settings.cache, settings.dataset, encoders, settings.classes, context)
         plans.append(plan_run(settings, examples.get(key)))
         examples[key] = plans[-1].examples
     return plans
@@ -311,6 +320,7 @@ def _metrics(
     trained = {fold.name for fold, *_ in predicted}
     tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
     groups = chosen_groups(tuple(tested), group_columns(tested.values()))
+    read = turns_read(planned.splits.folds, planned.examples.context)
     return {
         "head": planned.settings.head,
         "dataset": planned.settings.dataset,
@@ -322,6 +332,7 @@ def _metrics(
         "test_utterances": len(tested),
         "not_trained": [fold.name for fold in planned.splits.folds if fold.name not in trained],
         "excluded": dict(Counter(planned.excluded.values())),
+        **({"context_turns": len(read)} if read else {}),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
         "intervals": groups.as_json(),
         "aggregate": aggregate(parts, groups=groups.group_of),

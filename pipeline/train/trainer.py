@@ -20,9 +20,10 @@ from ...heads import Head, HeadOutput
 from ..corpora import Utterance
 from ..errors import PipelineError
 from ..evaluation.metrics import Predictions, scores
-from ..protocols.folds import Fold
+from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
+from .context import context_turns
 from .features import Batch, FeatureLoader
 from .linear_solver import STRENGTHS, LinearProblem, whole_groups
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
@@ -37,13 +38,15 @@ class TrainedHead:
     """The weights of a head after its best epoch, and its predictions on the test part.
 
     ``validation`` are the scores of the best epoch. ``probabilities`` is (utterances, classes)
-    float64, in the order of the fold's test part.
+    float64, in the order of the fold's test part. ``steps`` is the number of optimizer steps in all
+    epochs.
     """
 
     weights: dict[str, Tensor]
     best_epoch: int
     validation: dict[str, float]
     probabilities: Tensor
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -96,13 +99,14 @@ class Trainer:
             torch.Generator().manual_seed(seed),
             self.device,
         )
-        plan = self._plan(head, features, fold.train)
+        context = {part: context_turns(fold, part, features.examples.context) for part in PARTS}
+        plan = self._plan(head, features, fold.train, context["train"])
         progress = restore(state)
         while not self._finished(progress):
             started = time.monotonic()
             progress.epoch += 1
             terms = self.epoch(state, features, plan, progress.epoch)
-            logits = self.predict(head, features, fold.validation)
+            logits = self.predict(head, features, fold.validation, context=context["validation"])
             validation = _scored(logits, fold.validation, features)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
             reached = self._rank(validation)
@@ -114,12 +118,14 @@ class Trainer:
                 state,
                 progress,
                 {"epoch": progress.epoch, "train": terms, "validation": validation}
-                | {"seconds": seconds},
+                | {"steps": _steps(state.optimizer), "seconds": seconds},
             )
         head.load_state_dict(progress.weights)
-        probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
+        logits = self.predict(head, features, fold.test, context=context["test"])
+        probabilities = logits.double().softmax(dim=1)
         best = {name: value.cpu() for name, value in progress.weights.items()}
-        return TrainedHead(best, progress.best_epoch, progress.validation, probabilities)
+        steps = _steps(state.optimizer)
+        return TrainedHead(best, progress.best_epoch, progress.validation, probabilities, steps)
 
     def predict(
         self,
@@ -127,20 +133,23 @@ class Trainer:
         features: FeatureLoader,
         utterances: Sequence[Utterance],
         missing: Collection[str] = (),
+        context: Sequence[Utterance] = (),
     ) -> Tensor:
         """Return logits (utterances, classes) float32 on the CPU, in the order given.
 
-        ``missing`` are modalities that are hidden from the head: their length is 0.
+        ``missing`` are modalities that are hidden from the head: their length is 0. ``context`` are
+        turns of the same dialogues that are only read.
         """
         head.eval()
         row = {utterance.id: number for number, utterance in enumerate(utterances)}
         logits = torch.empty(len(row), head.n_classes)
-        plan = self._plan(head, features, utterances)
+        plan = self._plan(head, features, utterances, context)
         with torch.inference_mode(), autocast(self.device, self.settings.amp):
             order = plan.order()
             for part, batch in zip(order, features.batches(plan, order, missing), strict=True):
-                output = _forward(head, batch, labels=None)
-                logits[[row[utterance.id] for utterance in part]] = output.logits.float().cpu()
+                found = _forward(head, batch, labels=None).logits.float().cpu()
+                predicted = [n for n, utterance in enumerate(part) if utterance.id in row]
+                logits[[row[part[n].id] for n in predicted]] = found[predicted]
         return logits
 
     def epoch(
@@ -238,10 +247,14 @@ class Trainer:
         return progress.epoch >= self.settings.epochs or waited >= self.settings.patience
 
     def _plan(
-        self, head: Head, features: FeatureLoader, utterances: Sequence[Utterance]
+        self,
+        head: Head,
+        features: FeatureLoader,
+        utterances: Sequence[Utterance],
+        context: Sequence[Utterance],
     ) -> BatchSampler:
-        length = features.examples.length
-        return BatchSampler(utterances, self.settings.batch_size, length, head.reads_dialogues)
+        length, size = features.examples.length, self.settings.batch_size
+        return BatchSampler(utterances, size, length, head.reads_dialogues, context)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
@@ -324,6 +337,14 @@ def _rate(settings: TrainSettings, epochs: float) -> float:
         case "cosine":
             return (1 - math.cos(math.pi * left)) / 2
     return 1.0
+
+
+def _steps(optimizer: torch.optim.Optimizer) -> int:
+    """Return how often an optimizer has updated the weights; skipped steps do not count.
+
+    Adam counts the steps of each weight: a weight without a gradient is not updated.
+    """
+    return max((int(moments["step"]) for moments in optimizer.state.values()), default=0)
 
 
 def _balanced(utterances: Sequence[Utterance], features: FeatureLoader) -> Tensor:

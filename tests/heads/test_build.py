@@ -59,6 +59,7 @@ def test_the_layers_that_linear_reads(
         (("hbf", DIMS, 4), {"inter_weight": math.inf}, "inter_modal must be finite and at least 0"),
         (("hbf", DIMS, 4, None, "mix"), {}, "use its option depths, not layer"),
         (("hbf", DIMS, 4), {"mrc": "sclae"}, "unknown mrc 'sclae': did you mean 'scale'"),
+        (("hbf", DIMS, 4), {"joint_steps": 0}, "joint_steps must be at least 1, not 0"),
         (("hbf", DIMS, 4), {"beta": 1.5}, r"beta must be in \[0, 1\], not 1.5"),
         (("hbf", DIMS, 4), {"beta": math.nan}, r"beta must be in \[0, 1\]"),
         (

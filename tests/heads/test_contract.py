@@ -185,7 +185,9 @@ def test_gradients_are_the_same_with_any_padding(name: str, count: int) -> None:
 def test_every_parameter_receives_a_gradient(name: str) -> None:
     head = small(name, 3, dropout=0.1)
     # With dialogues of one utterance, the layers that read a dialogue receive no gradient.
-    dialogues = Dialogues(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([3, 3, 3, 2, 2]))
+    dialogues = Dialogues(
+        torch.tensor([0, 0, 0, 1, 1]), torch.tensor([3, 3, 3, 2, 2]), torch.tensor([0, 1, 0, 0, 0])
+    )
     loss = head(*batch(head), *([dialogues] if head.reads_dialogues else [])).loss
     assert loss is not None
     loss.backward()

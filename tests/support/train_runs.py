@@ -72,6 +72,7 @@ def made_cache(
     layers: Sequence[int] = (0, 1),
     labelled_layers: Sequence[int] | None = None,
     shown: Mapping[str, str] | None = None,
+    encoder: str = "small",
 ) -> Path:
     """Fill a cache of one modality, speech, 6 wide, with features that show the label.
 
@@ -81,8 +82,9 @@ def made_cache(
     an utterance's features show where it is not the label.
     """
     cache = FeatureCache(root)
-    spec = EntrySpec("made-up", "speech", "small", {}, tuple(layers), 6, "float32")
-    labelled = [layers.index(layer) for layer in labelled_layers or layers]
+    spec = EntrySpec("made-up", "speech", encoder, {}, tuple(layers), 6, "float32")
+    shows = layers if labelled_layers is None else labelled_layers
+    labelled = [layers.index(layer) for layer in shows]
     writer = cache.writer(spec, {})
     noise = np.random.default_rng(0)
     features = []
@@ -108,16 +110,18 @@ def made_both(
     *,
     shown: Mapping[str, Sequence[int]] | None = None,
     protocol: str = "official",
+    without: Mapping[str, Sequence[str]] | None = None,
+    class_sets: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Path:
     """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
 
     ``shown`` gives for each modality the number that its features show for each class: by default
     the number of the class; ``(0, 0, 1, 1)`` shows only a difference between the first two classes
-    and the last two.
+    and the last two. ``without`` names for each modality the utterances that have no features.
     """
     cache = FeatureCache(root)
     noise = np.random.default_rng(0)
-    corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
+    corpus = Corpus("made-up", list(utterances), CLASSES, protocol, class_sets=class_sets or {})
     manifest = to_table(corpus, root, {utterance.id: "hash" for utterance in utterances}, {})
     for modality, layers, width in (("speech", 3, 6), ("text", 2, 5)):
         spec = EntrySpec("made-up", modality, "small", {}, tuple(range(layers)), width, "float32")
@@ -126,8 +130,10 @@ def made_both(
         for utterance in utterances:
             length = int(noise.integers(1, 9))
             states = noise.normal(size=(layers, length, width)).astype("float32")
-            states[:, :, of_class[CLASSES.index(str(utterance.label))]] += 4
-            features.append(UtteranceFeatures(utterance.id, "hash", states))
+            if utterance.label in CLASSES:
+                states[:, :, of_class[CLASSES.index(utterance.label)]] += 4
+            if utterance.id not in (without or {}).get(modality, ()):
+                features.append(UtteranceFeatures(utterance.id, "hash", states))
         writer = cache.writer(spec, {})
         writer.write_shard(0, features)
         writer.publish(cache.write_manifest("made-up", manifest))

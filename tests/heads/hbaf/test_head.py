@@ -43,10 +43,16 @@ def part(given: Batch, rows: Any) -> Batch:
     return {m: x[rows] for m, x in features.items()}, {m: n[rows] for m, n in lengths.items()}
 
 
-def dialogues(*sizes: int) -> Dialogues:
+def dialogues(*sizes: int, context: list[int] | None = None) -> Dialogues:
+    """Dialogues in which two speakers alternate; ``context`` are turns that are only context."""
     sized = torch.tensor(sizes)
+    only = torch.zeros(sum(sizes), dtype=torch.bool)
+    only[context or []] = True
     return Dialogues(
-        torch.arange(len(sizes)).repeat_interleave(sized), sized.repeat_interleave(sized)
+        torch.arange(len(sizes)).repeat_interleave(sized),
+        sized.repeat_interleave(sized),
+        torch.cat([torch.arange(size) % 2 for size in sizes]),
+        only,
     )
 
 
@@ -94,8 +100,12 @@ def test_the_logits_depend_on_all_utterances_of_the_dialogue_and_on_no_other(cou
     [
         ({}, True, True),
         ({"fusion": False}, True, True),
-        ({"context": False}, False, True),
-        ({"context": False, "fusion": False}, False, False),
+        ({"context": False}, True, True),
+        ({"text_context": False}, True, True),
+        ({"context": False, "text_context": False}, False, True),
+        ({"context": False, "fusion": False}, True, True),
+        ({"text_context": False, "fusion": False}, True, True),
+        ({"context": False, "text_context": False, "fusion": False}, False, False),
     ],
 )
 def test_which_parts_read_the_other_turns(
@@ -124,6 +134,77 @@ def test_which_parts_read_the_other_turns(
 def test_wrong_dialogues_are_errors(number: list[int], size: list[int], message: str) -> None:
     with pytest.raises(HeadError, match=message):
         small()(*batch([(3, 2)] * 3), dialogues=Dialogues(torch.tensor(number), torch.tensor(size)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "speaker",
+            [0, 1],
+            r"speaker of dialogues must be int64 \(B,\), not \(2,\) of torch.int64",
+        ),
+        ("speaker", [0.0, 1.0, 0.0], "speaker of dialogues must be int64"),
+        (
+            "context",
+            [0, 1, 0],
+            r"context of dialogues must be bool \(B,\), not \(3,\) of torch.int64",
+        ),
+        ("context", [True, True, True], "all utterances of the batch are only context"),
+    ],
+)
+def test_wrong_speakers_and_context_are_errors(field: str, value: list[Any], message: str) -> None:
+    given = dialogues(2, 1)._replace(**{field: torch.tensor(value)})
+    with pytest.raises(HeadError, match=message):
+        small()(*batch([(3, 2)] * 3), torch.tensor([0, 1, 2]), given)
+
+
+@torch.no_grad()
+def test_a_turn_that_is_only_context_is_read_and_is_in_no_loss() -> None:
+    given = batch([(3, 2, 4), (5, 4, 1), (1, 1, 2), (2, 5, 3), (4, 3, 1)])
+    labels, talk = torch.tensor([0, 1, 2, 0, 1]), dialogues(3, 2)
+    head = small(3)
+    out = head(*given, labels, talk._replace(context=torch.tensor([0, 1, 0, 0, 1]).bool()))
+    assert torch.equal(out.logits, head(*given, dialogues=talk).logits)
+    other = head(
+        *given, labels.index_fill(0, torch.tensor([1, 4]), 2), dialogues(3, 2, context=[1, 4])
+    )
+    assert other.loss is not None
+    assert other.loss == out.loss  # the label of such a turn is not used
+    # The terms, from the rows that have a label.
+    rows = torch.tensor([0, 2, 3])
+    x = head.represent(*head.inputs(*given), given[1], talk)
+    log_p = out.logits.log_softmax(dim=1)
+    ce = -sum(float(log_p[i, labels[i]]) for i in rows) / 3
+    assert float(out.terms["cross_entropy"]) == pytest.approx(ce, rel=1e-5)
+    uni_modal = -sum(
+        float(head.votes[m](x[m][i]).log_softmax(0)[labels[i]]) / 3 for m in DIMS for i in rows
+    )
+    assert float(out.terms["uni_modal"]) == pytest.approx(uni_modal, rel=1e-5)
+    pairs = [("speech", "text"), ("speech", "vision"), ("text", "vision")]
+    absolute = sum(info_nce(x[m][rows], x[n][rows], 0.07).item() / 3 for m, n in pairs)
+    relative = sum(relation_distance(x[m][rows], x[n][rows]).item() / 3 for m, n in pairs)
+    assert float(out.terms["absolute"]) == pytest.approx(absolute, rel=1e-5)
+    assert float(out.terms["relative"]) == pytest.approx(relative, rel=1e-4)
+    # Without the turn, the others have other logits.
+    kept = head(*part(given, rows), dialogues=dialogues(2, 1)).logits
+    assert ((kept - out.logits[rows]).abs().amax(dim=1) > 1e-6).all()
+
+
+def test_every_modality_reads_the_order_and_the_speakers_of_its_turns() -> None:
+    given = batch([(3, 2), (5, 4), (1, 1), (2, 5)])
+    other = dialogues(4)._replace(speaker=torch.tensor([0, 1, 1, 1]))
+    for options, dependent in (
+        ({}, {"speech", "text"}),
+        ({"context": False}, {"text"}),
+        ({"text_context": False}, {"speech"}),
+        ({"speakers": False}, set()),
+    ):
+        head = small(**options)
+        before, after = (
+            head.represent(*head.inputs(*given), given[1], talk) for talk in (dialogues(4), other)
+        )
+        assert {m for m in before if not torch.equal(before[m], after[m])} == dependent
 
 
 @pytest.mark.parametrize("missing", ["speech", "text"])
@@ -169,7 +250,7 @@ def test_the_terms_follow_their_formulas() -> None:
     given = batch([(3, 2, 0), (0, 4, 1), (5, 0, 2), (1, 1, 1)])
     labels = torch.tensor([2, 0, 1, 1])
     terms = head(*given, labels, dialogues(3, 1)).terms
-    x = head.represent(*head.inputs(*given), given[1], torch.tensor([3, 1]))
+    x = head.represent(*head.inputs(*given), given[1], dialogues(3, 1))
     present = {m: [i for i in range(4) if given[1][m][i]] for m in DIMS}
     uni_modal = 0.0
     for m in DIMS:
@@ -210,7 +291,7 @@ def test_the_classifiers_read_their_input_under_dropout() -> None:
     head.classifier.weight.data = torch.eye(2 * width)  # the logits are the input of the classifier
     head.classifier.bias.data.zero_()
     given, labels = batch([(3, 2), (5, 4), (1, 1)]), torch.tensor([0, 1, 2])
-    x = head.represent(*head.inputs(*given), given[1], torch.tensor([1, 1, 1]))
+    x = head.represent(*head.inputs(*given), given[1], Dialogues.alone(3))
     fused = head.fuse(x, dict.fromkeys(x, torch.ones(3, dtype=torch.bool)), torch.tensor([1, 1, 1]))
     inputs: dict[str, list[Tensor]] = {m: [] for m in x}
     for m, classify in head.votes.items():
@@ -245,11 +326,29 @@ def test_speech_reads_the_first_layers_and_the_others_the_last(
     assert head.layers == reads
 
 
-def test_only_speech_has_the_context_network() -> None:
+def test_only_speech_has_the_audio_context_network() -> None:
     assert isinstance(small(2).context, AudioContextNetwork)
     assert small(2, context=False).context is None
-    without = build_head("hbaf", {"text": 5, "vision": 4}, N_CLASSES, width=8)
+    dims = {"text": 5, "vision": 4}
+    assert build_head("hbaf", dims, N_CLASSES, width=8).context is None
+    without = build_head("hbaf", dims, N_CLASSES, width=8, text_context=False)
     assert not any(isinstance(module, nn.GRU) for module in without.modules())
+
+
+def test_the_weights_of_older_runs_keep_their_names_and_their_order() -> None:
+    """The saved state of an optimizer numbers the weights."""
+    former = small(text_context=False, speakers=False).state_dict()
+    now = small().state_dict()
+    assert list(former) == [name for name in now if name in former]
+    assert list(former)[-1] == "classifier.bias"
+    new = [name for name in now if name not in former]
+    recurrent = ("context.frames", "context.dialogue")
+    assert {f"{name}.gru.weight_hh_l0_reverse" for name in recurrent} <= set(former)
+    assert {"context.norm.weight", "poolings.text.scores.0.weight", "votes.text.bias"} <= set(
+        former
+    )
+    assert {name.partition(".")[0] for name in new} == {"context", "turn_contexts"}
+    assert all(".speaker." in name for name in new if name.startswith("context."))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mser.heads.hbaf.audio_context import AudioContextNetwork, BiGRU, by_dialogue, by_utterance
+from mser.heads.dialogues import Dialogues
+from mser.heads.hbaf.audio_context import AudioContextNetwork
 from mser.heads.hbaf.bimodal_attention import BimodalAttention, DynamicGate
+from mser.heads.hbaf.turn_context import BiGRU, TurnContext, by_dialogue, by_utterance
 from mser.heads.modules.contrastive import relation_distance
 from mser.heads.modules.masks import length_mask
 from mser.tests.support.slow_layers import double, randomised
@@ -125,11 +127,69 @@ def test_the_recurrent_network_follows_its_equations_and_reads_no_padding() -> N
             close(out[i, :n], slow_bigru(layer, x[i, :n]))
 
 
-def test_the_context_network_follows_its_equations() -> None:
-    network = randomised(AudioContextNetwork(4))
-    lengths, sizes = [3, 0, 2, 1], [3, 1]
+def talk(sizes: list[int], speakers: list[int] | None = None) -> Dialogues:
+    sized = torch.tensor(sizes)
+    return Dialogues(
+        torch.arange(len(sizes)).repeat_interleave(sized),
+        sized.repeat_interleave(sized),
+        None if speakers is None else torch.tensor(speakers),
+    )
+
+
+def slow_context(
+    network: Any, x: list[Tensor], sizes: list[int], speakers: list[int]
+) -> list[Tensor]:
+    """Compute c_i = LN(x_i + BiGRU_dialogue(x)_i + BiGRU_speaker(x of the speaker of i)_i)."""
+    start, context = 0, list[Tensor]()
+    for size in sizes:
+        turns = range(start, start + size)
+        over_dialogue = slow_bigru(network.dialogue, torch.stack([x[i] for i in turns]))
+        for i, row in zip(turns, over_dialogue, strict=True):
+            # An unknown speaker has no other turn.
+            same = [j for j in turns if j == i or speakers[j] == speakers[i] != -1]
+            of_speaker = slow_bigru(network.speaker, torch.stack([x[j] for j in same]))
+            context.append(norm(network.norm, x[i] + row + of_speaker[same.index(i)]))
+        start += size
+    return context
+
+
+TALKS = [
+    ([5], [0, 1, 0, 0, 1]),
+    ([3, 1, 2], [4, 2, 4, 4, 0, 0]),  # the same number in another dialogue is another speaker
+    ([4], [-1, 3, -1, 3]),
+    ([2, 2], [-1, -1, -1, -1]),
+]
+
+
+@pytest.mark.parametrize(("sizes", "speakers"), TALKS)
+def test_the_context_of_a_turn_follows_its_equation(sizes: list[int], speakers: list[int]) -> None:
+    network = randomised(TurnContext(4, speakers=True))
+    x = double(20, sum(sizes), 4)
+    fast = network(x, talk(sizes, speakers))
+    close(fast, torch.stack(slow_context(network, list(x), sizes, speakers)))
+    # Other numbers for the same speakers change nothing.
+    renamed = [n if n == -1 else 7 * (5 - n) + 1 for n in speakers]
+    close(network(x, talk(sizes, renamed)), fast)
+    if set(speakers) == {-1}:
+        close(network(x, talk(sizes)), fast)
+
+
+def test_another_speaker_of_a_turn_is_another_context() -> None:
+    network = randomised(TurnContext(4, speakers=True))
+    x = double(20, 4, 4)
+    first = network(x, talk([4], [0, 1, 0, 1]))
+    moved = (network(x, talk([4], [0, 1, 0, 0])) - first).abs().amax(dim=1) > 1e-9
+    assert moved.tolist() == [True] * 4
+    without = randomised(TurnContext(4, speakers=False))
+    assert without.speaker is None
+    close(without(x, talk([4], [0, 1, 0, 0])), without(x, talk([4], [0, 1, 0, 1])))
+
+
+def test_the_audio_context_network_follows_its_equations() -> None:
+    network = randomised(AudioContextNetwork(4, speakers=True))
+    lengths, sizes, speakers = [3, 0, 2, 1], [3, 1], [0, 1, 0, 0]
     frames, mask = double(20, 4, 3, 4), length_mask(torch.tensor(lengths), 3)
-    context = network(frames, mask, torch.tensor(lengths), torch.tensor(sizes))
+    context = network(frames, mask, torch.tensor(lengths), talk(sizes, speakers))
     x = []
     for i, n in enumerate(lengths):
         if n == 0:
@@ -139,14 +199,7 @@ def test_the_context_network_follows_its_equations() -> None:
         scores = [network.pooling.scores(row).item() for row in z.detach()]
         weights = [math.exp(s) / sum(map(math.exp, scores)) for s in scores]
         x.append(sum(w * row for w, row in zip(weights, z, strict=True)))
-    start = 0
-    for size in sizes:
-        dialogue = torch.stack(x[start : start + size])
-        for row, slow in zip(
-            context[start:], dialogue + slow_bigru(network.dialogue, dialogue), strict=False
-        ):
-            close(row, norm(network.norm, slow))
-        start += size
+    close(context, torch.stack(slow_context(network, x, sizes, speakers)))
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), seeds)
@@ -185,14 +238,14 @@ def test_the_gradients_of_the_modules_are_their_derivatives() -> None:
         "text": torch.tensor([[True, False, True]]),
     }
     attention, gate = randomised(BimodalAttention(masks, 2)), randomised(DynamicGate(2))
-    network = randomised(AudioContextNetwork(2))
+    network = randomised(AudioContextNetwork(2, speakers=True))
 
     def bimodal(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         return tuple(attention({"speech": x, "text": y}, masks).values())
 
     def context(x: Tensor) -> Any:
         n = torch.tensor([3, 0, 2])
-        return network(x, length_mask(n, 3), n, torch.tensor([2, 1]))
+        return network(x, length_mask(n, 3), n, talk([2, 1], [0, 0, 0]))
 
     x, y = double(1, 1, 3, 2).requires_grad_(), double(2, 1, 3, 2).requires_grad_()
     assert torch.autograd.gradcheck(bimodal, (x, y))

@@ -78,8 +78,10 @@ PLAIN: dict[str, Any] = {"mrc": "off", "mb": False}
         (2, True, {"mb": False}, OWN | CONTRAST),
         (2, True, {"mb": False, "mrc": "project"}, OWN | CONTRAST),
         (2, True, {"mb": False, "own_weight": 0}, CONTRAST),
-        (2, True, PLAIN, CONTRAST),
-        (1, False, PLAIN, set()),
+        (2, True, PLAIN, OWN | CONTRAST),
+        (2, True, PLAIN | {"own_weight": 0}, CONTRAST),
+        (1, False, PLAIN, OWN),
+        (1, False, PLAIN | {"own_weight": 0}, set()),
     ],
 )
 def test_the_options_switch_terms_off(
@@ -93,13 +95,13 @@ def test_the_options_switch_terms_off(
     assert all(math.isfinite(v) for v in out.terms.values())
 
 
-def test_without_mrc_and_mb_no_part_of_them_remains() -> None:
+def test_without_mrc_mb_and_the_uni_modal_loss_no_part_of_them_remains() -> None:
     x = {m: torch.randn(4, 5, d) for m, d in DIMS.items()}
     n = {m: torch.tensor([5, 2, 1, 4]) for m in DIMS}
     labels = torch.tensor([0, 1, 1, 0])
     heads, outs, losses = [], [], []
     full_options = {"mrc": "scale", "beta": 1.0, "mb": True, "own_weight": 2.0}
-    for options in (PLAIN, full_options):
+    for options in (PLAIN | {"own_weight": 0.0}, full_options):
         torch.manual_seed(0)
         heads.append(build_head("hbf", DIMS, 4, width=8, **options))
         torch.manual_seed(1)

@@ -122,7 +122,7 @@ def test_in_a_turn_the_other_modalities_do_not_change(mrc: str, masking: float) 
         for name, p in head.named_parameters():
             part, _, rest = name.partition(".")
             own = part in ("stems", "projections", "own_classifiers")
-            fixed = own and not rest.startswith(turn + ".")
+            fixed = own and not rest.startswith(f"{turn}.")
             assert (p.grad is None) == fixed, name
             assert torch.equal(p, before[name]) == fixed, name
 
@@ -176,13 +176,13 @@ def test_the_weakest_modality_has_the_first_turn() -> None:
     x, n, _ = batch()
     labels = torch.zeros(5, dtype=torch.int64)
 
-    def train(steps: int, logits: dict[str, float]) -> list[tuple[str, ...]]:
+    def train(steps: int, logits: dict[str, float]) -> list[tuple[str | None, ...]]:
         orders = []
         for m, logit in logits.items():
             set_confidence(head, m, logit)
         for _ in range(steps):
-            for m in head.turns():
-                head(x, n, labels, turn=m)
+            for turn in head.turns():
+                head(x, n, labels, turn=turn)
             orders.append(head.turns())
         return orders
 
@@ -231,10 +231,10 @@ def test_only_training_updates_the_confidence(tmp_path: Path) -> None:
 
 
 def test_which_heads_have_turns() -> None:
-    assert built(mb=False).turns() == ()
+    assert built(mb=False).turns() == (None,)
     assert built(mrc="off").turns() == tuple(DIMS)
     alone = build_head("hbf", {"text": 6}, 4, width=8)
-    assert alone.turns() == ()
+    assert alone.turns() == (None,)
     x, n, labels = batch()
     out = alone({"text": x["text"]}, {"text": n["text"].clamp(min=1)}, labels, turn="text")
     assert set(out.terms) == {"cross_entropy", "uni_modal", "intra_modal"}
@@ -242,6 +242,22 @@ def test_which_heads_have_turns() -> None:
         built()(x, n, labels, turn="txet")
     with pytest.raises(HeadError, match="hbf has no turns without mb"):
         built(mb=False)(x, n, labels, turn="text")
+
+
+@pytest.mark.parametrize(
+    ("options", "modalities", "turns"),
+    [
+        ({"mb": False, "joint_steps": 2}, ["speech", "text"], (None, None)),
+        ({"mb": True, "joint_steps": 2}, ["text"], (None, None)),  # one modality has no turns
+        ({"mb": True, "joint_steps": 3}, ["speech", "text"], ("speech", "text")),
+    ],
+)
+def test_joint_steps_are_the_steps_of_a_batch_without_turns(
+    options: dict[str, Any], modalities: list[str], turns: tuple[str | None, ...]
+) -> None:
+    head = build_head("hbf", {m: DIMS[m] for m in modalities}, 4, width=8, **options)
+    assert head.turns() == turns
+    assert head.eval().turns() == ()
 
 
 def test_a_turn_of_a_modality_that_no_utterance_has() -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tomllib
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from mser.pipeline.train import runner
 from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
 from mser.tests.conftest import Call
+from mser.tests.support.train_runs import made_cache, official
 
 OWN = """
 title = "Without the text"
@@ -224,6 +226,83 @@ def test_an_invalid_ablation_is_one_sentence(
     assert err.startswith("mser: ")
     assert err.count("\n") == 1
     assert says in err
+
+
+ENCODERS = """
+title = "Encoders"
+preset = "own-preset.toml"
+metrics = ["ua"]
+set = { epochs = 2, "head.dropout" = 0.3 }
+
+[[systems]]
+name = "first"
+encoders = { speech = "first" }
+modalities = ["speech"]
+
+[[systems]]
+name = "second"
+encoders = { speech = "second" }
+modalities = ["speech"]
+set = { epochs = 1 }
+"""
+
+
+@pytest.fixture
+def two_encoders(tmp_path: Path) -> Path:
+    """A cache with the features of two speech encoders. Only those of ``first`` show the label."""
+    corpus = official(train=48, validation=16, test=16)
+    for encoder, labelled in (("first", [0, 1]), ("second", [])):
+        made_cache(tmp_path / "two", corpus, encoder=encoder, labelled_layers=labelled)
+    (tmp_path / "own.toml").write_text(ENCODERS)
+    (tmp_path / "own-preset.toml").write_text(PRESET.replace("synthetic", "made-up"))
+    return tmp_path / "two"
+
+
+def test_the_systems_of_an_ablation_may_differ_in_their_encoders(
+    call: Call, two_encoders: Path
+) -> None:
+    typed = ("ablate", "--preset", "own.toml", "--cache", two_encoders, "--device", "cpu")
+    code, _, err = call(*typed, "--set", "learning_rate=0.1")
+    assert code == 0, err
+    out = Path("ablations", "own")
+    configs = {
+        name: tomllib.loads((out / name / "config.toml").read_text())
+        for name in ("first", "second")
+    }
+    assert {name: config["encoders"]["speech"]["name"] for name, config in configs.items()} == {
+        "first": "first",
+        "second": "second",
+    }
+    # The values of a system override those of all systems, which override the preset.
+    assert [configs[name]["epochs"] for name in ("first", "second")] == [2, 1]
+    assert [config["head_options"] for config in configs.values()] == [{"dropout": 0.3}] * 2
+    assert metrics("first")["ua"]["mean"] > metrics("second")["ua"]["mean"] + 0.2
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (
+            ('speech = "second"', 'speech = "third"'),
+            "own.toml, system 'second': {cache} holds no speech features of made-up by 'third', "
+            "only by 'first' (key ",
+        ),
+        (
+            ('speech = "second"', 'text = "second"'),
+            "own.toml, system 'second': encoders names an encoder of text, and the system has only "
+            "speech: add text to its modalities",
+        ),
+        (('{ speech = "second" }', '"second"'), "system 2: encoders = 'second': give a table"),
+    ],
+)
+def test_an_encoder_that_is_not_in_the_cache_is_one_sentence(
+    call: Call, two_encoders: Path, tmp_path: Path, changed: tuple[str, str], says: str
+) -> None:
+    (tmp_path / "own.toml").write_text(ENCODERS.replace(*changed))
+    code, out, err = call("ablate", "--preset", "own.toml", "--cache", two_encoders)
+    assert (code != 0, out, err.count("\n")) == (True, "", 1)
+    assert says.format(cache=two_encoders) in err
+    assert not Path("ablations").exists()
 
 
 def test_an_ablation_without_systems(call: Call, typed: list[object], tmp_path: Path) -> None:

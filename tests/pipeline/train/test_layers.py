@@ -81,6 +81,45 @@ def test_other_texts_are_refused(text: str, message: str) -> None:
         layer_positions(text, STORED)
 
 
+@pytest.mark.parametrize(
+    ("text", "stored", "positions"),
+    [
+        (None, range(13), {"speech": (0, 1, 2, 3)}),
+        (None, (0, 1, 2), {"speech": (0, 1, 2)}),  # perhaps all layers of the encoder
+        (None, (12, 3, 2, 1, 0), {"speech": (4, 3, 2, 1)}),  # as they lie in the arrays
+        ("text=2", range(13), {"speech": (0, 1, 2, 3), "text": (1,)}),
+        ("mix", (0, 6, 12), "mix"),
+        ("last", (12,), "last"),
+        ("speech=6", (0, 6, 12), {"speech": (1,)}),
+    ],
+)
+def test_a_default_of_the_head_names_layers_of_the_encoder(
+    text: str | None, stored: Any, positions: Any
+) -> None:
+    cached = {"speech": stored, "text": (0, 2, 6)}
+    assert layer_positions(text, cached, {"speech": (0, 1, 2, 3)}) == positions
+    assert layer_positions(None, {"text": (0, 2)}, {"speech": (0, 1, 2, 3)}) is None
+
+
+@pytest.mark.parametrize("text", [None, "text=2"])
+@pytest.mark.parametrize("stored", [(0, 6, 12), (12,), (0, 1, 3)])
+def test_a_default_layer_that_is_not_cached_is_an_error(text: str | None, stored: Any) -> None:
+    held = ",".join(map(str, stored))
+    message = (
+        "the head reads layers 0,1,2,3 of speech by default, and the cache holds layers "
+        f"{held}: choose some of these with --layer speech={held}, or extract with --layers 0,1,2,3"
+    )
+    with pytest.raises(UsageError, match=re.escape(message)):
+        layer_positions(text, {"speech": stored, "text": (2,)}, {"speech": (0, 1, 2, 3)})
+
+
+def test_hbaf_does_not_take_other_layers_for_its_low_layers(cache: Path, tmp_path: Path) -> None:
+    settings = made(cache, tmp_path / "run", "epochs=1", "head.width=8")
+    with pytest.raises(UsageError, match="the cache holds layers 0,6,12: choose some of these"):
+        train_head(replace(settings, head="hbaf"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_layer_of_that_number_is_read(cache: Path, of_layer_6: Run, tmp_path: Path) -> None:
     assert of_layer_6.metrics["aggregate"]["wa"]["mean"] > 0.9
     for layer in ("0", "12", "last"):
@@ -109,7 +148,7 @@ def test_a_layer_that_is_not_cached_is_refused_before_a_folder_is_made(
 def as_of_old(run: Path, layer: str | None) -> None:
     """Give a run the configuration that was written when layers were named by position."""
     config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
-    assert config.pop("format") == 2
+    assert config.pop("format") == 3
     if layer is not None:
         config["layer"] = layer
     (run / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")

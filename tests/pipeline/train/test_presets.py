@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mser.heads import HEADS, build_head
+from mser.heads import HEADS, Head, build_head
 from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import ablate, ablation
 from mser.pipeline.train import TrainSettings, combined, preset_of, settings_of
@@ -41,12 +41,12 @@ def settings(name: str, *assignments: str, **given: Any) -> TrainSettings:
     return settings_of(preset_of(name) | given, **PLACE).with_overrides(assignments)
 
 
-def assert_builds(wanted: TrainSettings) -> None:
-    """Build the head very narrow, with all its other options."""
+def built(wanted: TrainSettings) -> Head:
+    """Return the head very narrow, with all its other options."""
     narrow = {"width": 24, "projection": 8}  # 24 is divided by every number of attention heads
     options = {k: narrow.get(k, value) for k, value in wanted.head_options.items()}
     modalities = list(wanted.encoders)
-    build_head(
+    return build_head(
         wanted.head,
         dict.fromkeys(modalities, 8),
         4,
@@ -71,7 +71,7 @@ def test_every_preset_names_an_existing_head_and_its_options(name: str) -> None:
     wanted = settings(name)
     assert wanted.head in HEADS
     assert wanted.epochs > 1
-    assert_builds(wanted)
+    built(wanted)
     said = read(name, "presets")
     for key in ("head", "dataset", "protocol", "epochs", "learning_rate"):
         assert getattr(wanted, key) == said[key]
@@ -101,6 +101,7 @@ def planned(
     def plan(name: str, given: dict[str, Any] | None = None, *assignments: str) -> Any:
         asked: list[TrainSettings] = []
         monkeypatch.setattr(ablation, "train_heads", lambda wanted, say: asked.extend(wanted))
+        monkeypatch.setattr(ablation, "_require_encoders", lambda *_: None)  # there is no cache
         return ablate(name, given or {}, assignments, tmp_path, **PLACE), asked
 
     return plan
@@ -116,9 +117,36 @@ def test_every_system_of_every_ablation_can_be_built(name: str, planned: Any) ->
     assert len({str(system.out) for system in asked}) == len(asked)
     for system in asked:
         assert system.out is not None
-        assert_builds(system)
+        built(system)
     # Two systems differ only in their settings.
     assert len({str(replace(system, out=None).as_config()) for system in asked}) == len(asked)
+
+
+@pytest.mark.parametrize("name", ["hbf-parts", "hbf-modalities"])
+def test_the_systems_of_hbf_make_the_same_number_of_steps(name: str, planned: Any) -> None:
+    _, asked = planned(name)
+    steps = {len(built(system).turns()) for system in asked}
+    assert steps == {2}  # with each batch
+    (epochs,) = {system.epochs for system in asked}
+    assert all(system.patience > epochs for system in asked)  # none stops early
+    same = {(system.batch_size, system.accumulate, system.learning_rate) for system in asked}
+    assert len(same) == 1
+    if name == "hbf-parts":
+        assert {system.head_options["mb"] for system in asked} == {True, False}
+    else:
+        found = {tuple(system.encoders) for system in asked}
+        assert found == {("speech",), ("text",), ("speech", "text")}
+
+
+def test_crema_d_is_trained_on_speech_alone() -> None:
+    assert set(settings("hbf-crema-d").encoders) == {"speech"}
+
+
+def test_the_six_classes_of_iemocap_are_tested_on_the_fifth_session() -> None:
+    wanted = settings("hbaf-iemocap6")
+    assert (wanted.classes, wanted.protocol) == ("6", "hold-out:session=Ses05")
+    four = settings("hbaf-iemocap")
+    assert wanted == replace(four, classes=wanted.classes, protocol=wanted.protocol)
 
 
 @pytest.mark.parametrize(
