@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +53,8 @@ class Head(nn.Module):
             layer is read from disk.
         reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
             batches of whole dialogues.
+        former_defaults: option → the default that it had when the head had no such option, if the
+            present default is another; for run folders before format 3 of ``config.toml``.
         class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
             They belong to the training and are not saved with the head.
 
@@ -63,6 +65,7 @@ class Head(nn.Module):
 
     layers: dict[str, tuple[int, ...]]
     reads_dialogues = False
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
 

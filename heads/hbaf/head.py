@@ -41,6 +41,8 @@ Loss [interpretation]
 
 from collections.abc import Mapping
 from itertools import combinations
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +97,7 @@ class HBAF(Head):
     """
 
     reads_dialogues = True
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"false_negatives": "keep"})
 
     def __init__(
         self,

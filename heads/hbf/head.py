@@ -60,6 +60,8 @@ Missing modalities [interpretation]
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +129,8 @@ class HBF(Head):
     Raises:
         HeadError: ``layer`` is given, or an option is out of its range; see also :class:`Head`.
     """
+
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"false_negatives": "keep"})
 
     def __init__(
         self,

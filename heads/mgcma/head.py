@@ -19,7 +19,8 @@ head do not reproduce results of the paper. The page of this head lists all othe
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,9 @@ class AlignmentHead(Head):
             :class:`Head` and :class:`LayerMixes`.
     """
 
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {"output_projection": False, "token_final_norm": False, "false_negatives": "keep"}
+    )
     granularity: ClassVar[str]
     """The one module of a subclass that has no option ``modules``."""
 

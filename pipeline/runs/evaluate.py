@@ -134,9 +134,9 @@ def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> T
         }
 
     not_settings = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
-    migrated = migrated_config(config, stored).items()
-    values = {key: value for key, value in migrated if key not in not_settings}
-    options = {f"head.{key}": value for key, value in config["head_options"].items()}
+    migrated = migrated_config(config, stored)
+    values = {key: value for key, value in migrated.items() if key not in not_settings}
+    options = {f"head.{key}": value for key, value in migrated["head_options"].items()}
     return settings_of(
         {**values, **options, "modalities": list(encoders)},
         cache=cache,

@@ -23,16 +23,17 @@ from torch import Tensor
 from ...cache.storage.folder import TEMPORARY
 from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
+from ...heads import HEADS
 from ..errors import UsageError
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
 from .layers import has_numbers, renumbered
 
-CONFIG_FORMAT = 2
-"""The ``format`` of ``config.toml``.
+CONFIG_FORMAT = 3
+"""The ``format`` of ``config.toml``; :func:`migrated_config` translates the earlier formats.
 
 2 names layers by the encoder's own numbers. 1, which has no such key, named them by their position
-among the cached layers; :func:`migrated_config` translates it.
+among the cached layers. Before 3, heads had no option in ``Head.former_defaults``.
 """
 
 # Keys in which two configurations of the same run may differ.
@@ -226,6 +227,9 @@ def migrated_config(
     migrated = dict(config)
     if names_layers_by_position(config):
         migrated["layer"] = renumbered(config["layer"], stored())
+    if config.get("format", 1) < 3 and config["head"] in HEADS:
+        former = HEADS[config["head"]].former_defaults
+        migrated["head_options"] = {**former, **config["head_options"]}
     return migrated | {"format": CONFIG_FORMAT}
 
 
