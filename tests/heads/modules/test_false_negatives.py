@@ -32,17 +32,19 @@ def unit(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-@given(st.lists(st.text("01", max_size=4), min_size=1, max_size=8), st.integers(0, 2))
+@given(
+    st.lists(st.text("01", max_size=4), min_size=1, max_size=8), st.integers(0, 2), st.booleans()
+)
 @quick
 def test_repeats_are_the_pairs_with_the_same_numbers(
-    dtype: torch.dtype, texts: list[str], extra: int
+    dtype: torch.dtype, texts: list[str], extra: int, one_padding: bool
 ) -> None:
     size = max(1, *map(len, texts)) + extra
     x = torch.full((len(texts), 2, size, 3), math.nan, dtype=dtype)
     for i, text in enumerate(texts):
         for t, digit in enumerate(text):
             x[i, :, t] = float(digit)
-        x[i, :, len(text) :] = i  # padding
+        x[i, :, len(text) :] = 0 if one_padding else i
     found = repeats(x, torch.tensor([len(text) for text in texts]))
     n = range(len(texts))
     expected = [[i != j and texts[i] == texts[j] != "" for j in n] for i in n]

@@ -54,7 +54,7 @@ def vectors(run: Run, seed: int) -> dict[tuple[str, str, str], NDArray[np.float3
         tokens: Any = head.projections(x)  # type: ignore[operator]
         masks = {m: torch.ones(z.shape[:2], dtype=torch.bool) for m, z in tokens.items()}
         passed = tokens
-        for align in head.alignments.values():  # type: ignore[union-attr,operator]
+        for align in head.alignments.values():  # type: ignore[operator]
             passed, _ = align(passed, masks)
         for stage, sequences in zip(STAGES, (tokens, passed), strict=True):
             for m in MODALITIES:

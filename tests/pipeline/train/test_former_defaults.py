@@ -2,6 +2,7 @@
 
 import shutil
 import tomllib
+from inspect import signature
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,6 @@ def test_an_old_run_opens_with_the_former_defaults_of_its_head(tmp_path: Path) -
 def test_a_former_default_is_a_value_of_an_option_and_not_its_default(name: str) -> None:
     head = HEADS[name]
     for option, value in head.former_defaults.items():
-        default = head.__init__.__kwdefaults__[option]  # type: ignore[misc]
+        default = signature(head).parameters[option].default
         assert type(value) is type(default)
         assert value != default
