@@ -53,8 +53,8 @@ class Head(nn.Module):
             layer is read from disk.
         reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
             batches of whole dialogues.
-        former_defaults: option → the default that it had when the head had no such option, if the
-            present default is another; for run folders before format 3 of ``config.toml``.
+        former_defaults: option → the value that an older head has, from before the option existed,
+            if the present default is another. Weights of an older head need these values.
         class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
             They belong to the training and are not saved with the head.
 
