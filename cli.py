@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .pipeline.commands import cache, demo, doctor, extract, runs, train
+from .pipeline.commands import cache, demo, doctor, extract, figure, runs, train
 from .pipeline.errors import PipelineError, UsageError
 
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 for group in (demo, extract, train, runs, doctor):
     app.add_typer(group.app)
+app.add_typer(figure.app, name="figure")
 app.add_typer(cache.app, name="cache")
 
 

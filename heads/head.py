@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import require
+from .errors import HeadError, require
 from .modules.masks import length_mask
 from .modules.standardisation import Standardisation
 
@@ -21,11 +21,14 @@ class HeadOutput(NamedTuple):
         loss: scalar to minimise; None without labels.
         terms: the named terms of the loss: scalars *before* they are multiplied by their weights,
             detached from the graph, so that you can log and keep them; empty without labels.
+        counts: what else a head reports about the batch, by name: scalars that are no losses, such
+            as how many pairs a contrastive loss left out. mser logs their means.
     """
 
     logits: Tensor
     loss: Tensor | None
     terms: dict[str, Tensor]
+    counts: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Head(nn.Module):
@@ -59,6 +62,8 @@ class Head(nn.Module):
         default_layers: modality → the encoder's own layer numbers that the head reads by default,
             if these are not all layers. The constructor knows only positions among the cached
             layers: the caller gives the positions of these numbers as ``layer``.
+        former_defaults: option → the value that an older head has, from before the option existed,
+            if the present default is another. Weights of an older head need these values.
         class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
             They belong to the training and are not saved with the head.
 
@@ -73,6 +78,7 @@ class Head(nn.Module):
     is_linear = False
     reads_dialogues = False
     default_layers: Mapping[str, tuple[int, ...]] = MappingProxyType({})
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
 
@@ -146,6 +152,27 @@ class Head(nn.Module):
         """
         return ()
 
+    def representations(
+        self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
+    ) -> dict[str, dict[str, Tensor]]:
+        """Return the vectors of single modalities that a figure can show, stage by stage.
+
+        A head implements this method if each modality has its own vector of an utterance. It must
+        not read dialogues: the vectors of an utterance are the same alone and in any batch.
+
+        Args:
+            features: see :meth:`forward`.
+            lengths: see :meth:`forward`.
+
+        Returns:
+            stage → modality → (B, D), the stages in their order, such as ``before alignment`` and
+            ``after alignment``. The vector of an utterance that lacks the modality has no meaning.
+
+        Raises:
+            HeadError: the head has no such vectors, or the batch does not fit the head.
+        """
+        raise HeadError(f"{type(self).__name__} has no vectors of single modalities to show")
+
     def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean cross-entropy of (B, C) logits, weighted by ``class_weights``."""
         return F.cross_entropy(logits, labels, weight=self.class_weights)
@@ -203,12 +230,16 @@ class Head(nn.Module):
         return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
 
     def output(
-        self, logits: Tensor, terms: Mapping[str, Tensor], weights: Mapping[str, float]
+        self,
+        logits: Tensor,
+        terms: Mapping[str, Tensor],
+        weights: Mapping[str, float],
+        counts: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> HeadOutput:
         """Return the output; the loss is the sum of the terms times their weights (default 1)."""
         weighted = [weights.get(name, 1.0) * term for name, term in terms.items()]
         detached = {name: term.detach() for name, term in terms.items()}
-        return HeadOutput(logits, torch.stack(weighted).sum(), detached)
+        return HeadOutput(logits, torch.stack(weighted).sum(), detached, counts)
 
     def require_labels(self, labels: Tensor, n_batch: int) -> None:
         """Raise :class:`HeadError` unless labels are (B,) int64 classes in 0 .. C - 1."""

@@ -1,6 +1,8 @@
 """The frozen-encoder probe: pool every modality, concatenate, one linear layer."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,8 @@ class LinearProbe(Head):
         HeadError: the layer or the pooling does not exist, or an option is out of its range; see
             also :class:`Head`.
     """
+
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"pooling": "mean"})
 
     def __init__(
         self,

@@ -39,14 +39,16 @@ Output [interpretation]
 Loss [interpretation]
     cross_entropy + β · uni_modal + λ_abs · absolute + λ_rel · relative. ``uni_modal`` is the sum
     over m (L_a + L_t) of the cross-entropy of Linear_m(x_m), over the utterances that have m.
-    ``absolute`` is symmetric InfoNCE on (x_m, x_n): which text belongs to which audio. ``relative``
-    is ``relation_distance``. Both are means over the pairs m < n and use the labelled utterances of
+    ``absolute`` is symmetric InfoNCE on (x_m, x_n): which text belongs to which audio; utterances
+    with identical input are no negatives of each other, see ``FalseNegatives``. ``relative`` is
+    ``relation_distance``. Both are means over the pairs m < n and use the labelled utterances of
     the batch that have both modalities. They are computed on x, the input of the fusion, not on o.
 """
 
 from collections.abc import Mapping
 from itertools import combinations
 from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +57,7 @@ from ..dialogues import Dialogues
 from ..errors import require, require_dropout, require_positive, require_weights
 from ..head import Head, HeadOutput
 from ..modules.contrastive import info_nce, relation_distance
+from ..modules.false_negatives import FalseNegatives, Repeats, in_either
 from ..modules.layer_mix import LayerChoice, LayerChoices
 from ..modules.pooling import AttentionPooling
 from ..modules.projection import Projections
@@ -98,6 +101,8 @@ class HBAF(Head):
         absolute_weight: λ_abs; 0 switches the term off.
         relative_weight: λ_rel; 0 switches the term off.
         temperature: τ > 0 of the term ``absolute``.
+        false_negatives: ``"drop"`` or ``"keep"`` in the term ``absolute``, see
+            :class:`FalseNegatives`.
 
     Raises:
         HeadError: the layer does not exist, or an option is out of its range; see also
@@ -106,6 +111,14 @@ class HBAF(Head):
 
     reads_dialogues = True
     default_layers = MappingProxyType({SPEECH: LOW_LAYERS})
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {
+            "false_negatives": "keep",
+            "text_context": False,
+            "speakers": False,
+            "unlabelled_turns": False,
+        }
+    )
 
     def __init__(
         self,
@@ -125,6 +138,7 @@ class HBAF(Head):
         absolute_weight: float = 0.1,
         relative_weight: float = 0.1,
         temperature: float = 0.07,
+        false_negatives: str = "drop",
     ) -> None:
         super().__init__(dims, n_classes, n_layers)
         even = width >= 2 and width % 2 == 0
@@ -139,6 +153,8 @@ class HBAF(Head):
         require_weights(self.weights)
         self.temperature = temperature
         self.unlabelled_turns = unlabelled_turns
+        contrasts = absolute_weight > 0 and len(self.dims) > 1
+        self.false_negatives = FalseNegatives(false_negatives, contrasts)
         default: dict[str, LayerChoice] = dict.fromkeys(self.dims, "last")
         if SPEECH in self.dims:
             default[SPEECH] = tuple(range(min(len(LOW_LAYERS), self.n_layers[SPEECH])))
@@ -207,7 +223,12 @@ class HBAF(Head):
         terms = {"cross_entropy": self.cross_entropy(logits[labelled], labels)}
         if self.weights["uni_modal"]:
             terms["uni_modal"] = self._uni_modal(x, present, labels)
-        return self.output(logits, terms | self._inter_modal(x, present), self.weights)
+        repeated = self.false_negatives(
+            {m: part[labelled] for m, part in hidden.items()},
+            {m: part[labelled.to(part.device)] for m, part in lengths.items()},
+        )
+        terms |= self._inter_modal(x, present, repeated)
+        return self.output(logits, terms, self.weights, self.false_negatives.counts(repeated))
 
     def represent(
         self,
@@ -260,14 +281,23 @@ class HBAF(Head):
         return torch.stack(losses).sum()
 
     def _inter_modal(
-        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor]
+        self, x: Mapping[str, Tensor], present: Mapping[str, Tensor], repeated: Repeats
     ) -> dict[str, Tensor]:
-        pairs = [(x[m], x[n], present[m] & present[n]) for m, n in combinations(self.dims, 2)]
+        pairs = list(combinations(self.dims, 2))
         terms = {}
         if self.weights["absolute"] and pairs:
-            losses = [info_nce(a, b, self.temperature, both) for a, b, both in pairs]
+            losses = [
+                info_nce(
+                    x[m],
+                    x[n],
+                    self.temperature,
+                    present[m] & present[n],
+                    in_either(repeated, (m, n)),
+                )
+                for m, n in pairs
+            ]
             terms["absolute"] = torch.stack(losses).mean()
         if self.weights["relative"] and pairs:
-            losses = [relation_distance(a, b, both) for a, b, both in pairs]
+            losses = [relation_distance(x[m], x[n], present[m] & present[n]) for m, n in pairs]
             terms["relative"] = torch.stack(losses).mean()
         return terms

@@ -2,7 +2,9 @@
 
 The abstract of HBF describes intra- and inter-modal contrastive learning as "self-supervised
 calibration" of modality-specific and cross-modal feature distributions. The choice of the pairs is
-an INTERPRETATION. An utterance that lacks a modality is in no pair of this modality.
+an INTERPRETATION. An utterance that lacks a modality is in no pair of this modality. Two utterances
+with identical input in a modality are no negatives of each other in its pairs, see
+:mod:`..modules.false_negatives`.
 """
 
 from collections.abc import Mapping
@@ -12,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..modules.contrastive import info_nce, supervised_contrastive
+from ..modules.false_negatives import NO_REPEATS, Repeats, in_either
 
 
 def intra_modal(
@@ -20,6 +23,7 @@ def intra_modal(
     present: Mapping[str, Tensor],
     temperature: float,
     labels: Tensor | None = None,
+    repeated: Repeats = NO_REPEATS,
 ) -> Tensor:
     """Contrast two dropout views of each modality: InfoNCE, or SupCon if labels are given.
 
@@ -30,18 +34,19 @@ def intra_modal(
         present: modality → (B,) bool, the utterances that have it.
         temperature: τ > 0.
         labels: (B,) int64 classes, or None.
+        repeated: modality → (B, B) bool, the false negatives; empty if there are none.
 
     Returns:
         Scalar, the mean over the modalities of ``first``.
     """
-    if labels is None:
-        pairs = [info_nce(first[m], second[m], temperature, present[m]) for m in first]
-    else:
-        pairs = [
-            supervised_contrastive(first[m], second[m], labels, temperature, present[m])
-            for m in first
-        ]
-    return torch.stack(pairs).mean()
+
+    def contrast(m: str) -> Tensor:
+        same = in_either(repeated, [m])
+        if labels is None:
+            return info_nce(first[m], second[m], temperature, present[m], same)
+        return supervised_contrastive(first[m], second[m], labels, temperature, present[m], same)
+
+    return torch.stack([contrast(m) for m in first]).mean()
 
 
 def inter_modal(
@@ -49,6 +54,7 @@ def inter_modal(
     present: Mapping[str, Tensor],
     temperature: float,
     turn: str | None = None,
+    repeated: Repeats = NO_REPEATS,
 ) -> Tensor:
     """Contrast each pair of modalities by InfoNCE; the positives are views of one utterance.
 
@@ -57,10 +63,15 @@ def inter_modal(
         present: modality → (B,) bool, the utterances that have it.
         temperature: τ > 0.
         turn: use only the pairs with this modality; None for all pairs m < n.
+        repeated: modality → (B, B) bool, the false negatives; empty if there are none.
 
     Returns:
         Scalar, the mean over the pairs.
     """
+
+    def contrast(m: str, n: str) -> Tensor:
+        both, same = present[m] & present[n], in_either(repeated, [m, n])
+        return info_nce(views[m], views[n], temperature, both, same)
+
     pairs = [pair for pair in combinations(views, 2) if turn is None or turn in pair]
-    losses = [info_nce(views[a], views[b], temperature, present[a] & present[b]) for a, b in pairs]
-    return torch.stack(losses).mean()
+    return torch.stack([contrast(m, n) for m, n in pairs]).mean()

@@ -39,6 +39,7 @@ Losses of one modality [interpretation]
     ``supervised``, by SupCon; mean over m. It exists only in training with dropout: without
     dropout the two views are equal.
     inter_modal: InfoNCE between v_m and v_n; mean over the pairs m < n.
+    Utterances with identical input are no negatives of each other, see ``FalseNegatives``.
     The three terms do not depend on MRC and MB. Each has a weight, and 0 switches it off.
 
 MRC [interpretation], see :mod:`.mrc`
@@ -65,6 +66,8 @@ Missing modalities [interpretation]
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +83,7 @@ from ..errors import (
 from ..head import Head, HeadOutput
 from ..modules.bottleneck_block import BottleneckBlock
 from ..modules.classifier import classifier
+from ..modules.false_negatives import FalseNegatives
 from ..modules.layer_mix import LayerChoices
 from ..modules.modality_masking import ModalityMasking
 from ..modules.pooling import masked_mean
@@ -116,6 +120,7 @@ class HBF(Head):
         inter_weight: weight of inter_modal; 0 switches it off.
         supervised: True to use SupCon in place of InfoNCE in intra_modal.
         temperature: τ > 0 of both contrastive terms.
+        false_negatives: ``"drop"`` or ``"keep"``, see :class:`FalseNegatives`.
         projection: width of the vectors v_m that both contrastive terms compare.
         mrc: ``"scale"``, ``"project"`` or ``"off"``, see :class:`ModalityConstraint`.
         beta: β in [0, 1] of ``"scale"``.
@@ -132,6 +137,8 @@ class HBF(Head):
     Raises:
         HeadError: ``layer`` is given, or an option is out of its range; see also :class:`Head`.
     """
+
+    former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"false_negatives": "keep"})
 
     def __init__(
         self,
@@ -150,6 +157,7 @@ class HBF(Head):
         inter_weight: float = 0.1,
         supervised: bool = False,
         temperature: float = 0.07,
+        false_negatives: str = "drop",
         projection: int = 128,
         mrc: str = "scale",
         beta: float = 0.0,
@@ -175,7 +183,8 @@ class HBF(Head):
         }
         require_weights(self.weights)
         self.constraint = ModalityConstraint(mrc, beta)
-        contrasts = (intra_weight and dropout) or (inter_weight and len(self.dims) > 1)
+        contrasts = bool(intra_weight and dropout) or bool(inter_weight and len(self.dims) > 1)
+        self.false_negatives = FalseNegatives(false_negatives, contrasts)
         untrained = mrc == "scale" and beta == 0 and not contrasts
         require(own_weight > 0 or not mb, "own_weight must be above 0 because mb needs it")
         require(
@@ -257,6 +266,7 @@ class HBF(Head):
         if self.own_classifiers is not None:
             own = self.own_classifiers(pooled)
             terms |= self._own_terms(own, present, labels, turn)
+        repeated = self.false_negatives(hidden, lengths)
         views = {m: self.projections[m](x) for m, x in pooled.items()}
         views |= {m: v.detach() for m, v in views.items() if turn not in (None, m)}
         if self.weights["intra_modal"] and self.training and self.dropout:
@@ -265,10 +275,12 @@ class HBF(Head):
             second = {m: self.projections[m](x) for m, x in again.items()}
             first = {m: views[m] for m in second}
             classes = labels if self.supervised else None
-            terms["intra_modal"] = intra_modal(first, second, present, self.temperature, classes)
+            terms["intra_modal"] = intra_modal(
+                first, second, present, self.temperature, classes, repeated
+            )
         if self.weights["inter_modal"] and len(views) > 1:
-            terms["inter_modal"] = inter_modal(views, present, self.temperature, turn)
-        return self.output(logits, terms, self.weights)
+            terms["inter_modal"] = inter_modal(views, present, self.temperature, turn, repeated)
+        return self.output(logits, terms, self.weights, self.false_negatives.counts(repeated))
 
     def tokens(self, hidden: Mapping[str, Tensor], turn: str | None = None) -> Tokens:
         """Return z_m^k from modality → (B, L_m, T_m, D_m).

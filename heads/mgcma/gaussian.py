@@ -5,15 +5,18 @@ diagram of the constructor omits activations and normalisations; here they are t
 al., CVPR 2023), on which the paper builds [interpretation].
 
     Constructor (eqs. 1–3), for each position of one modality's sequence x:
-        x' = LN(GELU(FC(x)));  A = the concatenated heads of self-attention on x'
+        x' = LN(GELU(FC(x)));  A = [head_1, …, head_k] Wᵒ, self-attention on x' (eq. 3)
         μ = x + Linear(first half of A);       μ = μ + MLP(LN(μ))
         log σ = Linear(second half of A);  log σ = log σ + MLP(LN(log σ))
     Utterance [interpretation; MAP uses its class token, which speech does not have]:
-        μ_i = mean_t μ_it,  σ_i = mean_t exp(log σ_it), over the valid positions
+        μ_i = mean_t μ_it,  σ_i = mean_t exp(log σ_it), over the valid positions; log σ is clamped
+        to -10 .. 10
     W(N₁, N₂) = ‖μ₁ - μ₂‖² + ‖σ₁ - σ₂‖²   (eq. 4), the squared 2-Wasserstein distance of Gaussians
         with diagonal covariances
     Sim = -p·W + q                        (eq. 5)
     L_DA = symmetric InfoNCE of Sim / τ   (eqs. 6–8)
+
+MAP has no Wᵒ: each branch reads one half of the attention heads. With Wᵒ both branches read all.
 
 p is 0.005 at the width 768, and q is 4, as in MAP; both are fixed here [interpretation]. Squared
 distances grow with the width, so p is scaled by 768 / width. q is the same for all pairs, so that
@@ -29,9 +32,15 @@ from ..errors import require
 from ..modules.attention import Attention, FeedForwardStep
 from ..modules.contrastive import matching_loss
 from ..modules.pooling import masked_mean
+from ..modules.precision import wide
 
 SHIFT = 4.0
 """q of eq. 5."""
+
+LOG_DEVIATION = 10.0
+"""The bound of |log σ| [interpretation]: σ in 5e-5 .. 2e4, whose squares fit into float32. The
+projections normalise the features, so that σ is near 1 in training; the bound only stops a
+divergence."""
 
 
 class Gaussian(NamedTuple):
@@ -53,17 +62,21 @@ class GaussianConstructor(nn.Module):
         width: W, the width of the sequence; even.
         n_heads: number of attention heads; must divide W.
         dropout: rate of the two branches and their feed-forward steps, in [0, 1).
+        output_projection: True for Wᵒ, a trainable Linear(W, W) with a bias (eq. 3); False for the
+            form of MAP without it.
 
     Raises:
         HeadError: the width is odd, or ``n_heads`` does not divide it.
     """
 
-    def __init__(self, width: int, n_heads: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, n_heads: int, dropout: float, *, output_projection: bool = True
+    ) -> None:
         super().__init__()
         message = f"width must be even (each of two branches gets half), not {width}"
         require(width % 2 == 0, message)
         self.embed = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
-        self.attention = Attention(width, n_heads, project=False)
+        self.attention = Attention(width, n_heads, project=output_projection)
         self.mean = nn.Linear(width // 2, width)
         self.log_deviation = nn.Linear(width // 2, width)
         self.dropout = nn.Dropout(dropout)
@@ -90,6 +103,8 @@ class GaussianConstructor(nn.Module):
 def utterance_gaussian(mean: Tensor, log_deviation: Tensor, mask: Tensor) -> Gaussian:
     """Average the Gaussians over the positions of each utterance [interpretation].
 
+    log σ is clamped to ±``LOG_DEVIATION``, so that exp(log σ) and its square are finite.
+
     Args:
         mean: (B, T, W) floating μ.
         log_deviation: (B, T, W) floating log σ.
@@ -99,8 +114,8 @@ def utterance_gaussian(mean: Tensor, log_deviation: Tensor, mask: Tensor) -> Gau
         The Gaussians of the B utterances, float32 or wider; zeros without a valid position.
     """
     with torch.autocast(mean.device.type, enabled=False):
-        deviation = _wide(log_deviation).exp()
-        return Gaussian(masked_mean(_wide(mean), mask), masked_mean(deviation, mask))
+        deviation = wide(log_deviation).clamp(-LOG_DEVIATION, LOG_DEVIATION).exp()
+        return Gaussian(masked_mean(wide(mean), mask), masked_mean(deviation, mask))
 
 
 def wasserstein2(first: Gaussian, second: Gaussian) -> Tensor:
@@ -118,7 +133,7 @@ def wasserstein2(first: Gaussian, second: Gaussian) -> Tensor:
         (A, B) ≥ 0, float32 or wider; the computation needs memory for A · B · 2W numbers.
     """
     with torch.autocast(first.mean.device.type, enabled=False):
-        a, b = _wide(torch.cat(first, dim=1)), _wide(torch.cat(second, dim=1))
+        a, b = wide(torch.cat(first, dim=1)), wide(torch.cat(second, dim=1))
         return (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(dim=2)
 
 
@@ -133,6 +148,7 @@ def distribution_loss(
     temperature: float,
     p: float,
     present: Tensor | None = None,
+    repeated: Tensor | None = None,
 ) -> Tensor:
     """L_DA, the symmetric InfoNCE with Sim / τ between two modalities (MGCMA eqs. 6–8).
 
@@ -144,15 +160,11 @@ def distribution_loss(
         temperature: τ > 0.
         p: the factor p of eq. 5, positive.
         present: (B,) bool, the utterances that have both modalities; None for all.
+        repeated: (B, B) bool, the pairs that are no negatives, see :func:`matching_loss`.
 
     Returns:
         Scalar, ≥ 0, float32 or wider; 0 for fewer than two utterances.
     """
     with torch.autocast(first.mean.device.type, enabled=False):
         logits = similarity(wasserstein2(first, second), p) / temperature
-        return matching_loss(logits, present)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """``x`` in float32 or wider."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+        return matching_loss(logits, present, repeated)

@@ -40,6 +40,8 @@ class AblationKeys(TypedDict, total=False):
     preset: Required[str]
     systems: Required[list[dict[str, Any]]]
     source: str
+    note: str
+    seeds: list[int]
     metrics: list[Metric]
     set: dict[str, Any]
     missing: list[Annotated[str, one_of("modality", MODALITIES)]]
@@ -235,6 +237,7 @@ def _systems(
         row = checked(SystemKeys, values, f"{name}, system {number}")
         choices = {key: value for key, value in row.items() if key in CHOICES}
         settings = preset(row.get("preset", content["preset"]))
+        settings |= {"seeds": content["seeds"]} if "seeds" in content else {}
         if row.get("head") not in (None, settings.get("head")):
             # The preset's options are for its own head.
             settings = {
@@ -300,8 +303,10 @@ def _facts(content: AblationKeys, settings: TrainSettings, assignments: Sequence
     seeds = ", ".join(map(str, settings.seeds))
     changed = f"; changed: {', '.join(assignments)}" if assignments else ""
     paper = [f"Paper: {content['source']}."] if "source" in content else []
+    note = [content["note"]] if "note" in content else []
     return [
         *paper,
+        *note,
         f"Ours: {settings.dataset}, mean ± std in % over folds and seeds ({seeds}); frozen "
         f"encoders{changed}.",
         f"{datetime.now(UTC).date()}, mser {version('mser')}, torch {torch.__version__}, "

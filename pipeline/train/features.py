@@ -218,9 +218,7 @@ class FeatureLoader:
                 if not self.pooled:
                     features[m] = features[m][:, :, :1]
         classes = self.examples.corpus.classes
-        labels = torch.tensor(
-            [0 if u.id in context else classes.index(str(u.label)) for u in part]
-        )
+        labels = torch.tensor([0 if u.id in context else classes.index(str(u.label)) for u in part])
         return Batch(features, lengths, labels.to(self.device), dialogues)
 
 

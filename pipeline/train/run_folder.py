@@ -27,8 +27,8 @@ from ..errors import UsageError
 from ..evaluation.groups import COLUMNS
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
-from .head_options import in_one_form
 from .former_options import former_layer, former_options
+from .head_options import in_one_form
 from .layers import has_numbers, renumbered
 
 CONFIG_FORMAT = 3

@@ -155,7 +155,11 @@ class Trainer:
     def epoch(
         self, state: TrainingState, features: FeatureLoader, plan: BatchSampler, epoch: int
     ) -> dict[str, float]:
-        """Train on every utterance once; return the mean of the loss and of each of its terms."""
+        """Train on every utterance once.
+
+        Return the means of the loss, its terms and the head's counts: over the batches, weighted by
+        their utterances, and over the turns.
+        """
         head, settings = state.head.train(), self.settings
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         count = 0
@@ -177,7 +181,8 @@ class Trainer:
                     assert output.loss is not None  # noqa: S101 -- labels were given
                     share = len(batch) / size
                     state.scaler.scale(output.loss * share).backward()  # type: ignore[no-untyped-call]
-                    for name, value in {"loss": output.loss.detach(), **output.terms}.items():
+                    logged = {"loss": output.loss.detach(), **output.terms, **output.counts}
+                    for name, value in logged.items():
                         sums[name] += value.float() * len(batch) / len(turns)
                 if settings.clip:
                     state.scaler.unscale_(state.optimizer)

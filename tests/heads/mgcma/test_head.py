@@ -88,6 +88,46 @@ def test_without_modules_the_classifier_reads_the_projections() -> None:
     assert set(run(head).terms) == {"cross_entropy"}
 
 
+def test_without_a_projection_the_modules_read_the_layer_mix() -> None:
+    torch.manual_seed(0)
+    dims, layers = {"speech": 8, "text": 8}, {"speech": 3, "text": 1}
+    options: dict[str, Any] = {"n_attention_heads": 2, "input_projection": False, "dropout": 0.5}
+    head = build_head("mgcma", dims, 4, layers, width=8, modules=(), **options)
+    features = {m: torch.randn(2, n, 5, 8) for m, n in layers.items()}
+    weights = torch.tensor([0.2, 0.5, 0.3])
+    mix = head.get_parameter("projections.mixes.speech.weights")
+    mix.data = weights.log()
+    out = head(features, {"speech": torch.tensor([5, 3]), "text": torch.tensor([2, 5])})
+    mixed = (features["speech"] * weights[None, :, None, None]).sum(dim=1)
+    text = features["text"][:, 0]
+    pooled = [
+        torch.cat([mixed[i, :n].mean(dim=0), text[i, :k].mean(dim=0)])
+        for i, (n, k) in enumerate([(5, 2), (3, 5)])
+    ]
+    torch.testing.assert_close(out.logits, head.classifier(torch.stack(pooled)))  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("order", [(), ("distribution", "token")])
+def test_the_representations_are_the_pooled_sequences_before_and_after_the_modules(
+    order: tuple[str, ...],
+) -> None:
+    head = build(modules=order).eval()
+    features, lengths = inputs(head, [[5, 2], [1, 4], [3, 3], [6, 1]])
+    shown = head.representations(features, lengths)
+    assert list(shown) == ["before alignment", "after alignment"]
+    hidden, masks = head.inputs(features, lengths)
+    tokens = head.projections(hidden)
+    for m, x in tokens.items():
+        rows = [x[i, :n].mean(dim=0) for i, n in enumerate(lengths[m].tolist())]
+        torch.testing.assert_close(shown["before alignment"][m], torch.stack(rows))
+    for name in order:
+        tokens, _ = head.alignments[name](tokens, masks)
+    logits = head.classifier(torch.cat(list(shown["after alignment"].values()), dim=1))
+    torch.testing.assert_close(logits, head(features, lengths).logits)
+    changed = not torch.equal(*(of["speech"] for of in shown.values()))
+    assert changed is bool(order)
+
+
 @pytest.mark.parametrize(
     ("count", "options", "terms"),
     [
@@ -141,6 +181,12 @@ def test_all_heads_have_the_same_options_with_the_defaults_of_the_paper() -> Non
         "distribution_weight": 1.0,
         "instance_weight": 1.0,
         "distance_scale": 0.005,
+        "input_projection": True,
+        "output_projection": True,
+        "distribution_returns": "mean",
+        "token_final_norm": True,
+        "instance_similarity": "cosine",
+        "false_negatives": "drop",
     }
     assert all(options == defaults["mgcma"] for options in defaults.values())
 
@@ -184,15 +230,16 @@ def test_gradients_are_finite_without_a_pair(name: str) -> None:
         assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
-def test_equal_utterances_give_the_loss_of_chance() -> None:
-    head = build(dropout=0.0)
-    features = {m: torch.full((4, 6, dim), 0.5) for m, dim in head.dims.items()}
-    out = head(features, {m: torch.full((4,), 6) for m in head.dims}, LABELS)
-    for term in ("distribution", "instance"):
-        assert out.terms[term].item() == pytest.approx(math.log(4), abs=1e-5)
-    assert out.loss is not None
-    out.loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+def test_equal_utterances_give_the_loss_of_chance_or_none() -> None:
+    for handling, expected in (("keep", math.log(4)), ("drop", 0.0)):
+        head = build(dropout=0.0, false_negatives=handling)
+        features = {m: torch.full((4, 6, dim), 0.5) for m, dim in head.dims.items()}
+        out = head(features, {m: torch.full((4,), 6) for m in head.dims}, LABELS)
+        for term in ("distribution", "instance"):
+            assert out.terms[term].item() == pytest.approx(expected, abs=1e-5)
+        assert out.loss is not None
+        out.loss.backward()
+        assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
 
 
 def test_training_lowers_the_alignment_losses() -> None:
@@ -252,6 +299,13 @@ def test_losses_are_float32_under_autocast() -> None:
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\)"),
         ({"distribution_weight": -1}, "weight of distribution must be finite and at least 0"),
         ({"instance_weight": math.nan}, "weight of instance must be finite and at least 0"),
+        ({"distribution_returns": "means"}, "value of distribution_returns 'means': did you mean"),
+        ({"instance_similarity": "cos"}, r"instance_similarity 'cos': .*\(known: cosine, dot\)"),
+        ({"false_negatives": "dropped"}, "value of false_negatives 'dropped': did you mean 'drop'"),
+        (
+            {"input_projection": False},
+            "width must be that of the encoder of speech: set width to 12, not 8",
+        ),
     ],
 )
 def test_wrong_options_are_errors(options: dict[str, Any], message: str) -> None:

@@ -11,12 +11,15 @@ import pytest
 
 from mser.pipeline.train import runner
 from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
+from mser.pipeline.train.presets import read
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import made_cache, official
 
 OWN = """
 title = "Without the text"
 source = "a paper that nobody has written"
+note = "Another corpus than the paper's."
+seeds = [3]
 preset = "own-preset.toml"
 metrics = ["wa", "macro_f1"]
 missing = ["text"]
@@ -111,7 +114,8 @@ def test_an_interrupted_ablation_continues_and_makes_the_table(
     # The table holds the scores of the runs, and those of the paper.
     table = (out / "table.md").read_text()
     assert table.startswith("# Without the text\n")
-    assert "Paper: a paper that nobody has written." in table
+    assert "Paper: a paper that nobody has written.\n- Another corpus than the paper's.\n" in table
+    assert "over folds and seeds (3)" in table
     head = "| system | WA | WA, paper | macro F1 | macro F1, paper | gain in WA [95 %] |"
     assert head in table
     wa, f1 = (metrics("linear-all")[metric] for metric in ("wa", "macro_f1"))
@@ -138,6 +142,7 @@ def test_an_interrupted_ablation_continues_and_makes_the_table(
     # The runs have the settings of the presets and the systems.
     configs = [(out / system / "config.toml").read_text() for system in SYSTEMS]
     assert ["dropout = 0.1" in config for config in configs] == [True, False, False, True]
+    assert [tomllib.loads(config)["seeds"] for config in configs] == [[3]] * 4
     assert "dropout = 0.5" in configs[1]
     assert 'layer = "last"' in configs[1]
     assert 'head = "query"' in configs[2]
@@ -148,6 +153,7 @@ def test_an_interrupted_ablation_continues_and_makes_the_table(
     code, said, err = call(*typed, "--set", "learning_rate=0.02")
     assert (code, said, err.count("\n")) == (2, "", 1)
     assert "with learning_rate = 0.01 and not 0.02: give another folder with --out" in err
+    assert "with seeds = [3] and not [4]" in call(*typed, "--seeds", "4")[2]
     assert (out / "table.md").read_bytes() == before
     assert trained.total() == 16
 
@@ -189,6 +195,16 @@ def test_the_gain_is_over_the_better_of_two_others(
     gain = f"{100 * expected['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] over {best}"
     assert "| system | UA | gain in UA [95 %] |" in table
     assert table.count(f" | {gain} |") == 1
+
+
+@pytest.mark.parametrize("name", ["mgcma-table2", "mgcma-table3"])
+def test_each_system_of_the_tables_of_mgcma_is_compared_with_the_full_model(name: str) -> None:
+    content = read(name, "ablations")
+    full, *others = content["systems"]
+    assert full["set"] == {"head.modules": ["distribution", "token", "instance"]}
+    assert all(system["against"] == [full["name"]] for system in others)
+    assert content["seeds"] == [0, 1, 2]
+    assert "63.4 WA" in content["note"]
 
 
 @pytest.mark.parametrize(
