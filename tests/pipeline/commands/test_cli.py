@@ -350,4 +350,4 @@ def interrupted(
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)  # a terminal sends Ctrl-C to every process
     out, err = running.communicate(timeout=120)
-    return running.returncode, out, err
+    return running.wait(), out, err

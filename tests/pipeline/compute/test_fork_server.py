@@ -4,10 +4,12 @@ import json
 import multiprocessing
 import os
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mser.pipeline.compute import fork_server as fork_server_module
 from mser.pipeline.compute import local_cluster
 from mser.pipeline.compute.fork_server import start_method
 from mser.pipeline.extract.engine import WORKER_SIZING
@@ -15,6 +17,10 @@ from mser.tests.support.cache_processes import state, wait_for
 from mser.tests.support.fork_server import MODULES, fork_server
 
 VARIABLES = ("MSER_TEST", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_")
+
+
+def variables() -> list[str | None]:
+    return [os.getenv(name) for name in VARIABLES]
 
 
 def ended(process: int) -> bool:
@@ -34,11 +40,11 @@ def test_each_cluster_has_the_environment_of_its_time(monkeypatch):
             monkeypatch.delenv("MSER_TEST")
         with local_cluster(1, 1, []) as cluster:
             (parent,) = cluster.client.run(os.getppid).values()
-            (found,) = cluster.client.run(lambda: {n: os.getenv(n) for n in VARIABLES}).values()
+            (found,) = cluster.client.run(variables).values()
             assert b"multiprocessing.forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
-        assert list(found.values()) == [value, "1", "1234"]
+        assert found == [value, "1", "1234"]
         assert "MALLOC_ARENA_MAX" not in os.environ
-        wait_for(lambda server=parent: ended(server))
+        wait_for(partial(ended, parent))
 
 
 def test_a_fork_server_that_runs_already_is_left_alone():
@@ -52,7 +58,7 @@ def test_a_fork_server_that_runs_already_is_left_alone():
         theirs.join()
         assert theirs.exitcode == 0
     finally:
-        multiprocessing.forkserver._forkserver._stop()
+        fork_server_module._server._stop()
 
 
 KILLED = """
