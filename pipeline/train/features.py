@@ -208,7 +208,7 @@ class FeatureLoader:
         dialogues: Dialogues | None = None,
         context: Collection[str] = (),
     ) -> Batch:
-        """Return a batch of utterances in their order; ``context`` are ids of turns without loss."""
+        """Return a batch in the order of ``part``; ``context`` are ids of turns without a loss."""
         ids = [utterance.id for utterance in part]
         features, lengths = {}, {}
         for m, reader in self.readers.items():

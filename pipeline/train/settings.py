@@ -79,8 +79,9 @@ class TrainSettings:
     runs: AnyPath = Path("runs")
     """The folder in which the run folder is made if ``out`` is not given; default ``runs``."""
     layer: str | None = None
-    """``mix``, ``concat``, ``last``, the encoder's own layer numbers such as ``6`` or ``0,6,12``, or
-    one of these for each modality (``speech=0,1,2,text=last``); by default the head's own choice."""
+    """``mix``, ``concat``, ``last``, the encoder's own layer numbers such as ``6`` or ``0,6,12``,
+    or one of these for each modality (``speech=0,1,2,text=last``); by default the head's own
+    choice."""
     protocol: str | None = None
     """How the corpus is split; by default the corpus's own protocol."""
     validation: str | None = None
