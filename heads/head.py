@@ -135,6 +135,14 @@ class Head(nn.Module):
             {m: Standardisation(len(self.layers[m]), width) for m, width in self.widths.items()}
         )
 
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights; those of a head with standardised inputs make the inputs standardised."""
+        if not self.standardisations and any(k.startswith("standardisations.") for k in state_dict):
+            self.standardise()
+        return super().load_state_dict(state_dict, strict, assign)
+
     def standardised(self, modality: str, x: Tensor) -> Tensor:
         """Return the standardised (B, L_m, …, W_m) inputs of a modality."""
         if modality not in self.standardisations:

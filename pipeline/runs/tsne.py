@@ -144,7 +144,7 @@ def _vectors(
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
     """Return stage → modality → id → (D,) float32 on the CPU, without missing modalities."""
     found: dict[str, dict[str, dict[str, Tensor]]] = {}
-    features = trainer.features(head.layers)
+    features = trainer.features(head)
     plan = BatchSampler(utterances, trainer.settings.batch_size, features.examples.length)
     order = plan.order()
     with torch.inference_mode(), autocast(trainer.device, trainer.settings.amp):

@@ -12,7 +12,6 @@ from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from ..corpora import Utterance
-from ..errors import PipelineError
 from .logistic_regression import LinearModel, LogisticRegression
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
@@ -75,9 +74,6 @@ class LinearProblem:
         Args:
             strengths: the strengths λ, from strong to weak.
             log: called with the number of a strength, the strength and its validation scores.
-
-        Raises:
-            PipelineError: a part to learn from has only one class.
         """
         splits = self._splits()
         held_out = [row for _, rows in splits for row in rows]
@@ -112,10 +108,9 @@ class LinearProblem:
         return [(learn.tolist(), validate.tolist()) for learn, validate in splits]
 
     def _regression(self, rows: Sequence[int]) -> LogisticRegression:
-        labels = self.labels[rows]
-        if len(labels.unique()) < 2:
-            raise PipelineError("the training part has only one class: a head cannot learn from it")
-        return LogisticRegression(self.inputs[rows], labels, self.n_classes, self.balanced)
+        return LogisticRegression(
+            self.inputs[rows], self.labels[rows], self.n_classes, self.balanced
+        )
 
 
 def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) -> list[str]:

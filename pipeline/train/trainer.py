@@ -229,7 +229,7 @@ class Trainer:
         probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
         weights = {name: value.cpu() for name, value in head.state_dict().items()}
         validation = {**chosen.validation, "l2": chosen.strength}
-        return TrainedHead(weights, chosen.number, validation, probabilities)
+        return TrainedHead(weights, chosen.number, validation, probabilities, chosen.number)
 
     def _vectors(
         self, head: Head, features: FeatureLoader, utterances: Sequence[Utterance]

@@ -35,7 +35,11 @@ def test_the_layers_that_linear_reads(
     [
         (("hbff", DIMS, 4), {}, r"unknown head 'hbff': did you mean 'hbf'\? \(known: bottleneck, "),
         (("zzz", DIMS, 4), {}, r"unknown head 'zzz': \(known: bottleneck, .*, token\)"),
-        (("linear", DIMS, 4), {"droput": 0.1}, r"did you mean 'dropout'\? \(known: dropout\)"),
+        (
+            ("linear", DIMS, 4),
+            {"droput": 0.1},
+            r"did you mean 'dropout'\? \(known: dropout, pooling\)",
+        ),
         (("hbf", DIMS, 4), {"witdh": 8}, r"unknown hbf option 'witdh': did you mean 'width'\?"),
         (("linear", DIMS, 4), {"dropout": "0.1"}, "must be of type float, not '0.1'"),
         (("linear", DIMS, 4), {"dropout": True}, "must be of type float, not True"),

@@ -29,8 +29,14 @@ CONTENT = {
 }
 """The names in the folder of a finished run."""
 SMALL = {
-    "linear": ["epochs=3"],
-    "hbf": ["epochs=2", "head.width=16", "head.projection=8", "head.n_bottlenecks=2"],
+    "linear": ["epochs=3", "optimizer=adamw"],
+    "hbf": [
+        "epochs=2",
+        "optimizer=adamw",
+        "head.width=16",
+        "head.projection=8",
+        "head.n_bottlenecks=2",
+    ],
 }
 
 
@@ -141,9 +147,9 @@ def made_both(
 
 
 def made(cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
-    """Settings of a short run on a cache that was made by hand."""
+    """Settings of a short run on a cache that was made by hand, by epochs and not by a solver."""
     settings = TrainSettings("linear", "made-up", cache, {"speech": None}, out=out, device="cpu")
-    return replace(settings, **changes).with_overrides(["epochs=4", *more])
+    return replace(settings, **changes).with_overrides(["epochs=4", "optimizer=adamw", *more])
 
 
 def tiny(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> TrainSettings:
@@ -154,7 +160,7 @@ def tiny(head: str, cache: Path, out: Path, *more: str, **changes: Any) -> Train
     settings = TrainSettings(head, "made-up", cache, BOTH, out=out, device="cpu")
     options = [f"head.{k}={v}" for k, v in SMALL_HEADS[head].items() if k != "layer"]
     return replace(settings, **changes).with_overrides(
-        ["epochs=3", "batch_size=8", *options, *more]
+        ["epochs=3", "optimizer=adamw", "batch_size=8", *options, *more]
     )
 
 

@@ -114,10 +114,11 @@ def test_the_settings_are_those_of_the_extraction(
     settings = ExtractSettings("synthetic", corpus_root, cache, encoders, workers=0)
     extract(replace(settings, layers="0,2", dtype="float32", max_seconds=4.0, precision="bfloat16"))
     protocol = "hold-out:session=ses01"
+    former = ("epochs=1", "standardise=false", "head.pooling='mean'")  # as those of an old run
     done = train_head(
-        small("linear", cache, tmp_path / "run", "epochs=1", protocol=protocol, layer="2")
+        small("linear", cache, tmp_path / "run", *former, protocol=protocol, layer="2")
     )
-    wanted = from_the_cache(cache, done.path, "linear", longest.id, layer=1)
+    wanted = from_the_cache(cache, done.path, "linear", longest.id, layer=1, pooling="mean")
     found = predict(done.path, longest.audio, longest.text, device="cpu")
     np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)
     # The configuration of an old run has no format, and the position of its layer in the cache.

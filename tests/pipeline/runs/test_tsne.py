@@ -20,8 +20,8 @@ from mser.pipeline.runs import tsne
 from mser.pipeline.runs.scatter import Point, scatter
 from mser.pipeline.train import Run, train_head
 from mser.tests.conftest import Call
-from mser.tests.pipeline.commands.test_cli import is_one_sentence
 from mser.tests.support.small_heads import SMALL
+from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import CLASSES, made_both, official, read_json, tiny
 
 STAGES, MODALITIES = ("before alignment", "after alignment"), ("speech", "text")
@@ -51,6 +51,7 @@ def vectors(run: Run, seed: int) -> dict[tuple[str, str, str], NDArray[np.float3
     found = {}
     for id in read_json(run.path / "folds.json")["folds"][0]["test"]:
         x = {m: torch.tensor(np.array(entry[id])).unsqueeze(0) for m, entry in entries.items()}
+        x = {m: head.standardised(m, states) for m, states in x.items()}
         tokens: Any = head.projections(x)  # type: ignore[operator]
         masks = {m: torch.ones(z.shape[:2], dtype=torch.bool) for m, z in tokens.items()}
         passed = tokens

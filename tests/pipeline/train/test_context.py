@@ -142,7 +142,7 @@ def logits(settings: TrainSettings, part: str = "test") -> dict[str, torch.Tenso
     trainer = trainer_of(settings, examples)
     chosen = [u for u in examples.utterances if u.split == part]
     context = [u for u in examples.context if u.split == part and "silent" not in u.id]
-    features = trainer.features(head.layers)
+    features = trainer.features(head)
     found = trainer.predict(head, features, chosen, context=context)
     return {utterance.id: row for utterance, row in zip(chosen, found, strict=True)}
 
@@ -214,7 +214,8 @@ def test_without_the_context_the_corpus_might_as_well_not_have_it(
 def test_the_loss_is_the_mean_over_the_turns_with_a_label(
     cache: Path, tmp_path: Path, accumulate: int
 ) -> None:
-    asked = ("epochs=1", "learning_rate=1e-12", "head.dropout=0.0", f"accumulate={accumulate}")
+    asked = ("epochs=1", "learning_rate=1e-12", "head.dropout=0.0", "standardise=false")
+    asked = (*asked, f"accumulate={accumulate}")
     settings = tiny("hbaf", cache, tmp_path / "run", *asked)
     (line,) = log(train_head(settings))
     for part, name in (("train", "cross_entropy"), ("validation", "loss")):

@@ -58,7 +58,7 @@ def logits(settings: TrainSettings, chosen: list[Utterance]) -> dict[str, torch.
     torch.manual_seed(0)
     head = build(settings, examples)
     trainer = trainer_of(settings, examples)
-    found = trainer.predict(head, trainer.features(head.layers), chosen)
+    found = trainer.predict(head, trainer.features(head), chosen)
     return {utterance.id: row for utterance, row in zip(chosen, found, strict=True)}
 
 

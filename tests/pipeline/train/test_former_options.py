@@ -13,7 +13,14 @@ from mser.pipeline.train import Run, TrainSettings, train_head
 from mser.tests.support.talks import talks
 from mser.tests.support.train_runs import made, made_both, made_cache, official, tiny
 
-FORMER_HBAF = ("text_context", "speakers", "unlabelled_turns")
+FORMER_HBAF = ("text_context", "speakers", "unlabelled_turns", "false_negatives")
+# The values that these options, and the inputs, have in an older run.
+OFF_HBAF = [
+    *(f"head.{option}=false" for option in FORMER_HBAF[:3]),
+    "head.false_negatives=keep",
+    "standardise=false",
+]
+OLD_HBF = ("head.false_negatives=keep", "standardise=false")
 
 
 def as_of_format_2(run: Run, *options: str, **changes: Any) -> None:
@@ -30,8 +37,7 @@ def as_of_format_2(run: Run, *options: str, **changes: Any) -> None:
 
 def test_hbaf_reads_what_it_read_before(tmp_path: Path) -> None:
     cache = made_both(tmp_path / "cache", talks())
-    off = [f"head.{option}=false" for option in FORMER_HBAF]
-    settings = tiny("hbaf", cache, tmp_path / "run", *off)
+    settings = tiny("hbaf", cache, tmp_path / "run", *OFF_HBAF)
     run = train_head(settings)
     as_of_format_2(run, *FORMER_HBAF)
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
@@ -44,14 +50,14 @@ def test_hbaf_reads_what_it_read_before(tmp_path: Path) -> None:
 def test_hbf_without_mrc_and_mb_has_no_uni_modal_loss(tmp_path: Path) -> None:
     cache = made_both(tmp_path / "cache", official())
     plain = ("head.mrc=off", "head.mb=false")
-    settings = tiny("hbf", cache, tmp_path / "run", *plain, "head.own_weight=0.0")
+    settings = tiny("hbf", cache, tmp_path / "run", *plain, *OLD_HBF, "head.own_weight=0.0")
     run = train_head(settings)
-    as_of_format_2(run, "own_weight")
+    as_of_format_2(run, "own_weight", "false_negatives")
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
     assert train_head(settings).metrics == run.metrics
     # With MRC or MB, the option has always had its meaning.
-    full = train_head(tiny("hbf", cache, tmp_path / "full"))
-    as_of_format_2(full)
+    full = train_head(tiny("hbf", cache, tmp_path / "full", *OLD_HBF))
+    as_of_format_2(full, "false_negatives")
     assert evaluate(full.path, device="cpu").facts["aggregate"] == full.metrics["aggregate"]
 
 
@@ -62,9 +68,8 @@ def test_hbaf_reads_the_first_cached_layers_as_before(
     tmp_path: Path, layers: tuple[int, ...], read: str
 ) -> None:
     cache = made_cache(tmp_path / "cache", official(), layers=layers)
-    off = [f"head.{option}=false" for option in FORMER_HBAF]
     made_of: TrainSettings = made(
-        cache, tmp_path / "run", "epochs=1", "head.width=8", *off, head="hbaf", layer=read
+        cache, tmp_path / "run", "epochs=1", "head.width=8", *OFF_HBAF, head="hbaf", layer=read
     )
     run = train_head(made_of)
     as_of_format_2(run, *FORMER_HBAF, layer=None)

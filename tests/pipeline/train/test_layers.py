@@ -21,7 +21,9 @@ from mser.pipeline.train.layers import layer_positions
 from mser.tests.support.train_runs import made, made_cache, official, read_json, results
 
 STORED = {"speech": (0, 6, 12), "text": (0, 2, 6)}
-ENOUGH = ("epochs=8", "learning_rate=0.1", "patience=99")
+# What a run of before has, too.
+FORMER = ("standardise=false", "head.pooling='mean'")
+ENOUGH = ("epochs=8", "learning_rate=0.1", "patience=99", *FORMER)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +67,15 @@ def test_numbers_become_positions_of_each_modality(text: str | None, positions: 
     [
         ("12", "layer 12 of text is not in the cache, which holds layers 0,2,6: choose one"),
         ("speech=1", "layer 1 of speech is not in the cache, which holds layers 0,6,12: choose"),
-        ("-1", "layers '-1': a layer number is never negative: give mix, last, or the encoder's"),
+        (
+            "-1",
+            "layers '-1': a layer number is never negative: give mix, concat, last, or the encoder's",
+        ),
         ("text=0,-2", "layers '0,-2': a layer number is never negative"),
-        ("first", "layers 'first': give mix, last, or the encoder's own layer numbers"),
-        ("0,last", "layers '0,last': give mix, last, or"),
-        ("²", "layers '²': give mix, last, or"),
-        ("", "layers '': give mix, last, or"),
+        ("first", "layers 'first': give mix, concat, last, or the encoder's own layer numbers"),
+        ("0,last", "layers '0,last': give mix, concat, last, or"),
+        ("²", "layers '²': give mix, concat, last, or"),
+        ("", "layers '': give mix, concat, last, or"),
         ("6,6", "layer '6,6': give each layer once"),
         ("video=0", "unknown modality in layer 'video'"),
         ("6,text=0", "layer '6,text=0': '6' has no modality: write speech=6, or"),
@@ -165,7 +170,7 @@ def test_an_old_run_is_evaluated_on_its_own_layer(
 
 def test_an_old_run_on_several_layers_is_evaluated_on_them(cache: Path, tmp_path: Path) -> None:
     """Positions 0 and 1 of an old run are the layers 0 and 6; layer 1 is not cached."""
-    run = train_head(made(cache, tmp_path / "run", layer="0,6"))
+    run = train_head(made(cache, tmp_path / "run", *FORMER, layer="0,6"))
     as_of_old(run.path, "0,1")
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
 
@@ -208,25 +213,23 @@ def test_an_interrupted_old_run_is_continued(cache: Path, of_layer_6: Run, tmp_p
 
 def test_an_old_run_on_other_features_is_another_run(cache: Path, tmp_path: Path) -> None:
     """Its positions are not looked up among the layers of the other features."""
-    run = train_head(made(cache, tmp_path / "run", "epochs=1", layer="12"))
+    run = train_head(made(cache, tmp_path / "run", "epochs=1", *FORMER, layer="12"))
     as_of_old(run.path, "2")
     other = made_cache(tmp_path / "other", official(), layers=(0, 1))
     with pytest.raises(UsageError, match="belongs to another run"):
-        train_head(made(other, run.path, "epochs=1", layer="1"))
+        train_head(made(other, run.path, "epochs=1", *FORMER, layer="1"))
 
 
-@pytest.mark.parametrize("layer", [None, "mix", "last", "6"])
-def test_the_name_of_the_folder_is_the_old_one(
-    cache: Path, tmp_path: Path, layer: str | None
-) -> None:
+@pytest.mark.parametrize("layer", ["mix", "last", "6"])
+def test_the_name_of_the_folder_is_the_old_one(cache: Path, tmp_path: Path, layer: str) -> None:
     """A hash of the configuration in its old format, without the place of the cache."""
-    settings = made(cache, tmp_path, "epochs=1", layer=layer)
+    settings = made(cache, tmp_path, "epochs=1", *FORMER, layer=layer)
     run = train_head(replace(settings, out=None, runs=tmp_path / "runs"))
     config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
     del config["cache"], config["format"]
     name = hashlib.sha256(tomli_w.dumps(config).encode()).hexdigest()[:8]
     assert run.path.name == f"made-up-linear-{name}"
-    as_of_old(run.path, None if layer is None or layer.isalpha() else "1")
+    as_of_old(run.path, None if layer.isalpha() else "1")
     before = read_json(run.path / "metrics.json")
     again = train_head(replace(settings, out=None, runs=tmp_path / "runs"))
     assert (again.path, again.metrics) == (run.path, before)

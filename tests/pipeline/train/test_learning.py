@@ -32,7 +32,7 @@ def test_the_test_part_has_no_influence_on_the_training(tmp_path: Path) -> None:
         for utterance in corpus
     ]
     shown = {utterance.id: str(utterance.label) for utterance in corpus}
-    asked = ("epochs=8", "patience=99", "learning_rate=0.05")
+    asked = ("epochs=30", "patience=99", "learning_rate=0.05")
     first, other = (
         train_head(
             made(

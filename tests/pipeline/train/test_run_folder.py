@@ -183,7 +183,7 @@ def test_a_checkpoint_gives_the_predictions_again(run: Run, filled_cache: Path) 
     for fold in ("ses01", "ses04"):
         head.load_state_dict(load_file(run.path / "checkpoints" / f"{fold}-seed3.safetensors"))
         test = [by_id[id] for id in folds[fold]["test"]]
-        logits = trainer.predict(head, trainer.features(head.layers), test)
+        logits = trainer.predict(head, trainer.features(head), test)
         again = logits.double().softmax(1).tolist()
         written = [r for r in rows(run) if (r["fold"], r["seed"]) == (fold, "3")]
         assert [row["id"] for row in written] == folds[fold]["test"]
