@@ -164,7 +164,8 @@ class LogisticRegression:
     def _for_all_classes(self, weight: Tensor, bias: Tensor) -> LinearModel:
         weights = weight.new_zeros(self.n_classes, weight.shape[1])
         biases = bias.new_full((self.n_classes,), _NEVER)
-        weights[self._classes], biases[self._classes] = weight, bias
+        # A number that is added to all biases changes nothing: their mean is 0, as scikit-learn's.
+        weights[self._classes], biases[self._classes] = weight, bias - bias.mean()
         return LinearModel(weights, biases)
 
 

@@ -69,7 +69,7 @@ def test_numbers_become_positions_of_each_modality(text: str | None, positions: 
         ("speech=1", "layer 1 of speech is not in the cache, which holds layers 0,6,12: choose"),
         (
             "-1",
-            "layers '-1': a layer number is never negative: give mix, concat, last, or the encoder's",
+            "layers '-1': a layer number is never negative: give mix, concat, last, or",
         ),
         ("text=0,-2", "layers '0,-2': a layer number is never negative"),
         ("first", "layers 'first': give mix, concat, last, or the encoder's own layer numbers"),
