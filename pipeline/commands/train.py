@@ -5,9 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import unknown
+from ..evaluation.registry import METRICS
 from .options import (
     CacheOption,
     ClassesOption,
+    DatasetOption,
     DeviceOption,
     HeadOption,
     JsonOption,
@@ -140,6 +143,44 @@ def ablate(
         slurm=slurm,
         wait_minutes=wait_minutes,
     )
+    print_result(table, as_json)
+
+
+@app.command(epilog="Example: mser probe --dataset meld --protocol official")
+@with_encoders(cached=True)
+def probe(
+    dataset: DatasetOption,
+    cache: CacheOption,
+    encoders: dict[str, str | None],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the table and the runs. Default: a folder in probes/."),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="Metric of the picture: wa, ua, weighted_f1 or macro_f1.")
+    ] = "weighted_f1",
+    pooling: Annotated[
+        str, typer.Option(help="What is kept of the frames: mean, or mean_std.")
+    ] = "mean",
+    modalities: ModalitiesOption = None,
+    protocol: ProtocolOption = None,
+    validation: ValidationOption = None,
+    classes: ClassesOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Probe every cached layer with the linear head: a table, and a picture of the scores."""
+    from ..runs.probe import probe  # noqa: PLC0415 -- torch takes seconds to import
+    from ..train import settings_of  # noqa: PLC0415
+
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    given = _given("linear", dataset, modalities, None, protocol, validation, classes, None)
+    values = {**given, "monitor": metric, "head.pooling": pooling}
+    settings = settings_of(values, cache=cache, encoders=encoders, device=device, workers=workers)
+    table = probe(settings.with_overrides(set_ or []), out or Path("probes") / dataset, metric)
     print_result(table, as_json)
 
 

@@ -1,0 +1,190 @@
+"""Probe the cached layers: the linear head on each layer of each modality, and on all layers."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ...cache.storage.local import LocalFolder
+from ..evaluation.registry import METRICS
+from ..train.jobs import examples_of
+from ..train.run import Run
+from ..train.runner import train_heads
+from ..train.settings import TrainSettings
+from .layer_chart import layer_chart
+
+CONCAT = "concat"
+_COLUMNS = ("pooled", "ci95_low", "ci95_high", "mean", "std", "validation")
+
+
+@dataclass(frozen=True)
+class ProbedLayer:
+    """The scores of the linear head on one layer, or on all of them side by side."""
+
+    modality: str
+    """The modality, or several joined by ``+``."""
+    layer: int | str
+    """The encoder's number of the layer, or ``concat``."""
+    scores: Mapping[str, Mapping[str, float | None]]
+    """Metric → ``pooled`` over the folds and its interval, ``mean`` and ``std`` over the folds, and
+    the mean ``validation`` score, all in [0, 1]."""
+    run: Path
+    """The run folder."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The table of a probe."""
+
+    path: Path
+    """The folder that holds ``probe.csv``, ``probe.json``, ``probe.svg`` and the runs."""
+    facts: Mapping[str, Any]
+    """The dataset, the protocol, the metric of the picture, and how many utterances are tested."""
+    layers: tuple[ProbedLayer, ...]
+    """The rows, by modality and layer."""
+
+    def __str__(self) -> str:
+        """Return the table in %, by the metric of the picture and the others."""
+        facts = self.facts
+        first = facts["metric"]
+        names = [first, *(name for name in METRICS if name != first)]
+        titles = [METRICS[name].title for name in names]
+        lines = [
+            f"linear probe of {facts['dataset']}, {facts['protocol']}: "
+            f"{facts['test_utterances']} test utterances",
+            f"  {'':24}{titles[0]:>14}{'95 %':>17}{'validation':>12}"
+            + "".join(f"{title:>14}" for title in titles[1:]),
+        ]
+        for row in self.layers:
+            scores = row.scores[first]
+            low, high = scores["ci95_low"], scores["ci95_high"]
+            interval = "" if low is None else f"{100 * low:.1f} – {100 * (high or 0):.1f}"
+            cells = [f"{_percent(scores['pooled']):>14}", f"{interval:>17}"]
+            cells.append(f"{_percent(scores['validation']):>12}")
+            cells += [f"{_percent(row.scores[name]['pooled']):>14}" for name in names[1:]]
+            lines.append(f"  {f'{row.modality} {row.layer}':24}{''.join(cells)}")
+        return "\n".join(
+            [
+                *lines,
+                "  in %, all folds scored together; choose a layer by the column validation, not "
+                "by its test score",
+                f"  {self.path / 'probe.svg'}",
+            ]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the table as JSON values."""
+        rows = [
+            {
+                "modality": row.modality,
+                "layer": row.layer,
+                "scores": row.scores,
+                "run": str(row.run),
+            }
+            for row in self.layers
+        ]
+        return {**self.facts, "path": str(self.path), "layers": rows}
+
+    def csv(self) -> str:
+        """Return a line for each layer and metric, with scores in [0, 1]."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["modality", "layer", "metric", *_COLUMNS])
+        for row in self.layers:
+            for metric, scores in row.scores.items():
+                writer.writerow([row.modality, row.layer, metric, *(scores[c] for c in _COLUMNS)])
+        return text.getvalue()
+
+
+def probe(
+    settings: TrainSettings,
+    out: Path,
+    metric: str,
+    on_finished: Callable[[Run], None] = lambda run: None,
+) -> Probe:
+    """Train the linear head on each cached layer of each modality, and on all layers side by side.
+
+    Each row is a run below ``out / "runs"``; a finished run is not trained again.
+
+    Args:
+        settings: the settings of all runs; ``layer`` and ``out`` are replaced.
+        out: the folder for the runs, the table and the picture.
+        metric: the metric of the picture.
+        on_finished: called with each finished run.
+
+    Raises:
+        UsageError, CacheError, PipelineError: see :func:`train_heads`.
+    """
+    systems = list(_systems(settings, out / "runs"))
+    runs = train_heads([system for *_, system in systems], on_finished)
+    rows = tuple(
+        ProbedLayer(modality, layer, _scores(run), run.path)
+        for (modality, layer, _), run in zip(systems, runs, strict=True)
+    )
+    first = runs[0].metrics
+    facts = {
+        "dataset": settings.dataset,
+        "protocol": first["protocol"],
+        "metric": metric,
+        "test_utterances": first["test_utterances"],
+        "notes": list(runs[0].notes),
+    }
+    table, folder = Probe(out, facts, rows), LocalFolder(out)
+    folder.write("probe.csv", table.csv().encode())
+    folder.write("probe.json", (json.dumps(table.as_json(), indent=2) + "\n").encode())
+    folder.write("probe.svg", _picture(table).encode())
+    return table
+
+
+def _systems(settings: TrainSettings, runs: Path) -> Iterator[tuple[str, int | str, TrainSettings]]:
+    """Yield the modality, the layer and the settings of each row."""
+    for modality, encoder in settings.encoders.items():
+        alone = replace(settings, encoders={modality: encoder})
+        stored = examples_of(alone).entries[modality].layers
+        for layer in stored:
+            out = runs / f"{modality}-{layer}"
+            yield modality, layer, replace(alone, layer=str(layer), out=out)
+        if len(stored) > 1:
+            out = runs / f"{modality}-{CONCAT}"
+            yield modality, CONCAT, replace(alone, layer=CONCAT, out=out)
+    if len(settings.encoders) > 1:
+        together = "+".join(settings.encoders)
+        out = runs / f"{together}-{CONCAT}"
+        yield together, CONCAT, replace(settings, layer=CONCAT, out=out)
+
+
+def _scores(run: Run) -> dict[str, dict[str, float | None]]:
+    scores = {}
+    for metric in METRICS:
+        aggregate = run.metrics["aggregate"][metric]
+        low, high = aggregate["pooled_ci95"] or (None, None)
+        scores[metric] = {
+            "pooled": aggregate["pooled"],
+            "ci95_low": low,
+            "ci95_high": high,
+            "mean": aggregate["mean"],
+            "std": aggregate["std"],
+            "validation": fmean(fold["validation"][metric] for fold in run.metrics["folds"]),
+        }
+    return scores
+
+
+def _picture(table: Probe) -> str:
+    metric = table.facts["metric"]
+    curves: dict[str, list[tuple[int, Mapping[str, float | None]]]] = {}
+    whole: dict[str, float | None] = {}
+    for row in table.layers:
+        if isinstance(row.layer, int):
+            curves.setdefault(row.modality, []).append((row.layer, row.scores[metric]))
+        else:
+            whole[row.modality] = row.scores[metric]["pooled"]
+    title = f"Linear probe of {table.facts['dataset']}, {table.facts['protocol']}"
+    return layer_chart(title, METRICS[metric].title, curves, whole)
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
