@@ -41,7 +41,7 @@ def train_options(cache: Path) -> list[object]:
 
 COMMANDS = (
     *("demo", "extract", "doctor"),
-    *("train-head", "evaluate", "compare", "ablate", "predict", "report"),
+    *("train-head", "probe", "evaluate", "compare", "ablate", "predict", "report"),
 )
 
 
