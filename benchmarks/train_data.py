@@ -20,7 +20,7 @@ from mser.benchmarks.synthetic_features import (
     features,
     make_entry,
 )
-from mser.cache import UtteranceFeatures
+from mser.cache import FeatureCache, UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
 from mser.pipeline.train.examples import TrainingExamples
 
@@ -63,7 +63,7 @@ def make_examples(root: Path, count: int, distribution: Lengths, layers: int) ->
         for modality, frames in lengths.items()
     }
     corpus = Corpus(DATASET, utterances, CLASSES, "official")
-    return TrainingExamples(corpus, entries, tuple(utterances), {}, {})
+    return TrainingExamples(corpus, entries, tuple(utterances), {}, {}, FeatureCache(root))
 
 
 def _shards(ids: list[str], lengths: list[int], layers: int) -> Iterator[list[UtteranceFeatures]]:

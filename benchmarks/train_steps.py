@@ -34,7 +34,7 @@ class Training:
     ) -> None:
         torch.manual_seed(SEED)
         head = build(settings, examples).to(device)
-        optimizer = OPTIMIZERS[settings.optimizer](
+        optimizer = OPTIMIZERS["adamw"](
             head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         scaler = GradScaler(device.type, enabled=False)
@@ -66,7 +66,7 @@ class Training:
         torch.manual_seed(SEED)
         self.state.order.manual_seed(SEED)
         trainer = Trainer(
-            lambda: self.state.head, lambda layers: features, self.settings, self.device
+            lambda: self.state.head, lambda head: features, self.settings, self.device
         )
         return trainer.epoch(self.state, features, self.sampler(utterances), 1)["loss"]
 

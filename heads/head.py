@@ -54,7 +54,6 @@ class Head(nn.Module):
             layer is read from disk.
         widths: modality → width of what is standardised: D_m, or that of the pooled vectors.
         reads_pooled: whether the head reads pooled features and has ``classify`` for them.
-        is_linear: whether the logits are linear in the pooled features: then the loss is convex.
         standardisations: modality → the standardisation of its inputs; empty until
             :meth:`standardise` is called.
         reads_dialogues: whether ``forward`` takes ``dialogues`` (see :mod:`.dialogues`) and needs
@@ -74,8 +73,8 @@ class Head(nn.Module):
 
     layers: dict[str, tuple[int, ...]]
     widths: dict[str, int]
+    standardisations: nn.ModuleDict
     reads_pooled = False
-    is_linear = False
     reads_dialogues = False
     default_layers: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -128,7 +127,7 @@ class Head(nn.Module):
     def standardise(self) -> None:
         """Standardise the inputs from now on; until statistics are given they stay as they are.
 
-        Give the statistics of the training part with ``standardisations[m].fit(…)``, or load the
+        Give the statistics of the training part with ``standardisation(m).fit(…)``, or load the
         weights of a head that had them.
         """
         self.standardisations = nn.ModuleDict(
@@ -143,12 +142,39 @@ class Head(nn.Module):
             self.standardise()
         return super().load_state_dict(state_dict, strict, assign)
 
+    def standardisation(self, modality: str) -> Standardisation:
+        """Return the standardisation of a modality, after :meth:`standardise`."""
+        module = self.standardisations[modality]
+        assert isinstance(module, Standardisation)  # noqa: S101 -- for the type
+        return module
+
     def standardised(self, modality: str, x: Tensor) -> Tensor:
         """Return the standardised (B, L_m, …, W_m) inputs of a modality."""
         if modality not in self.standardisations:
             return x
         result: Tensor = self.standardisations[modality](x)
         return result
+
+    def classify(
+        self,
+        pooled: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+    ) -> HeadOutput:
+        """Classify a batch of pooled features; only a head with ``reads_pooled`` implements this.
+
+        Args:
+            pooled: modality → (B, L_m, 2 · D_m) floating: the mean over the frames, then the
+                standard deviation, of the layers in ``self.layers[m]``.
+            lengths: modality → (B,) int64; 0 if the utterance lacks the modality.
+            labels: see :meth:`forward`.
+        """
+        raise NotImplementedError
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the logits are linear in the pooled features: then the loss is convex."""
+        return False
 
     def turns(self) -> tuple[str | None, ...]:
         """Return the modalities that take turns with a batch, in their order.

@@ -94,14 +94,7 @@ class LinearProbe(Head):
         lengths: Mapping[str, Tensor],
         labels: Tensor | None = None,
     ) -> HeadOutput:
-        """Classify a batch of pooled features, as the cache keeps them.
-
-        Args:
-            pooled: modality → (B, L_m, 2 · D_m) floating: the mean over the frames, then the
-                standard deviation, of the layers in ``self.layers[m]``.
-            lengths: modality → (B,) int64; 0 if the utterance lacks the modality.
-            labels: see :meth:`Head.forward`.
-        """
+        """Classify a batch of pooled features; see :meth:`Head.classify`."""
         vectors = self.vectors(pooled, lengths)
         return self._output([vectors[m] for m in self.dims], labels)
 

@@ -237,7 +237,7 @@ def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
 
     store = FeatureCache(cache)
     facts: dict[str, Any] = {"place": str(store.root)}
-    entries = listing(store).entries
+    entries = [entry for entry in listing(store).entries if entry.pooled_from is None]
     facts["datasets"] = sorted({entry.dataset for entry in entries})
     facts["entries"] = len(entries)
     facts["size"] = sum(entry.bytes for entry in entries)

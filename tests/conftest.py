@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mser import cli
+from mser.cache import FeatureCache, pooled_entry
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
 from mser.pipeline.extract import ExtractSettings, Summary, extract
@@ -92,11 +93,14 @@ def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def filled_cache(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, str], corpus_root: Path
 ) -> Path:
-    """A cache with both modalities of the corpus. Do not change it: copy it."""
+    """A cache with both modalities of the corpus, pooled. Do not change it: copy it."""
 
     def make(folder: Path) -> None:
         settings = ExtractSettings("synthetic", corpus_root, folder, encoders, workers=0)
         extract(replace(settings, shard_mib=0.5))
+        cache = FeatureCache(folder)
+        for entry in cache.entries("synthetic"):
+            pooled_entry(cache, entry)  # as the first training does
 
     return make_once(tmp_path_factory, "filled_cache", make)
 

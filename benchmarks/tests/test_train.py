@@ -38,7 +38,10 @@ def test_the_bare_loop_does_the_steps_of_the_trainer(
     ours, bare = (Training(head_settings, few, CPU) for _ in range(2))
     before = torch.cat([weights.detach().flatten() for weights in ours.state.head.parameters()])
     features = FeatureLoader(few, ours.layers, CPU, "stream")
-    assert ours.epoch(features) == pytest.approx(bare.bare_epoch(bare.batches(features)))
+    own = features
+    if ours.state.head.reads_pooled:
+        own = FeatureLoader(few, ours.layers, CPU, pooled=ours.state.head.widths)
+    assert ours.epoch(own) == pytest.approx(bare.bare_epoch(bare.batches(features)))
     trained, trained_bare = (
         torch.cat([weights.detach().flatten() for weights in training.state.head.parameters()])
         for training in (ours, bare)

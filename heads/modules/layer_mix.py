@@ -106,7 +106,8 @@ class LayerMixes(nn.Module):
 
     def weights(self) -> dict[str, Tensor]:
         """Return the learned weights of the layers, for the modalities that mix several layers."""
-        return {m: mix.weights for m, mix in self.mixes.items() if mix.weights is not None}
+        weights = {m: mix.weights for m, mix in self.mixes.items()}
+        return {m: value for m, value in weights.items() if isinstance(value, Tensor)}
 
     def forward(self, hidden: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Modality → (B, L_m, T_m, D_m) to modality → (B, T_m, ``n_joined[m]`` · D_m)."""

@@ -60,7 +60,8 @@ def layer_chart(
     lines, dashed = [], []
     for name, points in curves.items():
         dots = tuple(
-            (across(layer), *(down(value) for value in _bounds(score))) for layer, score in points
+            (across(layer), down(value), down(low), down(high))
+            for layer, (value, low, high) in ((layer, _bounds(score)) for layer, score in points)
         )
         path = " ".join(f"{x},{y}" for x, y, *_ in dots)
         lines.append(_Line(name, colour_of[name], path, dots, dots[-1][1]))

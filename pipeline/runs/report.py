@@ -196,7 +196,10 @@ def _curves(
     trainings: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for line in log:
         trainings.setdefault((line["fold"], line["seed"]), []).append(line)
-    train = [[(x["epoch"], x["train"]["loss"]) for x in lines] for lines in trainings.values()]
+    train = [
+        [(x["epoch"], x["train"]["loss"]) for x in lines if "train" in x]
+        for lines in trainings.values()
+    ]
     loss, score = (
         [[(x["epoch"], x["validation"][name]) for x in lines] for lines in trainings.values()]
         for name in ("loss", metric)

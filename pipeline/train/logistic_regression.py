@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 
 _RANK = 256  # directions of the inputs in which the variables are scaled one by one
@@ -120,7 +120,8 @@ class LogisticRegression:
     @cached_property
     def _classes(self) -> Tensor:
         """The classes that occur, sorted."""
-        return self.labels.unique()
+        classes: Tensor = self.labels.unique()  # type: ignore[no-untyped-call]
+        return classes
 
     @cached_property
     def _targets(self) -> Tensor:

@@ -19,7 +19,7 @@ def standardise(head: Head, examples: TrainingExamples, train: Sequence[Utteranc
     """
     ids = [utterance.id for utterance in train]
     statistics = pooled_statistics if head.reads_pooled else frame_statistics
-    for modality, standardisation in head.standardisations.items():
+    for modality in head.standardisations:
         entry, layers = examples.pooled[modality], examples.entries[modality].layers
         width = head.widths[modality]
         # One layer at a time, since all of them may need gigabytes.
@@ -28,4 +28,4 @@ def standardise(head: Head, examples: TrainingExamples, train: Sequence[Utteranc
             pooled = torch.from_numpy(np.stack(entry.read(ids, [layers[position]])))[:, :, 0]
             parts.append(statistics(pooled[..., :width] if head.reads_pooled else pooled))
         means, deviations = zip(*parts, strict=True)
-        standardisation.fit(torch.cat(means), torch.cat(deviations))
+        head.standardisation(modality).fit(torch.cat(means), torch.cat(deviations))

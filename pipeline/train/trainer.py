@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
 from ...heads import Head, HeadOutput
+from ...heads.linear import LinearProbe
 from ..corpora import Utterance
 from ..errors import PipelineError
 from ..evaluation.metrics import Predictions, scores
@@ -86,7 +87,7 @@ class Trainer:
         if settings.standardise:
             standardise(head, features.examples, fold.train)
         head.to(self.device)
-        if settings.optimizer_of(head) == LBFGS:
+        if settings.optimizer_of(head) == LBFGS and isinstance(head, LinearProbe):
             return self._solve(head, features, fold, after_epoch)
         if settings.class_weights == "balanced":
             head.class_weights = _balanced(fold.train, features).to(self.device)
@@ -192,7 +193,7 @@ class Trainer:
         return {name: float(value) / count for name, value in sums.items()}
 
     def _solve(
-        self, head: Head, features: FeatureLoader, fold: Fold, after_epoch: AfterEpoch
+        self, head: LinearProbe, features: FeatureLoader, fold: Fold, after_epoch: AfterEpoch
     ) -> TrainedHead:
         """Train a linear head by logistic regression; see :mod:`.linear_solver`."""
         both = [*fold.train, *fold.validation]
@@ -232,7 +233,7 @@ class Trainer:
         return TrainedHead(weights, chosen.number, validation, probabilities, chosen.number)
 
     def _vectors(
-        self, head: Head, features: FeatureLoader, utterances: Sequence[Utterance]
+        self, head: LinearProbe, features: FeatureLoader, utterances: Sequence[Utterance]
     ) -> Iterator[Tensor]:
         """Yield the inputs of a linear head's classifier, in the order given."""
         size = self.settings.batch_size
@@ -286,7 +287,7 @@ def _forward(
         more["dialogues"] = batch.dialogues
     if turn is not None:
         more["turn"] = turn
-    forward = head.classify if head.reads_pooled else head
+    forward: Callable[..., HeadOutput] = head.classify if head.reads_pooled else head
     return forward(batch.features, batch.lengths, labels, **more)
 
 

@@ -66,7 +66,8 @@ def test_only_what_is_new_or_has_changed_is_pooled(tmp_path: Path) -> None:
     writer = cache.existing(entry.spec)
     writer.write_shard(9, [UtteranceFeatures(id, "other", array(7)) for id in ("u1", "new")])
     writer.publish("0" * 12)
-    changed, counts = cache.open("made-up"), []
+    changed = cache.open("made-up")
+    counts: list[int] = []
     again = pooled_entry(cache, changed, counts.append)
     assert sum(counts) == 2
     for id in changed.ids:

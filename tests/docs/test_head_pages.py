@@ -120,10 +120,11 @@ def test_the_numbers_of_parameters_are_those_of_the_head(name: str) -> None:
 
 
 def test_what_the_pages_call_a_part_of_the_code_is_there() -> None:
-    """A name in the equations, or beside a file of heads/, is defined there."""
+    """A name beside a file of heads/ is defined there; one in the equations, somewhere."""
     files = (ROOT / "heads").rglob("*.py")
     code = {str(path.relative_to(ROOT / "heads")): text_of(path) for path in files}
-    everything = "\n".join(code.values())
+    others = [*(ROOT / "cache").glob("*.py"), *(ROOT / "pipeline" / "train").glob("*.py")]
+    everything = "\n".join([*code.values(), *map(text_of, others)])
     name = r"`[\w.]+`"
     for page in HEAD_PAGES:
         for file in re.findall(r"`heads/([\w/]+\.py)`", text_of(page)):
@@ -159,7 +160,8 @@ def test_each_setting_is_explained_with_its_default() -> None:
     documented = {cell.strip("`"): value(default) for cell, default in rows(section)}
     actual = {field.name: field.default for field in fields(TrainSettings) if field.name in TUNABLE}
     assert MISSING not in actual.values()
-    assert documented == actual
+    assert documented == {name: default for name, default in actual.items() if default is not None}
+    assert all(f"| `{name}` | " in section for name in actual)
 
 
 @pytest.mark.parametrize("command", ["train-head", "evaluate", "ablate"])

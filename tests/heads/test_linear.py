@@ -1,11 +1,14 @@
 """The linear head against numpy: what it pools, joins and classifies."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from mser.heads import HeadError, build_head
+from mser.heads.linear import LinearProbe
 
 DIMS, LAYERS = {"speech": 4, "text": 3}, {"speech": 3, "text": 2}
 LENGTHS = {"speech": torch.tensor([6, 2, 0]), "text": torch.tensor([1, 3, 2])}
@@ -16,20 +19,22 @@ def features() -> dict[str, Tensor]:
     return {m: torch.randn(3, LAYERS[m], 6, dim, generator=generator) for m, dim in DIMS.items()}
 
 
-def head(**options: object):
+def head(**options: Any) -> LinearProbe:
     torch.manual_seed(1)
     built = build_head("linear", DIMS, 4, LAYERS, **options)
+    assert isinstance(built, LinearProbe)
     built.standardise()
-    for module in built.standardisations.values():
+    for modality in DIMS:
+        module = built.standardisation(modality)
         module.fit(torch.randn(module.mean.shape), torch.rand(module.mean.shape) + 0.5)
     return built.eval()
 
 
-def vector(built, hidden: dict[str, Tensor], n: int, with_std: bool) -> np.ndarray:
+def vector(built: LinearProbe, hidden: dict[str, Tensor], n: int, with_std: bool) -> np.ndarray:
     """The standardised input of the classifier for one utterance, layer by layer."""
     parts = []
     for m in DIMS:
-        length, module = int(LENGTHS[m][n]), built.standardisations[m]
+        length, module = int(LENGTHS[m][n]), built.standardisation(m)
         for layer in range(LAYERS[m]):
             frames = hidden[m][n, layer, :length].numpy().astype(np.float64)
             width = module.mean.shape[1]
@@ -55,7 +60,7 @@ def test_the_layers_and_modalities_are_pooled_standardised_and_joined(pooling: s
 
 
 @pytest.mark.parametrize("options", [{}, {"pooling": "mean"}, {"layer": "mix"}, {"layer": 1}])
-def test_pooled_features_give_what_the_frames_give(options: dict[str, object]) -> None:
+def test_pooled_features_give_what_the_frames_give(options: dict[str, Any]) -> None:
     built, hidden = head(**options), features()
     read = {m: x[:, list(built.layers[m])] for m, x in hidden.items()}
     pooled = {}

@@ -75,7 +75,7 @@ def test_a_head_standardises_its_input_and_keeps_the_padding_zero() -> None:
     head = build_head("query", {"speech": DIM}, 2, {"speech": LAYERS}, width=8, n_attention_heads=2)
     head.standardise()
     mean, deviation = torch.randn(LAYERS, DIM), torch.rand(LAYERS, DIM) + 0.5
-    head.standardisations["speech"].fit(mean, deviation)
+    head.standardisation("speech").fit(mean, deviation)
     x, lengths = torch.randn(2, LAYERS, 4, DIM), torch.tensor([4, 1])
     hidden, _ = head.inputs({"speech": x}, {"speech": lengths})
     expected = (x - mean[None, :, None]) / deviation[None, :, None]
@@ -88,8 +88,8 @@ def test_weights_with_statistics_make_a_new_head_standardise() -> None:
     dims, layers = {"speech": DIM}, {"speech": LAYERS}
     trained = build_head("linear", dims, 2, layers)
     trained.standardise()
-    for module in trained.standardisations.values():
-        module.fit(torch.randn(LAYERS, 2 * DIM), torch.rand(LAYERS, 2 * DIM) + 0.5)
+    statistics = torch.randn(LAYERS, 2 * DIM), torch.rand(LAYERS, 2 * DIM) + 0.5
+    trained.standardisation("speech").fit(*statistics)
     new = build_head("linear", dims, 2, layers)
     new.load_state_dict(trained.state_dict())
     batch = {"speech": torch.randn(3, LAYERS, 5, DIM)}, {"speech": torch.tensor([5, 2, 1])}

@@ -228,7 +228,7 @@ def test_a_wrong_extract_prints_one_sentence(
         (["--protocol", "official"], 2, "needs the column split"),
         (["--device", "tpu"], 2, "unknown device 'tpu'"),
         (["--layer", "99"], 2, "layer 99 of speech is not in the cache"),
-        (["--layer", "middle"], 2, "layers 'middle': give mix, last, or"),
+        (["--layer", "middle"], 2, "layers 'middle': give mix, concat, last, or"),
         (["--seeds", "a,b"], 2, "seeds 'a,b': give numbers"),
         (["--seeds", ""], 2, "seeds"),
         (["--seeds", "1,1"], 2, "different numbers"),

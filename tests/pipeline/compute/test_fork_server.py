@@ -19,10 +19,6 @@ from mser.tests.support.fork_server import MODULES, fork_server
 VARIABLES = ("MSER_TEST", "MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_")
 
 
-def variables() -> list[str | None]:
-    return [os.getenv(name) for name in VARIABLES]
-
-
 def ended(process: int) -> bool:
     try:
         return state(process) == "Z"
@@ -40,7 +36,7 @@ def test_each_cluster_has_the_environment_of_its_time(monkeypatch):
             monkeypatch.delenv("MSER_TEST")
         with local_cluster(1, 1, []) as cluster:
             (parent,) = cluster.client.run(os.getppid).values()
-            (found,) = cluster.client.run(variables).values()
+            (found,) = cluster.client.run(lambda: [*map(os.getenv, VARIABLES)]).values()
             assert b"multiprocessing.forkserver" in Path(f"/proc/{parent}/cmdline").read_bytes()
         assert found == [value, "1", "1234"]
         assert "MALLOC_ARENA_MAX" not in os.environ

@@ -131,6 +131,7 @@ def test_the_page_shows_the_content_of_the_run_folder(
     assert page.rows("Settings") == {
         "setting": ["value", "default"],
         "learning_rate": ["0.05", "0.001"],
+        "optimizer": ["adamw", "auto"],
         "epochs": ["4", "60"],
         "head.dropout": ["0.25", "0.0"],
     }

@@ -215,8 +215,7 @@ def test_the_loss_is_the_mean_over_the_turns_with_a_label(
     cache: Path, tmp_path: Path, accumulate: int
 ) -> None:
     asked = ("epochs=1", "learning_rate=1e-12", "head.dropout=0.0", "standardise=false")
-    asked = (*asked, f"accumulate={accumulate}")
-    settings = tiny("hbaf", cache, tmp_path / "run", *asked)
+    settings = tiny("hbaf", cache, tmp_path / "run", *asked, f"accumulate={accumulate}")
     (line,) = log(train_head(settings))
     for part, name in (("train", "cross_entropy"), ("validation", "loss")):
         found = logits(settings, part)
