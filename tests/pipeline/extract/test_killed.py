@@ -70,7 +70,7 @@ def test_a_killed_run_continues(encoders, tmp_path):
     assert 2 <= len(survived) < 32
     assert FeatureCache(folder).entries("synthetic") == []  # no unfinished entry is visible
 
-    done = fork_server().run(MSER, *command)
+    done = fork_server().run(MSER, *command, "--workers", "0")  # also where it ran before
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{32 - len(survived)} new" in done.stdout
 

@@ -56,14 +56,14 @@ def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
     tmp_path: Path,
     corpus_root: Path,
     encoders: dict[str, str],
-    filled_cache: Path,
     mser: Mser,
 ) -> None:
-    text = {"text": encoders["text"]}
-    run(corpus_root, root, text, "synthetic", workers=2)
+    text, local = {"text": encoders["text"]}, str(tmp_path / "local")
+    run(corpus_root, root, text, "synthetic", workers=2, limit=2 * FEW)
+    run(corpus_root, local, text, "synthetic", limit=2 * FEW)
     listed = mser("cache", "ls", "--cache", root, "--json")
     assert listed.returncode == 0, listed.stderr
-    assert [entry["utterances"] for entry in json.loads(listed.stdout)["entries"]] == [96]
+    assert [entry["utterances"] for entry in json.loads(listed.stdout)["entries"]] == [2 * FEW]
 
     def scores(cache: str) -> object:
         settings = TrainSettings(
@@ -72,8 +72,9 @@ def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
             cache,
             {"text": None},
             layer="last",
-            out=tmp_path / Path(cache).name,
+            protocol="group-folds:dialogue:2",
+            out=tmp_path / "runs" / Path(cache).name,
         )
-        return train_head(settings.with_overrides(["epochs=1"])).metrics["aggregate"]
+        return train_head(settings.with_overrides(["l2=0.1"])).metrics["aggregate"]
 
-    assert scores(root) == scores(str(filled_cache))
+    assert scores(root) == scores(local)
