@@ -20,7 +20,8 @@ DEMO_HEADS = {
 _MEANING = """\
 What the numbers mean
   Each session was the test part once; its two speakers were not in the training part. The
-  validation part, which chose the epoch or the strength of L2, was cut from the training sessions by whole dialogues.
+  validation part, which chose the epoch or the strength of L2, was cut from the training sessions
+  by whole dialogues.
   WA is accuracy, UA the mean recall of the classes; chance is the most frequent training class.
   The voices and sentences are synthetic and the encoders are random: these figures show that the
   pipeline works from clip to score, and nothing about emotion in real speech."""
