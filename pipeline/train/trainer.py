@@ -40,7 +40,7 @@ class TrainedHead:
 
     ``validation`` are the scores of the best epoch. ``probabilities`` is (utterances, classes)
     float64, in the order of the fold's test part. ``steps`` is the number of optimizer steps in all
-    epochs.
+    epochs. For a linear head, an epoch and a step are a strength of L2.
     """
 
     weights: dict[str, Tensor]
