@@ -171,11 +171,6 @@ class Head(nn.Module):
         """
         raise NotImplementedError
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the logits are linear in the pooled features: then the loss is convex."""
-        return False
-
     def turns(self) -> tuple[str | None, ...]:
         """Return the modalities that take turns with a batch, in their order.
 

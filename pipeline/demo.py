@@ -13,7 +13,7 @@ from .train import Run, TrainSettings, train_heads
 
 # Small enough for a laptop: the encoders and hbf have width 64.
 DEMO_HEADS = {
-    "linear": ["learning_rate=0.01"],
+    "linear": [],
     "hbf": ["learning_rate=0.002", "patience=6", "head.width=64"],
 }
 

@@ -271,15 +271,10 @@ def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
     """Return the folder below ``runs`` whose name ends with a hash of the configuration.
 
     The hash leaves out where the cache is, the format of the configuration, and options at the
-    default of the head. The features themselves are in it by their digest. Older names depend on
-    how the options were written; such a folder is found again.
+    default of the head. The features themselves are in it by their digest.
     """
-    older = {key: value for key, value in config.items() if key not in _NOT_COMPARED}
-    folders = []
-    for compared in (_compared(config), older):
-        content = hashlib.sha256(tomli_w.dumps(compared).encode()).hexdigest()
-        folders.append(runs / f"{config['dataset']}-{config['head']}-{content[:8]}")
-    return next((folder for folder in folders if folder.exists()), folders[0])
+    content = hashlib.sha256(tomli_w.dumps(_compared(config)).encode()).hexdigest()
+    return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
 
 
 def _compared(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch
 from pydantic import Field
 
 from ...heads import Head
+from ...heads.linear import LinearProbe
 from ..compute import Backend, WorkerSizing
 from ..errors import UsageError, unknown
 from ..evaluation.registry import METRICS
@@ -172,11 +173,11 @@ class TrainSettings:
         Raises:
             UsageError: ``lbfgs`` cannot train the head, or ``l2`` is not for its optimizer.
         """
-        if self.optimizer == "auto":
-            chosen = LBFGS if head.is_linear else "adamw"
-        else:
-            chosen = self.optimizer
-        if chosen == LBFGS and not head.is_linear:
+        linear = isinstance(head, LinearProbe) and head.is_linear
+        chosen = self.optimizer
+        if chosen == "auto":
+            chosen = LBFGS if linear else "adamw"
+        if chosen == LBFGS and not linear:
             raise UsageError(
                 "optimizer=lbfgs needs a linear head: give --head linear without a mix of layers, "
                 "attention pooling or dropout, or optimizer=adamw"

@@ -87,13 +87,15 @@ class Trainer:
         if settings.standardise:
             standardise(head, features.examples, fold.train)
         head.to(self.device)
-        if settings.optimizer_of(head) == LBFGS and isinstance(head, LinearProbe):
+        optimizer = settings.optimizer_of(head)
+        if optimizer == LBFGS:
+            assert isinstance(head, LinearProbe)  # noqa: S101 -- no other head is linear
             return self._solve(head, features, fold, after_epoch)
         if settings.class_weights == "balanced":
             head.class_weights = _balanced(fold.train, features).to(self.device)
         state = TrainingState(
             head,
-            OPTIMIZERS[settings.optimizer_of(head)](
+            OPTIMIZERS[optimizer](
                 _parameter_groups(head, settings.weight_decay), lr=settings.learning_rate
             ),
             GradScaler(self.device.type, enabled=settings.amp == "float16"),

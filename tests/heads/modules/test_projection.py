@@ -78,3 +78,12 @@ def test_each_stage_has_its_own_projection_of_its_own_layer() -> None:
     for out, project, layer in zip(outputs, stages.stems, (1, 0, 1), strict=True):
         torch.testing.assert_close(out, project(x[:, layer]))
     assert not torch.allclose(outputs[0], outputs[2])
+
+
+def test_concatenated_layers_are_projected_side_by_side() -> None:
+    projections = Projections({"speech": 3}, {"speech": 2}, 5, 0.0, "concat").eval()
+    x = torch.randn(4, 2, 6, 3)
+    joined = torch.cat([x[:, 0], x[:, 1]], dim=2)
+    expected = projections.linears["speech"](projections.norms["speech"](joined))
+    assert expected.shape == (4, 6, 5)
+    torch.testing.assert_close(projections({"speech": x})["speech"], expected)

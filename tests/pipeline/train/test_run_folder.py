@@ -1,7 +1,6 @@
 """A run can be checked from its folder, and repeated bit by bit."""
 
 import csv
-import hashlib
 import random
 import shutil
 import tomllib
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tomli_w
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
@@ -345,16 +343,6 @@ def test_other_options_give_other_names() -> None:
     )
     names = {named_by_content(Path("runs"), configuration("linear", *of)) for of in texts}
     assert len(names) == len(texts)
-
-
-def test_a_folder_with_an_older_name_is_found_again(tmp_path: Path) -> None:
-    config = configuration("linear", f"head.dropout={DROPOUT}")
-    content = {key: value for key, value in config.items() if key != "cache"}
-    digest = hashlib.sha256(tomli_w.dumps(content).encode()).hexdigest()[:8]
-    older = tmp_path / f"made-up-linear-{digest}"
-    assert named_by_content(tmp_path, config) != older
-    older.mkdir()
-    assert named_by_content(tmp_path, config) == older
 
 
 def configuration(head: str, *assignments: str) -> dict[str, Any]:
