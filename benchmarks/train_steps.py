@@ -1,6 +1,7 @@
 """An epoch of training by mser's trainer or by a bare loop, with batches from any source."""
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
 
-from mser.heads import Head
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.train.batches import BatchSampler
 from mser.pipeline.train.checkpoint import TrainingState
@@ -53,11 +53,12 @@ class Training:
 
     def batches(
         self, features: FeatureLoader, utterances: Sequence[Utterance] | None = None
-    ) -> list[Batch]:
-        """Return all padded batches of an epoch, in memory."""
+    ) -> list[list[Batch]]:
+        """Return the padded batches of each step of an epoch, in memory."""
         sampler = self.sampler(utterances)
-        order = sampler.order(self.state.order.manual_seed(SEED))
-        return list(features.batches(sampler, order))
+        steps = sampler.steps(self.state.order.manual_seed(SEED))
+        loaded = features.batches(sampler, [batch for step in steps for batch in step])
+        return [list(islice(loaded, len(step))) for step in steps]
 
     def epoch(
         self, features: FeatureLoader, utterances: Sequence[Utterance] | None = None
@@ -70,7 +71,7 @@ class Training:
         )
         return trainer.epoch(self.state, features, self.sampler(utterances), 1)["loss"]
 
-    def bare_epoch(self, batches: Sequence[Batch]) -> float:
+    def bare_epoch(self, steps: Sequence[Sequence[Batch]]) -> float:
         """Train the same steps in a bare loop over batches in memory: the shortest possible time.
 
         Returns the mean loss.
@@ -78,23 +79,19 @@ class Training:
         torch.manual_seed(SEED)
         head, optimizer = self.state.head.train(), self.state.optimizer
         total, count = torch.zeros((), device=self.device), 0
-        for batch in batches:
-            for loss in _losses(head, batch):
+        for batches in steps:
+            size = sum(map(len, batches))
+            for turn in head.turns() or (None,):
+                keywords = {} if turn is None else {"turn": turn}
                 optimizer.zero_grad()
-                loss.backward()
+                for batch in batches:
+                    loss = head(batch.features, batch.lengths, batch.labels, **keywords).loss
+                    assert loss is not None
+                    (loss * (len(batch) / size)).backward()
+                    total += loss.detach() * len(batch)
+                    count += len(batch)
                 optimizer.step()
-                total += loss.detach() * len(batch)
-                count += len(batch)
         return float(total) / count
-
-
-def _losses(head: Head, batch: Batch) -> Iterator[Tensor]:
-    """Yield the loss of each turn; each is computed after the step of the turn before."""
-    for turn in head.turns() or (None,):
-        keywords = {} if turn is None else {"turn": turn}
-        loss = head(batch.features, batch.lengths, batch.labels, **keywords).loss
-        assert loss is not None
-        yield loss
 
 
 class EncodersInLoop(FeatureLoader):

@@ -56,7 +56,7 @@ def test_encoders_in_the_loop_make_batches_of_the_same_shape(few: TrainingExampl
         FeatureLoader(few, training.layers, CPU, "stream"), few.utterances[:2]
     )
     looped = training.batches(EncodersInLoop(few, training.layers, CPU), few.utterances[:2])
-    for from_cache, from_encoders in zip(cached, looped, strict=True):
+    for (from_cache,), (from_encoders,) in zip(cached, looped, strict=True):
         assert torch.equal(from_cache.labels, from_encoders.labels)
         for modality in MODALITIES:
             assert torch.equal(from_cache.lengths[modality], from_encoders.lengths[modality])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -166,10 +167,13 @@ class Trainer:
         head, settings = state.head.train(), self.settings
         sums: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=self.device))
         count = 0
-        order = plan.order(state.order)
-        total = -(-len(order) // settings.accumulate)
-        steps = _grouped(features.batches(plan, order), settings.accumulate)
-        for step, batches in enumerate(steps):
+        parts = plan.steps(state.order)
+        loaded = features.batches(plan, [batch for part in parts for batch in part])
+        total = -(-len(parts) // settings.accumulate)
+        for step in range(total):
+            first = step * settings.accumulate
+            n_batches = sum(map(len, parts[first : first + settings.accumulate]))
+            batches = list(islice(loaded, n_batches))
             factor = _rate(settings, epoch - 1 + (step + 0.5) / total)
             for group in state.optimizer.param_groups:
                 group["lr"] = settings.learning_rate * factor
@@ -312,17 +316,6 @@ def _parameter_groups(head: Head, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if id(p) in decayed], "weight_decay": weight_decay},
         {"params": [p for p in parameters if id(p) not in decayed], "weight_decay": 0.0},
     ]
-
-
-def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def _require_finite(losses: Iterable[float], fold: str, epoch: int) -> None:

@@ -1,6 +1,7 @@
 """Batches hold every utterance once, with as little padding as possible."""
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,8 @@ def lengths_of(corpus: Sequence[Utterance], seed: int = 0) -> dict[str, int]:
 def batches_of(
     examples: TrainingExamples, size: int, generator: torch.Generator | None
 ) -> list[list[Utterance]]:
-    return BatchSampler(examples.utterances, size, examples.length).order(generator)
+    steps = BatchSampler(examples.utterances, size, examples.length).steps(generator)
+    return [batch for step in steps for batch in step]
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
@@ -56,31 +58,37 @@ def test_batches_cover_every_utterance_once(tmp_path: Path, size: int, shuffled:
         assert batches_of(examples, size, again) == batches
 
 
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_long_utterances_come_in_small_batches(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shuffled: bool
+@given(
+    frames=st.lists(st.integers(1, 60), min_size=1, max_size=60),
+    size=st.integers(1, 20),
+    shuffled=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_step_of_long_utterances_is_divided_into_batches_with_negatives(
+    frames: list[int], size: int, shuffled: bool
 ) -> None:
-    monkeypatch.setattr(batches_module, "_MOST_FRAMES", 40)
-    corpus = official()
-    frames = {**lengths_of(corpus), "train/u03": 500, "train/u04": 35, "test/u01": 21}
-    examples = find_examples(
-        made_cache(tmp_path, corpus, frames=frames), "made-up", {"speech": None}
-    )
-    generator = torch.Generator().manual_seed(0) if shuffled else None
-    batches = batches_of(examples, 16, generator)
-    assert sorted(utterance.id for batch in batches for utterance in batch) == sorted(
-        utterance.id for utterance in corpus
-    )
-    for batch in batches:
-        padded = len(batch) * max(frames[utterance.id] for utterance in batch)
-        assert padded <= 40 or len(batch) == 1
-    assert ["train/u03"] in [[utterance.id for utterance in batch] for batch in batches]
-    assert any(len(batch) > 3 for batch in batches)
+    corpus = [make_utterance(f"u{number}") for number in range(len(frames))]
+    frames_of = {utterance.id: count for utterance, count in zip(corpus, frames, strict=True)}
+    plan = BatchSampler(corpus, size, lambda utterance: frames_of[utterance.id])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches_module, "_MOST_FRAMES", 100)
+        steps = plan.steps(torch.Generator().manual_seed(0) if shuffled else None)
+    assert Counter(u.id for step in steps for batch in step for u in batch) == Counter([*frames_of])
+    # The last step of a group may be smaller.
+    assert sorted(sum(map(len, step)) for step in steps)[1:] == [size] * (len(steps) - 1)
+    for step in steps:
+        count = sum(map(len, step))
+        longest = max(frames_of[u.id] for batch in step for u in batch)
+        assert len(step) == 1 or longest * count > 100
+        for batch in step:
+            padded = len(batch) * max(frames_of[u.id] for u in batch)
+            assert padded <= 100 or len(batch) < 8
+            assert len(batch) >= min(4, count)
 
 
 def test_without_utterances_there_are_no_batches() -> None:
-    assert BatchSampler([], 4, lambda utterance: 1).order() == []
-    assert BatchSampler([], 4, lambda utterance: 1, by_dialogue=True).order() == []
+    assert BatchSampler([], 4, lambda utterance: 1).steps() == []
+    assert BatchSampler([], 4, lambda utterance: 1, by_dialogue=True).steps() == []
 
 
 @given(
@@ -102,7 +110,8 @@ def test_dialogues_stay_whole_and_in_the_order_of_their_turns(
     plan = BatchSampler(
         corpus, most, lambda utterance: 1 + int(utterance.turn or 0), by_dialogue=True
     )
-    batches = plan.order(torch.Generator().manual_seed(seed) if shuffled else None)
+    steps = plan.steps(torch.Generator().manual_seed(seed) if shuffled else None)
+    batches = [batch for step in steps for batch in step]
     assert sorted(utterance.id for batch in batches for utterance in batch) == sorted(
         utterance.id for utterance in corpus
     )
@@ -142,7 +151,7 @@ def test_streamed_batches_are_equal_to_batches_from_memory(tmp_path: Path) -> No
     cache = made_cache(tmp_path, corpus, frames=lengths_of(corpus))
     examples = find_examples(cache, "made-up", {"speech": None})
     plan = BatchSampler(examples.utterances, 7, examples.length)
-    order = plan.order(torch.Generator().manual_seed(0))
+    order = plan.order()
     found = [
         list(
             FeatureLoader(examples, {"speech": (1, 0)}, torch.device("cpu"), keep).batches(

@@ -14,6 +14,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 from mser.heads import Head
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.protocols.folds import Fold
+from mser.pipeline.train import batches as batches_module
 from mser.pipeline.train import trainer as trainer_module
 from mser.pipeline.train.batches import BatchSampler
 from mser.pipeline.train.jobs import examples_of, trainer_of
@@ -115,16 +116,16 @@ def test_the_seed_decides_the_first_weights(cache: Path) -> None:
 def test_the_seed_decides_the_order_of_the_batches(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order = BatchSampler.order
+    made = BatchSampler.steps
     shuffled: list[list[list[str]]] = []
 
-    def watched(self: BatchSampler, shuffle: Any = None) -> list[list[Utterance]]:
-        batches = order(self, shuffle)
+    def watched(self: BatchSampler, shuffle: Any = None) -> list[list[list[Utterance]]]:
+        steps = made(self, shuffle)
         if shuffle is not None:
-            shuffled.append([[utterance.id for utterance in batch] for batch in batches])
-        return batches
+            shuffled.append([[utterance.id for utterance in batch] for (batch,) in steps])
+        return steps
 
-    monkeypatch.setattr(BatchSampler, "order", watched)
+    monkeypatch.setattr(BatchSampler, "steps", watched)
     trainer, fold = trainer_and_fold(cache, "epochs=2", "batch_size=4")
     by_seed = []
     for seed in (3, 4, 3):
@@ -170,3 +171,19 @@ def test_gradients_are_clipped_after_unscaling(
     torch.testing.assert_close(scaled, gradient)
     clipped = first_gradient(*trainer_and_fold(cache, "epochs=1", f"clip={clip}"))
     torch.testing.assert_close(clipped, gradient * clip / gradient.norm(), rtol=1e-3, atol=1e-7)
+
+
+def test_long_utterances_weigh_no_more_than_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = official()
+    frames = {utterance.id: 2 + 9 * (number % 3) for number, utterance in enumerate(corpus)}
+    cache = made_cache(tmp_path, corpus, frames=frames)
+    asked = ("epochs=1", "batch_size=16", "head.pooling=attention")
+    gradient = first_gradient(*trainer_and_fold(cache, *asked))
+    monkeypatch.setattr(batches_module, "_MOST_FRAMES", 20)
+    trainer, fold = trainer_and_fold(cache, *asked)
+    lengths = {utterance.id: frames[utterance.id] for utterance in fold.train}
+    steps = BatchSampler(fold.train, 16, lambda utterance: lengths[utterance.id]).steps()
+    assert max(map(len, steps)) > 1  # several batches in a step, of different sizes
+    torch.testing.assert_close(first_gradient(trainer, fold), gradient)

@@ -1,0 +1,204 @@
+"""How well heads do, and which settings were chosen as defaults, on corpora with real features.
+
+``benchmarks/score_data.py`` makes the cache. Every training is a run folder below ``--runs``: an
+interrupted script continues, and ``mser report`` shows the runs.
+
+* ``settings``: the default settings against one change at a time, on the first folds of each
+  corpus. Only the scores of the **validation** part are read, at the epoch that the training keeps.
+* ``heads``: every head against `linear`, which is early concatenation with logistic regression, on
+  the test parts of all folds, with three seeds; the difference with its 95 % interval.
+
+Run it with ``OMP_NUM_THREADS=1 python benchmarks/scores.py --cache DIR --only settings``.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from mser.benchmarks.results import Rows, Table, Value
+from mser.pipeline.evaluation.compare import compare, with_interval
+from mser.pipeline.train import TrainSettings, train_head
+from mser.pipeline.train.run import Run
+
+SETTINGS, HEADS = "settings", "heads"
+SEEDS = (0, 1, 2)  # of the section heads
+
+
+@dataclass(frozen=True)
+class ScoredCorpus:
+    """A corpus of the cache, and how heads are scored on it."""
+
+    modalities: Sequence[str]
+    protocol: str
+    monitor: str
+    """The metric that chooses the epoch, and that the tables show."""
+    heads: Sequence[str]
+    """The heads of the section ``heads``."""
+    searched: Mapping[str, int]
+    """The heads of the search of settings, and the number of seeds of each."""
+    folds: Sequence[str] = ()
+    """The folds of the search of settings; empty for all."""
+    groups: str = "utterance"
+    """What the bootstrap of the intervals draws."""
+
+
+FUSION = ("bottleneck", "distribution", "token", "instance", "mgcma", "hbf", "query")
+CORPORA = {
+    "emodb": ScoredCorpus(
+        modalities=("speech",),
+        protocol="leave-one-speaker-out",
+        monitor="ua",
+        heads=("bottleneck", "token", "hbf", "query"),
+        searched={"hbf": 1, "query": 1, "token": 1},
+        folds=("03", "08", "14"),
+    ),
+    "meld": ScoredCorpus(
+        modalities=("text",),
+        protocol="official",
+        monitor="weighted_f1",
+        heads=("bottleneck", "token", "hbf", "query", "hbaf"),
+        searched={"hbf": 1, "query": 1, "hbaf": 1},
+        groups="dialogue",
+    ),
+    "paired": ScoredCorpus(
+        modalities=("speech", "text"),
+        protocol="leave-one-speaker-out",
+        monitor="ua",
+        heads=FUSION,
+        searched={"query": 1, "token": 1},
+        folds=("03", "14"),
+        groups="speaker",
+    ),
+    "synthetic": ScoredCorpus(
+        modalities=("speech", "text"),
+        protocol="speaker-folds",
+        monitor="ua",
+        heads=(*FUSION, "hbaf"),
+        searched={"hbf": 1, "query": 1, "token": 1},
+        folds=("fold1",),
+    ),
+}
+# Small forms, which a CPU trains in minutes.
+SMALL = {
+    head: {"head.width": 64, **options}
+    for head, options in {
+        "bottleneck": {},
+        "distribution": {"head.n_attention_heads": 4},
+        "token": {"head.n_attention_heads": 4, "head.n_blocks": 2},
+        "instance": {"head.n_attention_heads": 4},
+        "mgcma": {"head.n_attention_heads": 4, "head.n_blocks": 2},
+        "hbf": {},
+        "hbaf": {},
+        "query": {},
+    }.items()
+}
+CHANGES: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "learning_rate=1e-4": {"learning_rate": 1e-4},
+    "learning_rate=3e-4": {"learning_rate": 3e-4},
+    "learning_rate=3e-3": {"learning_rate": 3e-3},
+    "schedule=cosine warmup=0.1 epochs=30": {"schedule": "cosine", "warmup": 0.1, "epochs": 30},
+    "clip=1": {"clip": 1.0},
+    "weight_decay=0.1": {"weight_decay": 0.1},
+    "class_weights=balanced": {"class_weights": "balanced"},
+    "monitor=loss": {"monitor": "loss"},
+    "patience=5": {"patience": 5},
+    "head.dropout=0.3": {"head.dropout": 0.3},
+    "head.dropout=0.5": {"head.dropout": 0.5},
+    "layer=concat": {"layer": "concat"},
+}
+
+
+def trained(
+    cache: Path,
+    runs: Path,
+    name: str,
+    head: str,
+    changes: Mapping[str, Any],
+    folds: Sequence[str],
+    seeds: Sequence[int],
+) -> Run:
+    """Train a head on a corpus, or read the run that a former call made."""
+    corpus = CORPORA[name]
+    changes = dict(changes)
+    settings = TrainSettings(
+        head=head,
+        dataset=name,
+        cache=cache,
+        encoders=dict.fromkeys(corpus.modalities),
+        layer=changes.pop("layer", None),
+        runs=runs,
+        protocol=corpus.protocol,
+        monitor=corpus.monitor,
+        folds=tuple(folds),
+        seeds=tuple(seeds),
+    )
+    return train_head(settings.changed({**SMALL.get(head, {}), **changes}))
+
+
+def search(cache: Path, runs: Path, names: Sequence[str], changes: Sequence[str]) -> Table:
+    """Return the validation scores in % of each change, for each corpus and head."""
+    rows: Rows = {}
+    for change in changes:
+        row: dict[str, Value] = {}
+        for name in names:
+            corpus = CORPORA[name]
+            for head, seeds in corpus.searched.items():
+                if head == "hbf" and change.startswith("layer="):
+                    row[f"{name}, {head}"] = "–"
+                    continue
+                run = trained(cache, runs, name, head, CHANGES[change], corpus.folds, range(seeds))
+                scores = [fold["validation"][corpus.monitor] for fold in run.metrics["folds"]]
+                row[f"{name}, {head}"] = f"{100 * fmean(scores):.1f}"
+        rows[change] = row
+        print(change, row, flush=True)
+    return Table("validation score of one changed setting, in %", rows)
+
+
+def against_linear(cache: Path, runs: Path, name: str) -> Table:
+    """Return the test scores of each head, and their difference to ``linear``, in %."""
+    corpus = CORPORA[name]
+    rows: Rows = {}
+    baseline = trained(cache, runs, name, "linear", {}, (), (0,))
+    for head in ("linear", *corpus.heads):
+        run = baseline if head == "linear" else trained(cache, runs, name, head, {}, (), SEEDS)
+        aggregate = run.metrics["aggregate"]
+        row: dict[str, Value] = {
+            metric: f"{100 * aggregate[metric]['pooled']:.1f}" for metric in ("ua", "weighted_f1")
+        }
+        row["difference to linear [95 %]"] = ""
+        if head != "linear":
+            difference = compare(baseline.path, run.path, groups=corpus.groups).metrics[
+                corpus.monitor
+            ]
+            row["difference to linear [95 %]"] = with_interval(
+                difference.difference, difference.difference_ci95, "+"
+            )
+        rows[head] = row
+        print(name, head, row, flush=True)
+    return Table(f"{name}: pooled test scores", rows)
+
+
+def main() -> None:
+    """Train, print the tables and write their JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--cache", type=Path, required=True, help="made by score_data.py")
+    parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="run folders")
+    parser.add_argument("--only", choices=(SETTINGS, HEADS), required=True)
+    parser.add_argument("--datasets", default=",".join(CORPORA))
+    parser.add_argument("--changes", default=";".join(CHANGES))
+    given = parser.parse_args()
+    names = given.datasets.split(",")
+    if given.only == SETTINGS:
+        tables = [search(given.cache, given.runs, names, given.changes.split(";"))]
+    else:
+        tables = [against_linear(given.cache, given.runs, name) for name in names]
+    for table in tables:
+        print(table.markdown())
+
+
+if __name__ == "__main__":
+    main()
