@@ -9,7 +9,7 @@ BENCH_INSTALLED := $(VENV)/.bench-installed
 # Without bytecode on the disk, each process compiles torch again, which takes many seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test coverage bench lint check-lint check-format check-contracts check-types
+.PHONY: demo test coverage bench docs lint check-lint check-format check-contracts check-types
 .PHONY: format lock clean
 
 demo: $(INSTALLED)
@@ -28,6 +28,14 @@ bench: $(BENCH_INSTALLED)
 	for name in read extract exactness train scale start; do \
 		$(BIN)/python benchmarks/$$name.py --small --out bench || exit; done
 	$(BIN)/python benchmarks/page.py --results bench --page bench/benchmarks.md
+
+# The documentation as a site in site/; a broken link or name is an error. The links in
+# build/package are the package alone, without the environment that lies beside it.
+docs: $(INSTALLED)
+	mkdir -p build/package/mser
+	for name in __init__.py cli.py cache heads pipeline; do \
+		ln -sfn ../../../$$name build/package/mser/$$name; done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # The checks one by one, for the hooks in .pre-commit-config.yaml.
 lint: check-lint check-format check-contracts check-types
@@ -70,5 +78,5 @@ lock: $(INSTALLED)
 		-o benchmarks/requirements.lock
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) build site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache .coverage .coverage.* .coverage-html
