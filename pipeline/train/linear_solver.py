@@ -20,8 +20,8 @@ STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
 SMALL_VALIDATION = 500
 """With fewer validation utterances, the strength is chosen by cross-validation."""
 
-_FOLDS = 5
-_PATIENCE = 3  # strengths without a better score
+_FOLDS = 10
+_PATIENCE = 5  # strengths without a better score
 
 Rank = tuple[float, float]
 

@@ -32,6 +32,6 @@ def test_a_command_of_the_docs_is_accepted(
     command, (_, *words) = typer.main.get_command(app), shlex.split(line.partition(" &&")[0])
     while isinstance(command, TyperGroup) and words and words[0] in command.commands:
         command = command.commands[words.pop(0)]
-    assert not isinstance(command, TyperGroup) or words == ["--help"] or words == ["--version"]
+    assert not isinstance(command, TyperGroup) or words in (["--help"], ["--version"])
     if not {"-h", "--help", "--version"} & {*words}:
         command.make_context("mser", words)

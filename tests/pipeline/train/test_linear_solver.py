@@ -78,7 +78,7 @@ def test_a_small_validation_part_is_replaced_by_cross_validation_over_whole_grou
     x, y = asked.inputs.numpy(), asked.labels.numpy()
     losses, models = [], {}
     for strength in STRENGTHS:
-        folds = list(GroupKFold(5).split(x, groups=groups))
+        folds = list(GroupKFold(9).split(x, groups=groups))
         models[strength] = [fitted(asked, learn.tolist(), strength) for learn, _ in folds]
         held_out = [
             (model.predict_proba(x[rows]), y[rows])
