@@ -136,13 +136,15 @@ class FeatureCache:
     ) -> EntryWriter:
         """Return a writer for the entry of this identity, which may be new or partly filled.
 
+        Its shards count as newer than all that the entry holds now.
+
         Raises:
             CacheError: another entry has its folder, or the cache cannot be written.
         """
         check_form(store, compression)
         writer = self.existing(spec, provenance, store, compression)
         writer.prepare()
-        return writer
+        return writer.following(writer.stored())
 
     def existing(
         self,

@@ -148,6 +148,15 @@ class Index:
         """Return the names of all shards that hold a current utterance, sorted."""
         return sorted(self.table["shard"].unique().to_pylist())
 
+    def latest(self) -> str:
+        """Return the latest time of writing, or an empty text if there are no rows."""
+        return max(self.table["written"].unique().to_pylist(), default="")
+
+    def content_hashes(self) -> dict[str, str]:
+        """Return the content hash of each utterance, by id."""
+        ids, hashes = self.table["id"].to_pylist(), self.table["content_hash"].to_pylist()
+        return dict(zip(ids, hashes, strict=True))
+
     def frames(self) -> int:
         """Return the number of frames of all utterances."""
         return pc.sum(self.table["length"]).as_py() or 0

@@ -94,7 +94,8 @@ def _pool(
     with writer.lease("pool", _PATIENCE):
         if current := _current(cache, entry, spec):
             return current
-        committed = writer.committed()
+        index = writer.stored()
+        writer, committed = writer.following(index), index.content_hashes()
         wanted = [id for id in entry.ids if committed.get(id) != entry.checksum(id)]
         number = 1 + max((int(name.partition("-")[0]) for name in writer.shards()), default=-1)
         size = max(1, _SHARD_BYTES // spec.bytes_per_frame)

@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from .clock import now, time_after
 from .entry import read_record
 from .errors import CacheError, damaged_shard
 from .formats import COMPRESSIONS, store_of
@@ -49,6 +49,8 @@ class EntryWriter:
     """Format of new shards, ``zarr`` (the default) or ``hdf5``."""
     compression: str = "none"
     """Compression of new shards, ``none`` (the default), ``zstd`` or ``blosc``."""
+    seen: str = ""
+    """The latest time of writing that this writer has seen; see :meth:`following`."""
 
     def prepare(self) -> None:
         """Create the entry's folder, or check that the existing entry has this identity.
@@ -60,6 +62,10 @@ class EntryWriter:
             (self.folder / name).make()
         with suppress(FileNotFoundError):
             read_record(self.folder)
+
+    def following(self, index: Index) -> "EntryWriter":
+        """Return a writer whose shards count as newer than all of ``index``, by whatever clock."""
+        return replace(self, seen=max(self.seen, index.latest()))
 
     def lease(self, work: str, patience: float = 0.0) -> AbstractContextManager[bool]:
         """Try to acquire the lease of a piece of work; the context yields whether it succeeded.
@@ -79,7 +85,7 @@ class EntryWriter:
         """
         run = write_run(self.folder, self.provenance)
         checked = [self._checked(utterance) for utterance in utterances]
-        return self._write(number, checked, run, _now())
+        return self._write(number, checked, run, time_after(self.seen))
 
     def rewrite_shard(self, name: str, rows: Iterable[Mapping[str, Any]]) -> str:
         """Commit utterances of a shard again, in this writer's store and compression.
@@ -110,7 +116,7 @@ class EntryWriter:
         with suppress(CacheError):  # the features are usable without the name of the run
             run = str(read_facts(shards, name).get("run", ""))
         # As text, this sorts after the original and before everything newer.
-        return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{_now()}")
+        return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{now()}")
 
     def with_form_of(self, shard: str) -> "EntryWriter":
         """Return a writer with the store and the compression of a shard."""
@@ -129,13 +135,18 @@ class EntryWriter:
 
         With ``number``, only the shards with that number are read.
         """
+        return self.stored(number).content_hashes()
+
+    def stored(self, number: int | None = None) -> Index:
+        """Return the index of all utterances in committed shards, published or not.
+
+        With ``number``, only the shards with that number are read.
+        """
         shards, names = self.folder / "shards", self.shards()
         if number is None:
-            table = self.current(names).table
-        else:
-            numbered = [name for name in names if int(name.partition("-")[0]) == number]
-            table = Index.of([read_rows(shards, name) for name in numbered]).table
-        return dict(zip(table["id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+            return self.current(names)
+        numbered = [name for name in names if int(name.partition("-")[0]) == number]
+        return Index.of([read_rows(shards, name) for name in numbered])
 
     def quarantined(self) -> dict[str, Quarantined]:
         """Return the utterances in quarantine, by id."""
@@ -201,7 +212,7 @@ class EntryWriter:
             "frames": index.frames(),
             "index": name,
             "manifest": manifest or "",
-            "published": _now(),
+            "published": now(),
         }
         self.folder.write("entry.json", json.dumps(record, indent=2).encode() + b"\n")
         if replaced and replaced["index"] != name:
@@ -236,7 +247,3 @@ class EntryWriter:
         facts = {"written": written, "run": run}
         shards = self.folder / "shards"
         return write_shard(shards, number, utterances, facts, self.store, self.compression)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -147,7 +147,7 @@ def _named_as_before(spec: EntrySpec, folder: str, cache: FeatureCache) -> Entry
     Older entries bear the name of the folder alone. The features are the same: their key is equal.
     """
     older = replace(spec, encoder=folder)
-    if cache.existing(older).committed() and not cache.existing(spec).committed():
+    if cache.existing(older).shards() and not cache.existing(spec).shards():
         return older
     return spec
 
@@ -180,7 +180,8 @@ def _prepare(
     origin = {**origin, "encoder_source": str(encoder.settings.files.folder)}
     writer_of = cache.existing if settings.dry_run else cache.writer
     writer = writer_of(spec, origin, settings.store, settings.compression)
-    committed = writer.committed()
+    index = writer.stored()
+    writer, committed = writer.following(index), index.content_hashes()
     # Features in the cache stay there if their clip is deleted, or cannot be read at the moment.
     kept = {
         bad.id
