@@ -9,6 +9,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -131,14 +132,23 @@ class Index:
             ) from error
         return cls(table)
 
-    def write(self, folder: Folder) -> str:
-        """Write the index into ``folder`` and return the name of the file."""
+    @cached_property
+    def content(self) -> bytes:
+        """The content of the index file."""
         sink = pa.BufferOutputStream()
         columns: Any = ["shard", "written"]  # the stubs know only bool
         pq.write_table(self.table, sink, compression="zstd", use_dictionary=columns)
-        content = sink.getvalue().to_pybytes()
-        folder.write(_name(content), content)  # also over an existing file, which may be damaged
-        return _name(content)
+        return bytes(sink.getvalue().to_pybytes())
+
+    @property
+    def name(self) -> str:
+        """The name of the index file."""
+        return _name(self.content)
+
+    def write(self, folder: Folder) -> str:
+        """Write the index into ``folder`` and return the name of the file."""
+        folder.write(self.name, self.content)  # also over an existing file, which may be damaged
+        return self.name
 
     def rows_in(self, shards: Collection[str]) -> Any:
         """Return the table of the rows of these shards."""

@@ -31,6 +31,14 @@ _PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
+class _View:
+    """What readers are to see: the index of the utterances in these shards."""
+
+    shards: list[str]
+    index: Index
+
+
+@dataclass(frozen=True)
 class EntryWriter:
     """Fills one entry. It holds only names and may be sent to any process.
 
@@ -60,6 +68,10 @@ class EntryWriter:
         """
         for name in ("shards", "leases", "runs"):
             (self.folder / name).make()
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``CacheError`` if the folder holds another entry, or a damaged one."""
         with suppress(FileNotFoundError):
             read_record(self.folder)
 
@@ -153,8 +165,10 @@ class EntryWriter:
         return read_quarantine(self.folder)
 
     def quarantine(self, quarantined: Iterable[Quarantined]) -> None:
-        """Replace the list of the utterances that could not be extracted."""
-        write_quarantine(self.folder, quarantined)
+        """Replace the list of the utterances that could not be extracted, if it has changed."""
+        by_id = {utterance.id: utterance for utterance in quarantined}
+        if by_id != self.quarantined():
+            write_quarantine(self.folder, by_id.values())
 
     def publish(
         self,
@@ -169,11 +183,17 @@ class EntryWriter:
         the manifest of the entry. If nothing is new, no file changes. With ``rebuild``, the index
         is built from the shards alone, without the published index.
         """
+        view = self._view(without, rebuild)
+        if not rebuild and self._shows(view, manifest):
+            return  # also in a cache that this process may only read
         # One writer at a time, so an older view never replaces a newer one, even for a moment. A
         # process that holds the lease too long may be stuck; then this one publishes without it.
         with self.lease("publish", _PATIENCE):
-            while not self._publish(manifest, without, rebuild):
-                pass  # another writer published at the same time: repeat with its shards
+            if view.shards != self._shards(without):
+                view = self._view(without, rebuild)
+            while not self._publish(view, manifest, without):
+                # Another writer published at the same time: repeat with its shards.
+                view = self._view(without, rebuild)
 
     def current(self, shards: Sequence[str], *, rebuild: bool = False) -> Index:
         """Return the index of the utterances in ``shards``, without damaged shards.
@@ -192,11 +212,24 @@ class EntryWriter:
                     tables.append(read_rows(self.folder / "shards", name))
         return Index.of(tables)
 
-    def _publish(self, manifest: str | None, without: Collection[str], rebuild: bool) -> bool:
+    def _shards(self, without: Collection[str]) -> list[str]:
+        return [name for name in self.shards() if name not in without]
+
+    def _view(self, without: Collection[str], rebuild: bool) -> _View:
+        shards = self._shards(without)
+        return _View(shards, self.current(shards, rebuild=rebuild))
+
+    def _shows(self, view: _View, manifest: str | None) -> bool:
+        """Return whether readers see exactly this already."""
+        with suppress(CacheError, FileNotFoundError):
+            record = read_record(self.folder)
+            shown = record["index"] == view.index.name and manifest in (None, record["manifest"])
+            return shown and len(Index.read(self.folder, record["index"])) == len(view.index)
+        return False
+
+    def _publish(self, view: _View, manifest: str | None, without: Collection[str]) -> bool:
         """Publish once, and return whether nothing changed at the same time."""
-        shards = [name for name in self.shards() if name not in without]
-        index = self.current(shards, rebuild=rebuild)
-        name = index.write(self.folder)
+        index, name = view.index, view.index.write(self.folder)
         replaced: Mapping[str, Any] = {}
         with suppress(FileNotFoundError):
             replaced = read_record(self.folder)
@@ -217,8 +250,7 @@ class EntryWriter:
         self.folder.write("entry.json", json.dumps(record, indent=2).encode() + b"\n")
         if replaced and replaced["index"] != name:
             self.folder.remove(replaced["index"])
-        shards_now = [name for name in self.shards() if name not in without]
-        return name in self.folder.names() and shards_now == shards
+        return name in self.folder.names() and self._shards(without) == view.shards
 
     def _published(self) -> Index | None:
         """Return the published index, or ``None`` if it is missing or damaged."""

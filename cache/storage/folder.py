@@ -9,14 +9,14 @@ from errno import EACCES, EDQUOT, EFBIG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, 
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import CacheError
+from ..errors import CacheError, NoAccessError
 
 # Begins the names of files that are being written. A killed writer leaves them; nobody reads them.
 TEMPORARY = ".tmp-"
 
 _ADVICE = {
     **dict.fromkeys((ENOSPC, EDQUOT, EFBIG), "make room there and run the same command again"),
-    **dict.fromkeys((EACCES, EPERM, EROFS), "choose another cache, or ask for access to this one"),
+    **dict.fromkeys((EACCES, EPERM, EROFS), "choose another place, or ask for access to this one"),
     **dict.fromkeys((ENOENT, ENOTDIR, ESTALE), "is its file system still mounted?"),
 }
 
@@ -77,6 +77,13 @@ class Folder(ABC):
     def age(self, name: str) -> float:
         """Return the seconds since a file, or the newest file of a folder, was written."""
 
+    def clock_ahead(self) -> float:
+        """Return how many seconds this host's clock is ahead of that of the storage.
+
+        :meth:`age` is too large by as much. Of an object store, 0 is returned.
+        """
+        return 0.0
+
     @abstractmethod
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
@@ -92,6 +99,10 @@ class Folder(ABC):
     @abstractmethod
     def local(self, name: str) -> AbstractContextManager[Path]:
         """Give a local path of a file or folder, or of a local copy if it is remote."""
+
+    def has_link(self, name: str) -> bool:
+        """Return whether ``name``, or a folder in it that leads there, is a symbolic link."""
+        return False
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
@@ -157,7 +168,9 @@ def translate_os_errors(
             raise
         raise CacheError(_sentence(action, path, error)) from error
     except errors as error:
-        raise CacheError(_sentence(action, path, error)) from error
+        forbidden = isinstance(error, OSError) and error.errno in (EACCES, EPERM, EROFS)
+        kind = NoAccessError if forbidden else CacheError
+        raise kind(_sentence(action, path, error)) from error
 
 
 def _sentence(action: str, path: object, error: Exception) -> str:
