@@ -165,10 +165,13 @@ class EntryWriter:
         return read_quarantine(self.folder)
 
     def quarantine(self, quarantined: Iterable[Quarantined]) -> None:
-        """Replace the list of the utterances that could not be extracted, if it has changed."""
-        by_id = {utterance.id: utterance for utterance in quarantined}
-        if by_id != self.quarantined():
-            write_quarantine(self.folder, by_id.values())
+        """Replace the list of the utterances that could not be extracted, if it has changed.
+
+        A new sentence is no change: it may name the place of the corpus, which differs by user.
+        """
+        wanted = {utterance.id: utterance for utterance in quarantined}
+        if _reasons(wanted) != _reasons(self.quarantined()):
+            write_quarantine(self.folder, wanted.values())
 
     def publish(
         self,
@@ -185,7 +188,9 @@ class EntryWriter:
         """
         view = self._view(without, rebuild)
         if not rebuild and self._shows(view, manifest):
-            return  # also in a cache that this process may only read
+            with suppress(CacheError):  # also in a cache that this process may only read
+                view.index.write_lookup(self.folder)
+            return
         # One writer at a time, so an older view never replaces a newer one, even for a moment. A
         # process that holds the lease too long may be stuck; then this one publishes without it.
         with self.lease("publish", _PATIENCE):
@@ -224,7 +229,7 @@ class EntryWriter:
         with suppress(CacheError, FileNotFoundError):
             record = read_record(self.folder)
             shown = record["index"] == view.index.name and manifest in (None, record["manifest"])
-            return shown and len(Index.read(self.folder, record["index"])) == len(view.index)
+            return shown and self.folder.read(view.index.name) == view.index.content
         return False
 
     def _publish(self, view: _View, manifest: str | None, without: Collection[str]) -> bool:
@@ -256,7 +261,9 @@ class EntryWriter:
         """Return the published index, or ``None`` if it is missing or damaged."""
         for _ in range(5):
             try:
-                return Index.read(self.folder, str(read_record(self.folder)["index"]))
+                index = Index.read(self.folder, str(read_record(self.folder)["index"]))
+                _ = index.table  # here, where damage is handled
+                return index
             except CacheError:
                 return None
             except FileNotFoundError:
@@ -279,3 +286,7 @@ class EntryWriter:
         facts = {"written": written, "run": run}
         shards = self.folder / "shards"
         return write_shard(shards, number, utterances, facts, self.store, self.compression)
+
+
+def _reasons(quarantined: Mapping[str, Quarantined]) -> dict[str, tuple[str | None, str]]:
+    return {id: (bad.content_hash, bad.reason) for id, bad in quarantined.items()}

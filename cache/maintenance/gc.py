@@ -13,7 +13,8 @@ from ..entry import Entry
 from ..errors import CacheError, NoAccessError
 from ..feature_cache import FeatureCache
 from ..identity import KEY_LENGTH
-from ..index import FILE, Index
+from ..index import Index
+from ..lookup import lookup_of
 from ..shard import read_rows
 from ..storage.folder import TEMPORARY, Folder
 from ..storage.leases import read_leases
@@ -23,6 +24,7 @@ from .verify import is_as_written
 # A running writer has temporary files, and a reader may be about to open an index that was just
 # replaced.
 MINIMUM_AGE = 3600.0  # seconds
+_INDEX = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.(parquet|lookup)")
 _MANIFEST = re.compile(rf"corpus-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 
@@ -163,7 +165,7 @@ def _of_entry(
     except FileNotFoundError:
         return  # never published: the next run uses its shards
     for name in folder.names():
-        if FILE.fullmatch(name) and name != entry.index_name:
+        if _INDEX.fullmatch(name) and name not in (entry.index_name, lookup_of(entry.index_name)):
             yield from _file(folder, name, "an index that was replaced", minimum_age)
     if _old(folder, "entry.json", minimum_age):
         yield from _superseded(EntryWriter(folder, entry.spec, {}), index, minimum_age)

@@ -175,6 +175,7 @@ def is_as_written(shards: Folder, name: str) -> bool:
 def _index(entry: Entry, writer: EntryWriter, stored: list[str], damage: list[Damage]) -> Index:
     """Return the index of all shards of the entry, published or not."""
     try:
+        entry.index.check()
         published = entry.index.shards()
     except CacheError as error:
         damage.append(Damage(entry.index_name, str(error)))

@@ -193,10 +193,20 @@ class LocalFolder(Folder):
 
     @staticmethod
     def _files(path: Path) -> Iterator[os.stat_result]:
-        for folder, _, files in os.walk(path):
-            for file in files:
-                with suppress(FileNotFoundError):  # another process has just deleted it
-                    yield (Path(folder) / file).lstat()
+        """Yield the status of every file below a folder that can be read."""
+        folders = [str(path)]
+        while folders:
+            # Another process may have just deleted it, or it may be a file.
+            with (
+                suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+                os.scandir(folders.pop()) as found,
+            ):
+                for item in found:
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(item.path)
+                    else:
+                        with suppress(FileNotFoundError):
+                            yield item.stat(follow_symlinks=False)
 
 
 def _sync(path: Path) -> None:
