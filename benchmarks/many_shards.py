@@ -66,10 +66,9 @@ def many_utterances(folder: Path, count: int) -> None:
     """Measure opening an index and reading rows, with the lookup file and without."""
     writer = FeatureCache(folder / "utterances").writer(SPEC, {})
     index = timed(f"{count} utterances: made", lambda: Index(made_up_rows(count)))
-    timed("publication", lambda: publish(writer, index))
-    print(f"Parquet {writer.folder.size(index.name) / 1e6:.0f} MB, "
-          f"lookup {writer.folder.size(lookup_of(index.name)) / 1e6:.0f} MB")  # fmt: skip
-    name = index.name
+    name = timed("publication", lambda: publish(writer, index))
+    sizes = [writer.folder.size(file) / 1e6 for file in (name, lookup_of(name))]
+    print("Parquet {:.0f} MB, lookup {:.0f} MB".format(*sizes), flush=True)
     for which in ("with", "without"):
         if which == "without":
             writer.folder.remove(lookup_of(name))
@@ -79,11 +78,13 @@ def many_utterances(folder: Path, count: int) -> None:
             print(f"{which} the lookup file: {key} {value:.1f}")
 
 
-def publish(writer: EntryWriter, index: Index) -> None:
+def publish(writer: EntryWriter, index: Index) -> str:
+    """Publish an index and return the name of its file."""
     writer.publish("0" * 12)  # an empty entry, whose record is then changed
     record = json.loads(writer.folder.read("entry.json"))
-    record["index"] = index.write(writer.folder)
+    record["index"] = name = index.write(writer.folder)
     writer.folder.write("entry.json", json.dumps(record).encode())
+    return name
 
 
 def made_up_rows(count: int) -> pa.Table:

@@ -25,12 +25,13 @@ _KEPT = 256  # blocks
 _MARK = b"mser-lookup-1"
 _END = struct.Struct(f"<qqq32s{len(_MARK)}s")  # rows, start and stop of the directory, hash, mark
 _DIRECTORY = pa.schema({"first": pa.string(), "stop": pa.int64(), "hash": pa.binary(16)})
-_PLAIN = pa.schema(
+PLAIN = pa.schema(
     [
         (field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
         for field in SCHEMA
     ]
 )
+"""The schema of the rows with plain texts."""
 _DAMAGE = (pa.ArrowException, ValueError, LookupError, TypeError, OSError, struct.error)
 
 
@@ -48,7 +49,7 @@ def write_lookup(folder: Folder, index: str, table: Any) -> None:
         with built.open("wb") as file:
             for start in range(0, len(table), _ROWS):
                 rows = table.slice(start, _ROWS)
-                block = _stream(rows.cast(_PLAIN))  # else each block has the names of all shards
+                block = _stream(rows.cast(PLAIN))  # else each block has the names of all shards
                 file.write(block)
                 firsts.append(rows["id"][0].as_py())
                 stops.append(file.tell())
@@ -130,7 +131,7 @@ class Lookup:
                 raise ValueError(f"block {number} is not the one that was written")
             (block,) = _table(content).to_batches()
             block.validate(full=True)
-            if block.schema != _PLAIN or not 0 < len(block) <= _ROWS:
+            if block.schema != PLAIN or not 0 < len(block) <= _ROWS:
                 raise ValueError(f"block {number} does not hold rows of an index")
             return block
         except _DAMAGE as error:

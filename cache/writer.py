@@ -189,7 +189,7 @@ class EntryWriter:
         view = self._view(without, rebuild)
         if not rebuild and self._shows(view, manifest):
             with suppress(CacheError):  # also in a cache that this process may only read
-                view.index.write_lookup(self.folder)
+                view.index.write_lookup(self.folder, read_record(self.folder)["index"])
             return
         # One writer at a time, so an older view never replaces a newer one, even for a moment. A
         # process that holds the lease too long may be stuck; then this one publishes without it.
@@ -227,9 +227,9 @@ class EntryWriter:
     def _shows(self, view: _View, manifest: str | None) -> bool:
         """Return whether readers see exactly this already."""
         with suppress(CacheError, FileNotFoundError):
-            record = read_record(self.folder)
-            shown = record["index"] == view.index.name and manifest in (None, record["manifest"])
-            return shown and self.folder.read(view.index.name) == view.index.content
+            if manifest in (None, read_record(self.folder)["manifest"]):
+                published = self._published()
+                return published is not None and published.has_rows_of(view.index)
         return False
 
     def _publish(self, view: _View, manifest: str | None, without: Collection[str]) -> bool:
