@@ -5,7 +5,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from errno import EACCES, EDQUOT, EFBIG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
+from errno import (
+    EACCES,
+    EDQUOT,
+    EFBIG,
+    EHOSTUNREACH,
+    ENOENT,
+    ENOSPC,
+    ENOTCONN,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+    ESTALE,
+    ETIMEDOUT,
+)
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +31,9 @@ _ADVICE = {
     **dict.fromkeys((ENOSPC, EDQUOT, EFBIG), "make room there and run the same command again"),
     **dict.fromkeys((EACCES, EPERM, EROFS), "choose another place, or ask for access to this one"),
     **dict.fromkeys((ENOENT, ENOTDIR, ESTALE), "is its file system still mounted?"),
+    **dict.fromkeys(
+        (EHOSTUNREACH, ENOTCONN, ETIMEDOUT), "run the same command again once the server answers"
+    ),
 }
 
 

@@ -1,6 +1,5 @@
 """Two hosts fill one entry on GlusterFS; one is killed, the other loses its link for a while."""
 
-import os
 import subprocess
 import sys
 import time
@@ -12,7 +11,8 @@ import pytest
 
 from mser.cache import FeatureCache, verify
 from mser.cache.shard import read_rows
-from mser.tests.support.cache_entries import array, path_of, same_bits
+from mser.cache.storage.leases import read_leases
+from mser.tests.support.cache_entries import array, same_bits
 from mser.tests.support.cache_processes import wait_for
 from mser.tests.support.two_hosts import TwoHosts, needs_gluster
 
@@ -94,4 +94,4 @@ def test_a_killed_host_and_a_host_without_a_link_come_back(hosts: TwoHosts) -> N
             timeout=300,
         )
         assert (done.returncode, "all as written" in done.stdout) == (0, True), done.stderr
-    assert os.listdir(path_of(entry) / "leases") == []
+    assert read_leases(entry.folder / "leases") == {}
