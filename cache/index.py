@@ -236,7 +236,7 @@ class LookupIndex(Index):
         self._folder, self._name, self._lookup = folder, name, lookup
 
     @cached_property
-    def table(self) -> Any:  # type: ignore[override]
+    def table(self) -> Any:
         """The table of all rows."""
         return self.columns(*SCHEMA.names)
 

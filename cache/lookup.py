@@ -24,7 +24,7 @@ _ROWS = 256  # in a block
 _KEPT = 256  # blocks
 _MARK = b"mser-lookup-1"
 _END = struct.Struct(f"<qqq32s{len(_MARK)}s")  # rows, start and stop of the directory, hash, mark
-_DIRECTORY = pa.schema({"first": pa.string(), "stop": pa.int64(), "hash": pa.binary(16)})
+_DIRECTORY = pa.schema([("first", pa.string()), ("stop", pa.int64()), ("hash", pa.binary(16))])
 PLAIN = pa.schema(
     [
         (field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
@@ -76,11 +76,12 @@ class Lookup:
         size = folder.size(self.name)
         try:
             end = self._bytes(size - _END.size, size)
-            self._count, start, stop, directory_hash, mark = _END.unpack(end)
+            count, start, stop, directory_hash, mark = _END.unpack(end)
             content = self._bytes(start, stop)
             if mark != _MARK or _hash(content) != directory_hash:
                 raise ValueError("its directory is not the one that was written")
             directory = _table(content).cast(_DIRECTORY)
+            self._count = int(count)
             self._firsts = directory["first"].combine_chunks()
             self._stops = [0, *directory["stop"].to_pylist()]
             self._hashes = directory["hash"].combine_chunks()
