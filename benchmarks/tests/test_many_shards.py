@@ -15,7 +15,6 @@ def test_both_parts(
     monkeypatch.setattr(index, "LOOKUP_FROM", 100)
     options = ["many_shards.py", "--utterances", "300", "--shards", "3", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", options)
-    monkeypatch.setattr(many_shards.local.os, "fsync", lambda _: None)  # type: ignore[attr-defined]
     many_shards.main()
     text = capsys.readouterr().out
     for which in ("with", "without"):
