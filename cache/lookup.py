@@ -24,13 +24,12 @@ _ROWS = 256  # in a block
 _KEPT = 256  # blocks
 _MARK = b"mser-lookup-1"
 _END = struct.Struct(f"<qqq32s{len(_MARK)}s")  # rows, start and stop of the directory, hash, mark
-_DIRECTORY = pa.schema(
-    [
-        pa.field("first", pa.string()),
-        pa.field("stop", pa.int64()),
-        pa.field("hash", pa.binary(16)),
-    ]
-)
+_FIELDS: "list[pa.Field[Any]]" = [
+    pa.field("first", pa.string()),
+    pa.field("stop", pa.int64()),
+    pa.field("hash", pa.binary(16)),
+]
+_DIRECTORY = pa.schema(_FIELDS)
 PLAIN = pa.schema(
     [
         (field.name, pa.string() if pa.types.is_dictionary(field.type) else field.type)
