@@ -217,6 +217,10 @@ class Entry:
     def _uncached_row(self, id: str) -> IndexRow:
         try:
             return self.index[id]
+        except FileNotFoundError:  # a writer has replaced the index, and gc has deleted the old one
+            self._record = read_record(self.folder)
+            del self.index
+            return self._uncached_row(id)
         except KeyError:
             raise UnknownUtteranceError(
                 f"{self.folder} does not hold the utterance '{id}'"

@@ -1,6 +1,6 @@
 """The exceptions of the cache. Each message is one sentence that names the place and the remedy.
 
-Absent, damaged and ambiguous have a class each. All other errors (a full disk, no permission, an
+Absent, forbidden, damaged and ambiguous have a class each. All other errors (a full disk, an
 unknown name, another format version) are plain :class:`CacheError`.
 """
 
@@ -19,6 +19,10 @@ class UnknownUtteranceError(NotFoundError, KeyError):
 
 class AmbiguousEntryError(CacheError):
     """Several entries match; the message lists them with their keys."""
+
+
+class NoAccessError(CacheError, PermissionError):
+    """This user may not read, write or delete a file or folder of the cache."""
 
 
 class DamagedError(CacheError):

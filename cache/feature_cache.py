@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +49,15 @@ class FeatureCache:
     def datasets(self) -> list[str]:
         """Return the names of all datasets in the cache, sorted."""
         names = [name for name in self.root.names() if can_be_name(name)]
-        return [name for name in names if (self.root / name).names()]
+        return [name for name in names if _may_hold(self.root / name)]
 
     def entry_folders(
         self, dataset: str, encoder: str | None = None, modality: str | None = None
     ) -> list[Folder]:
-        """Return the folders of a dataset's entries, including damaged and unpublished ones."""
+        """Return the folders of a dataset's entries.
+
+        Also those that are damaged, not published yet, or that this user may not read.
+        """
         folder = self.root / checked_name(dataset)
         names = [name for name in folder.names() if can_be_name(name)]
         names = [name for name in names if not name.endswith(".parquet")]
@@ -62,7 +66,7 @@ class FeatureCache:
         if encoder is not None:
             names = [name for name in names if f"-{name_of_encoder(encoder)}-" in f"{name}-"]
         folders = [folder / name for name in names]
-        return [folder for folder in folders if "shards" in folder.names()]
+        return [folder for folder in folders if _may_hold(folder, "shards")]
 
     def entries(self, dataset: str, modality: str | None = None) -> list[Entry]:
         """Return all entries of a dataset, or those of one modality, without pooled features.
@@ -136,13 +140,15 @@ class FeatureCache:
     ) -> EntryWriter:
         """Return a writer for the entry of this identity, which may be new or partly filled.
 
+        Its shards count as newer than all that the entry holds now.
+
         Raises:
             CacheError: another entry has its folder, or the cache cannot be written.
         """
         check_form(store, compression)
         writer = self.existing(spec, provenance, store, compression)
         writer.prepare()
-        return writer
+        return writer.following(writer.stored())
 
     def existing(
         self,
@@ -160,6 +166,9 @@ class FeatureCache:
         The table has a column ``id``; the cache does not use the other columns.
         """
         name = digest([manifest.to_pylist(), _text(manifest.schema.metadata)])
+        with suppress(CacheError):
+            if self.read_manifest(dataset, name).equals(manifest):
+                return name  # also in a cache that this process may only read
         sink = pa.BufferOutputStream()
         pq.write_table(manifest, sink)
         folder = self.root / checked_name(dataset)
@@ -212,6 +221,15 @@ def _folder(root: str | os.PathLike[str], options: Mapping[str, Any] | None) -> 
     if scheme in ("file", "local"):
         return LocalFolder(Path(rest))
     return RemoteFolder(text, options)
+
+
+def _may_hold(folder: Folder, name: str | None = None) -> bool:
+    """Return whether a folder holds ``name``, or anything; if it cannot be listed, it may."""
+    try:
+        names = folder.names()
+    except CacheError:
+        return True
+    return bool(names) if name is None else name in names
 
 
 def _manifest(name: str) -> str:

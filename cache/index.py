@@ -8,7 +8,9 @@ import hashlib
 import re
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
@@ -16,12 +18,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .errors import DamagedError
+from .errors import CacheError, DamagedError
 from .identity import KEY_LENGTH
+from .lookup import PLAIN, Lookup, write_lookup
 from .shard import SCHEMA, checked_rows
 from .storage.folder import Folder
 
 FILE = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
+LOOKUP_FROM = 100_000
+"""Utterances of an index from which on it has a lookup file; others are read whole."""
+_NONE = np.array([], np.int64)
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class IndexRow:
 
 
 class Ids(Sequence[str]):
-    """The ids of an entry, sorted; looked up by bisection, so a million of them open at once."""
+    """The ids of an entry, sorted and unique."""
 
     def __init__(self, column: Any) -> None:
         self._column = column
@@ -67,14 +73,42 @@ class Ids(Sequence[str]):
         return position if position < len(self) and self[position] == id else None
 
 
+class LookupIds(Ids):
+    """The ids of a large entry, read from its lookup file when they are asked for."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    def __len__(self) -> int:
+        return len(self._lookup)
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        if isinstance(position, slice):
+            return [self._lookup.id(number) for number in range(*position.indices(len(self)))]
+        return self._lookup.id(range(len(self))[position])
+
+    def __iter__(self) -> Iterator[str]:
+        return self._lookup.ids()
+
+    def find(self, id: str) -> int | None:
+        """Return the position of ``id``, or ``None``."""
+        return self._lookup.find(id)
+
+
 class Index:
-    """The rows by id. ``table`` is the table of all rows; ``ids`` are sorted and unique."""
+    """The rows by id. ``table`` is the table of all rows; their ids are sorted and unique."""
 
     def __init__(self, table: Any) -> None:
         self.table = table.combine_chunks()
-        columns = {name: _one_array(self.table.column(name)) for name in SCHEMA.names}
-        self.ids = Ids(columns.pop("id"))
-        self._columns = columns
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The ids, sorted."""
+        return Ids(_one_array(self.table.column("id")))
 
     @classmethod
     def of(cls, tables: Sequence[Any]) -> "Index":
@@ -97,39 +131,21 @@ class Index:
 
     @classmethod
     def read(cls, folder: Folder, name: str) -> "Index":
-        """Read the index file ``name`` and compare its content with the hash in its name.
+        """Read the index file ``name``; of a large local one, only the directory of its rows.
 
         Raises:
-            DamagedError: they differ, or the file is not an index.
+            DamagedError: the content does not have the hash in its name, or is not an index.
             FileNotFoundError: there is no such file.
         """
         if not FILE.fullmatch(name):
             raise DamagedError(
                 f"{folder}/entry.json is damaged: '{name}' is not a name of an index"
             )
-        content = folder.read(name)
-        if name != _name(content):
-            raise DamagedError(
-                f"{folder}/{name} is damaged: its content does not have the hash in its name; "
-                "'mser cache verify --repair' rebuilds it from the shards"
-            )
-        # Only on this thread: Arrow's own threads may still hold ``content`` when Python ends, and
-        # then abort it.
-        dictionaries = ["shard", "written"]
-        try:
-            file = pq.ParquetFile(
-                pa.BufferReader(content), read_dictionary=dictionaries, pre_buffer=False
-            )
-            table = file.read(use_threads=False).select(SCHEMA.names).cast(SCHEMA)
-            table.validate(full=True)
-            checked_rows(table)
-        except (pa.ArrowException, KeyError, ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
-            raise DamagedError(
-                f"{folder}/{name} is damaged: it is not an index ({reason}); "
-                "'mser cache verify --repair' rebuilds it from the shards"
-            ) from error
-        return cls(table)
+        if folder.path is not None:
+            with suppress(FileNotFoundError):
+                folder.size(name)
+                return LookupIndex(folder, name, Lookup(folder, name))
+        return cls(_read_table(folder, name, SCHEMA.names))
 
     def write(self, folder: Folder) -> str:
         """Write the index into ``folder`` and return the name of the file."""
@@ -137,20 +153,63 @@ class Index:
         columns: Any = ["shard", "written"]  # the stubs know only bool
         pq.write_table(self.table, sink, compression="zstd", use_dictionary=columns)
         content = sink.getvalue().to_pybytes()
-        folder.write(_name(content), content)  # also over an existing file, which may be damaged
-        return _name(content)
+        name = _name(content)
+        folder.write(name, content)  # also over an existing file, which may be damaged
+        self.write_lookup(folder, name)
+        return name
+
+    def write_lookup(self, folder: Folder, name: str) -> None:
+        """Write the lookup file of a large index file, if it has none or a damaged one."""
+        if folder.path is None or len(self) < LOOKUP_FROM:
+            return
+        with suppress(CacheError, FileNotFoundError):
+            Lookup(folder, name).check()
+            return
+        write_lookup(folder, name, self.table)
+
+    def has_rows_of(self, other: "Index") -> bool:
+        """Return whether two indexes are equal; another version of Arrow writes other bytes."""
+        return bool(self.table.cast(PLAIN).equals(other.table.cast(PLAIN)))
 
     def rows_in(self, shards: Collection[str]) -> Any:
-        """Return the table of the rows of these shards."""
-        return self.table.filter(pc.is_in(self.table["shard"].cast(pa.string()), _strings(shards)))
+        """Return the table of the rows of these shards, by id."""
+        codes, order, starts = self._by_shard
+        found = [codes[name] for name in set(shards) if name in codes]
+        parts = [order[starts[code] : starts[code + 1]] for code in found]
+        return self.table.take(pa.array(np.sort(np.concatenate([_NONE, *parts]))))
+
+    @cached_property
+    def _by_shard(self) -> tuple[dict[str, int], Any, Any]:
+        """Return the number of each shard, the rows by shard, and where each shard's rows begin."""
+        encoded = _one_array(self.table["shard"].cast(pa.string()).dictionary_encode())
+        names, codes = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        order = np.argsort(codes, kind="stable")
+        starts = np.searchsorted(codes[order], np.arange(len(names) + 1))
+        return {name: code for code, name in enumerate(names)}, order, starts
 
     def shards(self) -> list[str]:
         """Return the names of all shards that hold a current utterance, sorted."""
-        return sorted(self.table["shard"].unique().to_pylist())
+        return sorted(self.columns("shard")["shard"].unique().to_pylist())
+
+    def check(self) -> None:
+        """Do nothing: the whole index was compared with its hash when it was read."""
+
+    def latest(self) -> str:
+        """Return the latest time of writing, or an empty text if there are no rows."""
+        return max(self.columns("written")["written"].unique().to_pylist(), default="")
+
+    def content_hashes(self) -> dict[str, str]:
+        """Return the content hash of each utterance, by id."""
+        ids, hashes = self.columns("id", "content_hash").columns
+        return dict(zip(ids.to_pylist(), hashes.to_pylist(), strict=True))
+
+    def columns(self, *names: str) -> Any:
+        """Return a table of some columns."""
+        return self.table.select(names)
 
     def frames(self) -> int:
         """Return the number of frames of all utterances."""
-        return pc.sum(self.table["length"]).as_py() or 0
+        return pc.sum(self.columns("length")["length"]).as_py() or 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -159,8 +218,51 @@ class Index:
         position = self.ids.find(id)
         if position is None:
             raise KeyError(id)
-        values = {name: column[position].as_py() for name, column in self._columns.items()}
-        return IndexRow(id, **values)
+        values = {name: column[position].as_py() for name, column in self._arrays.items()}
+        return IndexRow(**values)
+
+    @cached_property
+    def _arrays(self) -> dict[str, Any]:
+        return {name: _one_array(self.table.column(name)) for name in SCHEMA.names}
+
+
+class LookupIndex(Index):
+    """A large published index: rows come from its lookup file, whole columns from the Parquet file.
+
+    It takes little memory as long as nobody asks for ``table``.
+    """
+
+    def __init__(self, folder: Folder, name: str, lookup: Lookup) -> None:
+        self._folder, self._name, self._lookup = folder, name, lookup
+
+    @cached_property
+    def table(self) -> Any:
+        """The table of all rows."""
+        return self.columns(*SCHEMA.names)
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The ids, sorted."""
+        return LookupIds(self._lookup)
+
+    def check(self) -> None:
+        """Compare the whole lookup file with its hashes; raises ``DamagedError``."""
+        self._lookup.check()
+
+    def columns(self, *names: str) -> Any:
+        """Return a table of some columns; they are read each time, and not kept."""
+        if "table" in self.__dict__:
+            return self.table.select(names)
+        return _read_table(self._folder, self._name, names).combine_chunks()
+
+    def __len__(self) -> int:
+        return len(self._lookup)
+
+    def __getitem__(self, id: str) -> IndexRow:
+        position = self._lookup.find(id)
+        if position is None:
+            raise KeyError(id)
+        return IndexRow(**self._lookup.row(position))
 
 
 def _one_array(column: Any) -> Any:
@@ -168,8 +270,31 @@ def _one_array(column: Any) -> Any:
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _strings(values: Collection[str]) -> Any:
-    return pa.array(sorted(values), pa.string())
+def _read_table(folder: Folder, name: str, columns: Sequence[str]) -> Any:
+    """Read columns of an index file, whose whole content is compared with the hash in its name."""
+    content = folder.read(name)
+    if name != _name(content):
+        raise DamagedError(
+            f"{folder}/{name} is damaged: its content does not have the hash in its name; "
+            "'mser cache verify --repair' rebuilds it from the shards"
+        )
+    # Only on this thread: Arrow's own threads may still hold ``content`` when Python ends, and then
+    # abort it.
+    dictionaries = ["shard", "written"]
+    try:
+        file = pq.ParquetFile(
+            pa.BufferReader(content), read_dictionary=dictionaries, pre_buffer=False
+        )
+        schema = pa.schema([SCHEMA.field(column) for column in columns])
+        table = file.read(list(columns), use_threads=False).select(columns).cast(schema)
+        table.validate(full=True)
+        return checked_rows(table) if len(columns) == len(SCHEMA) else table
+    except (pa.ArrowException, KeyError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DamagedError(
+            f"{folder}/{name} is damaged: it is not an index ({reason}); "
+            "'mser cache verify --repair' rebuilds it from the shards"
+        ) from error
 
 
 def _name(content: bytes) -> str:

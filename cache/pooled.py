@@ -78,10 +78,13 @@ def _current(cache: FeatureCache, entry: Entry, spec: EntrySpec) -> Entry | None
     """Return the pooled entry if it is complete and no utterance has changed since."""
     with suppress(CacheError, FileNotFoundError):
         pooled = Entry(cache.root / spec.folder)
-        table, source = pooled.index.table, entry.index.table
-        known = dict(zip(table["id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
-        pairs = zip(source["id"].to_pylist(), source["checksum"].to_pylist(), strict=True)
-        if all(known.get(id) == checksum for id, checksum in pairs):
+        known = pooled.index.columns("id", "content_hash")
+        source = entry.index.columns("id", "checksum")
+        if known.rename_columns(source.column_names).equals(source):
+            return pooled
+        hashes = pooled.index.content_hashes()
+        pairs = zip(*(column.to_pylist() for column in source.columns), strict=True)
+        if all(hashes.get(id) == checksum for id, checksum in pairs):
             return pooled
     return None
 
@@ -94,7 +97,8 @@ def _pool(
     with writer.lease("pool", _PATIENCE):
         if current := _current(cache, entry, spec):
             return current
-        committed = writer.committed()
+        index = writer.stored()
+        writer, committed = writer.following(index), index.content_hashes()
         wanted = [id for id in entry.ids if committed.get(id) != entry.checksum(id)]
         number = 1 + max((int(name.partition("-")[0]) for name in writer.shards()), default=-1)
         size = max(1, _SHARD_BYTES // spec.bytes_per_frame)

@@ -6,6 +6,7 @@ stores the position and the hashes of each utterance, from which an entry's inde
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -174,7 +175,7 @@ def open_shard(shards: Folder, name: str, spec: EntrySpec) -> StoredArray:
 def content_hash(built: Path) -> str:
     """Return 32 hexadecimal digits: the hash of a local file, or of all files of a folder."""
     whole = hashlib.sha256()
-    files = [file for file in (built, *built.rglob("*")) if file.is_file()]
+    files = [file for file in _everything(built) if file.is_file() and not file.is_symlink()]
     if not files:
         raise FileNotFoundError(built)
     # Operating systems put hidden files of their own into folders.
@@ -184,6 +185,19 @@ def content_hash(built: Path) -> str:
             whole.update(file.relative_to(built).as_posix().encode())
             whole.update(hashlib.file_digest(content, "sha256").digest())
     return whole.hexdigest()[:32]
+
+
+def _everything(path: Path) -> list[Path]:
+    """Return a path and all below it; raises ``OSError`` if a folder cannot be read."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, NotADirectoryError):
+            raise error
+
+    found = [path]
+    for folder, folders, files in os.walk(path, onerror=fail):
+        found += [Path(folder) / name for name in (*folders, *files)]
+    return found
 
 
 def stored_hash(shards: Folder, name: str) -> str:

@@ -4,9 +4,9 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
+from .clock import now, time_after
 from .entry import read_record
 from .errors import CacheError, damaged_shard
 from .formats import COMPRESSIONS, store_of
@@ -31,6 +31,14 @@ _PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
+class _View:
+    """What readers are to see: the index of the utterances in these shards."""
+
+    shards: list[str]
+    index: Index
+
+
+@dataclass(frozen=True)
 class EntryWriter:
     """Fills one entry. It holds only names and may be sent to any process.
 
@@ -49,6 +57,8 @@ class EntryWriter:
     """Format of new shards, ``zarr`` (the default) or ``hdf5``."""
     compression: str = "none"
     """Compression of new shards, ``none`` (the default), ``zstd`` or ``blosc``."""
+    seen: str = ""
+    """The latest time of writing that this writer has seen; see :meth:`following`."""
 
     def prepare(self) -> None:
         """Create the entry's folder, or check that the existing entry has this identity.
@@ -58,8 +68,16 @@ class EntryWriter:
         """
         for name in ("shards", "leases", "runs"):
             (self.folder / name).make()
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``CacheError`` if the folder holds another entry, or a damaged one."""
         with suppress(FileNotFoundError):
             read_record(self.folder)
+
+    def following(self, index: Index) -> "EntryWriter":
+        """Return a writer whose shards count as newer than all of ``index``, by whatever clock."""
+        return replace(self, seen=max(self.seen, index.latest()))
 
     def lease(self, work: str, patience: float = 0.0) -> AbstractContextManager[bool]:
         """Try to acquire the lease of a piece of work; the context yields whether it succeeded.
@@ -79,7 +97,7 @@ class EntryWriter:
         """
         run = write_run(self.folder, self.provenance)
         checked = [self._checked(utterance) for utterance in utterances]
-        return self._write(number, checked, run, _now())
+        return self._write(number, checked, run, time_after(self.seen))
 
     def rewrite_shard(self, name: str, rows: Iterable[Mapping[str, Any]]) -> str:
         """Commit utterances of a shard again, in this writer's store and compression.
@@ -110,7 +128,7 @@ class EntryWriter:
         with suppress(CacheError):  # the features are usable without the name of the run
             run = str(read_facts(shards, name).get("run", ""))
         # As text, this sorts after the original and before everything newer.
-        return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{_now()}")
+        return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{now()}")
 
     def with_form_of(self, shard: str) -> "EntryWriter":
         """Return a writer with the store and the compression of a shard."""
@@ -129,21 +147,31 @@ class EntryWriter:
 
         With ``number``, only the shards with that number are read.
         """
+        return self.stored(number).content_hashes()
+
+    def stored(self, number: int | None = None) -> Index:
+        """Return the index of all utterances in committed shards, published or not.
+
+        With ``number``, only the shards with that number are read.
+        """
         shards, names = self.folder / "shards", self.shards()
         if number is None:
-            table = self.current(names).table
-        else:
-            numbered = [name for name in names if int(name.partition("-")[0]) == number]
-            table = Index.of([read_rows(shards, name) for name in numbered]).table
-        return dict(zip(table["id"].to_pylist(), table["content_hash"].to_pylist(), strict=True))
+            return self.current(names)
+        numbered = [name for name in names if int(name.partition("-")[0]) == number]
+        return Index.of([read_rows(shards, name) for name in numbered])
 
     def quarantined(self) -> dict[str, Quarantined]:
         """Return the utterances in quarantine, by id."""
         return read_quarantine(self.folder)
 
     def quarantine(self, quarantined: Iterable[Quarantined]) -> None:
-        """Replace the list of the utterances that could not be extracted."""
-        write_quarantine(self.folder, quarantined)
+        """Replace the list of the utterances that could not be extracted, if it has changed.
+
+        A new sentence is no change: it may name the place of the corpus, which differs by user.
+        """
+        wanted = {utterance.id: utterance for utterance in quarantined}
+        if _reasons(wanted) != _reasons(self.quarantined()):
+            write_quarantine(self.folder, wanted.values())
 
     def publish(
         self,
@@ -158,11 +186,19 @@ class EntryWriter:
         the manifest of the entry. If nothing is new, no file changes. With ``rebuild``, the index
         is built from the shards alone, without the published index.
         """
+        view = self._view(without, rebuild)
+        if not rebuild and self._shows(view, manifest):
+            with suppress(CacheError):  # also in a cache that this process may only read
+                view.index.write_lookup(self.folder, read_record(self.folder)["index"])
+            return
         # One writer at a time, so an older view never replaces a newer one, even for a moment. A
         # process that holds the lease too long may be stuck; then this one publishes without it.
         with self.lease("publish", _PATIENCE):
-            while not self._publish(manifest, without, rebuild):
-                pass  # another writer published at the same time: repeat with its shards
+            if view.shards != self._shards(without):
+                view = self._view(without, rebuild)
+            while not self._publish(view, manifest, without):
+                # Another writer published at the same time: repeat with its shards.
+                view = self._view(without, rebuild)
 
     def current(self, shards: Sequence[str], *, rebuild: bool = False) -> Index:
         """Return the index of the utterances in ``shards``, without damaged shards.
@@ -181,11 +217,24 @@ class EntryWriter:
                     tables.append(read_rows(self.folder / "shards", name))
         return Index.of(tables)
 
-    def _publish(self, manifest: str | None, without: Collection[str], rebuild: bool) -> bool:
+    def _shards(self, without: Collection[str]) -> list[str]:
+        return [name for name in self.shards() if name not in without]
+
+    def _view(self, without: Collection[str], rebuild: bool) -> _View:
+        shards = self._shards(without)
+        return _View(shards, self.current(shards, rebuild=rebuild))
+
+    def _shows(self, view: _View, manifest: str | None) -> bool:
+        """Return whether readers see exactly this already."""
+        with suppress(CacheError, FileNotFoundError):
+            if manifest in (None, read_record(self.folder)["manifest"]):
+                published = self._published()
+                return published is not None and published.has_rows_of(view.index)
+        return False
+
+    def _publish(self, view: _View, manifest: str | None, without: Collection[str]) -> bool:
         """Publish once, and return whether nothing changed at the same time."""
-        shards = [name for name in self.shards() if name not in without]
-        index = self.current(shards, rebuild=rebuild)
-        name = index.write(self.folder)
+        index, name = view.index, view.index.write(self.folder)
         replaced: Mapping[str, Any] = {}
         with suppress(FileNotFoundError):
             replaced = read_record(self.folder)
@@ -201,19 +250,20 @@ class EntryWriter:
             "frames": index.frames(),
             "index": name,
             "manifest": manifest or "",
-            "published": _now(),
+            "published": now(),
         }
         self.folder.write("entry.json", json.dumps(record, indent=2).encode() + b"\n")
         if replaced and replaced["index"] != name:
             self.folder.remove(replaced["index"])
-        shards_now = [name for name in self.shards() if name not in without]
-        return name in self.folder.names() and shards_now == shards
+        return name in self.folder.names() and self._shards(without) == view.shards
 
     def _published(self) -> Index | None:
         """Return the published index, or ``None`` if it is missing or damaged."""
         for _ in range(5):
             try:
-                return Index.read(self.folder, str(read_record(self.folder)["index"]))
+                index = Index.read(self.folder, str(read_record(self.folder)["index"]))
+                _ = index.table  # here, where damage is handled
+                return index
             except CacheError:
                 return None
             except FileNotFoundError:
@@ -238,5 +288,5 @@ class EntryWriter:
         return write_shard(shards, number, utterances, facts, self.store, self.compression)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds")
+def _reasons(quarantined: Mapping[str, Quarantined]) -> dict[str, tuple[str | None, str]]:
+    return {id: (bad.content_hash, bad.reason) for id, bad in quarantined.items()}

@@ -234,6 +234,7 @@ def _reached(address: str) -> tuple[bool, str]:
 
 def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
     from ..cache import FeatureCache, listing  # noqa: PLC0415
+    from ..cache.storage.trial import try_folder  # noqa: PLC0415
 
     store = FeatureCache(cache)
     facts: dict[str, Any] = {"place": str(store.root)}
@@ -256,10 +257,13 @@ def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
         sentence = f"{store.root} cannot be written ({why}), so nothing can be extracted: "
         sentence += "give another --cache, or ask for permission to write"
         problems.append(Problem(sentence, broken=not entries))
-    elif free < _SMALL_DISK:
+        return facts
+    if free < _SMALL_DISK:
         sentence = f"{store.root} has {_size(free)} free, and a corpus needs far more: "
         problems.append(Problem(sentence + "give a --cache on a larger disk, or set MSER_CACHE"))
-    return facts
+    trial = try_folder(folder)
+    problems += map(Problem, trial.problems)
+    return facts | trial.facts
 
 
 def _existing(path: Path) -> Path:

@@ -12,7 +12,7 @@ FOLDERS = (*ROOMS, "tests", "benchmarks")
 MAX_LINES = 400
 # The only modules that stand in pipeline/ itself. Every other module belongs to a room.
 LOOSE = {
-    *("__init__", "errors", "progress", "provenance", "demo", "doctor"),
+    *("__init__", "errors", "progress", "provenance", "output", "demo", "doctor"),
     *("modalities", "layers", "validation"),
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}

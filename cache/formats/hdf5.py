@@ -119,6 +119,8 @@ def _opened(shards: Folder, name: str) -> Iterator[Any]:
     if shards.path is not None:
         if not (shards.path / name).exists():
             raise FileNotFoundError(shards.path / name)
+        if shards.has_link(name):
+            raise damaged_shard(shards, name, "it is a symbolic link")
         try:
             file = h5py.File(shards.path / name, "r", locking=False)
         except OSError as error:

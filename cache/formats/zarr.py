@@ -90,6 +90,8 @@ class ZarrFormat(StoreFormat):
         ):
             raise damaged_shard(shards, name, "mser does not write such codecs or chunks")
         layout = Layout(f"{name}/{_FILE}", 0, shape, dtype)
+        if shards.has_link(layout.file):
+            raise damaged_shard(shards, name, "a part of it is a symbolic link")
         chunks = -(-frames // chunk_shape[1])
         index_bytes = layers * chunks * _INDEX_ROW
         data_bytes = shards.size(layout.file) - index_bytes - _CHECKSUM

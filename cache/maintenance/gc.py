@@ -10,10 +10,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ..entry import Entry
-from ..errors import CacheError
+from ..errors import CacheError, NoAccessError
 from ..feature_cache import FeatureCache
 from ..identity import KEY_LENGTH
-from ..index import FILE, Index
+from ..index import Index
+from ..lookup import lookup_of
 from ..shard import read_rows
 from ..storage.folder import TEMPORARY, Folder
 from ..storage.leases import read_leases
@@ -23,6 +24,7 @@ from .verify import is_as_written
 # A running writer has temporary files, and a reader may be about to open an index that was just
 # replaced.
 MINIMUM_AGE = 3600.0  # seconds
+_INDEX = re.compile(rf"index-[0-9a-f]{{{KEY_LENGTH}}}\.(parquet|lookup)")
 _MANIFEST = re.compile(rf"corpus-[0-9a-f]{{{KEY_LENGTH}}}\.parquet")
 
 
@@ -47,7 +49,8 @@ class GarbageReport:
     garbage: list[Garbage] = field(default_factory=list)
     """Everything that can be deleted."""
     unread: list[str] = field(default_factory=list)
-    """A sentence for each damaged entry, in which only files of killed writers are deleted."""
+    """A sentence for each damaged entry, in which only files of killed writers are deleted, and for
+    each file or folder that this user may not read or delete."""
     deleted: bool = False
     """Whether the garbage was deleted."""
 
@@ -79,14 +82,22 @@ def collect_garbage(
     finished or whose utterances all have a newer copy, and utterances that the dataset's manifest
     no longer lists.
 
+    What this user may not read or delete is skipped.
+
     Raises:
-        CacheError: a file cannot be read or deleted.
+        CacheError: a shard that holds utterances of the corpus is damaged, or the storage fails.
     """
     report = GarbageReport(str(cache.root))
+    with suppress(CacheError):  # in a cache that this user may not write, nothing is deleted
+        minimum_age += cache.root.clock_ahead()
     for deletion in _all(cache, minimum_age, report.unread):
-        report.garbage.append(deletion.garbage)
-        if delete:
-            deletion.run()
+        try:
+            if delete:
+                deletion.run()
+        except NoAccessError as error:
+            report.unread.append(str(error))
+        else:
+            report.garbage.append(deletion.garbage)
     report.deleted = delete
     return report
 
@@ -105,13 +116,27 @@ def _all(cache: FeatureCache, minimum_age: float, unread: list[str]) -> Iterator
             garbage = Garbage(what, "an upload that was never finished", upload.bytes)
             yield _Deletion(garbage, partial(cache.root.abort, upload))
     for dataset in cache.datasets():
-        folder = cache.root / dataset
-        yield from _temporary(folder, minimum_age)
-        entries = cache.entry_folders(dataset)
-        for entry in entries:
-            yield from _of_entry(cache, entry, minimum_age, unread)
-        yield from _orphans(folder, entries, minimum_age)
-        yield from _manifests(folder, entries, minimum_age)
+        yield from _allowed(_of_dataset(cache, dataset, minimum_age, unread), unread)
+
+
+def _of_dataset(
+    cache: FeatureCache, dataset: str, minimum_age: float, unread: list[str]
+) -> Iterator[_Deletion]:
+    folder = cache.root / dataset
+    yield from _temporary(folder, minimum_age)
+    entries = cache.entry_folders(dataset)
+    for entry in entries:
+        yield from _allowed(_of_entry(cache, entry, minimum_age, unread), unread)
+    yield from _orphans(folder, entries, minimum_age)
+    yield from _manifests(folder, entries, minimum_age)
+
+
+def _allowed(found: Iterator[_Deletion], unread: list[str]) -> Iterator[_Deletion]:
+    """Yield what is found until something may not be read."""
+    try:
+        yield from found
+    except NoAccessError as error:
+        unread.append(str(error))
 
 
 def _of_entry(
@@ -121,7 +146,9 @@ def _of_entry(
         yield from _temporary(part, minimum_age)
     leases, in_use = folder / "leases", False
     for name, lease in read_leases(leases).items():
-        if lease is not None and lease.alive:
+        if lease is not None and (
+            lease.alive or not (lease.ended or _old(leases, name, minimum_age))
+        ):
             in_use = True
         else:
             yield from _file(leases, name, "its holder is dead", minimum_age)
@@ -138,7 +165,7 @@ def _of_entry(
     except FileNotFoundError:
         return  # never published: the next run uses its shards
     for name in folder.names():
-        if FILE.fullmatch(name) and name != entry.index_name:
+        if _INDEX.fullmatch(name) and name not in (entry.index_name, lookup_of(entry.index_name)):
             yield from _file(folder, name, "an index that was replaced", minimum_age)
     if _old(folder, "entry.json", minimum_age):
         yield from _superseded(EntryWriter(folder, entry.spec, {}), index, minimum_age)

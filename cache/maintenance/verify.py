@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..entry import Entry
-from ..errors import CacheError, NotFoundError
+from ..errors import CacheError, NoAccessError, NotFoundError
 from ..identity import EntrySpec
 from ..index import FILE, Index
 from ..shard import checksum, open_shard, read_rows, stored_hash
@@ -43,7 +43,8 @@ class Verification:
     damage: list[Damage] = field(default_factory=list)
     """All damage that was found."""
     unread: list[str] = field(default_factory=list)
-    """A sentence for each shard that could not be read. A repair leaves such a shard as it is."""
+    """A sentence for each shard that could not be read, which a repair leaves as it is, and for a
+    repair that this user may not do."""
     repaired: bool = False
     """Whether the damage was repaired."""
 
@@ -106,11 +107,11 @@ def verify_all(folders: Iterable[Folder], sample: float, **options: Any) -> Veri
     """
     results = []
     for folder in folders:
-        if "entry.json" in folder.names():
-            try:
+        try:
+            if "entry.json" in folder.names():
                 results.append(verify(folder, sample, **options))
-            except CacheError as error:
-                results.append(Verification(str(folder), unread=[str(error)]))
+        except CacheError as error:
+            results.append(Verification(str(folder), unread=[str(error)]))
     return Verifications(tuple(results))
 
 
@@ -124,7 +125,8 @@ def verify(
     """Read an entry's shards, or a random part ``sample`` of them, and compare all hashes.
 
     With ``repair``, the undamaged utterances of a damaged shard are written again, the shard is
-    deleted, and the entry is published without the lost utterances. ``each`` gets the names of the
+    deleted, and the entry is published without the lost utterances; where this user may not write,
+    the damage stays and the result says so. ``each`` gets the names of the
     shards and yields them one by one, to show the progress.
 
     Raises:
@@ -155,19 +157,25 @@ def verify(
         except CacheError as error:
             result.unread.append(str(error))
     if repair and result.damage:
-        _repair(writer, index, result.damage)
-        result.repaired = True
+        try:
+            _repair(writer, index, result.damage)
+        except NoAccessError as error:
+            result.unread.append(f"it cannot be repaired: {error}")
+        else:
+            result.repaired = True
     return result
 
 
 def is_as_written(shards: Folder, name: str) -> bool:
     """Return whether a shard's bytes have the hash in its name."""
-    return stored_hash(shards, name) == name.partition("-")[2].partition(".")[0]
+    written = name.partition("-")[2].partition(".")[0]
+    return not shards.has_link(name) and stored_hash(shards, name) == written
 
 
 def _index(entry: Entry, writer: EntryWriter, stored: list[str], damage: list[Damage]) -> Index:
     """Return the index of all shards of the entry, published or not."""
     try:
+        entry.index.check()
         published = entry.index.shards()
     except CacheError as error:
         damage.append(Damage(entry.index_name, str(error)))

@@ -5,19 +5,35 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from errno import EACCES, EDQUOT, EFBIG, ENOENT, ENOSPC, ENOTDIR, EPERM, EROFS, ESTALE
+from errno import (
+    EACCES,
+    EDQUOT,
+    EFBIG,
+    EHOSTUNREACH,
+    ENOENT,
+    ENOSPC,
+    ENOTCONN,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+    ESTALE,
+    ETIMEDOUT,
+)
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import CacheError
+from ..errors import CacheError, NoAccessError
 
 # Begins the names of files that are being written. A killed writer leaves them; nobody reads them.
 TEMPORARY = ".tmp-"
 
 _ADVICE = {
     **dict.fromkeys((ENOSPC, EDQUOT, EFBIG), "make room there and run the same command again"),
-    **dict.fromkeys((EACCES, EPERM, EROFS), "choose another cache, or ask for access to this one"),
+    **dict.fromkeys((EACCES, EPERM, EROFS), "choose another place, or ask for access to this one"),
     **dict.fromkeys((ENOENT, ENOTDIR, ESTALE), "is its file system still mounted?"),
+    **dict.fromkeys(
+        (EHOSTUNREACH, ENOTCONN, ETIMEDOUT), "run the same command again once the server answers"
+    ),
 }
 
 
@@ -77,6 +93,13 @@ class Folder(ABC):
     def age(self, name: str) -> float:
         """Return the seconds since a file, or the newest file of a folder, was written."""
 
+    def clock_ahead(self) -> float:
+        """Return how many seconds this host's clock is ahead of that of the storage.
+
+        :meth:`age` is too large by as much. Of an object store, 0 is returned.
+        """
+        return 0.0
+
     @abstractmethod
     def read(self, name: str) -> bytes:
         """Return the content of a file."""
@@ -92,6 +115,10 @@ class Folder(ABC):
     @abstractmethod
     def local(self, name: str) -> AbstractContextManager[Path]:
         """Give a local path of a file or folder, or of a local copy if it is remote."""
+
+    def has_link(self, name: str) -> bool:
+        """Return whether ``name``, or a folder in it that leads there, is a symbolic link."""
+        return False
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
@@ -157,7 +184,9 @@ def translate_os_errors(
             raise
         raise CacheError(_sentence(action, path, error)) from error
     except errors as error:
-        raise CacheError(_sentence(action, path, error)) from error
+        forbidden = isinstance(error, OSError) and error.errno in (EACCES, EPERM, EROFS)
+        kind = NoAccessError if forbidden else CacheError
+        raise kind(_sentence(action, path, error)) from error
 
 
 def _sentence(action: str, path: object, error: Exception) -> str:

@@ -1,13 +1,14 @@
 """Leases: several processes on several hosts share work without doing it twice.
 
 A lease is a file made by exclusive creation, which works on NFS and on object stores, where locks
-do not. Its holder rewrites it every few seconds, the heartbeat. When the heartbeat stops, another
-process takes the lease over by exclusive creation of its next generation. Clocks may differ by a
-minute. A lease only saves work: if two processes hold the same lease, both write the same features,
-and one copy is used.
+do not. Its holder rewrites it every few seconds, the heartbeat. A process that sees no new
+heartbeat for three minutes, by its own stopwatch, takes the lease over by exclusive creation of its
+next generation. The clocks of the hosts are not compared. A lease only saves work: if two processes
+hold the same lease, both write the same features, and one copy is used.
 """
 
 import json
+import math
 import os
 import platform
 import random
@@ -23,7 +24,8 @@ from ..errors import CacheError
 from .folder import Folder
 
 HEARTBEAT = 20.0  # seconds
-DEAD_AFTER = 180.0  # seconds without a heartbeat, one minute of them for clocks that differ
+DEAD_AFTER = 180.0  # seconds without a new heartbeat; NFS may show an old one for a minute
+_FORGOTTEN = 3600.0  # seconds
 _POLL = 0.5  # seconds
 _NAME = re.compile(r"(?P<work>[A-Za-z0-9-]+)\.(?P<generation>[0-9]{4})\.json")
 
@@ -39,14 +41,24 @@ class Lease:
     since: float
     """When the holder acquired the lease (seconds since 1970)."""
     beat: float
-    """Time of the last heartbeat (seconds since 1970)."""
+    """Time of the last heartbeat by the holder's clock (seconds since 1970)."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the holder was a process of this host that has ended."""
+        return self.host == _host() and not _is_running(self.process)
 
     @property
     def alive(self) -> bool:
-        """Whether the holder may still be running."""
-        if self.host == _host() and not _is_running(self.process):
-            return False
-        return abs(time.time() - self.beat) < DEAD_AFTER
+        """Whether the holder may still be running, as far as one look can tell.
+
+        Its last heartbeat is less than an hour ago, if the clocks of the two hosts are equal.
+        """
+        return not self.ended and abs(time.time() - self.beat) < _FORGOTTEN
+
+
+# When this process first saw the latest heartbeat of a lease (seconds of its own stopwatch).
+_watched: dict[tuple[Folder, str], tuple[Lease, float]] = {}
 
 
 @contextmanager
@@ -121,8 +133,21 @@ def _is_own(leases: Folder, name: str, own: Lease) -> bool:
 
 
 def _any_alive(leases: Folder, names: Iterable[str]) -> bool:
-    stored = (_read(leases, name) for name in names)
-    return any(lease is not None and lease.alive for lease in stored)
+    alive = [_may_be_alive(leases, name) for name in names]  # all of them, so all are watched
+    return any(alive)
+
+
+def _may_be_alive(leases: Folder, name: str) -> bool:
+    """Return whether a lease has a holder whose heartbeat has not stopped."""
+    stored, now = _read(leases, name), time.monotonic()
+    if stored is None or stored.ended:
+        _watched.pop((leases, name), None)
+        return False
+    seen, since = _watched.get((leases, name), (None, now))
+    if seen != stored:
+        _watched[leases, name] = stored, now
+        return True
+    return now - since < DEAD_AFTER
 
 
 def _generations(leases: Folder, work: str) -> list[str]:
@@ -143,6 +168,8 @@ def _read(leases: Folder, name: str) -> Lease | None:
     try:
         stored = json.loads(leases.read(name))
         times = float(stored["since"]), float(stored["beat"])
+        if not all(map(math.isfinite, times)):
+            return None
         return Lease(str(stored["host"]), int(stored["process"]), *times)
     except (CacheError, FileNotFoundError):
         return None

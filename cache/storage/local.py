@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EEXIST, EINVAL, ENOSYS, ENOTEMPTY, ENOTSUP, EPERM
+from errno import EINVAL, ENOSYS, ENOTSUP, EPERM
 from pathlib import Path
 from typing import BinaryIO
 from uuid import uuid4
 
 from .folder import TEMPORARY, Folder, translate_os_errors
+from .group import make_folder, refuse_locked, share
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class LocalFolder(Folder):
 
     def make(self) -> None:
         with translate_os_errors("create the folder", self, missing_is_error=True):
-            self.at.mkdir(parents=True, exist_ok=True)
+            make_folder(self.at)
 
     def names(self) -> list[str]:
         with (
@@ -63,6 +64,18 @@ class LocalFolder(Folder):
             newest = max((status.st_mtime for status in self._files(path)), default=None)
             return time.time() - (path.stat().st_mtime if newest is None else newest)
 
+    def clock_ahead(self) -> float:
+        with translate_os_errors("write", self, missing_is_error=True):
+            temporary = self._temporary("clock")
+            try:
+                before = time.time()
+                self._write(temporary, b"")
+                modified, after = temporary.stat().st_mtime, time.time()
+                # Up to a second is the time of writing, or a file system with whole seconds.
+                return after - modified if after - modified > 1 else min(0.0, before - modified)
+            finally:
+                temporary.unlink(missing_ok=True)
+
     def read(self, name: str) -> bytes:
         with translate_os_errors("read", self.at / name):
             return (self.at / name).read_bytes()
@@ -80,6 +93,11 @@ class LocalFolder(Folder):
     def local(self, name: str) -> Iterator[Path]:
         with translate_os_errors("read", self.at / name):
             yield self.at / name
+
+    def has_link(self, name: str) -> bool:
+        parts = Path(name).parts
+        with translate_os_errors("access", self.at / name):
+            return any(self.at.joinpath(*parts[: n + 1]).is_symlink() for n in range(len(parts)))
 
     def write(self, name: str, content: bytes) -> None:
         with translate_os_errors("write", self.at / name, missing_is_error=True):
@@ -112,6 +130,7 @@ class LocalFolder(Folder):
         path = self.at / name
         with translate_os_errors("delete", path), suppress(FileNotFoundError):
             if path.is_dir() and not path.is_symlink():
+                refuse_locked(path)
                 # Renamed first, so no reader finds a part of it.
                 renamed = self._temporary(path.name)
                 path.rename(renamed)
@@ -131,7 +150,10 @@ class LocalFolder(Folder):
 
     def commit(self, built: Path, name: str) -> None:
         with translate_os_errors("write", self.at / name, missing_is_error=True):
-            for folder, _, files in os.walk(built):
+            share(built)
+            for folder, folders, files in os.walk(built):
+                for name_inside in (*folders, *files):
+                    share(Path(folder) / name_inside)
                 for file in files:
                     _sync(Path(folder) / file)
                 _sync(Path(folder))
@@ -139,8 +161,8 @@ class LocalFolder(Folder):
                 _sync(built)
             try:
                 built.rename(self.at / name)
-            except OSError as error:
-                if error.errno not in (EEXIST, ENOTEMPTY):
+            except OSError:  # EEXIST or ENOTEMPTY, but EPERM on sshfs
+                if not (self.at / name).exists():
                     raise
             _sync(self.at)
 
@@ -158,6 +180,7 @@ class LocalFolder(Folder):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        share(path)
 
     def _create_without_links(self, name: str, content: bytes) -> bool:
         try:
@@ -165,14 +188,25 @@ class LocalFolder(Folder):
                 file.write(content)
         except FileExistsError:
             return False
+        share(self.at / name)
         return True
 
     @staticmethod
     def _files(path: Path) -> Iterator[os.stat_result]:
-        for folder, _, files in os.walk(path):
-            for file in files:
-                with suppress(FileNotFoundError):  # another process has just deleted it
-                    yield (Path(folder) / file).lstat()
+        """Yield the status of every file below a folder that can be read."""
+        folders = [str(path)]
+        while folders:
+            # Another process may have just deleted it, or it may be a file.
+            with (
+                suppress(FileNotFoundError, NotADirectoryError, PermissionError),
+                os.scandir(folders.pop()) as found,
+            ):
+                for item in found:
+                    if item.is_dir(follow_symlinks=False):
+                        folders.append(item.path)
+                    else:
+                        with suppress(FileNotFoundError):
+                            yield item.stat(follow_symlinks=False)
 
 
 def _sync(path: Path) -> None:

@@ -5,7 +5,6 @@ modality is sufficient alone: about a third of the sentences and another third o
 depend on the emotion, and in about one utterance in twenty neither does.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import PipelineError
+from ..output import write_output
 from .synthetic_sentences import SENTENCE_WORDS, sentence
 from .tables import read_table
 from .utterance import Corpus, Utterance
@@ -92,7 +92,7 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
         for clip in root.glob("wav/ses*/ses*_dia*_utt*.wav"):
             clip.unlink()
     root.mkdir(parents=True, exist_ok=True)
-    _write(root / _README, f"{_MARK}{RECIPE}\n\nThese are {_NOTE}.\n")
+    write_output(root / _README, f"{_MARK}{RECIPE}\n\nThese are {_NOTE}.\n")
 
     rows = [_COLUMNS]
     for number in range(1, SESSIONS + 1):
@@ -111,7 +111,7 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
             speaker = f"{session}_{'fm'[which]}"
             rows.append((id, audio, text, emotion, speaker, session, dialogue_id, str(turn)))
     # No cell needs quotes: a sentence has no comma.
-    _write(root / _TABLE, "".join(",".join(row) + "\n" for row in rows))
+    write_output(root / _TABLE, "".join(",".join(row) + "\n" for row in rows))
 
 
 def _rng(seed: int, session: int, purpose: int, index: int) -> np.random.Generator:
@@ -187,13 +187,6 @@ def _is_ours(root: Path) -> bool:
             f"this is version {RECIPE}: delete the folder, and the corpus is made again"
         )
     return True
-
-
-def _write(path: Path, text: str) -> None:
-    """Write ``path`` completely or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, "utf-8", newline="\n")
-    os.replace(partial, path)
 
 
 def _utterance(root: Path, row: Mapping[str, str]) -> Utterance:

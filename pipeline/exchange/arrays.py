@@ -1,11 +1,14 @@
 """Memory maps of NumPy files; nothing is ever unpickled."""
 
+import math
+import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,6 +21,9 @@ _PICKLED = (
     "plain numbers with np.save"
 )
 _BLOCK = 2**20
+# Features compress to half their size, zeros to a thousandth.
+_MOST_EXPANSION = 100
+_ALWAYS_UNPACKED = 64 * 2**20  # bytes
 
 
 class UnusableError(Exception):
@@ -75,6 +81,8 @@ def _map_member(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
     """
     info = archive.getinfo(name)
     compressed = info.compress_type != zipfile.ZIP_STORED
+    if compressed:
+        _refuse_bomb(archive, info)
     with tempfile.TemporaryFile() if compressed else path.open("rb") as file:
         with archive.open(info) as member:
             while block := member.read(_BLOCK):
@@ -90,22 +98,60 @@ def _map_member(path: Path, archive: zipfile.ZipFile, name: str) -> Array:
         return _map(file)
 
 
+def _refuse_bomb(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Compare the declared sizes of a compressed member before it is unpacked."""
+    with archive.open(info) as member, _translate_damage():
+        shape, _, dtype = _header(member)
+        size = member.tell() + math.prod(shape) * dtype.itemsize
+    if size != info.file_size:
+        raise UnusableError(
+            "unreadable",
+            f"its shape {shape} of {dtype} takes {size} bytes, and the archive declares "
+            f"{info.file_size}: write it again with np.savez",
+        )
+    if size > max(_ALWAYS_UNPACKED, _MOST_EXPANSION * info.compress_size):
+        raise UnusableError(
+            "too-large",
+            f"its {info.compress_size} bytes would unpack to {size}, which no features do: write "
+            "it again with np.savez",
+        )
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > free:
+        raise UnusableError(
+            "too-large",
+            f"it unpacks to {size} bytes, and {tempfile.gettempdir()} has {free} free: set TMPDIR "
+            "to a larger disk",
+        )
+
+
 def _map(file: IO[bytes]) -> Array:
     """Map the array that begins at the current position of ``file``."""
-    try:
-        start = file.tell()
-        if file.read(1) == b"\x80":  # the first byte of a pickle
-            raise UnusableError("pickled", _PICKLED)
-        file.seek(start)
-        version = npy.read_magic(file)
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        if dtype.hasobject:
-            raise UnusableError("pickled", _PICKLED)
-        if min(shape, default=0) < 0:
-            raise ValueError(f"its shape is {shape}")
+    with _translate_damage():
+        shape, fortran, dtype = _header(file)
         with np.errstate(over="raise"):  # a damaged shape may have any size
             mapped: Array = np.memmap(file, dtype, "r", file.tell(), shape, "F" if fortran else "C")
         return mapped
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the shape, the order and the dtype of the array that begins at the current position."""
+    start = file.tell()
+    if file.read(1) == b"\x80":  # the first byte of a pickle
+        raise UnusableError("pickled", _PICKLED)
+    file.seek(start)
+    version = npy.read_magic(file)
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if dtype.hasobject:
+        raise UnusableError("pickled", _PICKLED)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    return shape, fortran, dtype
+
+
+@contextmanager
+def _translate_damage() -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError, ArithmeticError) as error:
         raise UnusableError("unreadable", f"it is not a complete .npy file ({error})") from error

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined
+from ...cache import CacheError, EntrySpec, EntryWriter, FeatureCache, Quarantined
 from ..corpora import CORPORA, Corpus, Utterance, load_corpus
 from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
@@ -108,6 +108,8 @@ def extract(settings: ExtractSettings) -> Summary:
         [modality_run.summary for modality_run in runs],
     )
     if not settings.dry_run:
+        for modality_run in runs:
+            _make_folders(modality_run)
         size = _checked_size(cache, runs)
         table = to_table(corpus, root, clips.hashes, clips.seconds)
         manifest = partial(cache.write_manifest, corpus.name, table)
@@ -147,7 +149,7 @@ def _named_as_before(spec: EntrySpec, folder: str, cache: FeatureCache) -> Entry
     Older entries bear the name of the folder alone. The features are the same: their key is equal.
     """
     older = replace(spec, encoder=folder)
-    if cache.existing(older).committed() and not cache.existing(spec).committed():
+    if cache.existing(older).shards() and not cache.existing(spec).shards():
         return older
     return spec
 
@@ -178,9 +180,11 @@ def _prepare(
     )
     spec = _named_as_before(spec, encoder.settings.files.folder.name, cache)
     origin = {**origin, "encoder_source": str(encoder.settings.files.folder)}
-    writer_of = cache.existing if settings.dry_run else cache.writer
-    writer = writer_of(spec, origin, settings.store, settings.compression)
-    committed = writer.committed()
+    writer = cache.existing(spec, origin, settings.store, settings.compression)
+    if not settings.dry_run:
+        writer.check()
+    index = writer.stored()
+    writer, committed = writer.following(index), index.content_hashes()
     # Features in the cache stay there if their clip is deleted, or cannot be read at the moment.
     kept = {
         bad.id
@@ -220,6 +224,15 @@ def _prepare(
     encoder_settings = replace(encoder.settings, device=settings.device)
     jobs = plan_shards(items, pending, encoder_settings, writer, shard_bytes)
     return _ModalityRun(encoder, writer, quarantined, before, jobs, summary)
+
+
+def _make_folders(modality: _ModalityRun) -> None:
+    """Create the folders of an entry; a complete one may be in a cache that can only be read."""
+    try:
+        modality.writer.prepare()
+    except CacheError:
+        if modality.jobs:
+            raise
 
 
 def _items(

@@ -60,7 +60,8 @@ def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
         if not acquired:
             return ShardReport(job, busy=True)
         # Another process may have stored some of them since the work was planned.
-        committed = job.writer.committed(job.number)
+        index = job.writer.stored(job.number)
+        job, committed = replace(job, writer=job.writer.following(index)), index.content_hashes()
         elsewhere = tuple(
             item.id for item in job.items if committed.get(item.id) == item.content_hash
         )

@@ -22,6 +22,7 @@ from ..evaluation.compare import RunComparison, compare
 from ..evaluation.groups import counted_groups
 from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
 from ..evaluation.registry import METRICS
+from ..output import write_output
 from ..progress import progress
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
@@ -59,6 +60,7 @@ def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlRe
         UsageError: no run is given, a run is not finished, ``out`` is a folder, or the test
             utterances of a run cannot be grouped so.
         PipelineError: a file of a run is damaged.
+        CacheError: ``out`` cannot be written.
     """
     distinct = list({run.resolve(): run for run in runs}.values())
     if not distinct:
@@ -73,8 +75,7 @@ def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlRe
         metrics={name: metric.title for name, metric in METRICS.items()},
         version=version("mser"),
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, encoding="utf-8")
+    write_output(out, page)
     return HtmlReport(out, tuple(distinct))
 
 

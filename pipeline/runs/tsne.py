@@ -24,6 +24,7 @@ from torch import Tensor
 from ...heads import HEADS, Head
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
+from ..output import write_output
 from ..protocols.folds import Fold
 from ..train.batches import BatchSampler
 from ..train.determinism import reproducible
@@ -126,9 +127,8 @@ def tsne_figure(
         }
     title = f"{metrics['head']} on {metrics['dataset']}, test part of fold {chosen}, seed {number}"
     table = out.with_suffix(".csv")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(_svg(stages, title, metrics["classes"], list(head.dims)), encoding="utf-8")
-    table.write_text(_csv(stages), encoding="utf-8", newline="")
+    write_output(out, _svg(stages, title, metrics["classes"], list(head.dims)))
+    write_output(table, _csv(stages))
     return TsneFigure(out, table, chosen, number, len(next(iter(stages.values()))))
 
 

@@ -1,5 +1,6 @@
 """Files that a job may still need are kept, and open entries stay readable."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mser.cache.storage.local import LocalFolder
 from mser.tests.support.cache_entries import FOUR, Array, array, fill, path_of, same_bits
 from mser.tests.support.garbage_caches import (
     ARRAYS,
+    DAY,
     SHARDS,
     age,
     check_nothing_is_garbage,
@@ -39,6 +41,29 @@ def test_leases_of_holders_that_may_be_running_are_kept(tmp_path: Path) -> None:
     check_nothing_is_garbage(tmp_path, writer)
     lease_of(writer, host="elsewhere", process=1)
     check_nothing_is_garbage(tmp_path, writer)
+
+
+def test_a_lease_with_a_fresh_heartbeat_is_kept_whatever_its_clock(tmp_path: Path) -> None:
+    writer = make(tmp_path)
+    age(tmp_path)
+    lease_of(writer, host="elsewhere", beat=0.0)
+    assert gc(tmp_path).garbage == []
+
+
+def test_fresh_files_are_kept_if_the_clock_is_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = make(tmp_path)
+    age(tmp_path)
+    left = path_of(writer) / "shards" / ".tmp-built"
+    left.touch()
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + DAY)
+    assert gc(tmp_path).garbage == []
+    monkeypatch.undo()
+    age(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: right() - 2 * DAY)
+    assert [item.what for item in gc(tmp_path).garbage] == [str(left)]
 
 
 @pytest.mark.parametrize("store", ["zarr", "hdf5"])

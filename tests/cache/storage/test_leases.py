@@ -39,6 +39,11 @@ def put(folder: LocalFolder, ago: float = 0.0, name: str = FILE, **changes: str 
     (folder.at / name).write_text(json.dumps(asdict(lease)))
 
 
+def put_ended(folder: LocalFolder, name: str = FILE) -> None:
+    """Write the lease of a process of this host that has ended; no process has this number."""
+    put(folder, name=name, host=leases._host(), process=2**22 + 1)
+
+
 def take(folder: LocalFolder, work: str = "job", patience: float = 0.0) -> bool:
     with lease(folder, work, patience) as acquired:
         return acquired
@@ -128,23 +133,52 @@ def test_a_holder_writes_heartbeats(folder: LocalFolder, monkeypatch: pytest.Mon
     assert os.listdir(folder.at) == []
 
 
-@pytest.mark.parametrize("ahead", [-60, 0, 60])
+@pytest.fixture
+def stopwatch(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let some seconds pass on this host's stopwatch, which no clock changes."""
+    right, passed = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: right() + passed[0])
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+
+    return wait
+
+
+@pytest.mark.parametrize("ahead", [-86_400.0, -600.0, 0.0, 600.0, 1e9])
 def test_a_holder_on_another_host_is_respected_until_its_heartbeat_stops(
-    folder: LocalFolder, ahead: float
+    folder: LocalFolder, stopwatch: Callable[[float], None], ahead: float
 ) -> None:
-    """Its clock may be a minute ahead or behind."""
-    for ago in (0, 2 * HEARTBEAT):
-        put(folder, ago - ahead)
+    """Its clock may be ahead or behind by any time."""
+    for beat in range(20):
+        put(folder, -ahead - beat * HEARTBEAT)
         assert not take(folder)
-        assert list(read_leases(folder)) == [FILE]
-    put(folder, DEAD_AFTER + 61 - ahead)
+        stopwatch(HEARTBEAT)
+    assert not take(folder)
+    stopwatch(DEAD_AFTER - 2 * HEARTBEAT)
+    assert not take(folder)
+    assert list(read_leases(folder)) == [FILE]
+    stopwatch(2 * HEARTBEAT)
     assert take(folder)
     assert os.listdir(folder.at) == []
 
 
-def test_a_lease_from_a_clock_years_ahead_is_taken_over(folder: LocalFolder) -> None:
-    put(folder, -1e9)
-    assert take(folder)
+def test_a_suspended_watcher_does_not_take_a_lease_that_was_renewed(
+    folder: LocalFolder, stopwatch: Callable[[float], None]
+) -> None:
+    put(folder)
+    assert not take(folder)
+    stopwatch(10 * DEAD_AFTER)
+    put(folder, -10 * DEAD_AFTER)
+    assert not take(folder)
+
+
+def test_a_patient_process_takes_over_from_a_holder_that_stopped(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "DEAD_AFTER", 0.05)
+    put(folder)
+    assert take(folder, patience=PATIENCE)
 
 
 def test_the_lease_of_a_process_that_ended_on_this_host_is_taken_over(folder: LocalFolder) -> None:
@@ -251,7 +285,7 @@ def test_a_lease_that_is_released_and_acquired_is_not_taken_over(
 def test_a_lease_is_not_taken_over_twice(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(folder, 2 * DEAD_AFTER)
+    put_ended(folder)
     other = lease(folder, "job")
     got: list[bool] = []
 
@@ -309,7 +343,7 @@ def test_one_of_many_takes_over_the_lease_of_a_dead_holder(
     answers, count, rounds = tmp_path / "answers", 4, 10
     answers.mkdir()
     for number in range(rounds):
-        put(folder, 2 * DEAD_AFTER, f"job-{number}.0000.json")
+        put_ended(folder, f"job-{number}.0000.json")
     running = [
         start(cache_processes.take_over, folder.at, answers, who, count, rounds)
         for who in range(count)

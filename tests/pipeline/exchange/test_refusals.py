@@ -1,12 +1,16 @@
 """Utterances that go to quarantine, and sources that are refused with one sentence."""
 
+import io
 import json
 import pickle
 import shutil
+import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -196,6 +200,44 @@ def test_a_damaged_npz(tmp_path: Path, packed: bool) -> None:
     for content in (bytes(flipped), whole[:-10], whole[: len(whole) // 2], b""):
         path.write_bytes(content)
         assert "is damaged or is not an .npz" in refusal(settings(tmp_path, path))
+
+
+def declared(path: Path, shape: tuple[int, ...], zeros: int, size: int | None = None) -> Path:
+    """A compressed .npz whose feats claim a shape, hold some zeros, and declare a size."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"shape": shape, "fortran_order": False, "descr": "<f4"}
+    )
+    content = header.getvalue() + bytes(zeros)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("feats.npy", content)
+    if size is not None:
+        whole = path.read_bytes()
+        real = struct.pack("<I", len(content))
+        assert whole.count(real) == 2
+        path.write_bytes(whole.replace(real, struct.pack("<I", size)))
+    return path
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unpack(*_: object, **__: object) -> None:
+        raise AssertionError("it is unpacked")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", unpack)
+    path = tmp_path / "features.npz"
+    size = 2**27
+    sentence = refusal(settings(tmp_path, declared(path, (size // 24, 6), size // 24 * 24)))
+    assert f"{path}, array 'feats': its" in sentence
+    assert "which no features do" in sentence
+    sentence = refusal(settings(tmp_path, declared(path, (10**12, 6), 24)))
+    assert "and the archive declares 152" in sentence
+    huge = declared(path, (2**27, 6), 24, 2**27 * 24 + 128)
+    assert "which no features do" in refusal(settings(tmp_path, huge))
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
+    assert "has 100 free: set TMPDIR" in refusal(settings(tmp_path, declared(path, (1, 6), 24)))
 
 
 class Malicious:

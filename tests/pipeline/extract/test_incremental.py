@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from mser.cache import CacheError
+from mser.cache.storage.local import LocalFolder
 from mser.pipeline.corpora import load_corpus
 from mser.pipeline.extract import readers
 from mser.pipeline.extract import runner as extraction_module
@@ -119,3 +121,34 @@ def test_a_limit_takes_the_first_and_a_later_run_adds_the_rest(meld, encoders, t
     summary = run(meld, tmp_path / "cache", {"text": encoders["text"]})
     assert (summary.modalities[0].present, summary.modalities[0].new) == (3, len(TEXT_IDS) - 3)
     assert set(entry(tmp_path / "cache", "text").ids) == TEXT_IDS
+
+
+# A cache that can only be read -------------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every attempt to write into a local folder of a cache fail."""
+
+    def refuse(self: LocalFolder, *_: object) -> None:
+        raise CacheError(f"cannot write {self}: Read-only file system")
+
+    for name in ("write", "create", "commit", "remove"):
+        monkeypatch.setattr(LocalFolder, name, refuse)
+
+
+@pytest.mark.usefixtures("read_only")
+def test_a_complete_cache_is_extracted_again_without_writing(meld, filled, encoders):
+    before = {path: path.stat().st_mtime_ns for path in filled.rglob("*")}
+    summary = run(meld, filled, encoders)
+    assert [modality.new for modality in summary.modalities] == [0, 0]
+    assert reasons(summary, "speech") == BAD_CLIPS
+    assert {path: path.stat().st_mtime_ns for path in filled.rglob("*")} == before
+
+
+@pytest.mark.usefixtures("read_only")
+def test_work_in_a_cache_that_can_only_be_read_is_refused(meld, filled, encoders):
+    rows = [(*row[:3], "A new text.", *row[4:]) if row[1:3] == (3, 0) else row for row in ROWS]
+    write_tables(meld, rows)
+    with pytest.raises(CacheError, match="Read-only file system"):
+        run(meld, filled, {"text": encoders["text"]})
