@@ -115,6 +115,14 @@ class RunFolder:
         self._write("folds.json", folds)
         self._write_json("environment.json", _environment(device, threads))
 
+    def saved_states(self) -> dict[str, int]:
+        """Return when the state of each unfinished training was saved, by the file's name (ns)."""
+        states: dict[str, int] = {}
+        for path in self.trainings.at.glob("*.state.safetensors"):
+            with suppress(FileNotFoundError):  # finished meanwhile
+                states[path.name] = path.stat().st_mtime_ns
+        return states
+
     def config(self) -> dict[str, Any]:
         """Return the content of ``config.toml``.
 

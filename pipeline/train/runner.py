@@ -246,13 +246,17 @@ def _reports(
     def with_ticks(job: TrainingJob) -> TrainingReport:
         return run_training(job, tick)
 
+    def advance() -> object:
+        return {run: RunFolder(run).saved_states() for run in {job.run for job in jobs}}
+
     work = with_ticks if backend.in_process else run_training
-    for job, report in run_jobs(work, jobs, backend, device, requirements, pause=_PAUSE):
+    reports = run_jobs(work, jobs, backend, device, requirements, pause=_PAUSE, advance=advance)
+    for job, report in reports:
         if report is None:
             raise PipelineError(
                 f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
-                "(too little memory?): what was finished is kept; run the same command again with "
-                "fewer workers"
+                f"(too little memory?); what was finished is kept: {backend.memory_advice}, then "
+                "run the same command again"
             )
         if not backend.in_process:  # workers report whole trainings only
             for epoch in range(job.settings.epochs):
