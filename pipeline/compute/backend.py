@@ -121,6 +121,14 @@ class Backend:
         """Return the number of worker processes on this machine."""
         return self.sizing.workers(device) if self.workers is None else self.workers
 
+    def cores_of_worker(self, device: torch.device) -> int | None:
+        """Return how many cores a worker process has; ``None`` for those of a scheduler."""
+        if self.scheduler is not None:
+            return None
+        if self.slurm is not None:
+            return max(1, self._slurm_file.cores // self._slurm_file.processes)
+        return max(1, cores() // max(1, self.processes(device)))
+
     def as_json(self, device: torch.device) -> dict[str, Any]:
         """Return where the jobs are done, as JSON values for the record of a run."""
         if self.scheduler is not None:

@@ -84,8 +84,9 @@ class SubmittedJobs:
         for name, job_state in ended.items():
             job = self.cluster.workers[name].job_id
             print_note(f"mser: SLURM job {job} ended ({job_state}): submitting another one")
-            del self.cluster.worker_spec[name]
+            # In this order: the new job must not get the name of the old one.
             self.cluster.worker_spec.update(self.cluster.new_worker_spec())
+            del self.cluster.worker_spec[name]
         self._submit()
 
 
