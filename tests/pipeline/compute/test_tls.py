@@ -58,7 +58,7 @@ def test_the_workers_of_this_machine_answer_only_who_holds_their_key():
                     asyncio.run(identity(f"{protocol}://127.0.0.1:{port}", security))
             assert answer_to_http(port) == b""
             found.append(asyncio.run(identity(f"tls://127.0.0.1:{port}", own)))
-        assert sorted(found) == ["Scheduler", "_Nanny", "_SilentWorker"]
+        assert sorted(found) == ["SilentScheduler", "_Nanny", "_SilentWorker"]
 
 
 def test_the_key_of_slurm_workers_is_in_files_for_this_user_alone(tmp_path):
