@@ -104,7 +104,7 @@ class _Nanny(Nanny):
                 "mser: a worker process was killed by signal 9, as Linux does when the memory is "
                 f"full: if this comes again, {MEMORY_ADVICE}"
             )
-        super()._on_worker_exit_sync(exitcode)
+        super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
 
 
 class _IgnoreInterrupt(WorkerPlugin):

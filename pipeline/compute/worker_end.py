@@ -21,7 +21,8 @@ def return_leases_at_the_end(worker: Worker) -> None:
     """
     if _ReturnLeases.name not in worker.plugins:
         added = worker.plugin_add(_ReturnLeases(), name=_ReturnLeases.name)
-        asyncio.run_coroutine_threadsafe(added, worker.loop.asyncio_loop).result(_WAIT_SECONDS)
+        loop = worker.loop.asyncio_loop  # type: ignore[attr-defined]  # its type is too general
+        asyncio.run_coroutine_threadsafe(added, loop).result(_WAIT_SECONDS)
 
 
 class _ReturnLeases(WorkerPlugin):
