@@ -1,7 +1,9 @@
 """The command line: the app with all commands, and its entry point."""
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -10,16 +12,18 @@ from typer.core import TyperGroup
 from . import __version__
 from .pipeline.commands import cache, demo, doctor, extract, figure, runs, train
 from .pipeline.errors import PipelineError, UsageError
+from .pipeline.interruption import Interrupted, end_by, signals_interrupt
 
 
 class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise PipelineError(
-                "interrupted: finished work is kept, and the same command continues from there"
-            ) from None
+        except KeyboardInterrupt as interrupt:
+            cause = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
+            with suppress(OSError):  # the terminal may be closed
+                sys.stderr.write(f"mser: {cause}\n")
+            end_by(cause.number)
 
 
 app = typer.Typer(
@@ -56,12 +60,16 @@ def _all_commands(
 
 
 def main() -> None:
-    """Run the command line; an error is one sentence on standard error and an exit code."""
+    """Run the command line; an error is one sentence on standard error and an exit code.
+
+    Ctrl-C, SIGTERM and SIGHUP end the process by the signal itself: 130, 143 and 129 in a shell.
+    """
     # OpenMP's threads spin while they wait for each other. Where another program uses the core,
     # they would spin for a whole time slice at each of a small head's many small operations.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        app()
+        with signals_interrupt():
+            app()
     except Exception as error:
         sentence = _sentence(error)
         if sentence is None or os.environ.get("MSER_DEBUG"):

@@ -13,7 +13,7 @@ MAX_LINES = 400
 # The only modules that stand in pipeline/ itself. Every other module belongs to a room.
 LOOSE = {
     *("__init__", "errors", "progress", "provenance", "output", "demo", "doctor"),
-    *("modalities", "layers", "validation"),
+    *("modalities", "layers", "validation", "interruption"),
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 

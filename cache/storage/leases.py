@@ -27,6 +27,7 @@ HEARTBEAT = 20.0  # seconds
 DEAD_AFTER = 180.0  # seconds without a new heartbeat; NFS may show an old one for a minute
 _FORGOTTEN = 3600.0  # seconds
 _POLL = 0.5  # seconds
+_held: dict[threading.Event, tuple[Folder, str, "Lease"]] = {}
 _NAME = re.compile(r"(?P<work>[A-Za-z0-9-]+)\.(?P<generation>[0-9]{4})\.json")
 
 
@@ -79,12 +80,22 @@ def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
     stopped = threading.Event()
     heart = threading.Thread(target=_keep_alive, args=(leases, name, own, stopped), daemon=True)
     heart.start()
+    _held[stopped] = leases, name, own
     try:
         yield True
     finally:
         stopped.set()
         heart.join()
         _release(leases, name, own)
+        _held.pop(stopped, None)
+
+
+def return_leases() -> None:
+    """Release all leases of this process, which is about to end while its threads still work."""
+    for stopped, (leases, name, own) in list(_held.items()):
+        stopped.set()
+        with suppress(OSError, CacheError):  # others take over a lease that stays behind
+            _release(leases, name, own)
 
 
 def read_leases(leases: Folder) -> dict[str, Lease | None]:

@@ -84,6 +84,16 @@ SchedulerOption = Annotated[
 SlurmOption = Annotated[
     Path | None, _option("TOML file that describes SLURM jobs that do the work.")
 ]
+TlsCaFileOption = Annotated[
+    Path | None,
+    _option("For --scheduler tls://…: certificate of the authority that the scheduler's is from."),
+]
+TlsCertOption = Annotated[
+    Path | None, _option("For --scheduler tls://…: certificate of this command.")
+]
+TlsKeyOption = Annotated[
+    Path | None, _option("Key of --tls-cert. Default: it is in the same file.")
+]
 WaitMinutesOption = Annotated[
     float | None,
     _option(

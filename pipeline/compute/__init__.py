@@ -4,8 +4,9 @@ A job reads its input and writes its output itself, so that nothing large is sen
 """
 
 from .backend import Backend
-from .dask_cluster import Cluster, WorkerSizing, local_cluster, visible_gpus
+from .dask_cluster import Cluster, WorkerSizing, visible_gpus
 from .dispatch import run_jobs
+from .local_cluster import local_cluster
 from .requirements import WorkerRequirements
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Where the work is done, as the user chose: this process, this machine, a scheduler, SLURM."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,12 +15,13 @@ from .dask_cluster import (
     WorkerSizing,
     check_address,
     check_scheduler,
-    local_cluster,
     running_scheduler,
     visible_gpus,
 )
 from .device import cores
+from .local_cluster import MEMORY_ADVICE, local_cluster
 from .slurm import SlurmFile, check_slurm, read_slurm_file, slurm_cluster
+from .tls import TlsFiles
 
 _WAIT_MINUTES = {"scheduler": 1.0, "slurm": 10.0}
 
@@ -38,6 +40,8 @@ class Backend:
     """TOML file that describes the SLURM jobs to submit."""
     wait_minutes: float | None = None
     """How long to wait without any worker; default: 1 for a scheduler, 10 for SLURM."""
+    tls: TlsFiles | None = None
+    """Certificates for a ``scheduler`` at ``tls://…``; default: those of Dask's configuration."""
 
     def __post_init__(self) -> None:
         """Validate the settings.
@@ -58,6 +62,8 @@ class Backend:
             )
         if self.scheduler is not None:
             check_address(self.scheduler)
+        if self.tls and not (self.scheduler or "").startswith("tls://"):
+            raise UsageError("--tls-ca-file and --tls-cert need --scheduler tls://HOST:PORT")
         if self.slurm is not None:
             _ = self._slurm_file
 
@@ -71,6 +77,15 @@ class Backend:
         """Whether other machines may do the jobs, with devices that this machine does not have."""
         return self.scheduler is not None or self.slurm is not None
 
+    @property
+    def memory_advice(self) -> str:
+        """What to do if workers die because the memory is full, as a part of a sentence."""
+        if self.slurm is not None:
+            return f"give more memory, or fewer processes, in {self.slurm}"
+        if self.scheduler is not None:
+            return "start workers that have more memory"
+        return MEMORY_ADVICE
+
     def check_available(self) -> None:
         """Check that the scheduler answers, or that this machine has SLURM.
 
@@ -78,21 +93,25 @@ class Backend:
             PipelineError: no scheduler answers, or this machine has no SLURM.
         """
         if self.scheduler is not None:
-            check_scheduler(self.scheduler)
+            check_scheduler(self.scheduler, self.tls)
         if self.slurm is not None:
             check_slurm(self._slurm_file)
 
-    def cluster(self, jobs: int, device: torch.device) -> AbstractContextManager[Cluster]:
+    def cluster(
+        self, jobs: int, device: torch.device, advance: Callable[[], object]
+    ) -> AbstractContextManager[Cluster]:
         """Return a context with a connected cluster; it starts at most ``jobs`` workers here.
+
+        ``advance`` returns a value that changes while unfinished jobs advance.
 
         Raises:
             PipelineError: no scheduler answers, this machine has no SLURM, or SLURM refuses a job.
         """
         if self.scheduler is not None:
-            return running_scheduler(self.scheduler, self._wait_seconds("scheduler"))
+            return running_scheduler(self.scheduler, self._wait_seconds("scheduler"), self.tls)
         if self.slurm is not None:
             wait_seconds = self._wait_seconds("slurm")
-            return slurm_cluster(self._slurm_file, device, wait_seconds, self.sizing)
+            return slurm_cluster(self._slurm_file, device, wait_seconds, self.sizing, advance)
         gpus = visible_gpus() if device.type == "cuda" else []
         workers = min(self.processes(device), jobs)
         threads = self.sizing.threads(device, max(1, cores() // workers))
@@ -101,6 +120,14 @@ class Backend:
     def processes(self, device: torch.device) -> int:
         """Return the number of worker processes on this machine."""
         return self.sizing.workers(device) if self.workers is None else self.workers
+
+    def cores_of_worker(self, device: torch.device) -> int | None:
+        """Return how many cores a worker process has; ``None`` for those of a scheduler."""
+        if self.scheduler is not None:
+            return None
+        if self.slurm is not None:
+            return max(1, self._slurm_file.cores // self._slurm_file.processes)
+        return max(1, cores() // max(1, self.processes(device)))
 
     def as_json(self, device: torch.device) -> dict[str, Any]:
         """Return where the jobs are done, as JSON values for the record of a run."""

@@ -1,25 +1,23 @@
-"""Dask clusters: worker processes on this machine, and a scheduler that runs already."""
+"""A connected Dask cluster, and the connection to a scheduler that runs already."""
 
 import asyncio
 import logging
 import os
 import re
-import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import dask
 import torch
-from distributed import Client, Nanny, Scheduler, SpecCluster, WorkerPlugin, rpc
+from distributed import Client, Security, rpc
 
 from ..errors import PipelineError, UsageError
 from ..progress import print_note
-from .fork_server import start_method
+from .submitted_jobs import SubmittedJobs
+from .tls import TlsFiles, client_security
 
 _CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
@@ -30,7 +28,6 @@ MALLOC_ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**32),
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
 }
-_RESTART_SECONDS = 300.0  # how long a worker of this machine may take to start again
 _ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})/?")
 _SILENT_LOGGERS = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
 
@@ -49,14 +46,20 @@ class Cluster:
     """How long to wait without any worker."""
     started_here: bool
     """Whether this process started the workers, in its own environment: no check is needed."""
+    slurm: SubmittedJobs | None = None
+    """The SLURM jobs that hold the workers, if this command has submitted them."""
 
     def threads(self) -> int:
         """Return how many jobs all workers do at once; wait until there is a worker.
 
+        SLURM jobs that have ended are submitted again.
+
         Raises:
-            PipelineError: the scheduler is gone, or no worker has come.
+            PipelineError: the scheduler is gone, no worker has come, or SLURM jobs end without
+                having finished anything.
         """
         started, noted = time.monotonic(), self.started_here
+        self._keep_up()
         while not (threads := sum(self._threads_by_worker().values())):
             waited = time.monotonic() - started
             if waited > self.wait_seconds:
@@ -69,7 +72,28 @@ class Cluster:
                 print_note(f"mser: {self.name}: no worker yet, waiting up to {limit}")
                 noted = True
             time.sleep(_POLL_SECONDS)
+            self._keep_up()
         return threads
+
+    @property
+    def ended_jobs(self) -> int:
+        """How many SLURM jobs are known to have ended."""
+        return self.slurm.ended if self.slurm else 0
+
+    def has_lost_jobs(self, ended_before: int) -> bool:
+        """Return whether SLURM jobs have ended, with their workers, since there were fewer."""
+        if self.slurm:
+            self.slurm.check()
+        return self.ended_jobs > ended_before
+
+    def advanced(self) -> None:
+        """Note that a job was finished, so that SLURM jobs are worth being submitted again."""
+        if self.slurm:
+            self.slurm.advanced()
+
+    def _keep_up(self) -> None:
+        if self.slurm:
+            self.slurm.keep_up()
 
     def connection_lost(self) -> PipelineError:
         """Return the error for a scheduler that is gone."""
@@ -108,71 +132,23 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def local_cluster(
-    workers: int, threads: int, gpus: Sequence[str], imports: Sequence[str] = ()
+def running_scheduler(
+    address: str, wait_seconds: float, tls: TlsFiles | None = None
 ) -> Iterator[Cluster]:
-    """Start worker processes on this machine, each with ``threads`` threads and one of ``gpus``.
-
-    All workers need the modules ``imports``.
-    """
-    options = {
-        "nthreads": threads,
-        "host": "127.0.0.1",
-        "silence_logs": logging.CRITICAL,
-        # Dask counts memory-mapped shards as memory, and would stop a worker without need.
-        "memory_limit": 0,
-        "dashboard": False,
-    }
-    specs: dict[int, dict[str, Any]] = {
-        # The new process sets this before it uses CUDA.
-        number: {
-            "cls": Nanny,
-            "options": {
-                **options,
-                "env": {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {},
-            },
-        }
-        for number in range(workers)
-    }
-    # Even without a dashboard the scheduler opens a port for its health page: use any free port.
-    web = {"dashboard": False, "dashboard_address": ":0"}
-    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", **web}}
-    with (
-        start_method(["distributed.nanny", *imports], MALLOC_ENVIRONMENT) as method,
-        dask.config.set(
-            {
-                "distributed.worker.multiprocessing-method": method,
-                "distributed.nanny.pre-spawn-environ": {},  # not Dask's values of MALLOC_…
-                "distributed.worker.profile.enabled": False,  # would sample 100 times a second
-                "distributed.scheduler.allowed-failures": 1,
-                # Otherwise Dask gives up a worker for good while that worker is starting again.
-                "distributed.deploy.lost-worker-timeout": "365 days",
-            }
-        ),
-        quiet(),
-        SpecCluster(specs, scheduler, silence_logs=logging.CRITICAL) as cluster,
-        Client(cluster) as client,
-    ):
-        client.register_plugin(_IgnoreInterrupt())
-        advice = "check whether this machine has enough memory"
-        yield Cluster(client, "this machine", advice, _RESTART_SECONDS, started_here=True)
-
-
-@contextmanager
-def running_scheduler(address: str, wait_seconds: float) -> Iterator[Cluster]:
     """Connect to a scheduler that runs already, and leave it running.
 
     Raises:
+        UsageError: the certificates are not there.
         PipelineError: no scheduler answers at the address.
     """
-    check_scheduler(address)
+    check_scheduler(address, tls)
     name, advice = f"the scheduler at {address}", f"start a worker with 'dask worker {address}'"
-    with quiet(), connected(address) as client:
+    with quiet(), connected(address, client_security(address, tls)) as client:
         yield Cluster(client, name, advice, wait_seconds, started_here=False)
 
 
 @contextmanager
-def connected(address: str) -> Iterator[Client]:
+def connected(address: str, security: Security) -> Iterator[Client]:
     """Connect to a scheduler.
 
     Raises:
@@ -181,7 +157,7 @@ def connected(address: str) -> Iterator[Client]:
     with warnings.catch_warnings():  # another version of Dask that still works
         warnings.simplefilter("ignore")
         try:
-            client = Client(address, timeout=_CONNECT_SECONDS, name="mser")
+            client = Client(address, timeout=_CONNECT_SECONDS, name="mser", security=security)
         except (OSError, ImportError, ValueError) as error:
             raise _no_scheduler(address, error) from error
     with client:
@@ -199,17 +175,19 @@ def check_address(address: str) -> None:
         raise UsageError(f"scheduler '{address}': give an address such as tcp://node1:8786")
 
 
-def check_scheduler(address: str) -> None:
+def check_scheduler(address: str, tls: TlsFiles | None = None) -> None:
     """Check that a scheduler answers.
 
     Raises:
+        UsageError: the certificates are not there.
         PipelineError: nothing answers at the address, or something that is not a scheduler.
     """
+    arguments = client_security(address, tls).get_connection_args("client")
 
     async def server_type() -> str:
         # Dask would wait for ever on a server that accepts the connection and sends nothing.
         async with asyncio.timeout(_CONNECT_SECONDS):
-            async with rpc(address, timeout=_CONNECT_SECONDS) as server:
+            async with rpc(address, timeout=_CONNECT_SECONDS, connection_args=arguments) as server:
                 return str((await server.identity(n_workers=0))["type"])
 
     with quiet(), ThreadPoolExecutor(1) as pool:  # in a notebook this thread has a loop already
@@ -235,17 +213,11 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-class _IgnoreInterrupt(WorkerPlugin):
-    """Ctrl-C reaches every process of a terminal; only the main process must react to it."""
-
-    def setup(self, worker: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _no_scheduler(address: str, error: Exception) -> PipelineError:
+    certificates = ", or give the certificates that it trusts" if "tls://" in address else ""
     return PipelineError(
         f"no Dask scheduler answers at {address} ({type(error).__name__}): start one with "
-        "'dask scheduler', and give the address that it prints"
+        f"'dask scheduler', and give the address that it prints{certificates}"
     )
 
 

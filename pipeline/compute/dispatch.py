@@ -13,7 +13,9 @@ import torch
 from distributed import as_completed
 from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
+from ...cache.storage.leases import return_leases
 from ..errors import PipelineError
+from ..interruption import interrupted
 from .backend import Backend
 from .dask_cluster import Cluster
 from .requirements import WorkerRequirements, WorkerTask, missing_on_worker
@@ -46,6 +48,7 @@ def run_jobs(
     threads: int = 0,
     pause: float = 0.0,
     split: Callable[[JobT], Sequence[JobT]] | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> Reports[JobT, ReportT]:
     """Do all jobs on a backend, and yield each job with its report as soon as it is done.
 
@@ -62,6 +65,8 @@ def run_jobs(
         pause: seconds to wait in this process when other processes work on all jobs that are left.
         split: divides a job whose workers died into smaller jobs. All jobs whose workers died are
             done again at the end, one at a time, and divided until ``split`` returns no jobs.
+        advance: returns a value that changes while unfinished jobs advance. SLURM jobs that end are
+            submitted again only while it changes, or jobs are finished.
 
     Yields:
         A job and its report, which is ``None`` if its workers died and it cannot be divided.
@@ -73,7 +78,7 @@ def run_jobs(
     if backend.in_process:
         yield from _in_this_process(work, jobs, threads, pause)
     elif jobs:
-        with backend.cluster(len(jobs), device) as cluster:
+        with backend.cluster(len(jobs), device, advance) as cluster:
             required = None if cluster.started_here else requirements()
             yield from on_cluster(work, jobs, cluster, required, split)
 
@@ -100,7 +105,10 @@ def _in_this_process(
             if busy >= len(waiting) + len(running):
                 time.sleep(pause)
     finally:
-        executor.shutdown(cancel_futures=True)
+        # A shard may take longer than SLURM waits after SIGTERM.
+        executor.shutdown(wait=not interrupted(), cancel_futures=True)
+        if interrupted():
+            return_leases()
 
 
 class _CallingThread(futures.Executor):
@@ -166,7 +174,7 @@ def _sent(
     whole corpus.
     """
     waiting = deque(jobs)
-    sent: dict[object, JobT] = {}
+    sent: dict[object, tuple[JobT, int]] = {}
     working = as_completed(loop=cluster.client.loop, with_results=True, raise_errors=False)
     room, counted = 0, -_COUNT_SECONDS
     while waiting or sent:
@@ -175,17 +183,21 @@ def _sent(
         while waiting and len(sent) < room:
             job = waiting.popleft()
             future = cluster.client.submit(task, job, pure=False)
-            sent[future] = job
+            sent[future] = job, cluster.ended_jobs
             working.add(future)
         if not working.has_ready():
             time.sleep(_POLL_SECONDS)
             continue
         future, result = next(working)
-        job = sent.pop(future)
+        job, ended_before = sent.pop(future)
         report = _report(result, cluster)
-        if report is not None and report.busy:
+        if report is None and cluster.has_lost_jobs(ended_before):
+            waiting.append(job)  # its workers came to their walltime
+        elif report is not None and report.busy:
             waiting.append(job)
         else:
+            if report is not None:
+                cluster.advanced()
             yield job, report
 
 

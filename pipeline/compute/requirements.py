@@ -12,6 +12,7 @@ import torch
 from distributed import get_worker
 
 from ..errors import PipelineError
+from .worker_end import return_leases_at_the_end
 
 JobT = TypeVar("JobT")
 ReportT = TypeVar("ReportT")
@@ -75,6 +76,7 @@ class WorkerTask(Generic[JobT, ReportT]):
         worker = get_worker()
         if self.required and (missing := missing_requirement(self.required)):
             raise PipelineError(f"worker {worker.address} {missing}")
+        return_leases_at_the_end(worker)
         return self.work(job)
 
 

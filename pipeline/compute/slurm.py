@@ -2,16 +2,18 @@
 
 import importlib.util
 import shutil
+import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Required
 
+import dask
 import torch
 from dask.utils import parse_bytes
-from distributed import Status
+from distributed import Scheduler, Security, Status
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
@@ -19,6 +21,9 @@ from typing_extensions import TypedDict
 from ..errors import PipelineError, UsageError
 from ..validation import Count, checked, file_table, read_toml
 from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, WorkerSizing, connected, quiet
+from .local_cluster import SilentScheduler
+from .submitted_jobs import SubmittedJobs
+from .tls import with_worker_files
 
 
 def _size(memory: str) -> str:
@@ -27,6 +32,12 @@ def _size(memory: str) -> str:
     except ValueError:
         raise PydanticCustomError("size", 'a size, such as "16 GB"') from None
     return memory
+
+
+# SLURM limits the memory. Dask counts memory-mapped shards, and would stop a worker needlessly.
+# The workers' web pages ask for no key: they have no content, and only their machine reaches them.
+_WORKER_ARGS = ["--memory-limit", "0", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"]
+_ENVIRONMENT = {**MALLOC_ENVIRONMENT, "DASK_DISTRIBUTED__WORKER__HTTP__ROUTES": "[]"}
 
 
 @file_table
@@ -52,6 +63,7 @@ class SlurmKeys(TypedDict, total=False):
     worker_extra_args: list[str]
     death_timeout: Count
     scheduler_options: dict[str, Any]
+    shared_temp_directory: str
 
 
 @dataclass(frozen=True)
@@ -105,11 +117,16 @@ def check_slurm(file: SlurmFile) -> None:
 
 @contextmanager
 def slurm_cluster(
-    file: SlurmFile, device: torch.device, wait_seconds: float, sizing: WorkerSizing
+    file: SlurmFile,
+    device: torch.device,
+    wait_seconds: float,
+    sizing: WorkerSizing,
+    advance: Callable[[], object],
 ) -> Iterator[Cluster]:
     """Submit the jobs and connect to their workers; at the end cancel the jobs that are left.
 
-    The scheduler is in this process.
+    The scheduler is in this process. Jobs that SLURM ends are submitted again while the work
+    advances; ``advance`` returns a value that changes while unfinished work does.
 
     Raises:
         PipelineError: this machine has no SLURM, or SLURM refuses a job.
@@ -119,20 +136,58 @@ def slurm_cluster(
     advice = "check squeue and the logs of the jobs"
     with (
         quiet(),
-        submitted(file, device, sizing) as cluster,
-        connected(cluster.scheduler_address) as client,
+        submitted(file, device, sizing, advance) as jobs,
+        connected(jobs.cluster.scheduler_address, jobs.cluster.security) as client,
     ):
-        yield Cluster(client, name, advice, wait_seconds, started_here=False)
+        yield Cluster(client, name, advice, wait_seconds, started_here=False, slurm=jobs)
 
 
 @contextmanager
-def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> Iterator[Any]:
+def submitted(
+    file: SlurmFile,
+    device: torch.device,
+    sizing: WorkerSizing,
+    advance: Callable[[], object] = lambda: None,
+) -> Iterator[SubmittedJobs]:
     """Submit the jobs, as a ``SLURMCluster`` of dask-jobqueue, and cancel them at the end.
 
     Raises:
         PipelineError: SLURM refuses a job, or the scheduler cannot start.
     """
-    from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: PLC0415 -- an optional package
+    folder = Path(file.options.get("shared_temp_directory", "~"))
+    with (
+        with_worker_files(Security.temporary(), folder) as security,
+        # Otherwise Dask cancels a job whose worker takes longer than this to start again.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}),
+        _started(file, device, sizing, security) as cluster,
+    ):
+
+        async def submit() -> None:
+            await cluster
+
+        def submit_all() -> None:
+            try:
+                cluster.sync(submit)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise _failed(file, "SLURM refused a job", error) from error
+
+        # scale() would not raise an error if SLURM refuses a job.
+        for _ in range(file.jobs):
+            cluster.worker_spec.update(cluster.new_worker_spec())
+        submit_all()
+        yield SubmittedJobs(cluster, submit_all, str(file.path), advance)
+
+
+def _started(
+    file: SlurmFile, device: torch.device, sizing: WorkerSizing, security: Security
+) -> Any:
+    """Start the scheduler; return a ``SLURMCluster`` that has no jobs yet.
+
+    Raises:
+        PipelineError: the scheduler cannot start.
+    """
+    with signal_handlers_kept():
+        from dask_jobqueue.slurm import SLURMCluster, SLURMJob  # noqa: PLC0415 -- an optional package
 
     class Job(SLURMJob):
         """A job that Dask counts as finished after SLURM refused or cancelled it."""
@@ -142,14 +197,15 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
             self.status = Status.closed
 
     options = dict(file.options)
+    options.pop("shared_temp_directory", None)
     wants_gpu = any("gpu" in text for text in options.get("job_extra_directives", []))
     threads = sizing.threads("cuda" if wants_gpu else device, max(1, file.cores // file.processes))
-    # SLURM limits the memory. Dask counts memory-mapped shards, and would stop a worker needlessly.
-    worker_args = ["--memory-limit", "0", "--no-dashboard"]
+    of_scheduler = options.pop("scheduler_options", {})
+    wants_pages = {"dashboard", "dashboard_address"} & set(of_scheduler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # another program has the port
-            cluster = SLURMCluster(
+            return SLURMCluster(
                 job_cls=Job,  # type: ignore[arg-type]  # annotated as an instance
                 job_name="mser",
                 # dask-jobqueue starts a thread for each core; our workers may have fewer threads.
@@ -157,32 +213,32 @@ def submitted(file: SlurmFile, device: torch.device, sizing: WorkerSizing) -> It
                 job_cpu=file.cores,
                 processes=file.processes,
                 silence_logs="critical",
-                worker_extra_args=[*worker_args, *options.pop("worker_extra_args", [])],
+                security=security,
+                scheduler_cls=Scheduler if wants_pages else SilentScheduler,
+                worker_extra_args=[*_WORKER_ARGS, *options.pop("worker_extra_args", [])],
                 job_script_prologue=[
-                    *(f"export {name}={value}" for name, value in MALLOC_ENVIRONMENT.items()),
+                    *(f"export {name}={value}" for name, value in _ENVIRONMENT.items()),
                     *options.pop("job_script_prologue", []),
                 ],
-                scheduler_options={
-                    "dashboard_address": ":0",
-                    **options.pop("scheduler_options", {}),
-                },
+                scheduler_options={"dashboard_address": ":0", **of_scheduler},
                 **options,
             )
     except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise _failed(file, "cannot start a scheduler", error) from error
-    with cluster:
-        # scale() would not raise an error if SLURM refuses a job.
-        for _ in range(file.jobs):
-            cluster.worker_spec.update(cluster.new_worker_spec())
 
-        async def submit() -> None:
-            await cluster
 
-        try:
-            cluster.sync(submit)
-        except (OSError, RuntimeError, ValueError) as error:
-            raise _failed(file, "SLURM refused a job", error) from error
-        yield cluster
+@contextmanager
+def signal_handlers_kept() -> Iterator[None]:
+    """Keep the handlers of this process's signals while a module is imported.
+
+    dask-jobqueue sets one for SIGINT with which Ctrl-C ends a command with exit code 0.
+    """
+    set_handler = signal.signal
+    signal.signal = lambda number, _: signal.getsignal(number)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = set_handler
 
 
 def _failed(file: SlurmFile, what: str, error: Exception) -> PipelineError:

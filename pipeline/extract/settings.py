@@ -8,6 +8,7 @@ import torch
 
 from ...cache import COMPRESSIONS, FORMATS
 from ..compute import Backend
+from ..compute.tls import tls_files
 from ..encoders.encoder import PRECISIONS
 from ..errors import UsageError
 from ..modalities import MODALITIES, modality_names
@@ -55,6 +56,12 @@ class ExtractSettings:
     """Worker processes on this machine; 0: this process, without Dask; default: by the machine."""
     scheduler: str | None = None
     """Address of a running Dask scheduler, instead of ``workers``."""
+    tls_ca_file: AnyPath | None = None
+    """For ``scheduler``, if it is at ``tls://…``: the certificate of the authority, in PEM."""
+    tls_cert: AnyPath | None = None
+    """The certificate of this process; default: that of Dask's configuration."""
+    tls_key: AnyPath | None = None
+    """The key of ``tls_cert``; default: it is in the same file."""
     slurm: AnyPath | None = None
     """TOML file that describes SLURM jobs, instead of ``workers``."""
     wait_minutes: float | None = None
@@ -93,7 +100,10 @@ class ExtractSettings:
     @cached_property
     def backend(self) -> Backend:
         """Where the work is done."""
-        return Backend(WORKER_SIZING, self.workers, self.scheduler, self.slurm, self.wait_minutes)
+        tls = tls_files(self.tls_ca_file, self.tls_cert, self.tls_key)
+        return Backend(
+            WORKER_SIZING, self.workers, self.scheduler, self.slurm, self.wait_minutes, tls
+        )
 
     def largest_shard(self, device: torch.device) -> float:
         """Return the size of the largest shard in MiB; on a GPU larger, to fill its batches."""

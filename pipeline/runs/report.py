@@ -152,7 +152,7 @@ def _facts(
         "date": environment["date"],
         "machine": f"{environment['host']}, {environment['platform']}, "
         f"{environment['gpu'] or environment['device']}, "
-        f"{_count(environment['threads'], 'thread')}",
+        f"{_threads(environment['threads'])}",
         "packages": ", ".join(
             [f"Python {environment['python']}", *(f"{k} {v}" for k, v in packages)]
         ),
@@ -283,6 +283,13 @@ def _interval(bounds: Sequence[float] | None, sign: str = "") -> str:
 
 def _either(texts: Iterable[str]) -> str:
     return " or ".join(dict.fromkeys(texts))
+
+
+def _threads(threads: int | list[int] | None) -> str:
+    """Return the threads of a run's trainings; older runs on other machines do not know them."""
+    if isinstance(threads, list):
+        return f"{' or '.join(map(str, threads))} threads"
+    return "unknown threads" if threads is None else _count(threads, "thread")
 
 
 def _count(count: int, noun: str) -> str:

@@ -45,7 +45,9 @@ class TrainingJob:
     seed: int
     """The seed."""
     threads: int | None = None
-    """Threads on a CPU; default ``None``, which does not change those of the process."""
+    """Threads on a CPU; default ``None``, which does not change those of the process.
+
+    The number changes the order of sums, and so the last bits of the result."""
     processes: int = 1
     """How many processes share the memory of the machine; default 1."""
 
@@ -213,6 +215,7 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
         "best_epoch": trained.best_epoch,
         "steps": trained.steps,
         "validation": trained.validation,
+        "threads": torch.get_num_threads(),
     }
     result = to_safetensors({"probabilities": trained.probabilities}, facts)
     run.trainings.write(job.result, result)

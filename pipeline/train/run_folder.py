@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -94,7 +94,7 @@ class RunFolder:
             folds: the content of ``folds.json``.
             stored: modality → the encoder's numbers of the cached layers.
             device: the device of the run.
-            threads: the threads of a training, ``None`` where a worker decides.
+            threads: the threads of a training, ``None`` if they are known only at the end.
 
         Raises:
             UsageError: the folder holds something else.
@@ -114,6 +114,14 @@ class RunFolder:
             folder.make()
         self._write("folds.json", folds)
         self._write_json("environment.json", _environment(device, threads))
+
+    def saved_states(self) -> dict[str, int]:
+        """Return when the state of each unfinished training was saved, by the file's name (ns)."""
+        states: dict[str, int] = {}
+        for path in self.trainings.at.glob("*.state.safetensors"):
+            with suppress(FileNotFoundError):  # finished meanwhile
+                states[path.name] = path.stat().st_mtime_ns
+        return states
 
     def config(self) -> dict[str, Any]:
         """Return the content of ``config.toml``.
@@ -164,12 +172,25 @@ class RunFolder:
         classes: Sequence[str],
         predicted: Sequence[tuple[Fold, int, Tensor]],
         metrics: Mapping[str, Any],
+        threads: Iterable[int],
     ) -> None:
         """Write the results, ``metrics.json`` last; delete ``trainings/`` if all folds are in them.
 
-        ``predicted`` holds each fold and seed with its (utterances, classes) probabilities. Results
-        of ``mser evaluate`` are deleted: they are those of fewer folds.
+        Results of ``mser evaluate`` are deleted: they are those of fewer folds.
+
+        Args:
+            names: of the trainings.
+            classes: names of the classes.
+            predicted: each fold and seed with its (utterances, classes) probabilities.
+            metrics: the content of ``metrics.json``.
+            threads: the numbers of threads that the trainings had; ``environment.json`` has the
+                number, or a list if they differ.
         """
+        used = sorted(set(threads))
+        if used:
+            environment = self.read_json("environment.json")
+            environment["threads"] = used[0] if len(used) == 1 else used
+            self._write_json("environment.json", environment)
         logs = [self.trainings.read(f"{name}.jsonl").decode() for name in names]
         self._write("log.jsonl", "".join(logs))
         self._write("predictions.csv", _predictions(classes, predicted))

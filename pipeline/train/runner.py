@@ -12,7 +12,7 @@ from torch import Tensor
 from ...cache.storage.leases import lease
 from ...heads import HEADS
 from ..compute import Backend, WorkerRequirements, run_jobs
-from ..compute.device import chosen_device, cores
+from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
@@ -226,13 +226,13 @@ def _processes(backend: Backend, device: torch.device) -> int:
 
 
 def _threads(backend: Backend, device: torch.device) -> int | None:
-    """Return the threads of a training; ``None`` where a remote worker decides.
+    """Return the threads of a training; ``None`` where a worker of a scheduler decides.
 
-    Processes on this machine share its cores.
+    Processes on this machine share its cores, and the processes of a SLURM job those of the job.
     """
     if backend.in_process:
         return torch.get_num_threads()
-    return None if backend.remote else max(1, cores() // backend.processes(device))
+    return backend.cores_of_worker(device)
 
 
 def _reports(
@@ -246,13 +246,17 @@ def _reports(
     def with_ticks(job: TrainingJob) -> TrainingReport:
         return run_training(job, tick)
 
+    def advance() -> object:
+        return {run: RunFolder(run).saved_states() for run in {job.run for job in jobs}}
+
     work = with_ticks if backend.in_process else run_training
-    for job, report in run_jobs(work, jobs, backend, device, requirements, pause=_PAUSE):
+    reports = run_jobs(work, jobs, backend, device, requirements, pause=_PAUSE, advance=advance)
+    for job, report in reports:
         if report is None:
             raise PipelineError(
                 f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
-                "(too little memory?): what was finished is kept; run the same command again with "
-                "fewer workers"
+                f"(too little memory?); what was finished is kept: {backend.memory_advice}, then "
+                "run the same command again"
             )
         if not backend.in_process:  # workers report whole trainings only
             for epoch in range(job.settings.epochs):
@@ -281,13 +285,15 @@ def _write_scores(planned: PlannedRun) -> None:
     folds = {fold.name: fold for fold in planned.splits.folds}
     predicted: list[tuple[Fold, int, Tensor]] = []
     facts = []
+    threads: set[int] = set()
     for job in jobs:
         tensors, of_training = from_safetensors(planned.run.trainings, job.result)
+        threads |= {of_training.pop("threads")} if "threads" in of_training else set()
         predicted.append((folds[job.fold], job.seed, tensors["probabilities"]))
         facts.append(of_training)
     classes = planned.examples.corpus.classes
     metrics = _metrics(planned, predicted, facts)
-    planned.run.finish([job.name for job in jobs], classes, predicted, metrics)
+    planned.run.finish([job.name for job in jobs], classes, predicted, metrics, threads)
 
 
 def _metrics(

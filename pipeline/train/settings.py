@@ -13,6 +13,7 @@ from pydantic import Field
 from ...heads import Head
 from ...heads.linear import LinearProbe
 from ..compute import Backend, WorkerSizing
+from ..compute.tls import tls_files
 from ..errors import UsageError, unknown
 from ..evaluation.registry import METRICS
 from ..modalities import modality_names
@@ -45,7 +46,7 @@ TUNABLE = (
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
     *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
-    *("workers", "scheduler", "slurm", "wait_minutes"),
+    *("workers", "scheduler", "slurm", "wait_minutes", "tls_ca_file", "tls_cert", "tls_key"),
 )
 
 
@@ -61,9 +62,10 @@ _WORKER_SIZING = WorkerSizing(workers=_one, threads=_one, imports=("mser.pipelin
 class TrainSettings:
     """What to train and how.
 
-    No number of the result depends on ``out``, ``runs``, ``features``, ``save_every``, ``workers``,
-    ``scheduler``, ``slurm`` and ``wait_minutes``. ``folds`` chooses which folds are trained; the
-    numbers of a fold do not depend on it.
+    No number of the result depends on ``out``, ``runs``, ``features`` and ``save_every``, or on
+    where the work is done (``workers``, ``scheduler``, ``slurm``, ``wait_minutes`` and
+    ``tls_…``), if each training has the same number of threads. ``folds`` chooses which folds are
+    trained; the numbers of a fold do not depend on it.
     """
 
     head: str
@@ -142,6 +144,12 @@ class TrainSettings:
     """Processes that train folds and seeds in parallel; default 0, which is this process."""
     scheduler: str | None = None
     """Address of a running Dask scheduler; default none."""
+    tls_ca_file: AnyPath | None = None
+    """For ``scheduler``, if it is at ``tls://…``: the certificate of the authority, in PEM."""
+    tls_cert: AnyPath | None = None
+    """The certificate of this process; default: that of Dask's configuration."""
+    tls_key: AnyPath | None = None
+    """The key of ``tls_cert``; default: it is in the same file."""
     slurm: AnyPath | None = None
     """A TOML file that describes SLURM jobs; default none."""
     wait_minutes: float | None = None
@@ -165,7 +173,8 @@ class TrainSettings:
         """Where the trainings are done; by default in this process."""
         elsewhere = self.scheduler is not None or self.slurm is not None
         workers = self.workers if self.workers is not None or elsewhere else 0
-        return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes)
+        tls = tls_files(self.tls_ca_file, self.tls_cert, self.tls_key)
+        return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes, tls)
 
     def optimizer_of(self, head: Head) -> str:
         """Return the optimizer for a head: ``adamw``, ``adam`` or ``lbfgs``.

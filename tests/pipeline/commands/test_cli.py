@@ -16,6 +16,8 @@ import mser as package
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_text_encoder
+from mser.pipeline.interruption import Interrupted, signals_interrupt
+from mser.pipeline.interruption import interrupted as was_interrupted
 from mser.tests.conftest import Call, Mser
 from mser.tests.support.fork_server import MSER, fork_server
 from mser.tests.support.standard_error import is_leakage_check, is_one_sentence
@@ -319,35 +321,60 @@ def test_a_used_dashboard_port_causes_no_warning(
     assert "8787" not in done.stderr
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_an_interrupted_extraction_prints_one_sentence(
-    tmp_path: Path, corpus_root: Path, encoders: dict[str, str], workers: int
+@pytest.mark.parametrize(
+    ("number", "workers", "word"),
+    [
+        (signal.SIGINT, 0, "interrupted"),
+        (signal.SIGINT, 1, "interrupted"),
+        (signal.SIGTERM, 0, "ended by SIGTERM"),
+        (signal.SIGTERM, 1, "ended by SIGTERM"),
+        (signal.SIGHUP, 0, "ended by SIGHUP"),
+    ],
+)
+def test_a_signal_ends_an_extraction_with_one_sentence_and_no_lease(
+    tmp_path: Path,
+    corpus_root: Path,
+    encoders: dict[str, str],
+    number: signal.Signals,
+    workers: int,
+    word: str,
 ) -> None:
-    code, out, err = interrupted(corpus_root, tmp_path / "cache", encoders, workers)
-    assert code not in (0, -signal.SIGINT)
+    cache = tmp_path / "cache"
+    code, out, err = interrupted(corpus_root, cache, encoders, workers, number)
+    assert code == -number  # by the signal itself: only then bash leaves a loop
     assert out == ""
     assert is_one_sentence(err), err
-    assert "interrupted" in err
-
-
-def test_an_interrupted_extraction_leaves_a_cache_that_opens(
-    tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
-) -> None:
-    code, _, _ = interrupted(corpus_root, tmp_path / "cache", encoders, workers=0)
-    assert code != 0
-    entry = FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")
+    assert err.startswith(f"mser: {word}")
+    entry = FeatureCache(cache).open("synthetic", modality="speech")
     assert 0 < len(entry) < 96
     assert all(states.shape[0] == entry.n_layers for states in entry.read(entry.ids))
+    assert [*cache.rglob("leases/*.json")] == []
+
+
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals_interrupt():
+            signal.raise_signal(signal.SIGHUP)
+            assert not was_interrupted()
+            with pytest.raises(Interrupted, match="ended by SIGTERM"):
+                signal.raise_signal(signal.SIGTERM)
+            assert was_interrupted()
+            signal.raise_signal(signal.SIGTERM)  # the cleanup goes on
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not was_interrupted()
 
 
 def interrupted(
-    root: Path, cache: Path, encoders: dict[str, str], workers: int
+    root: Path, cache: Path, encoders: dict[str, str], workers: int, number: signal.Signals
 ) -> tuple[int, str, str]:
-    """Extract, and press Ctrl-C when the first shard exists."""
+    """Extract, and send a signal when the first shard exists."""
     options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
     running = fork_server().start(MSER, *options, session=True)
     while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
         time.sleep(0.01)
-    os.killpg(running.pid, signal.SIGINT)  # a terminal sends Ctrl-C to every process
+    os.killpg(running.pid, number)  # a terminal and SLURM send it to every process
     out, err = running.communicate(timeout=120)
     return running.wait(), out, err

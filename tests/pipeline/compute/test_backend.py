@@ -24,11 +24,11 @@ from mser.pipeline.compute.backend import Backend
 from mser.pipeline.compute.dask_cluster import (
     Cluster,
     check_scheduler,
-    local_cluster,
     running_scheduler,
     visible_gpus,
 )
 from mser.pipeline.compute.dispatch import _sent, check_workers, on_cluster
+from mser.pipeline.compute.local_cluster import local_cluster
 from mser.pipeline.compute.requirements import WorkerTask, missing_requirement
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles

@@ -158,8 +158,8 @@ def test_the_job_script(tmp_path, slurm):
     log_directory = "{logs}"
     """
     file = read_slurm_file(written(tmp_path, text.replace("{logs}", str(tmp_path / "logs"))))
-    with submitted(file, CPU, WORKER_SIZING) as cluster:
-        lines = cluster.job_script().splitlines()
+    with submitted(file, CPU, WORKER_SIZING) as jobs:
+        lines = jobs.cluster.job_script().splitlines()
     directives = {line for line in lines if line.startswith("#SBATCH")}
     assert {
         "#SBATCH -J mser",

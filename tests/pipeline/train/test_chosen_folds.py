@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import UsageError
 from mser.pipeline.evaluation.predictions import read_predictions
 from mser.pipeline.runs import evaluate
+from mser.pipeline.runs.report import report
 from mser.pipeline.train import Run, TrainSettings, train_head
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import (
@@ -100,6 +102,21 @@ def test_a_fold_of_which_a_seed_is_not_trained_has_no_scores(cache: Path, tmp_pa
     run = some(cache, out, "s3")
     assert trained(run) == ["s2", "s3"]
     assert run.metrics["not_trained"] == ["s1", "s4"]
+
+
+def test_the_environment_has_the_threads_of_all_trainings(cache: Path, tmp_path: Path) -> None:
+    out, before = tmp_path / "run", torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        some(cache, out, "s2")
+        assert read_json(out / "environment.json")["threads"] == 3
+        torch.set_num_threads(2)
+        some(cache, out, "s1")
+    finally:
+        torch.set_num_threads(before)
+    assert read_json(out / "environment.json")["threads"] == [2, 3]
+    report([out], tmp_path / "page.html")
+    assert "2 or 3 threads" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_part_of_a_run_is_evaluated(cache: Path, tmp_path: Path) -> None:

@@ -1,0 +1,43 @@
+"""How a worker ends: its leases are returned, so that another process continues at once."""
+
+import asyncio
+import os
+import signal
+import threading
+from types import FrameType
+
+from distributed import Worker, WorkerPlugin
+
+from ...cache.storage.leases import return_leases
+
+_WAIT_SECONDS = 60.0
+
+
+def return_leases_at_the_end(worker: Worker) -> None:
+    """Let this worker return its leases when it is closed, and at SIGTERM or SIGHUP.
+
+    Called on a thread of a job. SLURM sends SIGTERM at the walltime, and a process that is killed
+    by it would keep its leases for minutes, if the next one runs on another machine.
+    """
+    if _ReturnLeases.name not in worker.plugins:
+        added = worker.plugin_add(_ReturnLeases(), name=_ReturnLeases.name)
+        loop = worker.loop.asyncio_loop  # type: ignore[attr-defined]  # its type is too general
+        asyncio.run_coroutine_threadsafe(added, loop).result(_WAIT_SECONDS)
+
+
+class _ReturnLeases(WorkerPlugin):
+    name = "mser-return-leases"
+
+    def setup(self, worker: Worker) -> None:
+        if threading.current_thread() is threading.main_thread():  # else it is not our process
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is signal.SIG_DFL:
+                    signal.signal(number, _end)
+
+    def teardown(self, worker: Worker) -> None:
+        return_leases()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    return_leases()
+    os._exit(128 + number)

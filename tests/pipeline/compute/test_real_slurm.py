@@ -1,0 +1,83 @@
+"""A real SLURM: jobs that are cancelled, a command that is interrupted."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mser.cache import FeatureCache
+from mser.tests.support.private_slurm import PrivateSlurm, private_slurm, why_not
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSlurm]:
+    with private_slurm(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
+
+
+@pytest.fixture
+def command(tmp_path: Path, corpus_root: Path, encoders: dict[str, str]) -> list[object]:
+    """An extraction of many shards in one SLURM job."""
+    file = tmp_path / "slurm.toml"
+    file.write_text(
+        f'cores = 1\nmemory = "1 GB"\nlog_directory = "{tmp_path}/logs"\n'
+        f'shared_temp_directory = "{tmp_path}"\n'
+    )
+    return [
+        *("extract", "--dataset", "synthetic", "--root", corpus_root),
+        *("--cache", tmp_path / "cache", "--modalities", "speech", "--shard-mib", 1e-4),
+        *("--speech-encoder", encoders["speech"], "--slurm", file, "--json"),
+    ]
+
+
+def shards(folder: Path) -> list[Path]:
+    return [*folder.glob("cache/synthetic/*/shards/[0-9]*")]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen")
+
+
+def test_a_cancelled_job_is_submitted_again(
+    slurm: PrivateSlurm, command: list[object], tmp_path: Path
+) -> None:
+    with slurm.mser(*command) as running:
+        wait_for(lambda: running.poll() is not None or shards(tmp_path))
+        (job,) = slurm.jobs()
+        slurm.run("scancel", job)
+        out, err = running.communicate()
+    assert running.returncode == 0, err
+    (speech,) = json.loads(out)["modalities"]
+    assert (speech["new"], speech["pending"], speech["quarantined"]) == (96, 0, [])
+    entry = FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")
+    assert len(set(entry.ids)) == len(entry) == 96
+    assert f"mser: SLURM job {job} ended (CANCELLED): submitting another one\n" in err
+    wait_for(lambda: not slurm.jobs())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_jobs_and_removes_the_key(
+    slurm: PrivateSlurm, command: list[object], tmp_path: Path, number: signal.Signals
+) -> None:
+    with slurm.mser(*command) as running:
+        wait_for(lambda: running.poll() is not None or shards(tmp_path))
+        assert [*tmp_path.glob(".mser-tls-*/key.pem")]
+        os.killpg(running.pid, number)
+        out, err = running.communicate()
+    assert running.returncode == -number
+    assert out == ""
+    assert "finished work is kept" in err.splitlines()[-1]
+    wait_for(lambda: not slurm.jobs())
+    assert not [*tmp_path.glob(".mser-tls-*")]
+    assert 0 < len(FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")) < 96
+    assert [*(tmp_path / "cache").rglob("leases/*.json")] == []
