@@ -34,6 +34,7 @@ from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_tex
 from mser.pipeline.extract import ExtractSettings, Summary, extract
 from mser.tests.support.fork_server import MSER, fork_server
 from mser.tests.support.meld_tree import write_meld
+from mser.tests.support.quick_workers import fork_servers_are_forks_of
 
 if TYPE_CHECKING:
     from mser.tests.support.object_store import ObjectStore
@@ -163,6 +164,14 @@ def run_console_script(
         check=False,
         timeout=300,
     )
+
+
+@pytest.fixture(scope="module")
+def quick_workers() -> Iterator[None]:
+    """Dask workers that this process starts are forked from a process that has all imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        fork_servers_are_forks_of(fork_server(), patch)
+        yield
 
 
 @pytest.fixture

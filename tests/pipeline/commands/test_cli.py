@@ -108,7 +108,7 @@ def test_public_names() -> None:
 
 
 def test_extract_and_then_train_head(
-    console_script: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
+    console_script: Mser, mser: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
 ) -> None:
     synthetic.make(tmp_path / "corpus", utterances_per_session=6)
     typed = ["extract", "--dataset", "synthetic", "--root", "corpus", "--workers", "0"]
@@ -125,7 +125,7 @@ def test_extract_and_then_train_head(
     assert [(one["present"], one["new"]) for one in summary["modalities"]] == [(24, 0), (24, 0)]
 
     typed = ["train-head", "--head", "linear", "--dataset", "synthetic", "--seeds", "0,1"]
-    trained = console_script(*typed, "--set", "epochs=2", **environment)
+    trained = mser(*typed, "--set", "epochs=2", **environment)
     assert trained.returncode == 0, trained.stderr
     assert "weighted F1" in trained.stdout
     (run,) = (tmp_path / "runs").iterdir()
@@ -286,8 +286,8 @@ def test_an_error_of_the_console_script(console_script: Mser, filled_cache: Path
     assert is_one_sentence(done.stderr)
 
 
-def test_debug_shows_the_traceback(console_script: Mser, tmp_path: Path) -> None:
-    done = console_script("--debug", *train_options(tmp_path / "none"), **CALM)
+def test_debug_shows_the_traceback(mser: Mser, tmp_path: Path) -> None:
+    done = mser("--debug", *train_options(tmp_path / "none"), **CALM)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" in done.stderr
     assert "run 'mser extract' first" in done.stderr
@@ -307,14 +307,15 @@ def test_a_wrong_corpus_is_an_error_before_any_download(
 
 
 def test_a_used_dashboard_port_causes_no_warning(
-    mser: Mser, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     with socket.socket() as taken:
         with suppress(OSError):  # another process uses it
             taken.bind(("", 8787))
             taken.listen()
         options = extract_options(corpus_root, tmp_path / "cache", encoders)
-        done = mser(*options, "--modalities", "text", "--limit", 2, "--workers", 1, **CALM)
+        options += ["--modalities", "text", "--limit", 2, "--workers", 1]
+        done = fork_server().run(MSER, *options, folder=tmp_path, workers=True)
     assert done.returncode == 0
     assert "8787" not in done.stderr
 
@@ -345,7 +346,7 @@ def interrupted(
 ) -> tuple[int, str, str]:
     """Extract, and press Ctrl-C when the first shard exists."""
     options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
-    running = fork_server().start(MSER, *options, session=True)
+    running = fork_server().start(MSER, *options, session=True, workers=workers > 0)
     while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
         time.sleep(0.01)
     os.killpg(running.pid, signal.SIGINT)  # a terminal sends Ctrl-C to every process
