@@ -125,7 +125,7 @@ def test_extract_and_then_train_head(
     assert [(one["present"], one["new"]) for one in summary["modalities"]] == [(24, 0), (24, 0)]
 
     typed = ["train-head", "--head", "linear", "--dataset", "synthetic", "--seeds", "0,1"]
-    trained = mser(*typed, "--set", "epochs=2", **environment)
+    trained = mser(*typed, "--set", "l2=0.1", **environment)
     assert trained.returncode == 0, trained.stderr
     assert "weighted F1" in trained.stdout
     (run,) = (tmp_path / "runs").iterdir()
@@ -136,7 +136,7 @@ def test_extract_and_then_train_head(
 def test_train_head_prints_valid_json_and_nothing_else(
     call: Call, filled_cache: Path, tmp_path: Path
 ) -> None:
-    code, out, err = call(*train_options(filled_cache), "--set", "epochs=1", "--json")
+    code, out, err = call(*train_options(filled_cache), "--set", "l2=0.1", "--json")
     assert code == 0
     assert is_leakage_check(err), err
     assert "train and validation share 8 speakers" in err
@@ -161,7 +161,7 @@ def test_a_dry_run_prints_valid_json_and_writes_nothing(
 def test_a_folder_names_the_encoder_that_filled_the_cache(
     call: Call, filled_cache: Path, encoders: dict[str, str]
 ) -> None:
-    options = [*train_options(filled_cache), "--set", "epochs=1", "--json"]
+    options = [*train_options(filled_cache), "--set", "l2=0.1", "--json"]
     key = FeatureCache(filled_cache).open("synthetic", modality="speech").spec.key
     code, out, err = call(*options, "--speech-encoder", encoders["speech"])
     assert code == 0
