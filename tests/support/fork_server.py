@@ -170,10 +170,6 @@ class ForkServer:
             out, err = fork.communicate(timeout)
         return subprocess.CompletedProcess([code, *map(str, arguments)], fork.wait(), out, err)
 
-    def stop(self) -> None:
-        self._connection.close()
-        self._server.wait()
-
 
 @cache
 def fork_server() -> ForkServer:
@@ -186,6 +182,7 @@ def fork_server() -> ForkServer:
 
 def serve(connection: Connection) -> str | None:
     """Answer requests until the tests end; in a fork, return the code that it runs."""
+    code: str
     while True:
         try:
             what, *more = connection.recv()

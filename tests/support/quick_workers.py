@@ -81,7 +81,7 @@ def stand_by(inherited: Connection) -> list[Any] | None:
 
 def _start_by(start: Callable[[str, Sequence[int]], int], patch: pytest.MonkeyPatch) -> None:
     """Let ``start`` start fork servers: it takes code and ``descriptors``, and returns a child."""
-    new_process: Any = util.spawnv_passfds  # type: ignore[attr-defined]
+    new_process: Any = util.spawnv_passfds
 
     def spawn(path: object, arguments: Sequence[Any], descriptors: Sequence[int]) -> int:
         code, found = re.subn(_NEW, _FORKED, str(arguments[-1]))
