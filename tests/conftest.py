@@ -20,7 +20,6 @@ import pickle
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +27,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mser import cli
-from mser.cache import FeatureCache, pooled_entry
-from mser.pipeline.corpora import synthetic
-from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
-from mser.pipeline.extract import ExtractSettings, Summary, extract
 from mser.tests.support.fork_server import MSER, fork_server
-from mser.tests.support.meld_tree import write_meld
+from mser.tests.support.quick_workers import fork_servers_are_forks_of
 
+# What takes seconds to import is imported where it is used: the process that distributes the tests
+# to others needs none of it.
 if TYPE_CHECKING:
+    from mser.pipeline.extract import Summary
     from mser.tests.support.object_store import ObjectStore
 
 Mser = Callable[..., subprocess.CompletedProcess[str]]
@@ -71,9 +69,12 @@ def make_once(
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Modality → folder of a small random encoder."""
 
+    from mser.pipeline.corpora.synthetic import SENTENCE_WORDS  # noqa: PLC0415
+    from mser.pipeline.encoders import random_encoders  # noqa: PLC0415
+
     def make(folder: Path) -> None:
-        save_speech_encoder(folder / "small-wav2vec2")
-        save_text_encoder(folder / "small-bert", synthetic.SENTENCE_WORDS)
+        random_encoders.save_speech_encoder(folder / "small-wav2vec2")
+        random_encoders.save_text_encoder(folder / "small-bert", SENTENCE_WORDS)
 
     folder = make_once(tmp_path_factory, "encoders", make)
     return {"speech": str(folder / "small-wav2vec2"), "text": str(folder / "small-bert")}
@@ -82,6 +83,8 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def corpus_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A synthetic corpus of 96 utterances in 4 sessions. Do not change it: copy it."""
+
+    from mser.pipeline.corpora import synthetic  # noqa: PLC0415
 
     def make(folder: Path) -> None:
         synthetic.make(folder / "synthetic", utterances_per_session=24)
@@ -95,9 +98,13 @@ def filled_cache(
 ) -> Path:
     """A cache with both modalities of the corpus, pooled. Do not change it: copy it."""
 
+    from mser.cache import FeatureCache, pooled_entry  # noqa: PLC0415
+    from mser.pipeline.extract import ExtractSettings, extract  # noqa: PLC0415
+
     def make(folder: Path) -> None:
-        settings = ExtractSettings("synthetic", corpus_root, folder, encoders, workers=0)
-        extract(replace(settings, shard_mib=0.5))
+        extract(
+            ExtractSettings("synthetic", corpus_root, folder, encoders, workers=0, shard_mib=0.5)
+        )
         cache = FeatureCache(folder)
         for entry in cache.entries("synthetic"):
             pooled_entry(cache, entry)  # as the first training does
@@ -108,6 +115,8 @@ def filled_cache(
 @pytest.fixture(scope="session")
 def meld_original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree in MELD's layout with the faults of the release. Do not change it: copy it."""
+
+    from mser.tests.support.meld_tree import write_meld  # noqa: PLC0415
 
     def make(folder: Path) -> None:
         write_meld(folder / "MELD.Raw")
@@ -124,8 +133,9 @@ def meld(meld_original: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def meld_filled(
     tmp_path_factory: pytest.TempPathFactory, encoders: dict[str, str], meld_original: Path
-) -> tuple[Path, Summary]:
+) -> tuple[Path, "Summary"]:
     """A cache of MELD, and the summary of filling it. Do not change it: copy it."""
+    from mser.pipeline.extract import ExtractSettings, extract  # noqa: PLC0415
 
     def make(folder: Path) -> None:
         cache = folder / "cache"
@@ -137,7 +147,7 @@ def meld_filled(
 
 
 @pytest.fixture
-def filled(meld_filled: tuple[Path, Summary], tmp_path: Path) -> Path:
+def filled(meld_filled: tuple[Path, "Summary"], tmp_path: Path) -> Path:
     """A cache that holds all of MELD that can be used, to change."""
     return shutil.copytree(meld_filled[0], tmp_path / "filled")
 
@@ -163,6 +173,14 @@ def run_console_script(
         check=False,
         timeout=300,
     )
+
+
+@pytest.fixture(scope="module")
+def quick_workers() -> Iterator[None]:
+    """Dask workers that this process starts are forked from a process that has all imports."""
+    with pytest.MonkeyPatch.context() as patch:
+        fork_servers_are_forks_of(fork_server(), patch)
+        yield
 
 
 @pytest.fixture

@@ -234,11 +234,11 @@ def test_the_preset_in_the_docs_is_read(tmp_path: Path) -> None:
 def test_the_ablation_in_the_docs_runs(filled_cache: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(tomls()[1])
-    given = {"seeds": [0], "protocol": "leave-one-session-out"}
+    given = {"seeds": [0], "protocol": "hold-out:session=ses01"}
     table: Ablation = ablate(
         str(path),
         given,
-        ["epochs=1"],
+        ["epochs=1", "optimizer=adamw"],
         tmp_path / "out",
         cache=filled_cache,
         encoders={"speech": None, "text": None},

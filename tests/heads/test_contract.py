@@ -89,8 +89,9 @@ def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
 ) -> None:
     head = evaluated(name, count)
     rows = utterances(head, lengths)
-    together = head(*collate(rows, extra, padding)).logits
-    alone = torch.cat([head(*collate([row])).logits for row in rows])
+    with torch.inference_mode():
+        together = head(*collate(rows, extra, padding)).logits
+        alone = torch.cat([head(*collate([row])).logits for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert together.shape == (len(rows), N_CLASSES)
 
@@ -98,7 +99,7 @@ def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
 @every_head
 @pytest.mark.parametrize("count", [2, 3])
 @given(
-    lengths=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=4),
+    lengths=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=2),
     padding=st.sampled_from([math.nan, math.inf, -1e30, 0.0, 7.0]),
 )
 @settings(max_examples=10, deadline=None)
@@ -109,8 +110,9 @@ def test_a_modality_may_be_missing(
     some = [row if any(row[:count]) else (1, *row[1:]) for row in lengths]
     # Each modality is missing in one utterance, and speech is the only modality of one.
     rows = utterances(head, [*some, (0, 2, 3), (3, 0, 1), (2, 0, 0)])
-    together = head(*collate(rows, 2, padding)).logits
-    alone = torch.cat([head(*collate([row], 0, padding)).logits for row in rows])
+    with torch.inference_mode():
+        together = head(*collate(rows, 2, padding)).logits
+        alone = torch.cat([head(*collate([row], 0, padding)).logits for row in rows])
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
     assert torch.isfinite(together).all()
 
@@ -354,7 +356,7 @@ def test_one_layer_needs_no_layer_axis(name: str) -> None:
     ],
 )
 def test_a_wrong_batch_is_an_error(name: str, change: object, message: str) -> None:
-    head = small(name, 2)
+    head = evaluated(name, 2)
     with pytest.raises(HeadError, match=message) as error:
         head(*change(*batch(head)))  # type: ignore[operator]
     assert "\n" not in str(error.value)

@@ -17,7 +17,8 @@ from mser.tests.support.extract_runs import shards
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(module, "DEMO_HEADS", {head: ["epochs=1"] for head in module.DEMO_HEADS})
+    short = {head: ["l2=0.1" if head == "linear" else "epochs=1"] for head in module.DEMO_HEADS}
+    monkeypatch.setattr(module, "DEMO_HEADS", short)
     monkeypatch.setattr(module, "cores", lambda: 1)
     monkeypatch.setattr(module, "ExtractSettings", partial(ExtractSettings, workers=0))
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from multiprocessing import Pipe
@@ -25,6 +25,8 @@ from types import ModuleType
 from typing import Self, TextIO
 
 import pytest
+
+from mser.tests.support.quick_workers import stand_by
 
 # What commands import, at the latest when they work.
 MODULES = (
@@ -113,29 +115,48 @@ class ForkServer:
             answer: int | None = self._connection.recv()
         return answer
 
-    def start(
+    def fork(
         self,
         code: str,
         *arguments: object,
+        streams: Sequence[int],
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
         session: bool = False,
-        quiet: bool = False,
-    ) -> Fork:
-        """Run Python code in a fork; ``quiet`` discards what the fork prints."""
+        workers: bool = False,
+    ) -> int:
+        """Run Python code in a fork, and return its process id.
+
+        Args:
+            code: what the fork runs.
+            arguments: those of the command line.
+            streams: file descriptors of standard output and standard error, and others, which the
+                code knows as ``descriptors``.
+            folder: where the fork runs; by default the folder of this process.
+            environment: of the fork; by default that of this process.
+            session: whether the fork leads a session of its own.
+            workers: whether the fork starts Dask workers, which then start quickly.
+        """
         request = (
             ["mser", *map(str, arguments)],
             str(folder or Path.cwd()),
             dict(os.environ if environment is None else environment),
             session,
+            workers,
         )
+        with self._asking:
+            self._connection.send(("start", len(streams), code, *request))
+            for stream in streams:
+                send_handle(self._connection, stream, self._server.pid)
+            pid: int = self._connection.recv()
+        return pid
+
+    def start(self, code: str, *arguments: object, quiet: bool = False, **options: object) -> Fork:
+        """Run Python code in a fork; ``quiet`` discards what the fork prints."""
         pipes = [os.pipe(), os.pipe()]
         null = os.open(os.devnull, os.O_WRONLY)
-        with self._asking:
-            self._connection.send(("start", code, *request))
-            for _, write in pipes:
-                send_handle(self._connection, null if quiet else write, self._server.pid)
-            pid: int = self._connection.recv()
+        streams = [null if quiet else write for _, write in pipes]
+        pid = self.fork(code, *arguments, streams=streams, **options)  # type: ignore[arg-type]
         for write in (null, *(write for _, write in pipes)):
             os.close(write)
         out, err = (open(read, encoding="utf-8") for read, _ in pipes)  # noqa: SIM115
@@ -149,10 +170,6 @@ class ForkServer:
             out, err = fork.communicate(timeout)
         return subprocess.CompletedProcess([code, *map(str, arguments)], fork.wait(), out, err)
 
-    def stop(self) -> None:
-        self._connection.close()
-        self._server.wait()
-
 
 @cache
 def fork_server() -> ForkServer:
@@ -165,6 +182,7 @@ def fork_server() -> ForkServer:
 
 def serve(connection: Connection) -> str | None:
     """Answer requests until the tests end; in a fork, return the code that it runs."""
+    code: str
     while True:
         try:
             what, *more = connection.recv()
@@ -174,38 +192,36 @@ def serve(connection: Connection) -> str | None:
             pid, status = os.waitpid(more[0], os.WNOHANG)
             connection.send(os.waitstatus_to_exitcode(status) if pid else None)
             continue
-        streams = [recv_handle(connection), recv_handle(connection)]
+        count, code, *request, session, workers = more
+        streams = [recv_handle(connection) for _ in range(count)]
         if os.fork():
             for stream in streams:
                 os.close(stream)
             continue
-        code = become(streams, *more)
+        if session:
+            os.setsid()
+        become(streams, *request)
+        if workers and (later := stand_by(connection)):
+            code, *request = later
+            become(*request)
+            return code
         connection.send(os.getpid())  # only now, since a signal may come at once
         connection.close()
         return code
 
 
-def become(
-    streams: list[int],
-    code: str,
-    argv: list[str],
-    folder: str,
-    environment: dict[str, str],
-    session: bool,
-) -> str:
-    """Take the streams, arguments, folder and environment of a process; return its code."""
-    for number, stream in enumerate(streams, start=1):
+def become(streams: list[int], argv: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Take the streams, arguments, folder and environment of a process."""
+    for number, stream in enumerate(streams[:2], start=1):
         os.dup2(stream, number)
         os.close(stream)
-    if session:
-        os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = argv
-    sys.modules["__main__"] = ModuleType("__main__")
-    return code
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    vars(main)["descriptors"] = streams[2:]
 
 
 def execute(code: str, statuses: list[int]) -> None:

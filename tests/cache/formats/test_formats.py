@@ -271,7 +271,7 @@ def test_reading_one_layer_touches_no_other(tmp_path: Path, store: str) -> None:
 
 MANY = """
 import json, resource, sys
-resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 from mser.cache import FeatureCache
 
 entry = FeatureCache(sys.argv[1]).open("made-up")
@@ -288,7 +288,7 @@ print(len(views))
 def test_an_entry_may_have_more_shards_than_a_process_may_open_files(
     tmp_path: Path, store: str, compression: str
 ) -> None:
-    count = 260
+    count = 70
     fill(tmp_path, [{f"{n:03}": array(n)} for n in range(count)], True, store, compression)
     command = [sys.executable, "-c", MANY, str(tmp_path)]
     read = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)

@@ -110,7 +110,7 @@ def test_public_names() -> None:
 
 
 def test_extract_and_then_train_head(
-    console_script: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
+    console_script: Mser, mser: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
 ) -> None:
     synthetic.make(tmp_path / "corpus", utterances_per_session=6)
     typed = ["extract", "--dataset", "synthetic", "--root", "corpus", "--workers", "0"]
@@ -127,7 +127,7 @@ def test_extract_and_then_train_head(
     assert [(one["present"], one["new"]) for one in summary["modalities"]] == [(24, 0), (24, 0)]
 
     typed = ["train-head", "--head", "linear", "--dataset", "synthetic", "--seeds", "0,1"]
-    trained = console_script(*typed, "--set", "epochs=2", **environment)
+    trained = mser(*typed, "--set", "l2=0.1", **environment)
     assert trained.returncode == 0, trained.stderr
     assert "weighted F1" in trained.stdout
     (run,) = (tmp_path / "runs").iterdir()
@@ -138,7 +138,7 @@ def test_extract_and_then_train_head(
 def test_train_head_prints_valid_json_and_nothing_else(
     call: Call, filled_cache: Path, tmp_path: Path
 ) -> None:
-    code, out, err = call(*train_options(filled_cache), "--set", "epochs=1", "--json")
+    code, out, err = call(*train_options(filled_cache), "--set", "l2=0.1", "--json")
     assert code == 0
     assert is_leakage_check(err), err
     assert "train and validation share 8 speakers" in err
@@ -163,7 +163,7 @@ def test_a_dry_run_prints_valid_json_and_writes_nothing(
 def test_a_folder_names_the_encoder_that_filled_the_cache(
     call: Call, filled_cache: Path, encoders: dict[str, str]
 ) -> None:
-    options = [*train_options(filled_cache), "--set", "epochs=1", "--json"]
+    options = [*train_options(filled_cache), "--set", "l2=0.1", "--json"]
     key = FeatureCache(filled_cache).open("synthetic", modality="speech").spec.key
     code, out, err = call(*options, "--speech-encoder", encoders["speech"])
     assert code == 0
@@ -288,8 +288,8 @@ def test_an_error_of_the_console_script(console_script: Mser, filled_cache: Path
     assert is_one_sentence(done.stderr)
 
 
-def test_debug_shows_the_traceback(console_script: Mser, tmp_path: Path) -> None:
-    done = console_script("--debug", *train_options(tmp_path / "none"), **CALM)
+def test_debug_shows_the_traceback(mser: Mser, tmp_path: Path) -> None:
+    done = mser("--debug", *train_options(tmp_path / "none"), **CALM)
     assert (done.returncode, done.stdout) == (1, "")
     assert "Traceback" in done.stderr
     assert "run 'mser extract' first" in done.stderr
@@ -309,14 +309,15 @@ def test_a_wrong_corpus_is_an_error_before_any_download(
 
 
 def test_a_used_dashboard_port_causes_no_warning(
-    mser: Mser, tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
+    tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     with socket.socket() as taken:
         with suppress(OSError):  # another process uses it
             taken.bind(("", 8787))
             taken.listen()
         options = extract_options(corpus_root, tmp_path / "cache", encoders)
-        done = mser(*options, "--modalities", "text", "--limit", 2, "--workers", 1, **CALM)
+        options += ["--modalities", "text", "--limit", 2, "--workers", 1]
+        done = fork_server().run(MSER, *options, folder=tmp_path, workers=True)
     assert done.returncode == 0
     assert "8787" not in done.stderr
 
@@ -372,7 +373,7 @@ def interrupted(
 ) -> tuple[int, str, str]:
     """Extract, and send a signal when the first shard exists."""
     options = [*extract_options(root, cache, encoders), "--shard-mib", 1e-4, "--workers", workers]
-    running = fork_server().start(MSER, *options, session=True)
+    running = fork_server().start(MSER, *options, session=True, workers=workers > 0)
     while running.poll() is None and not list(cache.glob("synthetic/*/shards/[0-9]*")):
         time.sleep(0.01)
     os.killpg(running.pid, number)  # a terminal and SLURM send it to every process

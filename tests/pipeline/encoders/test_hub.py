@@ -17,10 +17,17 @@ import numpy as np
 import pytest
 
 from mser.cache import FeatureCache
-from mser.tests.support.fork_server import MSER, ForkServer
+from mser.tests.support.fork_server import MSER, fork_server
 
 NAME = "someone/small-wav2vec2"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+# In a fork: the library of the hub reads its variables when it is imported, so import it again.
+AGAIN = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+    del sys.modules[name]
+"""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -87,10 +94,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 class Site:
-    """A place on this machine for one hub at a time, and a fork server that knows the place.
-
-    The library of the hub reads its variables when it is imported.
-    """
+    """A place on this machine for one hub at a time, and the variables that name the place."""
 
     def __init__(self, home: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -106,7 +110,6 @@ class Site:
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
-        self.forks = ForkServer(**self.environment)
 
     @contextmanager
     def hub(self, folder: str | Path) -> Iterator[list[str]]:
@@ -125,9 +128,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    site = Site(tmp_path_factory.mktemp("hub") / "hf")
-    yield site
-    site.forks.stop()
+    return Site(tmp_path_factory.mktemp("hub") / "hf")
 
 
 @pytest.fixture
@@ -141,8 +142,9 @@ def extract(site, corpus_root, tmp_path):
     """Run ``mser extract`` with an encoder by hub name."""
 
     def run(name: str = NAME):
-        return site.forks.run(
-            *(MSER, "extract", "--dataset", "synthetic", "--root", corpus_root, "--device", "cpu"),
+        return fork_server().run(
+            AGAIN + MSER,
+            *("extract", "--dataset", "synthetic", "--root", corpus_root, "--device", "cpu"),
             *("--cache", tmp_path / "cache", "--modalities", "speech", "--speech-encoder", name),
             *("--workers", 0, "--limit", 3),
             environment={**os.environ, **site.environment},

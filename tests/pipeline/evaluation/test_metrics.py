@@ -154,7 +154,7 @@ def test_a_single_part_has_no_standard_deviation() -> None:
     assert single == {"mean": 0.5, "std": None, "pooled": 0.5, "pooled_std": None}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), PAIRS), min_size=2, max_size=5))
 def test_aggregate_summarises_the_scores(drawn: list[tuple[int, list[tuple[str, str]]]]) -> None:
     parts = [

@@ -51,8 +51,11 @@ def reports_of(work: Work, jobs: list[ShardJob], backend: Backend) -> list[Shard
     return list(run_shards(work, jobs, backend, torch.device("cpu")))
 
 
+pytestmark = pytest.mark.usefixtures("quick_workers")
+
+
 @pytest.fixture(scope="module")
-def two_workers() -> Iterator[Cluster]:
+def two_workers(quick_workers) -> Iterator[Cluster]:
     """Two worker processes, which start once for several tests."""
     with local_cluster(2, 2, []) as cluster:
         yield cluster
@@ -95,6 +98,42 @@ class Sent:
             cloudpickle.unregister_pickle_by_value(module)
 
 
+@contextmanager
+def no_longer_than(seconds: int) -> Iterator[None]:
+    """Fail instead of waiting forever."""
+
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_only_the_utterance_that_kills_its_worker_is_left_out():
+    # Before ``two_workers`` starts: beside another cluster, each worker is a new Python process.
+    jobs = [
+        make_job(0, "a", "b", "c"),
+        make_job(1, "d", "kill"),
+        *(make_job(number, f"e{number}", f"f{number}") for number in range(2, 8)),
+    ]
+    # A worker that dies must come back, however long that takes.
+    impatient = {"distributed.deploy.lost-worker-timeout": "500ms"}
+    with no_longer_than(300), dask.config.set(impatient):
+        reports = reports_of(Sent(store), jobs, Backend(WORKER_SIZING, 2))
+    crashed = [bad for report in reports for bad in report.quarantined]
+    assert [(bad.id, bad.reason, bad.content_hash) for bad in crashed] == [
+        ("kill", "crash", "hash of kill")
+    ]
+    stored = [id for report in reports for id in report.stored]
+    assert len(stored) == len(set(stored))
+    assert set(stored) == {item.id for job in jobs for item in job.items} - {"kill"}
+
+
 def test_every_job_is_done_once(backend):
     jobs = [make_job(number, f"a{number}", f"b{number}") for number in range(6)]
     reports = reports_of(Sent(store), jobs, backend)
@@ -122,41 +161,6 @@ def test_workers_are_other_processes(in_workers):
     }
     assert (str(os.getpid()),) not in shards
     assert len(shards) <= 2
-
-
-@contextmanager
-def no_longer_than(seconds: int) -> Iterator[None]:
-    """Fail instead of waiting forever."""
-
-    def give_up(*_: object) -> None:
-        raise TimeoutError(f"not done after {seconds} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_only_the_utterance_that_kills_its_worker_is_left_out():
-    jobs = [
-        make_job(0, "a", "b", "c"),
-        make_job(1, "d", "kill"),
-        *(make_job(number, f"e{number}", f"f{number}") for number in range(2, 8)),
-    ]
-    # A worker that dies must come back, however long that takes.
-    impatient = {"distributed.deploy.lost-worker-timeout": "500ms"}
-    with no_longer_than(300), dask.config.set(impatient):
-        reports = reports_of(Sent(store), jobs, Backend(WORKER_SIZING, 2))
-    crashed = [bad for report in reports for bad in report.quarantined]
-    assert [(bad.id, bad.reason, bad.content_hash) for bad in crashed] == [
-        ("kill", "crash", "hash of kill")
-    ]
-    stored = [id for report in reports for id in report.stored]
-    assert len(stored) == len(set(stored))
-    assert set(stored) == {item.id for job in jobs for item in job.items} - {"kill"}
 
 
 def test_an_exception_ends_the_run_unchanged(backend):

@@ -1,7 +1,5 @@
 """Extraction into a cache that fails, by the command line: one sentence, and nothing is lost."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +10,7 @@ from mser.cache import CacheError, EntryWriter, FeatureCache, UtteranceFeatures
 from mser.cache.storage import leases
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.tests.support.cache_entries import same_bits
-from mser.tests.support.cache_processes import MINDING, check_sentence, permissions
+from mser.tests.support.cache_processes import MINDING_FORK, check_sentence, permissions
 from mser.tests.support.fork_server import MSER, fork_server
 
 
@@ -28,16 +26,8 @@ def test_an_extraction_into_a_folder_without_permission_is_one_sentence(
     tmp_path: Path, corpus_root: Path, encoders: dict[str, str]
 ) -> None:
     tmp_path.chmod(0o555)
-    done = subprocess.run(
-        [
-            *(*MINDING, str(Path(sys.executable).parent / "mser")),
-            *options_of(corpus_root, tmp_path / "cache", encoders["speech"]),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    options = options_of(corpus_root, tmp_path / "cache", encoders["speech"])
+    done = fork_server().run(MINDING_FORK + MSER, *options)
     tmp_path.chmod(0o755)
     assert (done.returncode, done.stdout) == (1, "")
     (sentence,) = done.stderr.splitlines()

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import synthetic
@@ -23,6 +24,7 @@ from mser.tests.support.fork_server import MSER, fork_server
 from mser.tests.support.meld_tree import BAD_CLIPS, SPEECH_IDS, TEXT_IDS
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_two_workers_give_the_same_bits_as_none(meld, encoders, tmp_path):
     summary = run(meld, tmp_path / "two", encoders, workers=2, shard_mib=0.05)
     assert reasons(summary, "speech") == BAD_CLIPS
@@ -60,7 +62,7 @@ def test_a_killed_run_continues(encoders, tmp_path):
     def committed() -> list[Path]:
         return [path for path in shards_now(folder) if not path.name.startswith(".")]
 
-    with fork_server().start(MSER, *command, session=True, quiet=True) as process:
+    with fork_server().start(MSER, *command, session=True, workers=True, quiet=True) as process:
         try:
             wait_for(lambda: len(committed()) >= 2, process)
         finally:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mser.cache import FeatureCache, verify
 from mser.cache.storage.leases import Lease
@@ -17,6 +18,22 @@ from mser.tests.support.extract_runs import features, ids_of, run, shards
 from mser.tests.support.fork_server import MSER, Fork, fork_server
 
 UTTERANCES = 64
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A corpus. Do not change it."""
+    root = tmp_path_factory.mktemp("shared") / "corpus"
+    synthetic.make(root, utterances_per_session=UTTERANCES // 4)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(root, encoders, tmp_path_factory):
+    """The cache of a single run. Do not change it."""
+    cache = tmp_path_factory.mktemp("alone") / "cache"
+    run(root, cache, {"speech": encoders["speech"]}, "synthetic", shard_mib=0.001)
+    return cache
 
 
 def start(root: Path, cache: Path, encoder: str) -> Fork:
@@ -46,14 +63,12 @@ def result(process: Fork) -> dict[str, Any]:
     return counts
 
 
-def assert_complete(root: Path, cache: Path, encoders: dict[str, str], tmp_path: Path) -> None:
+def assert_complete(cache: Path, alone: Path) -> None:
     """Each utterance is in one shard, and equals that of a single run."""
     whole = [shard for shard in shards(cache) if not shard.name.startswith(".")]
     stored = [id for shard in whole for id in ids_of(shard)]
     assert len(stored) == len(set(stored)) == UTTERANCES
-    alone = {"speech": encoders["speech"]}
-    run(root, tmp_path / "alone", alone, "synthetic", shard_mib=0.001)
-    expected = features(tmp_path / "alone", "speech", "synthetic")
+    expected = features(alone, "speech", "synthetic")
     for id, ours in features(cache, "speech", "synthetic").items():
         np.testing.assert_array_equal(ours, expected[id])
     entry = FeatureCache(cache).open("synthetic")
@@ -62,9 +77,8 @@ def assert_complete(root: Path, cache: Path, encoders: dict[str, str], tmp_path:
     assert list((path_of(entry) / "leases").glob("[!.]*")) == []
 
 
-def test_two_runs_at_once_do_the_work_once(encoders, tmp_path):
-    root, cache = tmp_path / "corpus", tmp_path / "cache"
-    synthetic.make(root, utterances_per_session=UTTERANCES // 4)
+def test_two_runs_at_once_do_the_work_once(root, alone, encoders, tmp_path):
+    cache = tmp_path / "cache"
     results = [
         result(process) for process in [start(root, cache, encoders["speech"]) for _ in range(2)]
     ]
@@ -72,12 +86,11 @@ def test_two_runs_at_once_do_the_work_once(encoders, tmp_path):
     assert sum(report["new"] for report in results) == UTTERANCES
     for report in results:
         assert report["new"] + report["elsewhere"] + report["present"] == UTTERANCES
-    assert_complete(root, cache, encoders, tmp_path)
+    assert_complete(cache, alone)
 
 
-def test_a_run_takes_over_the_shard_of_a_killed_run(encoders, tmp_path):
-    root, cache = tmp_path / "corpus", tmp_path / "cache"
-    synthetic.make(root, utterances_per_session=UTTERANCES // 4)
+def test_a_run_takes_over_the_shard_of_a_killed_run(root, alone, encoders, tmp_path):
+    cache = tmp_path / "cache"
     victim, _ = at_work(root, cache, encoders["speech"])
     survivor = start(root, cache, encoders["speech"])
     victim.send_signal(signal.SIGKILL)
@@ -85,12 +98,11 @@ def test_a_run_takes_over_the_shard_of_a_killed_run(encoders, tmp_path):
     report = result(survivor)
     assert report["new"] + report["elsewhere"] + report["present"] == UTTERANCES
     # The unfinished shard of the killed run stays there until gc.
-    assert_complete(root, cache, encoders, tmp_path)
+    assert_complete(cache, alone)
 
 
-def test_a_run_waits_for_the_shard_of_another_host(encoders, tmp_path):
-    root, cache = tmp_path / "corpus", tmp_path / "cache"
-    synthetic.make(root, utterances_per_session=UTTERANCES // 4)
+def test_a_run_waits_for_the_shard_of_another_host(root, alone, encoders, tmp_path):
+    cache = tmp_path / "cache"
     process, lease = at_work(root, cache, encoders["speech"])
     process.kill()
     process.communicate()
@@ -104,4 +116,4 @@ def test_a_run_waits_for_the_shard_of_another_host(encoders, tmp_path):
     assert waiting.poll() is None
     lease.unlink()  # the other host releases it
     assert result(waiting)["pending"] == 0
-    assert_complete(root, cache, encoders, tmp_path)
+    assert_complete(cache, alone)

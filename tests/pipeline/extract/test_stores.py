@@ -51,6 +51,7 @@ def test_every_store_and_location_gives_equal_digests(
             assert [modality.new for modality in again.modalities] == [0, 0]
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
     root: str,
     tmp_path: Path,

@@ -48,6 +48,7 @@ PRESET = """
 head = "linear"
 dataset = "synthetic"
 epochs = 1
+optimizer = "adamw"
 learning_rate = 0.01
 [head_options]
 dropout = 0.1

@@ -18,6 +18,7 @@ ROWS = [
     *(("text", layer) for layer in (0, 1, "concat")),
     ("speech+text", "concat"),
 ]
+FAST = ("--set", "l2=0.1")  # one strength instead of all
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -29,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_layer_has_its_row_run_and_scores(call: Call, cache: Path, tmp_path: Path) -> None:
-    command = ("probe", "--dataset", "made-up", "--cache", cache, "--out", "probed")
+    command = ("probe", "--dataset", "made-up", "--cache", cache, "--out", "probed", *FAST)
     code, out, err = call(*command, "--metric", "ua", "--json")
     assert code == 0, err
     table = json.loads(out)
@@ -62,7 +63,7 @@ def test_each_layer_has_its_row_run_and_scores(call: Call, cache: Path, tmp_path
 def test_the_picture_has_a_dot_for_each_layer_and_a_line_for_all(
     call: Call, cache: Path, tmp_path: Path
 ) -> None:
-    code, _, err = call("probe", "--dataset", "made-up", "--cache", cache)
+    code, _, err = call("probe", "--dataset", "made-up", "--cache", cache, *FAST)
     assert code == 0, err
     picture = ElementTree.parse(tmp_path / "probes" / "made-up" / "probe.svg").getroot()
     assert len(picture.findall(f".//{SVG}circle")) == 3 + 2

@@ -130,7 +130,7 @@ def test_unknown_folds_are_refused_with_the_names_of_the_others(
     call: Call, cache: Path, tmp_path: Path
 ) -> None:
     typed = ["train-head", "--cache", cache, "--dataset", "made-up", "--head", "linear"]
-    typed += ["--modalities", "speech", "--out", tmp_path / "run", "--set", "epochs=1"]
+    typed += ["--modalities", "speech", "--out", tmp_path / "run", "--set", "l2=0.1"]
     code, out, err = call(*typed, "--fold", "s1", "--fold", "s5")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "unknown fold of leave-one-session-out 's5'" in err
@@ -155,7 +155,7 @@ def test_the_leakage_check_compares_a_column_of_the_manifest(call: Call, tmp_pat
     code, _, err = call("cache", "import", "features", *typed, *named)
     assert code == 0, err
     train = ["train-head", *typed, "--head", "linear", "--modalities", "speech", "--out", "run"]
-    train += ["--set", "epochs=1", "--device", "cpu"]
+    train += ["--set", "l2=0.1", "--device", "cpu"]
     shared = "train and test share 6 values of scenario (in 48 utterances of the test part), 4 of 4"
     for _ in range(2):  # also where the run is finished
         code, _, err = call(*train, "--leakage-column", "scenario")
@@ -200,7 +200,7 @@ def test_the_name_of_a_run_has_the_choice_only_if_it_differs_from_the_default(
 ) -> None:
     def name(**changes: object) -> str:
         settings = TrainSettings(
-            "linear", "made-up", cache, {"speech": None}, runs=tmp_path, device="cpu", epochs=1
+            "linear", "made-up", cache, {"speech": None}, runs=tmp_path, device="cpu", l2=0.1
         )
         return train_head(replace(settings, **changes)).path.name  # type: ignore[arg-type]
 

@@ -284,6 +284,7 @@ train_head(settings)
     assert {path.name for path in run.iterdir()} == CONTENT
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_give_the_same_bytes_as_this_process(
     sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
