@@ -12,14 +12,15 @@ if TYPE_CHECKING:
         CacheError,
         DamagedError,
         Entry,
-        FeatureCache,
         NotFoundError,
         UnknownUtteranceError,
     )
     from .cache.torch_dataset import UtteranceDataset, pad
-    from .heads import build_head
+    from .pipeline.encoders import FeatureExtractor
     from .pipeline.extract import extract, load_encoder
+    from .pipeline.feature_cache import FeatureCache
     from .pipeline.train import train_head
+    from .pipeline.train.head_plugins import build_head
 
 __version__ = "0.1.0"
 
@@ -28,11 +29,12 @@ _HOME = {
     "CacheError": ".cache",
     "DamagedError": ".cache",
     "Entry": ".cache",
-    "FeatureCache": ".cache",
+    "FeatureCache": ".pipeline.feature_cache",
+    "FeatureExtractor": ".pipeline.encoders",
     "NotFoundError": ".cache",
     "UnknownUtteranceError": ".cache",
     "UtteranceDataset": ".cache.torch_dataset",
-    "build_head": ".heads",
+    "build_head": ".pipeline.train.head_plugins",
     "extract": ".pipeline.extract",
     "load_encoder": ".pipeline.extract",
     "pad": ".cache.torch_dataset",
@@ -45,6 +47,7 @@ __all__ = [
     "DamagedError",
     "Entry",
     "FeatureCache",
+    "FeatureExtractor",
     "NotFoundError",
     "UnknownUtteranceError",
     "UtteranceDataset",

@@ -233,7 +233,8 @@ def _reached(address: str) -> tuple[bool, str]:
 
 
 def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
-    from ..cache import FeatureCache, listing  # noqa: PLC0415
+    from ..cache import listing  # noqa: PLC0415
+    from .feature_cache import FeatureCache  # noqa: PLC0415
 
     store = FeatureCache(cache)
     facts: dict[str, Any] = {"place": str(store.root)}

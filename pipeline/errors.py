@@ -16,5 +16,5 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
     """Return an error: ``given`` is not a known ``kind``; it suggests the nearest name."""
     names = sorted(known)
     near = get_close_matches(given, names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"unknown {kind} '{given}': {hint}(known: {', '.join(names)})")
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"unknown {kind} '{given}'{hint} (known: {', '.join(names)})")

@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import UsageError, unknown
+from .plugins import Plugins, is_spec
 
 T = TypeVar("T")
 
@@ -52,6 +53,23 @@ def one_of(kind: str, choices: Iterable[str]) -> AfterValidator:
         if name not in choices:
             raise PydanticCustomError("unknown", "unknown", {"kind": kind, "known": [*choices]})
         return name
+
+    return AfterValidator(check)
+
+
+def plugin_of(plugins: Plugins[Any], also: Iterable[str] = ()) -> AfterValidator:
+    """Return a validator of names that a user gives, of mser's own or of plug-ins; it loads them.
+
+    The validated name is the one in the table; ``also`` are further names that are allowed.
+    """
+
+    def check(name: str) -> str:
+        if name in also:
+            return name
+        known = [*plugins.names(), *also]
+        if not is_spec(name) and not name.endswith(".py") and name not in known:
+            raise PydanticCustomError("unknown", "unknown", {"kind": plugins.kind, "known": known})
+        return plugins.admit(name)
 
     return AfterValidator(check)
 

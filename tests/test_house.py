@@ -13,7 +13,8 @@ MAX_LINES = 400
 # The only modules that stand in pipeline/ itself. Every other module belongs to a room.
 LOOSE = {
     *("__init__", "errors", "progress", "provenance", "demo", "doctor"),
-    *("modalities", "layers", "validation"),
+    *("modalities", "layers", "validation", "plugins", "option_texts"),
+    *("store_formats", "feature_cache"),
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 

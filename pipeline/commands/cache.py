@@ -30,7 +30,8 @@ app = typer.Typer(
 @app.command("ls", epilog="Example: mser cache ls --cache /cluster/mser")
 def list_entries(cache: CacheOption, as_json: JsonOption = False) -> None:
     """List all entries with their size, their age and who wrote them."""
-    from ...cache import FeatureCache, listing  # noqa: PLC0415
+    from ...cache import listing  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
 
     print_result(listing(FeatureCache(cache)), as_json)
 
@@ -44,7 +45,8 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show the details of an entry, and how to make it again."""
-    from ...cache import FeatureCache, info  # noqa: PLC0415
+    from ...cache import info  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
 
     print_result(info(FeatureCache(cache).open(dataset, encoder, modality=modality)), as_json)
 
@@ -68,7 +70,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Read the stored data and compare every hash; the exit code is 1 if data are damaged."""
-    from ...cache import FeatureCache, verify_all  # noqa: PLC0415
+    from ...cache import verify_all  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
     from ..progress import stepping  # noqa: PLC0415
 
     features = FeatureCache(cache)
@@ -93,7 +96,8 @@ def gc(
     as_json: JsonOption = False,
 ) -> None:
     """List files in the cache that nothing refers to, and delete them with --yes."""
-    from ...cache import FeatureCache, collect_garbage  # noqa: PLC0415
+    from ...cache import collect_garbage  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
 
     print_result(collect_garbage(FeatureCache(cache), delete=yes, minimum_age=older_than), as_json)
 
@@ -102,18 +106,22 @@ def gc(
 def convert(
     dataset: DatasetOption,
     cache: CacheOption,
-    to: Annotated[str, typer.Option(help="Store format to write: zarr or hdf5.")],
+    to: Annotated[
+        str, typer.Option(help="Store format to write: zarr, hdf5, or one of a plug-in.")
+    ],
     compression: CompressionOption = "none",
     modality: ModalityOption = None,
     encoder: EntryEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rewrite an entry in another store format or compression, with the same features."""
-    from ...cache import FeatureCache, convert  # noqa: PLC0415
+    from ...cache import convert  # noqa: PLC0415
+    from ..feature_cache import FORMAT_PLUGINS, FeatureCache  # noqa: PLC0415
     from ..progress import stepping  # noqa: PLC0415
 
     entry = FeatureCache(cache).open(dataset, encoder, modality=modality)
-    print_result(convert(entry, to, compression, stepping("converting", "shard")), as_json)
+    store = FORMAT_PLUGINS.admit(to)
+    print_result(convert(entry, store, compression, stepping("converting", "shard")), as_json)
 
 
 @app.command(

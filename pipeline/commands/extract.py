@@ -33,7 +33,11 @@ app = typer.Typer()
 @with_encoders(cached=False)
 def extract(
     dataset: Annotated[
-        str, typer.Option(help="Corpus: iemocap, meld, crema-d, synthetic or manifest.")
+        str,
+        typer.Option(
+            help="Corpus: iemocap, meld, crema-d, synthetic, manifest, or one of a "
+            "plug-in, such as file.py:load."
+        ),
     ],
     cache: CacheOption,
     encoders: dict[str, str],

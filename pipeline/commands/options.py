@@ -46,7 +46,9 @@ EntryEncoderOption = Annotated[
     str | None,
     _option("Encoder of the entry: name or key. Required if the dataset has several.", "--encoder"),
 ]
-StoreOption = Annotated[str, _option("Store format: zarr or hdf5.")]
+StoreOption = Annotated[
+    str, _option("Store format: zarr, hdf5, or one of a plug-in, such as file.py:Class.")
+]
 CompressionOption = Annotated[
     str, _option("Compression: none, zstd or blosc. Only uncompressed data can be memory-mapped.")
 ]
@@ -97,7 +99,16 @@ WaitMinutesOption = Annotated[
 HeadOption = Annotated[
     str | None,
     _option(
-        "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query.",
+        "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query; or "
+        "one of a plug-in, such as file.py:Class.",
+    ),
+]
+PluginHeadOption = Annotated[
+    str | None,
+    _option(
+        "The head of the run again, as file.py:Class, if its code has moved or changed, or you "
+        "have not used it before.",
+        "--head",
     ),
 ]
 LayerOption = Annotated[
@@ -178,7 +189,10 @@ def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[.
 
 def _encoder_parameters(*, cached: bool) -> Iterator[Parameter]:
     for modality in MODALITIES.values():
-        text = f"Encoder of {modality.name}: a name on the Hugging Face hub or a local folder."
+        text = (
+            f"Encoder of {modality.name}: a name on the Hugging Face hub, a local folder, or one "
+            "of a plug-in, such as file.py:Class."
+        )
         if cached:
             text = (
                 f"Encoder of {modality.name}: its name, local folder or cache key. Required if the "

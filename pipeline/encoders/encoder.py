@@ -17,6 +17,7 @@ from torch import Tensor
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
 from ..layers import parse_layers
+from ..plugins import Origin
 from .checkpoint_files import EncoderFiles
 from .windows import Window, WindowPosition, in_batches, stacked
 
@@ -75,9 +76,11 @@ class Encoder(ABC, Generic[Raw]):
         device: on which the encoder computes.
         padded: whether utterances of different lengths share a forward pass: on a GPU, if the
             family is ``exact_when_padded``. On a CPU padding only costs time.
+        code: where the code comes from, if the encoder is of a plug-in.
     """
 
     modality: ClassVar[str]
+    code: Origin | None = None
     padding: int = 0  # fills the rest of a row; no feature depends on it
 
     def __init__(self, settings: EncoderSettings) -> None:
@@ -116,7 +119,16 @@ class Encoder(ABC, Generic[Raw]):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that changes the hidden states, as JSON values."""
+        """Everything that changes the hidden states, as JSON values; with the code of a plug-in."""
+        code = {} if self.code is None else self.code.as_json()
+        return self.own_identity() | {
+            key: code[name]
+            for key, name in (("code", "sha256"), ("distribution", "distribution"))
+            if name in code
+        }
+
+    def own_identity(self) -> dict[str, Any]:
+        """Return what changes the hidden states, besides the code of a plug-in."""
         files = self.settings.files
         return {
             "weights": files.weights_hash(),

@@ -12,6 +12,12 @@ from .windows import Window, cut
 
 SAMPLE_RATE = 16_000
 OVERLAP_SECONDS = 2.0
+AUDIO_IDENTITY = {
+    "sample_rate": SAMPLE_RATE,
+    "downmix": "libswresample to mono, weights summing to one; mean of unknown channels",
+    "resampler": "torchaudio sinc_interp_hann, width 6, rolloff 0.99; scipy at odd rates",
+}
+"""How a wave is made of a clip; part of the identity of all speech features."""
 
 Wave = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -42,9 +48,7 @@ class SpeechEncoder(Encoder[Wave]):
     def input_identity(self) -> dict[str, Any]:
         """Return sample rate, downmix, resampling, normalisation and windows."""
         return {
-            "sample_rate": SAMPLE_RATE,
-            "downmix": "libswresample to mono, weights summing to one; mean of unknown channels",
-            "resampler": "torchaudio sinc_interp_hann, width 6, rolloff 0.99; scipy at odd rates",
+            **AUDIO_IDENTITY,
             "normalised": self.normalised,
             "window_seconds": [self.max_seconds, OVERLAP_SECONDS],
         }

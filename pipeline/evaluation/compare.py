@@ -26,12 +26,12 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from ..errors import PipelineError, UsageError, unknown
+from ..errors import PipelineError, UsageError
 from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value, resampling_units
 from .groups import counted_groups
 from .metrics import AlignedPredictions, align_seeds, pooled_scores
 from .predictions import RunPredictions, groups_of, read_predictions
-from .registry import METRICS
+from .registry import METRIC_PLUGINS, METRICS
 
 FEWEST_RESAMPLES = 100
 _SMALLEST_EXACT_P = 1e-300  # smaller p values of an exact test may be rounded to 0
@@ -148,8 +148,9 @@ def compare(
             cannot be grouped so.
         PipelineError: a file of predictions is damaged.
     """
-    if metric is not None and metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    METRIC_PLUGINS.add_known()
+    if metric is not None:
+        metric = METRIC_PLUGINS.admit(metric)
     if resamples < FEWEST_RESAMPLES:
         raise UsageError(f"resamples is {resamples}: give {FEWEST_RESAMPLES} or more")
     runs = read_predictions(first), read_predictions(second)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined, UtteranceFeatures
+from ...cache import EntrySpec, EntryWriter, Quarantined, UtteranceFeatures
 from ...cache.identity import checked_name
 from ..corpora import Corpus
 from ..corpora.manifest import from_table, to_table
 from ..corpora.manifest_file import read_manifest
 from ..errors import PipelineError, UsageError, unknown
+from ..feature_cache import FORMAT_PLUGINS, FeatureCache
 from ..progress import progress
 from ..provenance import provenance
 from .arrays import UnusableError
@@ -101,7 +102,7 @@ def import_features(settings: ImportSettings) -> ImportSummary:
     writer = cache.writer(
         spec,
         provenance(_PACKAGES, source=str(source.path.resolve())),
-        store=settings.store,
+        store=FORMAT_PLUGINS.admit(settings.store),
         compression=settings.compression,
     )
     if digest is None:

@@ -99,7 +99,7 @@ class _OneThread:
 
 def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
     """Return what workers need to do ``jobs``: the packages of this process, folders, a GPU."""
-    folders = {job.encoder.files.folder for job in jobs}
+    folders = {folder for job in jobs for folder in job.encoder.files.shared}
     folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
     clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
     if clips:

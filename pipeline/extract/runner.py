@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined
-from ..corpora import CORPORA, Corpus, Utterance, load_corpus
+from ...cache import EntrySpec, EntryWriter, Quarantined
+from ..corpora import CORPORA, CORPUS_PLUGINS, Corpus, Utterance, load_corpus
 from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
 from ..corpora.manifest_file import read_manifest
 from ..encoders import Encoder, SpeechEncoder, load_encoder
 from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
+from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, source_of
 from ..progress import progress
 from ..provenance import provenance
+from ..store_formats import FORMAT_PLUGINS
 from .engine import run_shards
 from .readers import scan
 from .scan import Scan
@@ -87,7 +89,12 @@ def extract(settings: ExtractSettings) -> Summary:
         backend.check_available()
 
     scans = {modality: scan(chosen, modality) for modality in encoders}
-    origin = provenance(_PACKAGES, settings=settings.as_json(device), root=str(root))
+    origin = provenance(
+        _PACKAGES,
+        settings=settings.as_json(device),
+        root=str(root),
+        **({"plugins": plugins} if (plugins := _plugins(settings)) else {}),
+    )
     runs = [
         _prepare(settings, cache, encoder, corpus, chosen, scans[modality], origin)
         for modality, encoder in encoders.items()
@@ -129,6 +136,15 @@ def _find_corpus(settings: ExtractSettings) -> tuple[Corpus, Path]:
     assert settings.root is not None  # noqa: S101 -- the settings have been checked
     root = settings.root.expanduser().resolve()
     return load_corpus(settings.dataset, root), root
+
+
+def _plugins(settings: ExtractSettings) -> dict[str, dict[str, str]]:
+    """Return the origins of the code of plug-ins, except of encoders, whose identity has them."""
+    origins = {
+        "dataset": CORPUS_PLUGINS.origin(CORPUS_PLUGINS.key(settings.dataset)),
+        "store": FORMAT_PLUGINS.origin(settings.store),
+    }
+    return {name: origin.as_json() for name, origin in origins.items() if origin is not None}
 
 
 def _check_ids(corpus: Corpus) -> None:
@@ -177,7 +193,7 @@ def _prepare(
         dtype=settings.dtype,
     )
     spec = _named_as_before(spec, encoder.settings.files.folder.name, cache)
-    origin = {**origin, "encoder_source": str(encoder.settings.files.folder)}
+    origin = {**origin, "encoder_source": encoder.settings.files.source}
     writer_of = cache.existing if settings.dry_run else cache.writer
     writer = writer_of(spec, origin, settings.store, settings.compression)
     committed = writer.committed()

@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 import torch
 
-from ...cache import COMPRESSIONS, FORMATS
+from ...cache import COMPRESSIONS
 from ..compute import Backend
 from ..encoders.encoder import PRECISIONS
 from ..errors import UsageError
 from ..modalities import MODALITIES, modality_names
-from ..validation import AnyPath, Count, Positive, one_of, settings
+from ..store_formats import FORMAT_PLUGINS
+from ..validation import AnyPath, Count, Positive, one_of, plugin_of, settings
 from .engine import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
@@ -28,13 +29,14 @@ class ExtractSettings:
     """
 
     dataset: str
-    """A known corpus, such as ``meld``; ``manifest`` for a corpus described by a table."""
+    """A known corpus, such as ``meld``; one of a plug-in, such as ``file.py:load``; ``manifest``
+    for a corpus described by a table."""
     root: AnyPath | None
     """Folder of the corpus; ``None`` for ``manifest``."""
     cache: str | Path
     """Folder of the cache, or the URL of an object store."""
     encoders: dict[ModalityName, str]
-    """Modality → its encoder: a hub name, a folder, or a bundle of torchaudio."""
+    """Modality → its encoder: a hub name, a folder, or what else ``load_encoder`` takes."""
     manifest: AnyPath | None = None
     """The table that describes the dataset ``manifest``."""
     name: str | None = None
@@ -68,8 +70,8 @@ class ExtractSettings:
     shard_mib: Positive | None = None
     """Size of the largest shard in MiB, which a killed worker loses at most; default: 64, on a GPU
     256."""
-    store: Annotated[str, one_of("store", FORMATS)] = "zarr"
-    """Format of the shards: ``zarr`` (default) or ``hdf5``."""
+    store: Annotated[str, plugin_of(FORMAT_PLUGINS)] = "zarr"
+    """Format of the shards: ``zarr`` (default), ``hdf5``, or that of a plug-in."""
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "none"
     """Of the shards: ``none`` (default), ``zstd`` or ``blosc``."""
 

@@ -1,6 +1,7 @@
 """Evaluate a finished run on its test parts again, also with a modality missing."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,14 +11,16 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ...cache import FeatureCache
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate
 from ..evaluation.predictions import read_predictions
+from ..evaluation.registry import METRIC_PLUGINS
+from ..feature_cache import FeatureCache
 from ..train.context import context_turns
 from ..train.determinism import reproducible
+from ..train.head_plugins import HEAD_PLUGINS
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
 from ..train.run import score_table
@@ -57,6 +60,8 @@ def evaluate(
     cache: str | None = None,
     device: str = "auto",
     groups: str | None = None,
+    *,
+    head: str | None = None,
 ) -> Evaluation:
     """Score the heads of a run on their own test parts, and write the result into its folder.
 
@@ -67,16 +72,20 @@ def evaluate(
         device: ``auto``, ``cpu`` or ``cuda``.
         groups: what the bootstrap of the intervals draws; see
             :mod:`~mser.pipeline.evaluation.groups`.
+        head: the head of the run again, if it is of a plug-in whose code has moved or changed, or
+            was not used here before.
 
     Raises:
-        UsageError: it is not a finished run, does not have a modality, no modality is left, or the
-            test utterances cannot be grouped so.
+        UsageError: it is not a finished run, does not have a modality, no modality is left, its
+            head is of a plug-in that ``head`` must name, or the test utterances cannot be grouped
+            so.
         PipelineError: a checkpoint is damaged.
         CacheError: the cache does not hold the features.
     """
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
-    settings = settings_of_run(config, cache, device)
+    settings, changed = settings_of_run(run, config, cache, device, head)
+    METRIC_PLUGINS.add_known()
     for modality in missing:
         if modality not in settings.encoders:
             raise unknown("modality of this run", modality, settings.encoders)
@@ -85,7 +94,7 @@ def evaluate(
             f"{run} has no modality other than {', '.join(missing)}: leave one of them"
         )
     examples = examples_of(settings)
-    notes = list(metrics["notes"])
+    notes = [*metrics["notes"], *changed]
     if examples.digest != config["digest"]:
         notes.append("the features are not those that the run was trained on")
     trainer, parts = trainer_of(settings, examples), []
@@ -134,15 +143,33 @@ def load_weights(head: Head, path: Path) -> None:
         ) from error
 
 
-def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> TrainSettings:
-    """Return the settings that a run was made with, except ``cache`` and ``device``.
+def settings_of_run(
+    run: Path, config: dict[str, Any], cache: str | None, device: str, head: str | None = None
+) -> tuple[TrainSettings, list[str]]:
+    """Return the settings that a run was made with, except ``cache`` and ``device``, and notes.
+
+    The code of a plug-in runs only if the user has named it, now as ``head`` or before.
 
     Raises:
+        UsageError: ``head`` must name the head of a plug-in.
         CacheError: the layers of an old run are named by position, and the cache does not hold its
             features.
     """
+    plugins = config.get("plugins", {})
+    config, notes = dict(config), []
+    if head is None:
+        config["head"] = HEAD_PLUGINS.admit_recorded(config["head"], plugins.get("head"), str(run))
+    else:
+        config["head"] = HEAD_PLUGINS.admit(head)
+        origin = HEAD_PLUGINS.origin(config["head"])
+        if (origin and origin.sha256) != plugins.get("head", {}).get("sha256"):
+            notes.append(f"the code of {head} is not that with which the run was trained")
+    if "monitor" in plugins:
+        config["monitor"] = "loss"  # the epoch is chosen: the code of the metric need not run
     cache = cache or str(config["cache"])
-    encoders = {modality: encoder["key"] for modality, encoder in config["encoders"].items()}
+    encoders = {modality: str(encoder["key"]) for modality, encoder in config["encoders"].items()}
+    if not all(re.fullmatch("[0-9a-f]+", key) for key in encoders.values()):  # no name of code
+        raise UsageError(f"{run / 'config.toml'} has an encoder without a key: train the run again")
 
     def stored() -> dict[str, tuple[int, ...]]:
         features = FeatureCache(cache)
@@ -152,12 +179,14 @@ def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> T
         }
 
     not_settings = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
+    not_settings |= {"plugins"}
     migrated = migrated_config(config, stored)
     values = {key: value for key, value in migrated.items() if key not in not_settings}
     options = {f"head.{key}": value for key, value in migrated["head_options"].items()}
-    return settings_of(
+    settings = settings_of(
         {**values, **options, "modalities": list(encoders)},
         cache=cache,
         encoders=encoders,
         device=device,
     )
+    return settings, notes

@@ -21,7 +21,7 @@ from ..errors import PipelineError, UsageError
 from ..evaluation.compare import RunComparison, compare
 from ..evaluation.groups import counted_groups
 from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
-from ..evaluation.registry import METRICS
+from ..evaluation.registry import METRIC_PLUGINS, METRICS
 from ..progress import progress
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
@@ -65,12 +65,13 @@ def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlRe
         raise UsageError("no run is given: give one or more folders of finished runs")
     if out.is_dir():
         raise UsageError(f"'{out}' is a folder: give the name of a file, such as report.html")
+    METRIC_PLUGINS.add_known()
     names = _names(distinct)
     contents = [_run_content(run, name, groups) for run, name in zip(distinct, names, strict=True)]
     page = _template().render(
         runs=contents,
         groups=_groups(distinct, contents, groups),
-        metrics={name: metric.title for name, metric in METRICS.items()},
+        metrics=_metrics(contents),
         version=version("mser"),
     )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +88,16 @@ def _template() -> Any:
     return environment.from_string(
         files(package).joinpath("report.html").read_text(encoding="utf-8")
     )
+
+
+def _metrics(contents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return name → title of the metrics that all runs have."""
+    scored = [content["metrics"]["aggregate"] for content in contents]
+    return {
+        name: metric.title
+        for name, metric in METRICS.items()
+        if all(name in aggregate for aggregate in scored)
+    }
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -207,7 +218,7 @@ def _curves(
     dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
     losses = _with_mean(train, "train") + _with_mean(loss, "validation")
     return {
-        "monitor": METRICS[metric].title,
+        "monitor": METRICS[metric].title if metric in METRICS else metric,
         "loss_chart": line_chart(losses) if log else None,
         "score_chart": line_chart(_with_mean(score, "validation"), dots, True) if log else None,
     }
@@ -267,7 +278,7 @@ def _group(
             METRICS[metric].title: interval_chart(
                 (name, of[metric]["pooled"], of[metric]["pooled_ci95"]) for name, of in scored
             )
-            for metric in METRICS
+            for metric in _metrics(contents)
         },
     }
 

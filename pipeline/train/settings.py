@@ -1,6 +1,5 @@
 """The settings of a training run."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, replace
 from functools import cached_property
@@ -13,11 +12,14 @@ from pydantic import Field
 from ...heads import Head
 from ...heads.linear import LinearProbe
 from ..compute import Backend, WorkerSizing
-from ..errors import UsageError, unknown
-from ..evaluation.registry import METRICS
+from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.registry import METRIC_PLUGINS
 from ..modalities import modality_names
-from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of
+from ..option_texts import parsed_value
+from ..plugins import Plugins
+from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
+from .head_plugins import HEAD_PLUGINS
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -49,6 +51,9 @@ _SILENT = (
 )
 
 
+_PLUGINS: dict[str, Plugins[Any]] = {"head": HEAD_PLUGINS, "monitor": METRIC_PLUGINS}
+
+
 def _one(*_: object) -> int:
     return 1
 
@@ -66,8 +71,8 @@ class TrainSettings:
     numbers of a fold do not depend on it.
     """
 
-    head: str
-    """Name of the head."""
+    head: Annotated[str, plugin_of(HEAD_PLUGINS)]
+    """Name of the head: of mser, of an installed plug-in, or ``file.py:Class``."""
     dataset: str
     """Name of the dataset in the cache."""
     cache: str | Path
@@ -128,9 +133,9 @@ class TrainSettings:
     frequency in the training part."""
     amp: Annotated[str, one_of("amp", AMP)] = "off"
     """``off`` (the default), ``bfloat16``, or on a GPU ``float16``: mixed precision."""
-    monitor: Annotated[str, one_of("monitor", (*METRICS, "loss"))] = "weighted_f1"
+    monitor: Annotated[str, plugin_of(METRIC_PLUGINS, also=("loss",))] = "weighted_f1"
     """The score on the validation part that chooses the epoch: a metric, default ``weighted_f1``,
-    or ``loss``."""
+    ``loss``, or ``file.py:function``."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head, by name; default none."""
     features: Annotated[str, one_of("features", FEATURES)] = "auto"
@@ -167,6 +172,11 @@ class TrainSettings:
         workers = self.workers if self.workers is not None or elsewhere else 0
         return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes)
 
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """Return the settings whose values are of plug-ins: name → the origin of the code."""
+        origins = {name: plugins.origin(getattr(self, name)) for name, plugins in _PLUGINS.items()}
+        return {name: origin.as_json() for name, origin in origins.items() if origin is not None}
+
     def optimizer_of(self, head: Head) -> str:
         """Return the optimizer for a head: ``adamw``, ``adam`` or ``lbfgs``.
 
@@ -198,7 +208,8 @@ class TrainSettings:
         config["seeds"] = list(self.seeds)
         options = dict(self.head_options).items()
         config["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
-        return config
+        plugins = self.plugins()
+        return {**config, "plugins": plugins} if plugins else config
 
     def with_overrides(self, assignments: Iterable[str]) -> "TrainSettings":
         """Return the settings changed by ``key=value`` texts, each checked against its type.
@@ -211,7 +222,7 @@ class TrainSettings:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UsageError(f"--set '{assignment}': write it as key=value")
-            changes[key] = _parsed(text)
+            changes[key] = parsed_value(text)
         return self.changed(changes)
 
     def changed(self, values: Mapping[str, Any]) -> "TrainSettings":
@@ -232,8 +243,18 @@ class TrainSettings:
         return replace(self, **changes, head_options=options)
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def load_plugins(recorded: Mapping[str, Mapping[str, str]]) -> None:
+    """Load the plug-ins of :meth:`TrainSettings.plugins` in this process, such as a worker.
+
+    Raises:
+        UsageError: the code is not here, or it fails.
+        PipelineError: it has changed.
+    """
+    for setting, origin in recorded.items():
+        key = _PLUGINS[setting].admit(origin["spec"])
+        loaded = _PLUGINS[setting].origin(key)
+        if loaded is None or loaded.as_json() != origin:
+            raise PipelineError(
+                f"the code of {origin['spec']} changed while the run was going on, or differs on "
+                "this machine: run the same command again"
+            )

@@ -98,7 +98,7 @@ def test_public_names() -> None:
         assert callable(getattr(package, name))
         assert name in package.__all__
         assert name in dir(package)
-    assert package.FeatureCache is FeatureCache
+    assert issubclass(package.FeatureCache, FeatureCache)
     assert issubclass(package.CacheError, Exception)
     with pytest.raises(AttributeError, match="module 'mser' has no attribute 'build_heads'"):
         _ = package.build_heads

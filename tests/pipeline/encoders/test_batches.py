@@ -55,6 +55,7 @@ def passes_of(encoder, monkeypatch) -> list[tuple[int, ...]]:
 def test_every_family_is_tested_here():
     kinds = {kind.partition("-group")[0] for kind in (*SPEECH, *TEXT)} | {"whisper", "torchaudio"}
     kinds |= {"deberta-v2"}
+    kinds |= {"log-mel", "egemaps"}  # in test_feature_extractors.py
     assert set(FAMILIES) <= kinds
 
 
