@@ -1,12 +1,29 @@
-"""Values that a user writes as text: ``key=value``, and ``name(key=value, …)``."""
+"""What a user writes or leaves out: ``key=value``, ``name(key=value)``, the cache, a run."""
 
+import os
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 from .errors import UsageError
 
 _WITH_OPTIONS = re.compile(r"(?P<name>[^()]+)\((?P<options>.*)\)")
+
+
+def default_cache() -> str:
+    """Return the cache if none is given: ``$MSER_CACHE``, else ``~/.cache/mser``."""
+    return os.environ.get("MSER_CACHE") or "~/.cache/mser"
+
+
+def place_of(cache: Any) -> str:
+    """Return the folder or URL of a cache that is given as a path, a text or a cache."""
+    return os.fspath(cache) if isinstance(cache, str | os.PathLike) else str(cache.root)
+
+
+def path_of(run: Any) -> Path:
+    """Return the folder of a run that is given as a path, a text or a run."""
+    return Path(getattr(run, "path", run)).expanduser()
 
 
 def parsed_value(text: str) -> Any:

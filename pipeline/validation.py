@@ -9,19 +9,37 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from functools import wraps
 from importlib.resources.abc import Traversable
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import UsageError, unknown
+from .option_texts import place_of
 from .plugins import Plugins, is_spec
 
 T = TypeVar("T")
 
 AnyPath = Annotated[Path, Field(strict=False)]  # or a string
+
+
+def _place(cache: Any) -> Any:
+    known = isinstance(cache, str | PathLike) or hasattr(cache, "root")
+    return place_of(cache) if known else cache  # pydantic refuses anything else
+
+
+CachePlace = Annotated[str | Path, BeforeValidator(_place)]
+"""A folder or URL, or a :class:`mser.FeatureCache`."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]

@@ -46,8 +46,9 @@ def store_of(shard: str) -> str:
             if suffix == store_format.suffix:
                 return store
     raise CacheError(
-        f"shard {shard} is in a format that is not known here: install the package of its format, "
-        "or the version of mser that wrote it"
+        f"shard {shard} is in a format that is not known here: install the package of its format "
+        "or the version of mser that wrote it, or name its code once, as in 'mser list formats "
+        "file.py:Class'"
     )
 
 

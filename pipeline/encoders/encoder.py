@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..compute.device import chosen_device
-from ..errors import PipelineError, UsageError
+from ..errors import PipelineError, UsageError, unknown
 from ..layers import parse_layers
 from ..plugins import Origin
 from .checkpoint_files import EncoderFiles
@@ -87,7 +87,7 @@ class Encoder(ABC, Generic[Raw]):
         self.settings = settings
         self.device = chosen_device(settings.device)
         if settings.precision not in PRECISIONS:
-            raise UsageError(f"unknown precision '{settings.precision}': {', '.join(PRECISIONS)}")
+            raise unknown("precision", settings.precision, PRECISIONS)
         self.padded = self.device.type == "cuda" and self.exact_when_padded
         self.frames_at_once = _FRAMES_AT_ONCE[self.device.type]
         self._loading = threading.Lock()
@@ -99,6 +99,14 @@ class Encoder(ABC, Generic[Raw]):
             self._computing = threading.Semaphore(2)
         n_layers, self.dim = self.shape()
         self.layers = chosen_layers(settings.layers, n_layers)
+
+    def __repr__(self) -> str:
+        """Return the modality, the name, the layers, the width, the device and the precision."""
+        layers = ",".join(map(str, self.layers))
+        return (
+            f"<{self.modality} encoder {self.name}: layers {layers}, {self.dim} wide, "
+            f"{self.device}, {self.settings.precision}>"
+        )
 
     @cached_property
     def config(self) -> Any:
@@ -159,6 +167,8 @@ class Encoder(ABC, Generic[Raw]):
     def encode(self, inputs: Sequence[Raw], dtype: str = "float32") -> list[np.ndarray[Any, Any]]:
         """Encode utterances; each result equals that of the utterance encoded alone.
 
+        ``inputs`` are waves (samples,) floating, mono at 16 kHz, or texts.
+
         Several threads may call this at once. If a batch does not fit into the memory of the GPU,
         this batch and all later ones become half as large.
 
@@ -167,6 +177,7 @@ class Encoder(ABC, Generic[Raw]):
             order of the inputs. Values that are too large for float16 are infinite.
 
         Raises:
+            UsageError: a wave is not one-dimensional, or not floating.
             torch.OutOfMemoryError: an utterance alone does not fit into the GPU's memory.
         """
         windows, encoded = [], []

@@ -18,7 +18,7 @@ from ..errors import PipelineError, UsageError
 from ..plugins import Origin, is_spec, short_name
 from .checkpoint_files import EncoderFiles
 from .encoder import Encoder, EncoderSettings
-from .speech import AUDIO_IDENTITY
+from .speech import AUDIO_IDENTITY, checked_wave
 from .windows import Window
 
 
@@ -136,6 +136,8 @@ class ExtractorEncoder(Encoder[Any]):
 
     def prepare(self, utterance: Any) -> list[Window]:
         """Compute the features of an utterance, as one window."""
+        if self.modality == "speech":
+            utterance = checked_wave(utterance)
         features = np.asarray(self.extractor.extract(utterance), dtype=np.float32)
         frames = features[None] if features.ndim == 1 else features
         if frames.ndim != 2 or frames.shape[1] != self.dim:

@@ -1,7 +1,7 @@
 """Settings of an extraction."""
 
+from dataclasses import field
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -11,8 +11,9 @@ from ..compute import Backend
 from ..encoders.encoder import PRECISIONS
 from ..errors import UsageError
 from ..modalities import MODALITIES, modality_names
+from ..option_texts import default_cache
 from ..store_formats import FORMAT_PLUGINS
-from ..validation import AnyPath, Count, Positive, one_of, plugin_of, settings
+from ..validation import AnyPath, CachePlace, Count, Positive, one_of, plugin_of, settings
 from .engine import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
@@ -31,12 +32,16 @@ class ExtractSettings:
     dataset: str
     """A known corpus, such as ``meld``; one of a plug-in, such as ``file.py:load``; ``manifest``
     for a corpus described by a table."""
-    root: AnyPath | None
+    root: AnyPath | None = None
     """Folder of the corpus; ``None`` for ``manifest``."""
-    cache: str | Path
-    """Folder of the cache, or the URL of an object store."""
-    encoders: dict[ModalityName, str]
-    """Modality → its encoder: a hub name, a folder, or what else ``load_encoder`` takes."""
+    cache: CachePlace = field(default_factory=default_cache)
+    """Folder of the cache, the URL of an object store, or a ``FeatureCache``; default
+    ``$MSER_CACHE``, else ``~/.cache/mser``."""
+    encoders: dict[ModalityName, str] = field(
+        default_factory=lambda: {name: modality.encoder for name, modality in MODALITIES.items()}
+    )
+    """Modality → its encoder: a hub name, a folder, or what else ``load_encoder`` takes;
+    default the papers' pair, facebook/wav2vec2-base and bert-base-uncased."""
     manifest: AnyPath | None = None
     """The table that describes the dataset ``manifest``."""
     name: str | None = None
@@ -65,6 +70,9 @@ class ExtractSettings:
     """Extract only the first ``limit`` utterances; default: all."""
     strict: bool = False
     """End the run at the first utterance that fails; default: put it into quarantine."""
+    replace: bool = False
+    """Replace a corpus in the cache although most of its utterances are not in the new one;
+    default: refuse."""
     dry_run: bool = False
     """Only report what an extraction would do; default: extract."""
     shard_mib: Positive | None = None

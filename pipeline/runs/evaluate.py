@@ -18,12 +18,13 @@ from ..evaluation.metrics import aggregate
 from ..evaluation.predictions import read_predictions
 from ..evaluation.registry import METRIC_PLUGINS
 from ..feature_cache import FeatureCache
+from ..option_texts import path_of, place_of
 from ..train.context import context_turns
 from ..train.determinism import reproducible
 from ..train.head_plugins import HEAD_PLUGINS
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
-from ..train.run import score_table
+from ..train.run import Run, score_table
 from ..train.run_folder import RunFolder, migrated_config
 from ..train.settings import TrainSettings
 from ..train.trainer import predictions
@@ -55,9 +56,9 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path,
-    missing: Sequence[str] = (),
-    cache: str | None = None,
+    run: str | Path | Run,
+    missing: str | Sequence[str] = (),
+    cache: Any = None,
     device: str = "auto",
     groups: str | None = None,
     *,
@@ -66,8 +67,8 @@ def evaluate(
     """Score the heads of a run on their own test parts, and write the result into its folder.
 
     Args:
-        run: the folder of a finished run.
-        missing: modalities that are hidden from the heads: their length is 0.
+        run: the folder of a finished run, or the run.
+        missing: a modality, or several, that are hidden from the heads: their length is 0.
         cache: where the features are now, if they have moved.
         device: ``auto``, ``cpu`` or ``cuda``.
         groups: what the bootstrap of the intervals draws; see
@@ -82,6 +83,7 @@ def evaluate(
         PipelineError: a checkpoint is damaged.
         CacheError: the cache does not hold the features.
     """
+    run, missing = path_of(run), [missing] if isinstance(missing, str) else [*missing]
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
     settings, changed = settings_of_run(run, config, cache, device, head)
@@ -144,7 +146,7 @@ def load_weights(head: Head, path: Path) -> None:
 
 
 def settings_of_run(
-    run: Path, config: dict[str, Any], cache: str | None, device: str, head: str | None = None
+    run: Path, config: dict[str, Any], cache: Any, device: str, head: str | None = None
 ) -> tuple[TrainSettings, list[str]]:
     """Return the settings that a run was made with, except ``cache`` and ``device``, and notes.
 
@@ -166,7 +168,7 @@ def settings_of_run(
             notes.append(f"the code of {head} is not that with which the run was trained")
     if "monitor" in plugins:
         config["monitor"] = "loss"  # the epoch is chosen: the code of the metric need not run
-    cache = cache or str(config["cache"])
+    cache = str(config["cache"]) if cache is None else place_of(cache)
     encoders = {modality: str(encoder["key"]) for modality, encoder in config["encoders"].items()}
     if not all(re.fullmatch("[0-9a-f]+", key) for key in encoders.values()):  # no name of code
         raise UsageError(f"{run / 'config.toml'} has an encoder without a key: train the run again")

@@ -30,9 +30,11 @@ from ..extract.audio import BadClipError
 from ..extract.readers import READERS
 from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
+from ..option_texts import path_of
 from ..plugins import short_name
 from ..train.examples import TrainingExamples
 from ..train.jobs import build
+from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.settings import TrainSettings
 from ..train.trainer import autocast
@@ -112,19 +114,19 @@ class Prediction:
 
 
 def predict(
-    run: Path,
-    audio: Path | None = None,
+    run: str | Path | Run,
+    audio: str | Path | None = None,
     text: str | None = None,
     *,
     encoders: Mapping[str, str | None] | None = None,
-    cache: str | None = None,
+    cache: Any = None,
     device: str = "auto",
     head: str | None = None,
 ) -> Prediction:
     """Classify one utterance with every checkpoint of a run; a modality not given is missing.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run, or the run.
         audio: the clip, in any format that an extraction reads.
         text: the words spoken in the clip.
         encoders: modality → name or folder of its encoder, if it is not where the cache entry
@@ -140,6 +142,7 @@ def predict(
         PipelineError: the clip or the text cannot be used, or a checkpoint is damaged.
         CacheError: the cache no longer holds the features of the run.
     """
+    run, audio = path_of(run), None if audio is None else Path(audio)
     folder = RunFolder(run)
     classes, trainings, run_notes = _from_metrics(folder)
     settings, changed = settings_of_run(run, folder.config(), cache, device, head)

@@ -22,7 +22,9 @@ from ..evaluation.compare import RunComparison, compare
 from ..evaluation.groups import counted_groups
 from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
 from ..evaluation.registry import METRIC_PLUGINS, METRICS
+from ..option_texts import path_of
 from ..progress import progress
+from ..train.run import Run
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
 from .charts import Curve, interval_chart, line_chart, mean_curve
@@ -45,12 +47,16 @@ class HtmlReport:
         return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
 
 
-def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlReport:
+def report(
+    runs: str | Path | Run | Sequence[str | Path | Run],
+    out: str | Path = "report.html",
+    groups: str | None = None,
+) -> HtmlReport:
     """Write a page on one or several finished runs; a run that is given twice appears once.
 
     Args:
-        runs: run folders.
-        out: the file to write; an existing file is replaced.
+        runs: one or several runs, or their folders.
+        out: the file to write, default ``report.html``; an existing file is replaced.
         groups: what the bootstrap of the intervals and comparisons draws, see
             :mod:`~mser.pipeline.evaluation.groups`; by default the intervals are those that the
             training wrote.
@@ -60,7 +66,9 @@ def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlRe
             utterances of a run cannot be grouped so.
         PipelineError: a file of a run is damaged.
     """
-    distinct = list({run.resolve(): run for run in runs}.values())
+    several = [runs] if isinstance(runs, str | Path | Run) else runs
+    out = Path(out)
+    distinct = list({run.resolve(): run for run in map(path_of, several)}.values())
     if not distinct:
         raise UsageError("no run is given: give one or more folders of finished runs")
     if out.is_dir():

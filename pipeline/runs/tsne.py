@@ -77,7 +77,7 @@ def tsne_figure(
     fold: str | None = None,
     seed: int | None = None,
     *,
-    cache: str | None = None,
+    cache: Any = None,
     device: str = "auto",
     head: str | None = None,
 ) -> TsneFigure:

@@ -14,10 +14,10 @@ from ...heads.linear import LinearProbe
 from ..compute import Backend, WorkerSizing
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.registry import METRIC_PLUGINS
-from ..modalities import modality_names
-from ..option_texts import parsed_value
+from ..modalities import MODALITIES, modality_names
+from ..option_texts import default_cache, parsed_value
 from ..plugins import Plugins
-from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of, plugin_of
+from ..validation import AnyPath, CachePlace, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
 from .head_plugins import HEAD_PLUGINS
 
@@ -75,11 +75,12 @@ class TrainSettings:
     """Name of the head: of mser, of an installed plug-in, or ``file.py:Class``."""
     dataset: str
     """Name of the dataset in the cache."""
-    cache: str | Path
-    """Folder of the cache, or its URL in an object store."""
-    encoders: Mapping[str, str | None]
+    cache: CachePlace = field(default_factory=default_cache)
+    """Folder of the cache, its URL in an object store, or a ``FeatureCache``; default
+    ``$MSER_CACHE``, else ``~/.cache/mser``."""
+    encoders: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(MODALITIES))
     """Modality → its encoder: a name, a folder or an entry's key; ``None`` if the cache holds the
-    features of only one encoder. These are the modalities of the training."""
+    features of only one encoder. These are the modalities of the training; default all."""
     out: AnyPath | None = None
     """The run folder; by default a folder below ``runs``, named by a hash of the settings."""
     runs: AnyPath = Path("runs")
