@@ -1,5 +1,6 @@
 """The commands of ``mser cache``."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,7 @@ from .options import (
     ManifestOption,
     ModalityOption,
     OptionalDatasetOption,
+    ReplaceOption,
     StoreOption,
     print_result,
 )
@@ -36,7 +38,7 @@ def list_entries(cache: CacheOption, as_json: JsonOption = False) -> None:
     print_result(listing(FeatureCache(cache)), as_json)
 
 
-@app.command(epilog="Example: mser cache info --dataset meld --modality speech")
+@app.command(epilog="Example: mser cache info --dataset meld")
 def info(
     dataset: DatasetOption,
     cache: CacheOption,
@@ -44,11 +46,19 @@ def info(
     encoder: EntryEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the details of an entry, and how to make it again."""
+    """Show the details of an entry, or of all of a dataset, and how to make them again."""
     from ...cache import info  # noqa: PLC0415
     from ..feature_cache import FeatureCache  # noqa: PLC0415
 
-    print_result(info(FeatureCache(cache).open(dataset, encoder, modality=modality)), as_json)
+    features = FeatureCache(cache)
+    entries = features.entries(dataset, modality) if encoder is None else []
+    shown = [info(entry) for entry in entries]
+    if len(shown) > 1:
+        all_facts = [each.as_json() for each in shown]
+        typer.echo(json.dumps(all_facts, indent=2) if as_json else "\n\n".join(map(str, shown)))
+    else:
+        entry = features.open(dataset, encoder, modality=modality)
+        print_result(shown[0] if shown else info(entry), as_json)
 
 
 @app.command(epilog="Example: mser cache verify --dataset meld --sample 0.1")
@@ -153,6 +163,7 @@ def import_(
     ] = None,
     store: StoreOption = "zarr",
     compression: CompressionOption = "none",
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import features of another tool into the cache, to train heads on them."""
@@ -168,6 +179,7 @@ def import_(
         dtype=dtype,
         store=store,
         compression=compression,
+        replace=replace,
         layers=layer_numbers(layers) if layers else None,
     )
     print_result(import_features(settings), as_json)

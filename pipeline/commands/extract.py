@@ -14,6 +14,7 @@ from .options import (
     JsonOption,
     ManifestOption,
     ModalitiesOption,
+    ReplaceOption,
     SchedulerOption,
     SlurmOption,
     StoreOption,
@@ -79,6 +80,7 @@ def extract(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first bad utterance.")
     ] = False,
+    replace: ReplaceOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
@@ -107,6 +109,7 @@ def extract(
             wait_minutes=wait_minutes,
             limit=limit,
             strict=strict,
+            replace=replace,
             dry_run=dry_run,
             shard_mib=shard_mib,
             store=store,

@@ -1,7 +1,6 @@
 """The options that several commands share, each declared once, and how a result is printed."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -12,10 +11,7 @@ import typer
 
 from ..errors import UsageError
 from ..modalities import MODALITIES
-
-
-def _default_cache() -> str:
-    return os.environ.get("MSER_CACHE") or "~/.cache/mser"
+from ..option_texts import default_cache
 
 
 def _option(help_text: str, *names: str, **more: Any) -> Any:
@@ -28,7 +24,7 @@ CacheOption = Annotated[
     _option(
         "Folder or URL (s3://…) of the cache. Default: $MSER_CACHE, else ~/.cache/mser.",
         "--cache",
-        default_factory=_default_cache,
+        default_factory=default_cache,
         show_default=False,
     ),
 ]
@@ -58,7 +54,14 @@ LayersOption = Annotated[
 
 # The corpus
 ManifestOption = Annotated[
-    Path | None, _option("Your own corpus as a table: a .csv, .jsonl or .parquet file.")
+    Path | None, _option("Your own corpus as a table: a .csv, .tsv, .jsonl or .parquet file.")
+]
+ReplaceOption = Annotated[
+    bool,
+    _option(
+        "Replace the corpus in the cache although most of its utterances are not in the new one.",
+        "--replace",
+    ),
 ]
 ClassesOption = Annotated[
     str | None,
@@ -136,10 +139,18 @@ ValidationOption = Annotated[
 SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]
+SETTINGS = (
+    *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
+    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "class_weights", "amp"),
+    *("monitor", "features", "save_every"),
+)
 SetOption = Annotated[
     list[str] | None,
     _option(
-        "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable.", "--set"
+        "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable. Keys: "
+        f"{', '.join(SETTINGS)}, and head.OPTION. 'mser list settings' explains them, 'mser list "
+        "heads NAME' the options of a head.",
+        "--set",
     ),
 ]
 

@@ -17,7 +17,7 @@ from ..corpora.manifest_file import read_manifest
 from ..encoders import Encoder, SpeechEncoder, load_encoder
 from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
-from ..feature_cache import FeatureCache
+from ..feature_cache import FeatureCache, require_most
 from ..modalities import MODALITIES, source_of
 from ..progress import progress
 from ..provenance import provenance
@@ -83,9 +83,13 @@ def extract(settings: ExtractSettings) -> Summary:
             for utterance, in_class in zip(chosen, labelled, strict=True)
             if in_class.label is not None
         ]
+    for modality in encoders:
+        _require_content(corpus, modality, list(encoders))
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:
+        if not settings.replace:
+            require_most(cache, corpus, "--replace")
         backend.check_available()
 
     scans = {modality: scan(chosen, modality) for modality in encoders}
@@ -155,6 +159,16 @@ def _check_ids(corpus: Corpus) -> None:
             f"{corpus.name} has {len(repeated)} repeated ids, such as '{repeated[0]}': "
             "an id must be unique"
         )
+
+
+def _require_content(corpus: Corpus, modality: str, modalities: list[str]) -> None:
+    """Check that at least one utterance has what the features are computed from."""
+    if any(source_of(utterance, modality) for utterance in corpus.utterances):
+        return
+    others = ",".join(name for name in modalities if name != modality)
+    source = MODALITIES[modality].source
+    advice = f"give --modalities {others}" if others else f"add its {source}"
+    raise UsageError(f"no utterance of {corpus.name} has {source}: {advice}")
 
 
 def _named_as_before(spec: EntrySpec, folder: str, cache: FeatureCache) -> EntrySpec:
