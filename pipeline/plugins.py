@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -206,7 +206,7 @@ class Plugins(Generic[T]):
         return self._of_module(match["place"], match["object"])
 
     def _of_package(self, point: "EntryPoint") -> _Code:
-        distribution = point.dist and f"{point.dist.name} {point.dist.version}"
+        distribution = f"{point.dist.name} {point.dist.version}" if point.dist else None
         sha256 = self._module_hash(point.module)
         return _Code(Origin(point.name, sha256, distribution), point.load)
 
@@ -274,6 +274,12 @@ def short_name(name: str) -> str:
 def is_spec(name: str) -> bool:
     """Return whether a name says where its code is: ``file.py:Name`` or ``package.module:Name``."""
     return _SPEC.fullmatch(name) is not None
+
+
+def folders_of(specs: Iterable[str]) -> set[Path]:
+    """Return the folders of the files of plug-ins, which all workers must see."""
+    places = {spec.rpartition(":")[0] for spec in specs if is_spec(spec)}
+    return {Path(place).parent for place in places if place.endswith(".py")}
 
 
 def known_file() -> Path:

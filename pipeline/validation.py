@@ -84,9 +84,11 @@ def plugin_of(plugins: Plugins[Any], also: Iterable[str] = ()) -> AfterValidator
     def check(name: str) -> str:
         if name in also:
             return name
-        known = [*plugins.names(), *also]
-        if not is_spec(name) and not name.endswith(".py") and name not in known:
-            raise PydanticCustomError("unknown", "unknown", {"kind": plugins.kind, "known": known})
+        if not (name in plugins.table or is_spec(name) or name.endswith(".py")):
+            known = [*plugins.names(), *also]
+            if name not in known:
+                context = {"kind": plugins.kind, "known": known}
+                raise PydanticCustomError("unknown", "unknown", context)
         return plugins.admit(name)
 
     return AfterValidator(check)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...heads import HeadError
 from ...heads.options import check_options
 from ..errors import PipelineError, UsageError
-from ..plugins import Origin, is_spec, short_name
+from ..plugins import Origin, folders_of, is_spec, short_name
 from .checkpoint_files import EncoderFiles
 from .encoder import Encoder, EncoderSettings
 from .speech import AUDIO_IDENTITY, checked_wave
@@ -76,7 +76,7 @@ class ExtractorFiles(EncoderFiles):
     @property
     def shared(self) -> tuple[Path, ...]:
         """The folders that a worker must see: that of the file of a plug-in."""
-        return (self.folder,) if is_spec(self.kind) and self.folder.is_dir() else ()
+        return tuple(folders_of([self.kind]))
 
 
 def extractor_files(

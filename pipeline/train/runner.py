@@ -15,7 +15,7 @@ from ..compute.device import chosen_device, cores
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
-from ..plugins import short_name
+from ..plugins import folders_of, short_name
 from ..progress import print_note, progress
 from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
@@ -240,7 +240,9 @@ def _reports(
     """Do the trainings on a backend; call ``tick`` with the number of each epoch that is over."""
 
     def requirements() -> WorkerRequirements:
-        return WorkerRequirements.of_this_process({job.run for job in jobs}, device.type == "cuda")
+        folders = {job.run for job in jobs}
+        folders |= folders_of(origin["spec"] for job in jobs for origin in job.plugins.values())
+        return WorkerRequirements.of_this_process(folders, device.type == "cuda")
 
     def with_ticks(job: TrainingJob) -> TrainingReport:
         return run_training(job, tick)

@@ -21,7 +21,7 @@ from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.evaluation.registry import METRIC_PLUGINS, METRICS
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.readers import load_clip
-from mser.pipeline.plugins import known_file
+from mser.pipeline.plugins import folders_of, known_file
 from mser.pipeline.runs.evaluate import evaluate
 from mser.pipeline.runs.predict import predict
 from mser.pipeline.runs.report import report
@@ -325,3 +325,14 @@ def test_a_class_of_a_module_is_a_plugin_too(
     head = mser.build_head("own_module_of_plugins:LateFusion", {"speech": 4}, 3, width=5)
     assert type(head).__name__ == "LateFusion"
     assert "own_module_of_plugins:LateFusion" in known_file().read_text()
+
+
+def test_workers_must_see_the_folders_of_the_files(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = mser.load_encoder("own.py:Bands")
+    assert encoder.settings.files.shared == (tmp_path,)
+    assert mser.load_encoder("log-mel").settings.files.shared == ()
+    specs = [f"{own}:LateFusion", "package.module:Head", "linear", "zarr"]
+    assert folders_of(specs) == {tmp_path}
