@@ -14,7 +14,7 @@ MAX_LINES = 400
 LOOSE = {
     *("__init__", "errors", "progress", "provenance", "demo", "doctor"),
     *("modalities", "layers", "validation", "plugins", "option_texts"),
-    *("store_formats", "feature_cache"),
+    *("store_formats", "feature_cache", "catalogue"),
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 

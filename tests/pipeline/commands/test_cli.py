@@ -183,7 +183,10 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
         (["--speech-encoder", "{root}"], "is not an encoder: the folder has no config.json"),
         (["--speech-encoder", "./none"], "'./none' is not an encoder: the folder does not exist"),
         (["--text-encoder", "/none/at/all"], "'/none/at/all' is not an encoder"),
-        (["--device", "gpu"], "unknown device 'gpu'"),
+        (
+            ["--device", "gpu"],
+            "unknown device 'gpu': did you mean 'cuda'? (known: auto, cpu, cuda)",
+        ),
         (["--precision", "float8"], "unknown precision 'float8'"),
         (["--dtype", "float61"], "did you mean 'float16'?"),
         (["--modalities", "speech,texts"], "did you mean 'text'?"),
