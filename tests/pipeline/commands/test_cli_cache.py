@@ -175,7 +175,7 @@ def test_an_empty_cache(
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (("convert", "--dataset", "made-up", "--to", "csv"), 1, "there is no store 'csv'"),
+        (("convert", "--dataset", "made-up", "--to", "csv"), 2, "unknown store 'csv'"),
         (("export", "--dataset", "made-up", "--to", "x", "--format", "csv"), 2, "csv"),
         (("export", "--dataset", "made-up", "--to", "x", "--layers", "all"), 2, "layers 'all'"),
         (("import", "nothing", "--dataset", "new", "--encoder", "e"), 2, "--manifest"),
