@@ -1,6 +1,7 @@
 """The commands of ``mser cache``."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -47,12 +48,14 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Show the details of an entry, or of all of a dataset, and how to make them again."""
-    from ...cache import info  # noqa: PLC0415
+    from ...cache import CacheError, info  # noqa: PLC0415
     from ..feature_cache import FeatureCache  # noqa: PLC0415
 
     features = FeatureCache(cache)
-    entries = features.entries(dataset, modality) if encoder is None else []
-    shown = [info(entry) for entry in entries]
+    shown = []
+    with suppress(CacheError):  # of an entry that is not there, or is damaged; see below
+        entries = features.entries(dataset, modality) if encoder is None else []
+        shown = [info(entry) for entry in entries]
     if len(shown) > 1:
         all_facts = [each.as_json() for each in shown]
         typer.echo(json.dumps(all_facts, indent=2) if as_json else "\n\n".join(map(str, shown)))
