@@ -121,12 +121,11 @@ def encoder_of(settings: EncoderSettings) -> Encoder[Any]:
     """
     if settings.model_type not in FAMILIES:  # in a worker
         ENCODER_PLUGINS.admit(settings.model_type)
-    family = FAMILIES[settings.model_type]
+    family: Any = FAMILIES[settings.model_type]  # its kind follows from the files
     origin = ENCODER_PLUGINS.origin(settings.model_type)
     encoder: Encoder[Any]
-    if issubclass(family, FeatureExtractor):
+    if isinstance(settings.files, ExtractorFiles):
         encoder = ExtractorEncoder(settings, family)
-        assert isinstance(settings.files, ExtractorFiles)  # noqa: S101 -- for the type
         if settings.files.origin != origin:
             raise PipelineError(
                 f"the code of {settings.model_type} changed while it was used, or differs on this "

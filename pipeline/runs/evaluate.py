@@ -100,8 +100,8 @@ def evaluate(
     if examples.digest != config["digest"]:
         notes.append("the features are not those that the run was trained on")
     trainer, parts = trainer_of(settings, examples), []
-    head = build(settings, examples).to(trainer.device)
-    features = trainer.features(head)
+    module = build(settings, examples).to(trainer.device)
+    features = trainer.features(module)
     classes = examples.corpus.classes
     trained = {fold["fold"] for fold in metrics["folds"]}
     folds = [fold for fold in folder.folds(examples) if fold.name in trained]
@@ -109,9 +109,9 @@ def evaluate(
     drawn = chosen_groups(tuple(tested), group_columns(tested.values()), groups)
     with reproducible():
         for fold, seed in product(folds, settings.seeds):
-            load_weights(head, folder.checkpoint(fold.name, seed))
+            load_weights(module, folder.checkpoint(fold.name, seed))
             context = context_turns(fold, "test", examples.context)
-            logits = trainer.predict(head, features, fold.test, missing, context)
+            logits = trainer.predict(module, features, fold.test, missing, context)
             parts.append(predictions(fold, seed, logits, classes))
     as_trained = read_predictions(run).parts
     name = "-".join(["without", *missing]) if missing else "again"

@@ -49,7 +49,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
     """The file of the plug-ins."""
-    return shutil.copy(SOURCE, tmp_path / "own.py")
+    return Path(shutil.copy(SOURCE, tmp_path / "own.py"))
 
 
 def in_a_new_process() -> None:

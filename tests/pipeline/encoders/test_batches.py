@@ -184,7 +184,7 @@ def test_features_in_half_precision_are_those_of_single_precision_rounded(folder
 
 def test_threads_of_a_worker_share_one_encoder(folder_of, monkeypatch):
     made = []
-    family = FAMILIES["bert"]
+    family: Any = FAMILIES["bert"]
 
     def slow(settings):
         made.append(settings)

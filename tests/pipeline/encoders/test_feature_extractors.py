@@ -17,7 +17,7 @@ def waves(*samples: int) -> list[np.ndarray[Any, np.dtype[np.float32]]]:
 
 
 def mel(frequency: float) -> float:
-    return 2595 * np.log10(1 + frequency / 700)
+    return float(2595 * np.log10(1 + frequency / 700))
 
 
 def log_mel(

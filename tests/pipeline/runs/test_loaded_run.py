@@ -99,9 +99,10 @@ def test_settings_have_the_defaults_of_the_command_line(
     settings = mser.TrainSettings(head="linear", dataset="meld")
     assert settings.cache == str(tmp_path)
     assert settings.encoders == {"speech": None, "text": None}
-    cache = mser.FeatureCache(tmp_path / "other")
-    assert mser.TrainSettings("linear", "meld", cache).cache == str(tmp_path / "other")
-    extracted = mser.ExtractSettings(dataset="meld", root=str(tmp_path))
+    given: Any = mser.FeatureCache(tmp_path / "other")
+    assert mser.TrainSettings("linear", "meld", given).cache == str(tmp_path / "other")
+    root: Any = str(tmp_path)
+    extracted = mser.ExtractSettings(dataset="meld", root=root)
     assert extracted.cache == str(tmp_path)
     assert set(extracted.encoders) == {"speech", "text"}
 
