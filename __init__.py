@@ -12,14 +12,20 @@ if TYPE_CHECKING:
         CacheError,
         DamagedError,
         Entry,
-        FeatureCache,
         NotFoundError,
         UnknownUtteranceError,
     )
     from .cache.torch_dataset import UtteranceDataset, pad
-    from .heads import build_head
-    from .pipeline.extract import extract, load_encoder
-    from .pipeline.train import train_head
+    from .pipeline.encoders import FeatureExtractor, load_encoder
+    from .pipeline.evaluation.compare import compare
+    from .pipeline.extract import ExtractSettings, extract
+    from .pipeline.feature_cache import FeatureCache
+    from .pipeline.runs.evaluate import evaluate
+    from .pipeline.runs.loaded_run import load_run, train_head
+    from .pipeline.runs.predict import predict
+    from .pipeline.runs.report import report
+    from .pipeline.train import TrainSettings
+    from .pipeline.train.head_plugins import build_head
 
 __version__ = "0.1.0"
 
@@ -28,15 +34,23 @@ _HOME = {
     "CacheError": ".cache",
     "DamagedError": ".cache",
     "Entry": ".cache",
-    "FeatureCache": ".cache",
+    "ExtractSettings": ".pipeline.extract",
+    "FeatureCache": ".pipeline.feature_cache",
+    "FeatureExtractor": ".pipeline.encoders",
     "NotFoundError": ".cache",
+    "TrainSettings": ".pipeline.train",
     "UnknownUtteranceError": ".cache",
     "UtteranceDataset": ".cache.torch_dataset",
-    "build_head": ".heads",
+    "build_head": ".pipeline.train.head_plugins",
+    "compare": ".pipeline.evaluation.compare",
+    "evaluate": ".pipeline.runs.evaluate",
     "extract": ".pipeline.extract",
-    "load_encoder": ".pipeline.extract",
+    "load_encoder": ".pipeline.encoders",
+    "load_run": ".pipeline.runs.loaded_run",
     "pad": ".cache.torch_dataset",
-    "train_head": ".pipeline.train",
+    "predict": ".pipeline.runs.predict",
+    "report": ".pipeline.runs.report",
+    "train_head": ".pipeline.runs.loaded_run",
 }
 
 __all__ = [
@@ -44,15 +58,23 @@ __all__ = [
     "CacheError",
     "DamagedError",
     "Entry",
+    "ExtractSettings",
     "FeatureCache",
+    "FeatureExtractor",
     "NotFoundError",
+    "TrainSettings",
     "UnknownUtteranceError",
     "UtteranceDataset",
     "__version__",
     "build_head",
+    "compare",
+    "evaluate",
     "extract",
     "load_encoder",
+    "load_run",
     "pad",
+    "predict",
+    "report",
     "train_head",
 ]
 

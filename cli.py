@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .pipeline.commands import cache, demo, doctor, extract, figure, runs, train
+from .pipeline.commands import cache, catalogue, demo, doctor, extract, figure, runs, train
 from .pipeline.errors import PipelineError, UsageError
 from .pipeline.interruption import Interrupted, end_by, signals_interrupt
 
@@ -30,12 +30,11 @@ app = typer.Typer(
     cls=_Commands,
     help="Extract hidden states of frozen encoders once; train emotion heads on them in minutes.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, extract, train, runs, doctor):
+for group in (demo, extract, train, runs, catalogue, doctor):
     app.add_typer(group.app)
 app.add_typer(figure.app, name="figure")
 app.add_typer(cache.app, name="cache")

@@ -20,8 +20,9 @@ from mser.benchmarks.synthetic_features import (
     features,
     make_entry,
 )
-from mser.cache import FeatureCache, UtteranceFeatures
+from mser.cache import UtteranceFeatures
 from mser.pipeline.corpora import Corpus, Utterance
+from mser.pipeline.feature_cache import FeatureCache
 from mser.pipeline.train.examples import TrainingExamples
 
 CLASSES = ("angry", "happy", "neutral", "sad")

@@ -197,12 +197,15 @@ class FeatureCache:
                 f"{folder}/{file} is damaged ({error}): run 'mser extract' again to replace it"
             ) from error
 
+    def _entry(self, folder: Folder) -> Entry:
+        return Entry(folder)
+
     def _entries(self, dataset: str, modality: str | None) -> tuple[list[Entry], list[CacheError]]:
         """Return the entries that can be opened, and the errors of the others."""
         entries, errors = [], []
         for folder in self.entry_folders(dataset):
             try:
-                entry = Entry(folder)
+                entry = self._entry(folder)
             except CacheError as error:
                 errors.append(error)
                 continue

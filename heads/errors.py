@@ -19,8 +19,8 @@ def unknown(kind: str, given: str, known: Iterable[str]) -> HeadError:
     """Return an error for an unknown name; it suggests the nearest and lists the valid names."""
     names = sorted(known)
     near = get_close_matches(given, names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return HeadError(f"unknown {kind} '{given}': {hint}(known: {', '.join(names) or 'none'})")
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    return HeadError(f"unknown {kind} '{given}'{hint} (known: {', '.join(names) or 'none'})")
 
 
 def require_sizes(**sizes: int) -> None:

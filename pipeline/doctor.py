@@ -233,8 +233,9 @@ def _reached(address: str) -> tuple[bool, str]:
 
 
 def _cache(problems: list[Problem], cache: str) -> dict[str, Any]:
-    from ..cache import FeatureCache, listing  # noqa: PLC0415
+    from ..cache import listing  # noqa: PLC0415
     from ..cache.storage.trial import try_folder  # noqa: PLC0415
+    from .feature_cache import FeatureCache  # noqa: PLC0415
 
     store = FeatureCache(cache)
     facts: dict[str, Any] = {"place": str(store.root)}

@@ -12,9 +12,9 @@ class UsageError(PipelineError):
     """A wrong argument; the message is one sentence with what to do (exit code 2)."""
 
 
-def unknown(kind: str, given: str, known: Iterable[str]) -> UsageError:
-    """Return an error: ``given`` is not a known ``kind``; it suggests the nearest name."""
+def unknown(kind: str, given: str, known: Iterable[str], meant: str | None = None) -> UsageError:
+    """Return an error: ``given`` is not a known ``kind``; it suggests ``meant`` or the nearest."""
     names = sorted(known)
-    near = get_close_matches(given, names, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    return UsageError(f"unknown {kind} '{given}': {hint}(known: {', '.join(names)})")
+    near = [meant] if meant else get_close_matches(given, names, n=1)
+    hint = f": did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"unknown {kind} '{given}'{hint} (known: {', '.join(names)})")

@@ -9,18 +9,37 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from functools import wraps
 from importlib.resources.abc import Traversable
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast, dataclass_transform
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from .errors import UsageError, unknown
+from .option_texts import place_of
+from .plugins import Plugins, is_spec
 
 T = TypeVar("T")
 
 AnyPath = Annotated[Path, Field(strict=False)]  # or a string
+
+
+def _place(cache: Any) -> Any:
+    known = isinstance(cache, str | PathLike) or hasattr(cache, "root")
+    return place_of(cache) if known else cache  # pydantic refuses anything else
+
+
+CachePlace = Annotated[str | Path, BeforeValidator(_place)]
+"""A folder or URL, or a :class:`mser.FeatureCache`."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -52,6 +71,25 @@ def one_of(kind: str, choices: Iterable[str]) -> AfterValidator:
         if name not in choices:
             raise PydanticCustomError("unknown", "unknown", {"kind": kind, "known": [*choices]})
         return name
+
+    return AfterValidator(check)
+
+
+def plugin_of(plugins: Plugins[Any], also: Iterable[str] = ()) -> AfterValidator:
+    """Return a validator of names that a user gives, of mser's own or of plug-ins; it loads them.
+
+    The validated name is the one in the table; ``also`` are further names that are allowed.
+    """
+
+    def check(name: str) -> str:
+        if name in also:
+            return name
+        if not (name in plugins.table or is_spec(name) or name.endswith(".py")):
+            known = [*plugins.names(), *also]
+            if name not in known:
+                context = {"kind": plugins.kind, "known": known}
+                raise PydanticCustomError("unknown", "unknown", context)
+        return plugins.admit(name)
 
     return AfterValidator(check)
 

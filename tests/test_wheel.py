@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of the files at the root, these go into the wheel: the others are for the repository alone.
-AT_THE_ROOT = ("__init__.py", "cli.py", "py.typed")
+AT_THE_ROOT = ("__init__.py", "__main__.py", "cli.py", "py.typed")
 
 
 def repository_files() -> list[str]:

@@ -1,5 +1,7 @@
 """The commands of ``mser cache``."""
 
+import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,7 @@ from .options import (
     ManifestOption,
     ModalityOption,
     OptionalDatasetOption,
+    ReplaceOption,
     StoreOption,
     print_result,
 )
@@ -30,12 +33,13 @@ app = typer.Typer(
 @app.command("ls", epilog="Example: mser cache ls --cache /cluster/mser")
 def list_entries(cache: CacheOption, as_json: JsonOption = False) -> None:
     """List all entries with their size, their age and who wrote them."""
-    from ...cache import FeatureCache, listing  # noqa: PLC0415
+    from ...cache import listing  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
 
     print_result(listing(FeatureCache(cache)), as_json)
 
 
-@app.command(epilog="Example: mser cache info --dataset meld --modality speech")
+@app.command(epilog="Example: mser cache info --dataset meld")
 def info(
     dataset: DatasetOption,
     cache: CacheOption,
@@ -43,10 +47,21 @@ def info(
     encoder: EntryEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the details of an entry, and how to make it again."""
-    from ...cache import FeatureCache, info  # noqa: PLC0415
+    """Show the details of an entry, or of all of a dataset, and how to make them again."""
+    from ...cache import CacheError, info  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
 
-    print_result(info(FeatureCache(cache).open(dataset, encoder, modality=modality)), as_json)
+    features = FeatureCache(cache)
+    shown = []
+    with suppress(CacheError):  # of an entry that is not there, or is damaged; see below
+        entries = features.entries(dataset, modality) if encoder is None else []
+        shown = [info(entry) for entry in entries]
+    if len(shown) > 1:
+        all_facts = [each.as_json() for each in shown]
+        typer.echo(json.dumps(all_facts, indent=2) if as_json else "\n\n".join(map(str, shown)))
+    else:
+        entry = features.open(dataset, encoder, modality=modality)
+        print_result(shown[0] if shown else info(entry), as_json)
 
 
 @app.command(epilog="Example: mser cache verify --dataset meld --sample 0.1")
@@ -68,7 +83,8 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Read the stored data and compare every hash; the exit code is 1 if data are damaged."""
-    from ...cache import FeatureCache, verify_all  # noqa: PLC0415
+    from ...cache import verify_all  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
     from ..progress import stepping  # noqa: PLC0415
 
     features = FeatureCache(cache)
@@ -93,7 +109,8 @@ def gc(
     as_json: JsonOption = False,
 ) -> None:
     """List files in the cache that nothing refers to, and delete them with --yes."""
-    from ...cache import FeatureCache, collect_garbage  # noqa: PLC0415
+    from ...cache import collect_garbage  # noqa: PLC0415
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
 
     print_result(collect_garbage(FeatureCache(cache), delete=yes, minimum_age=older_than), as_json)
 
@@ -102,18 +119,22 @@ def gc(
 def convert(
     dataset: DatasetOption,
     cache: CacheOption,
-    to: Annotated[str, typer.Option(help="Store format to write: zarr or hdf5.")],
+    to: Annotated[
+        str, typer.Option(help="Store format to write: zarr, hdf5, or one of a plug-in.")
+    ],
     compression: CompressionOption = "none",
     modality: ModalityOption = None,
     encoder: EntryEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rewrite an entry in another store format or compression, with the same features."""
-    from ...cache import FeatureCache, convert  # noqa: PLC0415
+    from ...cache import convert  # noqa: PLC0415
+    from ..feature_cache import FORMAT_PLUGINS, FeatureCache  # noqa: PLC0415
     from ..progress import stepping  # noqa: PLC0415
 
     entry = FeatureCache(cache).open(dataset, encoder, modality=modality)
-    print_result(convert(entry, to, compression, stepping("converting", "shard")), as_json)
+    store = FORMAT_PLUGINS.admit(to)
+    print_result(convert(entry, store, compression, stepping("converting", "shard")), as_json)
 
 
 @app.command(
@@ -145,6 +166,7 @@ def import_(
     ] = None,
     store: StoreOption = "zarr",
     compression: CompressionOption = "none",
+    replace: ReplaceOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import features of another tool into the cache, to train heads on them."""
@@ -160,6 +182,7 @@ def import_(
         dtype=dtype,
         store=store,
         compression=compression,
+        replace=replace,
         layers=layer_numbers(layers) if layers else None,
     )
     print_result(import_features(settings), as_json)

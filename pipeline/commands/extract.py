@@ -14,6 +14,7 @@ from .options import (
     JsonOption,
     ManifestOption,
     ModalitiesOption,
+    ReplaceOption,
     SchedulerOption,
     SlurmOption,
     StoreOption,
@@ -36,7 +37,11 @@ app = typer.Typer()
 @with_encoders(cached=False)
 def extract(
     dataset: Annotated[
-        str, typer.Option(help="Corpus: iemocap, meld, crema-d, synthetic or manifest.")
+        str,
+        typer.Option(
+            help="Corpus: iemocap, meld, crema-d, synthetic, manifest, or one of a "
+            "plug-in, such as file.py:load."
+        ),
     ],
     cache: CacheOption,
     encoders: dict[str, str],
@@ -81,6 +86,7 @@ def extract(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first bad utterance.")
     ] = False,
+    replace: ReplaceOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
@@ -112,6 +118,7 @@ def extract(
             wait_minutes=wait_minutes,
             limit=limit,
             strict=strict,
+            replace=replace,
             dry_run=dry_run,
             shard_mib=shard_mib,
             store=store,

@@ -5,7 +5,14 @@ from typing import Annotated
 
 import typer
 
-from .options import DeviceOption, JsonOption, MovedCacheOption, RunArgument, print_result
+from .options import (
+    DeviceOption,
+    JsonOption,
+    MovedCacheOption,
+    PluginHeadOption,
+    RunArgument,
+    print_result,
+)
 
 app = typer.Typer(
     help="Draw figures of finished runs.", no_args_is_help=True, rich_markup_mode=None
@@ -26,9 +33,11 @@ def tsne(
     ] = None,
     cache: MovedCacheOption = None,
     device: DeviceOption = "auto",
+    head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the vectors of each modality before and after the alignment by t-SNE."""
     from ..runs.tsne import tsne_figure  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(tsne_figure(run, out, fold, seed, cache=cache, device=device), as_json)
+    figure = tsne_figure(run, out, fold, seed, cache=cache, device=device, head=head)
+    print_result(figure, as_json)

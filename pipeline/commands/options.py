@@ -1,7 +1,6 @@
 """The options that several commands share, each declared once, and how a result is printed."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -12,10 +11,7 @@ import typer
 
 from ..errors import UsageError
 from ..modalities import MODALITIES
-
-
-def _default_cache() -> str:
-    return os.environ.get("MSER_CACHE") or "~/.cache/mser"
+from ..option_texts import default_cache
 
 
 def _option(help_text: str, *names: str, **more: Any) -> Any:
@@ -28,7 +24,7 @@ CacheOption = Annotated[
     _option(
         "Folder or URL (s3://…) of the cache. Default: $MSER_CACHE, else ~/.cache/mser.",
         "--cache",
-        default_factory=_default_cache,
+        default_factory=default_cache,
         show_default=False,
     ),
 ]
@@ -46,7 +42,9 @@ EntryEncoderOption = Annotated[
     str | None,
     _option("Encoder of the entry: name or key. Required if the dataset has several.", "--encoder"),
 ]
-StoreOption = Annotated[str, _option("Store format: zarr or hdf5.")]
+StoreOption = Annotated[
+    str, _option("Store format: zarr, hdf5, or one of a plug-in, such as file.py:Class.")
+]
 CompressionOption = Annotated[
     str, _option("Compression: none, zstd or blosc. Only uncompressed data can be memory-mapped.")
 ]
@@ -56,7 +54,14 @@ LayersOption = Annotated[
 
 # The corpus
 ManifestOption = Annotated[
-    Path | None, _option("Your own corpus as a table: a .csv, .jsonl or .parquet file.")
+    Path | None, _option("Your own corpus as a table: a .csv, .tsv, .jsonl or .parquet file.")
+]
+ReplaceOption = Annotated[
+    bool,
+    _option(
+        "Replace the corpus in the cache although most of its utterances are not in the new one.",
+        "--replace",
+    ),
 ]
 ClassesOption = Annotated[
     str | None,
@@ -107,7 +112,16 @@ WaitMinutesOption = Annotated[
 HeadOption = Annotated[
     str | None,
     _option(
-        "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query.",
+        "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query; or "
+        "one of a plug-in, such as file.py:Class.",
+    ),
+]
+PluginHeadOption = Annotated[
+    str | None,
+    _option(
+        "The head of the run again, as file.py:Class, if its code has moved or changed, or you "
+        "have not used it before.",
+        "--head",
     ),
 ]
 LayerOption = Annotated[
@@ -135,10 +149,18 @@ ValidationOption = Annotated[
 SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]
+SETTINGS = (
+    *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
+    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "class_weights", "amp"),
+    *("monitor", "features", "save_every"),
+)
 SetOption = Annotated[
     list[str] | None,
     _option(
-        "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable.", "--set"
+        "Change a setting: key=value, such as epochs=20 or head.width=128; repeatable. Keys: "
+        f"{', '.join(SETTINGS)}, and head.OPTION. 'mser list settings' explains them, 'mser list "
+        "heads NAME' the options of a head.",
+        "--set",
     ),
 ]
 
@@ -188,7 +210,10 @@ def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[.
 
 def _encoder_parameters(*, cached: bool) -> Iterator[Parameter]:
     for modality in MODALITIES.values():
-        text = f"Encoder of {modality.name}: a name on the Hugging Face hub or a local folder."
+        text = (
+            f"Encoder of {modality.name}: a name on the Hugging Face hub, a local folder, or one "
+            "of a plug-in, such as file.py:Class."
+        )
         if cached:
             text = (
                 f"Encoder of {modality.name}: its name, local folder or cache key. Required if the "

@@ -11,6 +11,7 @@ from .options import (
     GroupsOption,
     JsonOption,
     MovedCacheOption,
+    PluginHeadOption,
     RunArgument,
     print_result,
     split,
@@ -29,12 +30,13 @@ def evaluate(
     cache: MovedCacheOption = None,
     device: DeviceOption = "auto",
     groups: GroupsOption = None,
+    head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score the heads of a run on their test parts again, with modalities missing if you like."""
     from ..runs import evaluate  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(evaluate(run, split(missing), cache, device, groups), as_json)
+    print_result(evaluate(run, split(missing), cache, device, groups, head=head), as_json)
 
 
 @app.command(epilog="Example: mser compare runs/meld-linear runs/meld-hbf --metric weighted_f1")
@@ -64,12 +66,14 @@ def predict(
     text: Annotated[str | None, typer.Option(help="Transcript of the utterance.")] = None,
     cache: MovedCacheOption = None,
     device: DeviceOption = "auto",
+    head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify a clip, a text or both with all checkpoints of a run and the run's encoders."""
     from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(predict(run, audio, text, encoders=encoders, cache=cache, device=device), as_json)
+    prediction = predict(run, audio, text, encoders=encoders, cache=cache, device=device, head=head)
+    print_result(prediction, as_json)
 
 
 @app.command(epilog="Example: mser report runs/meld-linear runs/meld-hbf --out report.html")

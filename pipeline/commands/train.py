@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import unknown
-from ..evaluation.registry import METRICS
+from ..evaluation.registry import METRIC_PLUGINS
 from .options import (
     CacheOption,
     ClassesOption,
@@ -190,8 +189,7 @@ def probe(
     from ..runs.probe import probe  # noqa: PLC0415 -- torch takes seconds to import
     from ..train import settings_of  # noqa: PLC0415
 
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    metric = METRIC_PLUGINS.admit(metric)
     given = _given("linear", dataset, modalities, None, protocol, validation, classes, None)
     values = {**given, "monitor": metric, "head.pooling": pooling}
     settings = settings_of(values, cache=cache, encoders=encoders, device=device, workers=workers)

@@ -16,7 +16,8 @@ def chosen_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
-        raise unknown("device", name, ("auto", "cpu", "cuda"))
+        meant = "cuda" if name.lower().startswith(("gpu", "cuda")) else None
+        raise unknown("device", name, ("auto", "cpu", "cuda"), meant)
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("device 'cuda': this machine has no GPU that PyTorch can use")
     return torch.device(name)

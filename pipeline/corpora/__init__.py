@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError
+from ..plugins import Plugins
 from . import crema_d, iemocap, meld, synthetic
 from .utterance import Corpus, PublishedCounts, Utterance
 
@@ -14,18 +16,31 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "synthetic": synthetic.load,
 }
 
-__all__ = ["CORPORA", "Corpus", "PublishedCounts", "Utterance", "load_corpus"]
+
+def _accepted(value: Any, _: str) -> Callable[[Path], Corpus] | None:
+    return value if callable(value) else None
+
+
+CORPUS_PLUGINS = Plugins(
+    "dataset", "mser.corpora", CORPORA, _accepted, "a function load(root) -> Corpus", "--dataset"
+)
+
+__all__ = ["CORPORA", "CORPUS_PLUGINS", "Corpus", "PublishedCounts", "Utterance", "load_corpus"]
 
 
 def load_corpus(name: str, root: Path) -> Corpus:
     """Read the corpus ``name`` from the folder ``root``.
 
+    ``name`` is in :data:`CORPORA`, the name of a plug-in, or ``file.py:load``.
+
     Raises:
         UsageError: there is no corpus of that name, or no such folder.
         PipelineError: the folder does not contain that corpus.
     """
-    if name not in CORPORA:
-        raise unknown("dataset", name, CORPORA)
+    name = CORPUS_PLUGINS.admit(name)
     if not root.is_dir() and name != "synthetic":  # synthetic makes its folder
         raise UsageError(f"there is no folder '{root}': give the folder of {name} with --root")
-    return CORPORA[name](root)
+    corpus = CORPORA[name](root)
+    if not isinstance(corpus, Corpus):
+        raise UsageError(f"the dataset {name} returned {corpus!r}: return a Corpus")
+    return corpus

@@ -7,7 +7,9 @@ Only ``id`` is required. A missing column, and a cell that is empty or null, mea
 Numbers are read as their text, so a speaker may be 7. Other columns of texts and numbers are kept
 for the leakage check; of a Parquet file, those of texts. ``audio`` is relative to the folder of the
 file; ``turn`` is a whole number; ``split`` is train, validation or test. Small and capital letters
-in column names do not matter. :mod:`~mser.pipeline.corpora.tables` lists the kinds of files.
+in column names do not matter, and a column that is missing may have another usual name, such as
+``path`` for ``audio`` or ``emotion`` for ``label``; a note then says so.
+:mod:`~mser.pipeline.corpora.tables` lists the kinds of files.
 """
 
 import re
@@ -22,6 +24,12 @@ from .tables import cell_text, read_table
 from .utterance import Corpus, Utterance
 
 COLUMNS = ("id", "audio", "text", "label", "speaker", "session", "dialogue", "turn", "split")
+_OTHER_NAMES = {
+    "audio": ("path", "wav", "file", "filename"),
+    "text": ("transcript", "transcription", "utterance"),
+    "label": ("emotion",),
+}
+"""Column → other names for it, the first of which is taken that a row has."""
 _SPLITS = {
     "train": "train",
     "validation": "validation",
@@ -48,8 +56,10 @@ def read_manifest(path: Path, name: str) -> Corpus:
     utterances: list[Utterance] = []
     others: dict[str, dict[str, str]] = {}
     places: dict[str, str] = {}  # id -> the row that has it
+    renamed: dict[str, str] = {}  # another name -> the column that it is read as
     try:
-        for place, cells in read_table(path, COLUMNS, required=("id",), ignore_case=True):
+        for place, row in read_table(path, COLUMNS, required=("id",), ignore_case=True):
+            cells = _renamed(row, renamed)
             try:
                 utterance = _utterance(cells, path.parent)
                 if utterance.id in places:
@@ -71,15 +81,29 @@ def read_manifest(path: Path, name: str) -> Corpus:
         raise UsageError(f"there is no manifest '{path}': give a file that exists") from None
     if not utterances:
         raise PipelineError(f"{path} contains no utterance: give it one row per utterance")
+    notes = [
+        f"{path.name}: column '{name}' is read as {column}" for name, column in renamed.items()
+    ]
+    notes += [f"{path.name}: columns not used: {', '.join(others)}"] if others else []
     labels = {utterance.label for utterance in utterances if utterance.label is not None}
     return Corpus(
         name,
         utterances,
         tuple(sorted(labels)),
         _protocol(utterances),
-        notes=(f"{path.name}: columns not used: {', '.join(others)}",) if others else (),
+        notes=tuple(notes),
         columns={name: values for name, values in others.items() if values},
     )
+
+
+def _renamed(cells: Mapping[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
+    """Return cells by the names of :data:`COLUMNS`; ``renamed`` gets the other names."""
+    names = {name: name for name in cells}
+    for column, others in _OTHER_NAMES.items():
+        other = next((name for name in others if name in cells), None)
+        if column not in cells and other is not None:
+            names[other] = renamed[other] = column
+    return {names[name]: value for name, value in cells.items()}
 
 
 def _protocol(utterances: Sequence[Utterance]) -> str:

@@ -1,7 +1,8 @@
 """The reader of tables: CSV, TSV, JSON Lines and Parquet files, chosen by the file's suffix.
 
-It yields rows of named cells. What the columns mean, and which values are allowed, is decided by
-the callers: manifests, split files, a run's predictions, and the tables of the corpora.
+The columns of a .csv are separated by commas, semicolons or tabs. The reader yields rows of named
+cells. What the columns mean, and which values are allowed, is decided by the callers: manifests,
+split files, a run's predictions, and the tables of the corpora.
 """
 
 import csv
@@ -10,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ class _Columns:
             if column not in columns:
                 raise PipelineError(
                     f"{self.path} has no column '{column}' (its columns: {', '.join(columns)}): "
-                    "add it; the columns of a .csv are separated by commas"
+                    "add it"
                 )
         return columns
 
@@ -134,9 +135,11 @@ def unreadable(where: str, kind: str, error: Exception, advice: str) -> Pipeline
 def _read_csv(path: Path, wanted: _Columns, delimiter: str = ",") -> Iterator[Row]:
     # newline="": the csv module takes any line end, and keeps those inside a cell.
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, strict=True, delimiter=delimiter)
         columns: list[str] = []
+        lines = csv.reader(file, strict=True, delimiter=delimiter)
         try:
+            if delimiter == ",":
+                lines = csv.reader(file, strict=True, delimiter=_delimiter(file))
             for line in lines:
                 if not line:
                     continue
@@ -158,6 +161,14 @@ def _read_csv(path: Path, wanted: _Columns, delimiter: str = ",") -> Iterator[Ro
             raise _not_utf8(path, error) from error
     if not columns and wanted.required:
         raise PipelineError(f"{path} is empty: name the columns in its first line")
+
+
+def _delimiter(file: TextIO) -> str:
+    """Return what separates the columns of a .csv: a spreadsheet may write semicolons or tabs."""
+    start = file.tell()
+    header = next((line for line in file if line.strip()), "")
+    file.seek(start)
+    return next((mark for mark in ",;\t" if mark in header), ",")
 
 
 def _read_tsv(path: Path, wanted: _Columns) -> Iterator[Row]:

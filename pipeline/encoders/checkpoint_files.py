@@ -32,6 +32,16 @@ class EncoderFiles:
     folder: Path
     """The folder that holds the files."""
 
+    @property
+    def source(self) -> str:
+        """Where the encoder is loaded from; recorded in the cache."""
+        return str(self.folder)
+
+    @property
+    def shared(self) -> tuple[Path, ...]:
+        """The folders that a worker must see at the same path."""
+        return (self.folder,)
+
     def weights_hash(self) -> str:
         """Hash the files that hold the weights (SHA-256, 16 hexadecimal digits)."""
         return _hash_files(_first_weights(self.folder))

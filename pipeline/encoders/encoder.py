@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..compute.device import chosen_device
-from ..errors import PipelineError, UsageError
+from ..errors import PipelineError, UsageError, unknown
 from ..layers import parse_layers
+from ..plugins import Origin
 from .checkpoint_files import EncoderFiles
 from .windows import Window, WindowPosition, in_batches, stacked
 
@@ -75,16 +76,18 @@ class Encoder(ABC, Generic[Raw]):
         device: on which the encoder computes.
         padded: whether utterances of different lengths share a forward pass: on a GPU, if the
             family is ``exact_when_padded``. On a CPU padding only costs time.
+        code: where the code comes from, if the encoder is of a plug-in.
     """
 
     modality: ClassVar[str]
+    code: Origin | None = None
     padding: int = 0  # fills the rest of a row; no feature depends on it
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
         self.device = chosen_device(settings.device)
         if settings.precision not in PRECISIONS:
-            raise UsageError(f"unknown precision '{settings.precision}': {', '.join(PRECISIONS)}")
+            raise unknown("precision", settings.precision, PRECISIONS)
         self.padded = self.device.type == "cuda" and self.exact_when_padded
         self.frames_at_once = _FRAMES_AT_ONCE[self.device.type]
         self._loading = threading.Lock()
@@ -96,6 +99,14 @@ class Encoder(ABC, Generic[Raw]):
             self._computing = threading.Semaphore(2)
         n_layers, self.dim = self.shape()
         self.layers = chosen_layers(settings.layers, n_layers)
+
+    def __repr__(self) -> str:
+        """Return the modality, the name, the layers, the width, the device and the precision."""
+        layers = ",".join(map(str, self.layers))
+        return (
+            f"<{self.modality} encoder {self.name}: layers {layers}, {self.dim} wide, "
+            f"{self.device}, {self.settings.precision}>"
+        )
 
     @cached_property
     def config(self) -> Any:
@@ -116,7 +127,16 @@ class Encoder(ABC, Generic[Raw]):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that changes the hidden states, as JSON values."""
+        """Everything that changes the hidden states, as JSON values; with the code of a plug-in."""
+        code = {} if self.code is None else self.code.as_json()
+        return self.own_identity() | {
+            key: code[name]
+            for key, name in (("code", "sha256"), ("distribution", "distribution"))
+            if name in code
+        }
+
+    def own_identity(self) -> dict[str, Any]:
+        """Return what changes the hidden states, besides the code of a plug-in."""
         files = self.settings.files
         return {
             "weights": files.weights_hash(),
@@ -147,6 +167,8 @@ class Encoder(ABC, Generic[Raw]):
     def encode(self, inputs: Sequence[Raw], dtype: str = "float32") -> list[np.ndarray[Any, Any]]:
         """Encode utterances; each result equals that of the utterance encoded alone.
 
+        ``inputs`` are waves (samples,) floating, mono at 16 kHz, or texts.
+
         Several threads may call this at once. If a batch does not fit into the memory of the GPU,
         this batch and all later ones become half as large.
 
@@ -155,6 +177,7 @@ class Encoder(ABC, Generic[Raw]):
             order of the inputs. Values that are too large for float16 are infinite.
 
         Raises:
+            UsageError: a wave is not one-dimensional, or not floating.
             torch.OutOfMemoryError: an utterance alone does not fit into the GPU's memory.
         """
         windows, encoded = [], []

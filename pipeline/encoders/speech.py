@@ -12,8 +12,33 @@ from .windows import Window, cut
 
 SAMPLE_RATE = 16_000
 OVERLAP_SECONDS = 2.0
+AUDIO_IDENTITY = {
+    "sample_rate": SAMPLE_RATE,
+    "downmix": "libswresample to mono, weights summing to one; mean of unknown channels",
+    "resampler": "torchaudio sinc_interp_hann, width 6, rolloff 0.99; scipy at odd rates",
+}
+"""How a wave is made of a clip; part of the identity of all speech features."""
 
 Wave = np.ndarray[Any, np.dtype[np.float32]]
+
+
+def checked_wave(wave: Any) -> Wave:
+    """Return a wave (samples,) as float32.
+
+    Raises:
+        UsageError: it is not one-dimensional, or not floating.
+    """
+    array = np.asarray(wave)
+    if array.ndim != 1:
+        advice = "give a list of waves" if array.ndim == 0 else "give one channel (samples,)"
+        if array.ndim == 2 and 1 in array.shape:
+            advice = "give wave[0]" if array.shape[0] == 1 else "give wave[:, 0]"
+        raise UsageError(f"a wave has the shape {array.shape} and not (samples,): {advice}")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UsageError(
+            f"a wave has the type {array.dtype}: give floating samples from -1 to 1, mono at 16 kHz"
+        )
+    return array.astype(np.float32, copy=False)
 
 
 class SpeechEncoder(Encoder[Wave]):
@@ -42,9 +67,7 @@ class SpeechEncoder(Encoder[Wave]):
     def input_identity(self) -> dict[str, Any]:
         """Return sample rate, downmix, resampling, normalisation and windows."""
         return {
-            "sample_rate": SAMPLE_RATE,
-            "downmix": "libswresample to mono, weights summing to one; mean of unknown channels",
-            "resampler": "torchaudio sinc_interp_hann, width 6, rolloff 0.99; scipy at odd rates",
+            **AUDIO_IDENTITY,
             "normalised": self.normalised,
             "window_seconds": [self.max_seconds, OVERLAP_SECONDS],
         }
@@ -82,7 +105,7 @@ class SpeechEncoder(Encoder[Wave]):
 
     def frames(self, utterance: Wave) -> int:
         """Return the number of frames of a wave (samples,); 0 if it is too short for a frame."""
-        return self.frames_of(len(utterance))
+        return self.frames_of(len(checked_wave(utterance)))
 
     def planned_frames(self, source: Any, seconds: float) -> int:
         """Return how many frames a clip of so many seconds will have."""
@@ -94,6 +117,7 @@ class SpeechEncoder(Encoder[Wave]):
 
     def prepare(self, utterance: Wave) -> list[Window]:
         """Preprocess a wave (samples,) float32, and cut it into windows if it is long."""
+        utterance = checked_wave(utterance)
         values = self.preprocess(utterance)
         windows = self._cut(len(utterance))
         if len(windows) == 1:

@@ -26,12 +26,13 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from ..errors import PipelineError, UsageError, unknown
+from ..errors import PipelineError, UsageError
+from ..option_texts import path_of
 from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value, resampling_units
 from .groups import counted_groups
 from .metrics import AlignedPredictions, align_seeds, pooled_scores
 from .predictions import RunPredictions, groups_of, read_predictions
-from .registry import METRICS
+from .registry import METRIC_PLUGINS, METRICS
 
 FEWEST_RESAMPLES = 100
 _SMALLEST_EXACT_P = 1e-300  # smaller p values of an exact test may be rounded to 0
@@ -125,8 +126,8 @@ class RunComparison:
 
 
 def compare(
-    first: Path,
-    second: Path,
+    first: str | Path | Any,
+    second: str | Path | Any,
     metric: str | None = None,
     *,
     resamples: int = RESAMPLES,
@@ -135,8 +136,8 @@ def compare(
     """Compare two run folders that test the same utterances; their seeds may differ in number.
 
     Args:
-        first: the folder of a run, such as the baseline.
-        second: the folder of another run.
+        first: a run or its folder, such as the baseline.
+        second: another run or its folder.
         metric: the metric to compare; by default all.
         resamples: the number of bootstrap samples; p values are at least 2 / (resamples + 1).
         groups: what the bootstrap draws: ``speaker``, ``session``, ``dialogue`` or ``utterance``;
@@ -148,8 +149,10 @@ def compare(
             cannot be grouped so.
         PipelineError: a file of predictions is damaged.
     """
-    if metric is not None and metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
+    first, second = path_of(first), path_of(second)
+    METRIC_PLUGINS.add_known()
+    if metric is not None:
+        metric = METRIC_PLUGINS.admit(metric)
     if resamples < FEWEST_RESAMPLES:
         raise UsageError(f"resamples is {resamples}: give {FEWEST_RESAMPLES} or more")
     runs = read_predictions(first), read_predictions(second)

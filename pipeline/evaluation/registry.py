@@ -3,13 +3,15 @@
 Confusion matrices (…, classes, classes) float64 hold counts, with one row per label and one column
 per prediction; the first dimensions are, for example, bootstrap samples and seeds. A metric returns
 a score in [0, 1] for each matrix, (…). So one function scores the predictions of a run and all
-samples of a bootstrap. Nothing is imported here, because the help of the command line reads this
-file.
+samples of a bootstrap. Nothing slow is imported here, because the help of the command line reads
+this file.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from ..plugins import Plugins
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,8 +64,28 @@ METRICS: dict[str, Metric] = {
 """Name → metric, in the order of tables."""
 
 
+def _accepted(value: Any, name: str) -> Metric | None:
+    if isinstance(value, Metric):
+        return value
+    if callable(value) and not isinstance(value, type):
+        return Metric(name.replace("_", " "), value)
+    return None
+
+
+METRIC_PLUGINS = Plugins(
+    "metric",
+    "mser.metrics",
+    METRICS,
+    _accepted,
+    "a function of confusion matrices or a Metric",
+    "--set monitor=",
+    short=True,
+)
+
+
 def scores_of(confusions: "Numbers") -> dict[str, "Numbers"]:
     """Return every metric of confusion matrices (…, classes, classes) by name; each is (…)."""
+    METRIC_PLUGINS.add_installed()
     return {name: metric.score(confusions) for name, metric in METRICS.items()}
 
 

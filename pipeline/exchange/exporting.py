@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from ...cache import Entry, FeatureCache
+from ...cache import Entry
 from ..errors import PipelineError, UsageError, unknown
+from ..feature_cache import FeatureCache
 from ..layers import stored_positions
 from .selection import Selection
 from .summary import ExportSummary

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ...cache import EntrySpec, EntryWriter, FeatureCache, Quarantined, UtteranceFeatures
+from ...cache import EntrySpec, EntryWriter, Quarantined, UtteranceFeatures
 from ...cache.identity import checked_name
 from ..corpora import Corpus
 from ..corpora.manifest import from_table, to_table
 from ..corpora.manifest_file import read_manifest
 from ..errors import PipelineError, UsageError, unknown
+from ..feature_cache import FORMAT_PLUGINS, FeatureCache, require_most
 from ..progress import progress
 from ..provenance import provenance
 from .arrays import UnusableError
@@ -46,6 +47,8 @@ class ImportSettings:
     dtype: str | None = None
     """float16 or float32. By default float16 features stay float16; others, also whole numbers,
     become float32."""
+    replace: bool = False
+    """Replace a corpus in the cache although most of its utterances are not in the manifest."""
     store: str = "zarr"
     """Store format, as for :meth:`FeatureCache.writer`."""
     compression: str = "none"
@@ -94,6 +97,8 @@ def import_features(settings: ImportSettings) -> ImportSummary:
     cache = FeatureCache(settings.cache)
     manifest = settings.manifest and settings.manifest.expanduser()
     corpus, digest = _manifest(settings.dataset, manifest, cache)
+    if digest is None and not settings.replace:
+        require_most(cache, corpus, "--replace")
     ids = [utterance.id for utterance in corpus.utterances]
     source = open_source(settings.source.expanduser(), ids if digest is None else None)
     _refuse_unknown(source, ids)
@@ -101,7 +106,7 @@ def import_features(settings: ImportSettings) -> ImportSummary:
     writer = cache.writer(
         spec,
         provenance(_PACKAGES, source=str(source.path.resolve())),
-        store=settings.store,
+        store=FORMAT_PLUGINS.admit(settings.store),
         compression=settings.compression,
     )
     if digest is None:

@@ -12,6 +12,7 @@ import torch
 from ..compute import Backend, WorkerRequirements, WorkerSizing, run_jobs, visible_gpus
 from ..compute.device import cores
 from ..encoders import THREAD_SAFE
+from ..plugins import folders_of
 from .sharding import ShardJob
 from .worker import ShardReport, crash_report
 
@@ -99,7 +100,8 @@ class _OneThread:
 
 def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
     """Return what workers need to do ``jobs``: the packages of this process, folders, a GPU."""
-    folders = {job.encoder.files.folder for job in jobs}
+    folders = {folder for job in jobs for folder in job.encoder.files.shared}
+    folders |= folders_of({job.writer.store for job in jobs})
     folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
     clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
     if clips:

@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ...cache import CacheError, EntrySpec, EntryWriter, FeatureCache, Quarantined
-from ..corpora import CORPORA, Corpus, Utterance, load_corpus
+from ...cache import CacheError, EntrySpec, EntryWriter, Quarantined
+from ..corpora import CORPORA, CORPUS_PLUGINS, Corpus, Utterance, load_corpus
 from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
 from ..corpora.manifest_file import read_manifest
 from ..encoders import Encoder, SpeechEncoder, load_encoder
 from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
+from ..feature_cache import FeatureCache, require_most
 from ..modalities import MODALITIES, source_of
 from ..progress import progress
 from ..provenance import provenance
+from ..store_formats import FORMAT_PLUGINS
 from .engine import run_shards
 from .readers import scan
 from .scan import Scan
@@ -81,13 +83,22 @@ def extract(settings: ExtractSettings) -> Summary:
             for utterance, in_class in zip(chosen, labelled, strict=True)
             if in_class.label is not None
         ]
+    for modality in encoders:
+        _require_content(corpus, modality, list(encoders))
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:
+        if not settings.replace:
+            require_most(cache, corpus, "--replace")
         backend.check_available()
 
     scans = {modality: scan(chosen, modality) for modality in encoders}
-    origin = provenance(_PACKAGES, settings=settings.as_json(device), root=str(root))
+    origin = provenance(
+        _PACKAGES,
+        settings=settings.as_json(device),
+        root=str(root),
+        **({"plugins": plugins} if (plugins := _plugins(settings)) else {}),
+    )
     runs = [
         _prepare(settings, cache, encoder, corpus, chosen, scans[modality], origin)
         for modality, encoder in encoders.items()
@@ -133,6 +144,15 @@ def _find_corpus(settings: ExtractSettings) -> tuple[Corpus, Path]:
     return load_corpus(settings.dataset, root), root
 
 
+def _plugins(settings: ExtractSettings) -> dict[str, dict[str, str]]:
+    """Return the origins of the code of plug-ins, except of encoders, whose identity has them."""
+    origins = {
+        "dataset": CORPUS_PLUGINS.origin(CORPUS_PLUGINS.key(settings.dataset)),
+        "store": FORMAT_PLUGINS.origin(settings.store),
+    }
+    return {name: origin.as_json() for name, origin in origins.items() if origin is not None}
+
+
 def _check_ids(corpus: Corpus) -> None:
     counts = Counter(utterance.id for utterance in corpus.utterances)
     repeated = [id for id, count in counts.items() if count > 1]
@@ -141,6 +161,16 @@ def _check_ids(corpus: Corpus) -> None:
             f"{corpus.name} has {len(repeated)} repeated ids, such as '{repeated[0]}': "
             "an id must be unique"
         )
+
+
+def _require_content(corpus: Corpus, modality: str, modalities: list[str]) -> None:
+    """Check that at least one utterance has what the features are computed from."""
+    if any(source_of(utterance, modality) for utterance in corpus.utterances):
+        return
+    others = ",".join(name for name in modalities if name != modality)
+    source = MODALITIES[modality].source
+    advice = f"give --modalities {others}" if others else f"add its {source}"
+    raise UsageError(f"no utterance of {corpus.name} has {source}: {advice}")
 
 
 def _named_as_before(spec: EntrySpec, folder: str, cache: FeatureCache) -> EntrySpec:
@@ -179,7 +209,7 @@ def _prepare(
         dtype=settings.dtype,
     )
     spec = _named_as_before(spec, encoder.settings.files.folder.name, cache)
-    origin = {**origin, "encoder_source": str(encoder.settings.files.folder)}
+    origin = {**origin, "encoder_source": encoder.settings.files.source}
     writer = cache.existing(spec, origin, settings.store, settings.compression)
     if not settings.dry_run:
         writer.check()

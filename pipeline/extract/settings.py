@@ -1,18 +1,20 @@
 """Settings of an extraction."""
 
+from dataclasses import field
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 
-from ...cache import COMPRESSIONS, FORMATS
+from ...cache import COMPRESSIONS
 from ..compute import Backend
 from ..compute.tls import tls_files
 from ..encoders.encoder import PRECISIONS
 from ..errors import UsageError
 from ..modalities import MODALITIES, modality_names
-from ..validation import AnyPath, Count, Positive, one_of, settings
+from ..option_texts import default_cache
+from ..store_formats import FORMAT_PLUGINS
+from ..validation import AnyPath, CachePlace, Count, Positive, one_of, plugin_of, settings
 from .engine import WORKER_SIZING
 
 _DTYPES = ("float16", "float32")
@@ -29,13 +31,18 @@ class ExtractSettings:
     """
 
     dataset: str
-    """A known corpus, such as ``meld``; ``manifest`` for a corpus described by a table."""
-    root: AnyPath | None
+    """A known corpus, such as ``meld``; one of a plug-in, such as ``file.py:load``; ``manifest``
+    for a corpus described by a table."""
+    root: AnyPath | None = None
     """Folder of the corpus; ``None`` for ``manifest``."""
-    cache: str | Path
-    """Folder of the cache, or the URL of an object store."""
-    encoders: dict[ModalityName, str]
-    """Modality → its encoder: a hub name, a folder, or a bundle of torchaudio."""
+    cache: CachePlace = field(default_factory=default_cache)
+    """Folder of the cache, the URL of an object store, or a ``FeatureCache``; default
+    ``$MSER_CACHE``, else ``~/.cache/mser``."""
+    encoders: dict[ModalityName, str] = field(
+        default_factory=lambda: {name: modality.encoder for name, modality in MODALITIES.items()}
+    )
+    """Modality → its encoder: a hub name, a folder, or what else ``load_encoder`` takes;
+    default the papers' pair, facebook/wav2vec2-base and bert-base-uncased."""
     manifest: AnyPath | None = None
     """The table that describes the dataset ``manifest``."""
     name: str | None = None
@@ -70,13 +77,16 @@ class ExtractSettings:
     """Extract only the first ``limit`` utterances; default: all."""
     strict: bool = False
     """End the run at the first utterance that fails; default: put it into quarantine."""
+    replace: bool = False
+    """Replace a corpus in the cache although most of its utterances are not in the new one;
+    default: refuse."""
     dry_run: bool = False
     """Only report what an extraction would do; default: extract."""
     shard_mib: Positive | None = None
     """Size of the largest shard in MiB, which a killed worker loses at most; default: 64, on a GPU
     256."""
-    store: Annotated[str, one_of("store", FORMATS)] = "zarr"
-    """Format of the shards: ``zarr`` (default) or ``hdf5``."""
+    store: Annotated[str, plugin_of(FORMAT_PLUGINS)] = "zarr"
+    """Format of the shards: ``zarr`` (default), ``hdf5``, or that of a plug-in."""
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "none"
     """Of the shards: ``none`` (default), ``zstd`` or ``blosc``."""
 

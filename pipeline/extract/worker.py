@@ -13,7 +13,8 @@ import torch
 
 from ...cache import Quarantined, UtteranceFeatures
 from ..compute.device import cores
-from ..encoders import FAMILIES, Encoder, EncoderSettings
+from ..encoders import Encoder, EncoderSettings, encoder_of
+from ..store_formats import FORMAT_PLUGINS
 from .audio import BadClipError
 from .readers import READERS
 from .sharding import PlannedUtterance, ShardJob
@@ -48,7 +49,7 @@ def cached_encoder(settings: EncoderSettings) -> Encoder[Any]:
 
 @lru_cache(maxsize=2)  # a run has at most one of each modality
 def _encoder(settings: EncoderSettings) -> Encoder[Any]:
-    return FAMILIES[settings.model_type](settings)
+    return encoder_of(settings)
 
 
 def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
@@ -56,6 +57,7 @@ def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
 
     ``patience`` is how many seconds to wait for the other process.
     """
+    FORMAT_PLUGINS.admit(job.writer.store)
     with job.writer.lease(job.lease, patience) as acquired:
         if not acquired:
             return ShardReport(job, busy=True)
@@ -83,7 +85,10 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
     features: list[UtteranceFeatures] = []
     dtype = job.writer.spec.dtype
     for item, hidden_states in _encode(encoder, readable, dtype, quarantined):
-        if np.isfinite(hidden_states).all():
+        if not hidden_states.shape[1]:
+            bad = BadClipError("too-short", "its features have no frames")
+            quarantined.append(_failed(item, bad))
+        elif np.isfinite(hidden_states).all():
             features.append(UtteranceFeatures(item.id, item.content_hash, hidden_states))
         else:
             detail = "its features contain infinite values or NaN"

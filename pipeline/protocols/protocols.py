@@ -102,6 +102,7 @@ def split_corpus(
 
 
 def _official(request: SplitRequest) -> Splits:
+    """Use the corpus's own splits."""
     _require(request, "split")
     train, validation, test = (
         tuple(utterance for utterance in request.utterances if utterance.split == split)
@@ -121,6 +122,7 @@ def _official(request: SplitRequest) -> Splits:
 
 
 def _leave_one_session_out(request: SplitRequest) -> Splits:
+    """Test each session once; by default, validate on whole dialogues of the others."""
     _require(request, "session")
     by = request.cut_by("dialogue")
     return Splits(
@@ -177,6 +179,7 @@ def _leave_one_speaker_out(request: SplitRequest) -> Splits:
 
 
 def _speaker_folds(request: SplitRequest) -> Splits:
+    """Test each speaker once, in five folds without common speakers."""
     return _in_folds(request, "speaker", SPEAKER_FOLDS)
 
 

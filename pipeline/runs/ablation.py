@@ -14,11 +14,12 @@ from typing import Annotated, Any, Required
 import torch
 from typing_extensions import TypedDict
 
-from ...cache import FeatureCache, NotFoundError
+from ...cache import NotFoundError
 from ...cache.storage.local import LocalFolder
 from ..compute.device import chosen_device
 from ..errors import UsageError, unknown
 from ..evaluation.registry import METRICS
+from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
 from ..train.presets import CHOICES, Choices, combined, preset, read, settings_of
 from ..train.run import Run

@@ -1,6 +1,7 @@
 """Evaluate a finished run on its test parts again, also with a modality missing."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -10,17 +11,20 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ...cache import FeatureCache
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate
 from ..evaluation.predictions import read_predictions
+from ..evaluation.registry import METRIC_PLUGINS
+from ..feature_cache import FeatureCache
+from ..option_texts import path_of, place_of
 from ..train.context import context_turns
 from ..train.determinism import reproducible
+from ..train.head_plugins import HEAD_PLUGINS
 from ..train.jobs import build, examples_of, trainer_of
 from ..train.presets import settings_of
-from ..train.run import score_table
+from ..train.run import Run, score_table
 from ..train.run_folder import RunFolder, migrated_config
 from ..train.settings import TrainSettings
 from ..train.trainer import predictions
@@ -52,31 +56,38 @@ class Evaluation:
 
 
 def evaluate(
-    run: Path,
-    missing: Sequence[str] = (),
-    cache: str | None = None,
+    run: str | Path | Run,
+    missing: str | Sequence[str] = (),
+    cache: Any = None,
     device: str = "auto",
     groups: str | None = None,
+    *,
+    head: str | None = None,
 ) -> Evaluation:
     """Score the heads of a run on their own test parts, and write the result into its folder.
 
     Args:
-        run: the folder of a finished run.
-        missing: modalities that are hidden from the heads: their length is 0.
+        run: the folder of a finished run, or the run.
+        missing: a modality, or several, that are hidden from the heads: their length is 0.
         cache: where the features are now, if they have moved.
         device: ``auto``, ``cpu`` or ``cuda``.
         groups: what the bootstrap of the intervals draws; see
             :mod:`~mser.pipeline.evaluation.groups`.
+        head: the head of the run again, if it is of a plug-in whose code has moved or changed, or
+            was not used here before.
 
     Raises:
-        UsageError: it is not a finished run, does not have a modality, no modality is left, or the
-            test utterances cannot be grouped so.
+        UsageError: it is not a finished run, does not have a modality, no modality is left, its
+            head is of a plug-in that ``head`` must name, or the test utterances cannot be grouped
+            so.
         PipelineError: a checkpoint is damaged.
         CacheError: the cache does not hold the features.
     """
+    run, missing = path_of(run), [missing] if isinstance(missing, str) else [*missing]
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
-    settings = settings_of_run(config, cache, device)
+    settings, changed = settings_of_run(run, config, cache, device, head)
+    METRIC_PLUGINS.add_known()
     for modality in missing:
         if modality not in settings.encoders:
             raise unknown("modality of this run", modality, settings.encoders)
@@ -85,12 +96,12 @@ def evaluate(
             f"{run} has no modality other than {', '.join(missing)}: leave one of them"
         )
     examples = examples_of(settings)
-    notes = list(metrics["notes"])
+    notes = [*metrics["notes"], *changed]
     if examples.digest != config["digest"]:
         notes.append("the features are not those that the run was trained on")
     trainer, parts = trainer_of(settings, examples), []
-    head = build(settings, examples).to(trainer.device)
-    features = trainer.features(head)
+    module = build(settings, examples).to(trainer.device)
+    features = trainer.features(module)
     classes = examples.corpus.classes
     trained = {fold["fold"] for fold in metrics["folds"]}
     folds = [fold for fold in folder.folds(examples) if fold.name in trained]
@@ -98,9 +109,9 @@ def evaluate(
     drawn = chosen_groups(tuple(tested), group_columns(tested.values()), groups)
     with reproducible():
         for fold, seed in product(folds, settings.seeds):
-            load_weights(head, folder.checkpoint(fold.name, seed))
+            load_weights(module, folder.checkpoint(fold.name, seed))
             context = context_turns(fold, "test", examples.context)
-            logits = trainer.predict(head, features, fold.test, missing, context)
+            logits = trainer.predict(module, features, fold.test, missing, context)
             parts.append(predictions(fold, seed, logits, classes))
     as_trained = read_predictions(run).parts
     name = "-".join(["without", *missing]) if missing else "again"
@@ -134,15 +145,33 @@ def load_weights(head: Head, path: Path) -> None:
         ) from error
 
 
-def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> TrainSettings:
-    """Return the settings that a run was made with, except ``cache`` and ``device``.
+def settings_of_run(
+    run: Path, config: dict[str, Any], cache: Any, device: str, head: str | None = None
+) -> tuple[TrainSettings, list[str]]:
+    """Return the settings that a run was made with, except ``cache`` and ``device``, and notes.
+
+    The code of a plug-in runs only if the user has named it, now as ``head`` or before.
 
     Raises:
+        UsageError: ``head`` must name the head of a plug-in.
         CacheError: the layers of an old run are named by position, and the cache does not hold its
             features.
     """
-    cache = cache or str(config["cache"])
-    encoders = {modality: encoder["key"] for modality, encoder in config["encoders"].items()}
+    plugins = config.get("plugins", {})
+    config, notes = dict(config), []
+    if head is None:
+        config["head"] = HEAD_PLUGINS.admit_recorded(config["head"], plugins.get("head"), str(run))
+    else:
+        config["head"] = HEAD_PLUGINS.admit(head)
+        origin = HEAD_PLUGINS.origin(config["head"])
+        if (origin and origin.sha256) != plugins.get("head", {}).get("sha256"):
+            notes.append(f"the code of {head} is not that with which the run was trained")
+    if "monitor" in plugins:
+        config["monitor"] = "loss"  # the epoch is chosen: the code of the metric need not run
+    cache = str(config["cache"]) if cache is None else place_of(cache)
+    encoders = {modality: str(encoder["key"]) for modality, encoder in config["encoders"].items()}
+    if not all(re.fullmatch("[0-9a-f]+", key) for key in encoders.values()):  # no name of code
+        raise UsageError(f"{run / 'config.toml'} has an encoder without a key: train the run again")
 
     def stored() -> dict[str, tuple[int, ...]]:
         features = FeatureCache(cache)
@@ -152,12 +181,14 @@ def settings_of_run(config: dict[str, Any], cache: str | None, device: str) -> T
         }
 
     not_settings = {"format", "mser", "digest", "encoders", "cache", "device", "head_options"}
+    not_settings |= {"plugins"}
     migrated = migrated_config(config, stored)
     values = {key: value for key, value in migrated.items() if key not in not_settings}
     options = {f"head.{key}": value for key, value in migrated["head_options"].items()}
-    return settings_of(
+    settings = settings_of(
         {**values, **options, "modalities": list(encoders)},
         cache=cache,
         encoders=encoders,
         device=device,
     )
+    return settings, notes

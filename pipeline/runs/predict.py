@@ -16,21 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...cache import Entry, FeatureCache
+from ...cache import Entry
 from ...cache.identity import identity_differences
 from ...heads import Dialogues, Head
 from ...heads.modules.modality_masking import ModalityMasking
 from ..compute.device import chosen_device
 from ..corpora import Corpus
-from ..encoders import Encoder
+from ..encoders import Encoder, check_recorded
 from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..extract import load_encoder
 from ..extract.audio import BadClipError
 from ..extract.readers import READERS
+from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
+from ..option_texts import path_of
+from ..plugins import short_name
 from ..train.examples import TrainingExamples
 from ..train.jobs import build
+from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.settings import TrainSettings
 from ..train.trainer import autocast
@@ -110,18 +114,19 @@ class Prediction:
 
 
 def predict(
-    run: Path,
-    audio: Path | None = None,
+    run: str | Path | Run,
+    audio: str | Path | None = None,
     text: str | None = None,
     *,
     encoders: Mapping[str, str | None] | None = None,
-    cache: str | None = None,
+    cache: Any = None,
     device: str = "auto",
+    head: str | None = None,
 ) -> Prediction:
     """Classify one utterance with every checkpoint of a run; a modality not given is missing.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run, or the run.
         audio: the clip, in any format that an extraction reads.
         text: the words spoken in the clip.
         encoders: modality → name or folder of its encoder, if it is not where the cache entry
@@ -129,6 +134,7 @@ def predict(
         cache: where the features of the run are now, if they have moved; their entries record how
             they were made.
         device: ``auto``, ``cpu`` or ``cuda``.
+        head: see :func:`~mser.pipeline.runs.evaluate.evaluate`.
 
     Raises:
         UsageError: it is not a finished run; neither clip nor text is given, or the run was trained
@@ -136,9 +142,10 @@ def predict(
         PipelineError: the clip or the text cannot be used, or a checkpoint is damaged.
         CacheError: the cache no longer holds the features of the run.
     """
+    run, audio = path_of(run), None if audio is None else Path(audio)
     folder = RunFolder(run)
     classes, trainings, run_notes = _from_metrics(folder)
-    settings = settings_of_run(folder.config(), cache, device)
+    settings, changed = settings_of_run(run, folder.config(), cache, device, head)
     given = _given(run, {"audio": audio, "text": text}, settings)
     features = FeatureCache(settings.cache)
     entries = {
@@ -152,15 +159,15 @@ def predict(
         for modality, raw in given.items()
     }
     corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
-    head = (
+    module = (
         build(settings, TrainingExamples(corpus, entries, (), {}, {}, features))
         .to(chosen_device(device))
         .eval()
     )
     checkpoints = []
     for fold, seed in trainings:
-        load_weights(head, folder.checkpoint(fold, seed))
-        row = _probabilities(head, entries, states, settings).tolist()
+        load_weights(module, folder.checkpoint(fold, seed))
+        row = _probabilities(module, entries, states, settings).tolist()
         checkpoints.append(
             CheckpointPrediction(fold, seed, dict(zip(corpus.classes, row, strict=True)))
         )
@@ -168,9 +175,15 @@ def predict(
         name: float(np.mean([each.probabilities[name] for each in checkpoints]))
         for name in corpus.classes
     }
-    notes = (*run_notes, *_notes(head, settings, given))
+    notes = (*run_notes, *changed, *_notes(module, settings, given))
     return Prediction(
-        run, settings.head, settings.dataset, tuple(states), mean, tuple(checkpoints), notes
+        run,
+        short_name(settings.head),
+        settings.dataset,
+        tuple(states),
+        mean,
+        tuple(checkpoints),
+        notes,
     )
 
 
@@ -217,6 +230,8 @@ def _hidden_states(
     if not encoder.frames(raw):
         raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
     (states,) = encoder.encode([raw], entry.spec.dtype)
+    if not states.shape[1]:
+        raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
     if not np.isfinite(states).all():
         raise PipelineError(
             f"the features of {name_of_input} are not finite in {entry.spec.dtype}: an extraction "
@@ -243,9 +258,12 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
             "compute such features for new clips: extract them with mser and train again"
         )
     windows = spec.identity.get("window_seconds")
+    source = name or _source(entry)
+    if name is None:
+        check_recorded(source, spec.identity, spec.modality, str(entry.folder))
     try:
         encoder = load_encoder(
-            name or _source(entry),
+            source,
             device=device,
             precision=spec.identity["precision"],
             layers=",".join(map(str, spec.layers)),
@@ -258,7 +276,7 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
         raise UsageError(f"{error} (or give its folder with {option})") from error
     if wrong := identity_differences(spec.identity, encoder.identity):
         raise UsageError(
-            f"'{encoder.settings.files.folder}' is not the {spec.modality} encoder that the run "
+            f"'{encoder.settings.files.source}' is not the {spec.modality} encoder that the run "
             f"was trained on ({'; '.join(wrong)}): give '{spec.encoder}' as it was then with "
             f"{option}"
         )
@@ -269,9 +287,10 @@ def _source(entry: Entry) -> str:
     """Return the folder of the encoder that was used last, if it still exists, or its name."""
     if not entry.spec.encoder.startswith(PREFIX):
         for run in reversed(entry.provenance):
-            folder = run.get("encoder_source")
-            if isinstance(folder, str) and Path(folder).is_dir():
-                return folder
+            source = run.get("encoder_source")
+            code = "extractor" in entry.spec.identity
+            if isinstance(source, str) and (code or Path(source).is_dir()):
+                return source
     return entry.spec.encoder
 
 

@@ -160,6 +160,8 @@ def _systems(settings: TrainSettings, runs: Path) -> Iterator[tuple[str, int | s
 def _scores(run: Run) -> dict[str, dict[str, float | None]]:
     scores = {}
     for metric in METRICS:
+        if metric not in run.metrics["aggregate"]:
+            continue  # the run is older than an installed metric
         aggregate = run.metrics["aggregate"][metric]
         low, high = aggregate["pooled_ci95"] or (None, None)
         scores[metric] = {

@@ -21,9 +21,11 @@ from ..errors import PipelineError, UsageError
 from ..evaluation.compare import RunComparison, compare
 from ..evaluation.groups import counted_groups
 from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
-from ..evaluation.registry import METRICS
+from ..evaluation.registry import METRIC_PLUGINS, METRICS
+from ..option_texts import path_of
 from ..output import write_output
 from ..progress import progress
+from ..train.run import Run
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
 from .charts import Curve, interval_chart, line_chart, mean_curve
@@ -46,12 +48,16 @@ class HtmlReport:
         return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
 
 
-def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlReport:
+def report(
+    runs: str | Path | Run | Sequence[str | Path | Run],
+    out: str | Path = "report.html",
+    groups: str | None = None,
+) -> HtmlReport:
     """Write a page on one or several finished runs; a run that is given twice appears once.
 
     Args:
-        runs: run folders.
-        out: the file to write; an existing file is replaced.
+        runs: one or several runs, or their folders.
+        out: the file to write, default ``report.html``; an existing file is replaced.
         groups: what the bootstrap of the intervals and comparisons draws, see
             :mod:`~mser.pipeline.evaluation.groups`; by default the intervals are those that the
             training wrote.
@@ -62,17 +68,20 @@ def report(runs: Sequence[Path], out: Path, groups: str | None = None) -> HtmlRe
         PipelineError: a file of a run is damaged.
         CacheError: ``out`` cannot be written.
     """
-    distinct = list({run.resolve(): run for run in runs}.values())
+    several = [runs] if isinstance(runs, str | Path | Run) else runs
+    out = Path(out)
+    distinct = list({run.resolve(): run for run in map(path_of, several)}.values())
     if not distinct:
         raise UsageError("no run is given: give one or more folders of finished runs")
     if out.is_dir():
         raise UsageError(f"'{out}' is a folder: give the name of a file, such as report.html")
+    METRIC_PLUGINS.add_known()
     names = _names(distinct)
     contents = [_run_content(run, name, groups) for run, name in zip(distinct, names, strict=True)]
     page = _template().render(
         runs=contents,
         groups=_groups(distinct, contents, groups),
-        metrics={name: metric.title for name, metric in METRICS.items()},
+        metrics=_metrics(contents),
         version=version("mser"),
     )
     write_output(out, page)
@@ -88,6 +97,16 @@ def _template() -> Any:
     return environment.from_string(
         files(package).joinpath("report.html").read_text(encoding="utf-8")
     )
+
+
+def _metrics(contents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return name → title of the metrics that all runs have."""
+    scored = [content["metrics"]["aggregate"] for content in contents]
+    return {
+        name: metric.title
+        for name, metric in METRICS.items()
+        if all(name in aggregate for aggregate in scored)
+    }
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -208,7 +227,7 @@ def _curves(
     dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
     losses = _with_mean(train, "train") + _with_mean(loss, "validation")
     return {
-        "monitor": METRICS[metric].title,
+        "monitor": METRICS[metric].title if metric in METRICS else metric,
         "loss_chart": line_chart(losses) if log else None,
         "score_chart": line_chart(_with_mean(score, "validation"), dots, True) if log else None,
     }
@@ -268,7 +287,7 @@ def _group(
             METRICS[metric].title: interval_chart(
                 (name, of[metric]["pooled"], of[metric]["pooled_ci95"]) for name, of in scored
             )
-            for metric in METRICS
+            for metric in _metrics(contents)
         },
     }
 

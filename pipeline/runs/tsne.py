@@ -78,8 +78,9 @@ def tsne_figure(
     fold: str | None = None,
     seed: int | None = None,
     *,
-    cache: str | None = None,
+    cache: Any = None,
     device: str = "auto",
+    head: str | None = None,
 ) -> TsneFigure:
     """Draw the test part of a fold as SVG, and write the positions as CSV beside the figure.
 
@@ -93,6 +94,7 @@ def tsne_figure(
         seed: the seed; the first by default.
         cache: where the features are now, if they have moved.
         device: ``auto``, ``cpu`` or ``cuda``.
+        head: see :func:`~mser.pipeline.runs.evaluate.evaluate`.
 
     Raises:
         UsageError: it is not a finished run, it has no such fold or seed, its head has no vectors
@@ -104,12 +106,12 @@ def tsne_figure(
         raise UsageError(f"'{out}' is not the name of an SVG file: give a name such as tsne.svg")
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
-    if config["head"] not in _shown():
+    settings, _ = settings_of_run(run, config, cache, device, head)
+    if settings.head not in _shown():
         raise UsageError(
             f"the head '{config['head']}' of {run} has no vectors of single modalities to show: "
             f"give a run of {', '.join(_shown())}"
         )
-    settings = settings_of_run(config, cache, device)
     examples = examples_of(settings)
     folds = {each.name: each for each in folder.folds(examples)}
     chosen, number = fold or next(iter(folds)), settings.seeds[0] if seed is None else seed
@@ -118,16 +120,16 @@ def tsne_figure(
     if number not in settings.seeds:
         raise unknown("seed of this run", str(number), map(str, settings.seeds))
     trainer = trainer_of(settings, examples)
-    head = build(settings, examples).to(trainer.device).eval()
-    load_weights(head, folder.checkpoint(chosen, number))
+    module = build(settings, examples).to(trainer.device).eval()
+    load_weights(module, folder.checkpoint(chosen, number))
     with reproducible():
         stages = {
             stage: _embedded(vectors, folds[chosen])
-            for stage, vectors in _vectors(trainer, head, folds[chosen].test).items()
+            for stage, vectors in _vectors(trainer, module, folds[chosen].test).items()
         }
     title = f"{metrics['head']} on {metrics['dataset']}, test part of fold {chosen}, seed {number}"
     table = out.with_suffix(".csv")
-    write_output(out, _svg(stages, title, metrics["classes"], list(head.dims)))
+    write_output(out, _svg(stages, title, metrics["classes"], list(module.dims)))
     write_output(table, _csv(stages))
     return TsneFigure(out, table, chosen, number, len(next(iter(stages.values()))))
 

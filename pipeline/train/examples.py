@@ -2,16 +2,15 @@
 
 import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ...cache import Entry, FeatureCache, NotFoundError, missing_pooled, pooled_entry
+from ...cache import Entry, missing_pooled, pooled_entry
 from ..corpora import Corpus, Utterance
 from ..corpora.manifest import from_table
-from ..encoders.checkpoint_files import find_encoder
 from ..errors import PipelineError, unknown
+from ..feature_cache import FeatureCache
 from ..modalities import source_of
 from ..progress import progress
 
@@ -96,7 +95,7 @@ def find_examples(
     if dataset not in datasets:
         raise unknown(f"dataset (in {features.root})", dataset, datasets)
     entries = {
-        modality: _open(features, dataset, modality, encoder)
+        modality: features.open(dataset, encoder, modality=modality)
         for modality, encoder in encoders.items()
     }
     newest = max(entries.values(), key=lambda entry: entry.published)
@@ -125,18 +124,6 @@ def find_examples(
     return TrainingExamples(
         corpus, entries, utterances, excluded, audio_hashes, features, tuple(turns)
     )
-
-
-def _open(cache: FeatureCache, dataset: str, modality: str, encoder: str | None) -> Entry:
-    if encoder is None or not Path(encoder).expanduser().is_dir():
-        return cache.open(dataset, encoder, modality=modality)
-    # Compare the weights of the folder: another encoder may have the same name.
-    files = find_encoder(encoder)
-    expect = {"weights": files.weights_hash()}
-    for name in (files.name, files.folder.name):  # older entries bear the name of the folder
-        with suppress(NotFoundError):
-            return cache.open(dataset, name, modality=modality, expect=expect)
-    return cache.open(dataset, files.name, modality=modality, expect=expect)
 
 
 def _pooled(cache: FeatureCache, modality: str, entry: Entry) -> Entry:

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from inspect import signature
 from pathlib import Path
 from threading import Lock
@@ -23,7 +23,7 @@ from .examples import TrainingExamples, find_examples
 from .features import FeatureLoader
 from .layers import layer_positions
 from .run_folder import RunFolder, training_name
-from .settings import TrainSettings
+from .settings import TrainSettings, load_plugins
 from .trainer import Trainer
 
 OnEpoch = Callable[[int], None]
@@ -50,6 +50,8 @@ class TrainingJob:
     The number changes the order of sums, and so the last bits of the result."""
     processes: int = 1
     """How many processes share the memory of the machine; default 1."""
+    plugins: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """What :meth:`TrainSettings.plugins` gave in the process that planned the run."""
 
     @property
     def name(self) -> str:
@@ -99,6 +101,7 @@ def run_training(job: TrainingJob, on_epoch: OnEpoch = lambda epoch: None) -> Tr
                 if not acquired:
                     return TrainingReport(job, busy=True)
                 if not job.done:
+                    load_plugins(job.plugins)
                     with reproducible(job.threads):
                         _train(job, run, on_epoch)
         except CacheError:

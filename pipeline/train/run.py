@@ -51,15 +51,17 @@ def score_table(
     ``several`` if they are over several trainings; ``drawn`` is what the bootstrap of the intervals
     drew, ``intervals`` in ``metrics.json``.
     """
-    lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in METRICS)]
+    # A run may be older than an installed metric, or have one that is not installed here.
+    metrics = [metric for metric in METRICS if all(metric in scored for scored in rows.values())]
+    lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in metrics)]
     for name, scored in rows.items():
-        cells = (_cell(scored[metric], several) for metric in METRICS)
+        cells = (_cell(scored[metric], several) for metric in metrics)
         lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
         if several and name != "chance":
-            pooled = (f"{100 * scored[metric]['pooled']:.1f}" for metric in METRICS)
+            pooled = (f"{100 * scored[metric]['pooled']:.1f}" for metric in metrics)
             lines.append(f"  {'  pooled':14}{''.join(f'{cell:>14}' for cell in pooled)}")
-        if all(scored[metric]["pooled_ci95"] for metric in METRICS) and name != "chance":
-            intervals = (_interval(scored[metric]["pooled_ci95"]) for metric in METRICS)
+        if all(scored[metric]["pooled_ci95"] for metric in metrics) and name != "chance":
+            intervals = (_interval(scored[metric]["pooled_ci95"]) for metric in metrics)
             lines.append(f"  {'  95 %':14}{''.join(f'{cell:>14}' for cell in intervals)}")
     lines.append(
         f"  {'mean ± std over folds and seeds, ' if several else ''}in %; "

@@ -25,6 +25,7 @@ from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
 from ..evaluation.groups import COLUMNS
+from ..plugins import short_name
 from ..protocols.folds import PARTS, Fold
 from .examples import TrainingExamples
 from .former_options import former_layer, former_options
@@ -295,7 +296,7 @@ def named_by_content(runs: Path, config: Mapping[str, Any]) -> Path:
     default of the head. The features themselves are in it by their digest.
     """
     content = hashlib.sha256(tomli_w.dumps(_compared(config)).encode()).hexdigest()
-    return runs / f"{config['dataset']}-{config['head']}-{content[:8]}"
+    return runs / f"{config['dataset']}-{short_name(config['head'])}-{content[:8]}"
 
 
 def _compared(config: Mapping[str, Any]) -> dict[str, Any]:

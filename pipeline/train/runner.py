@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from ...cache.storage.leases import lease
-from ...heads import HEADS
 from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
+from ..plugins import folders_of, short_name
 from ..progress import print_note, progress
 from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
@@ -82,8 +82,9 @@ class PlannedRun:
     ) -> list[TrainingJob]:
         """Return a job for each seed of a fold; see :class:`TrainingJob` for the arguments."""
         digest, settings = self.examples.digest, self.settings
+        plugins = settings.plugins()
         return [
-            TrainingJob(settings, digest, self.run.path, fold, seed, threads, processes)
+            TrainingJob(settings, digest, self.run.path, fold, seed, threads, processes, plugins)
             for seed in settings.seeds
         ]
 
@@ -123,7 +124,7 @@ def train_heads(
     threads, processes = _threads(backend, device), _processes(backend, device)
     jobs = [job for run in unfinished for job in run.jobs(threads, processes) if not job.done]
     epochs = sum(job.settings.epochs for job in jobs)
-    heads = ", ".join(dict.fromkeys(planned.settings.head for planned in plans))
+    heads = ", ".join(dict.fromkeys(short_name(planned.settings.head) for planned in plans))
     runs: dict[int, Run] = {}
 
     def finish() -> None:
@@ -160,8 +161,6 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
     """
-    if settings.head not in HEADS:
-        raise unknown("head", settings.head, HEADS)
     device = chosen_device(settings.device)
     if settings.amp == "float16" and device.type == "cpu":
         raise UsageError("amp=float16 needs a GPU: give amp=bfloat16 on a CPU")
@@ -241,7 +240,9 @@ def _reports(
     """Do the trainings on a backend; call ``tick`` with the number of each epoch that is over."""
 
     def requirements() -> WorkerRequirements:
-        return WorkerRequirements.of_this_process({job.run for job in jobs}, device.type == "cuda")
+        folders = {job.run for job in jobs}
+        folders |= folders_of(origin["spec"] for job in jobs for origin in job.plugins.values())
+        return WorkerRequirements.of_this_process(folders, device.type == "cuda")
 
     def with_ticks(job: TrainingJob) -> TrainingReport:
         return run_training(job, tick)
@@ -328,7 +329,7 @@ def _metrics(
     groups = chosen_groups(tuple(tested), group_columns(tested.values()))
     read = turns_read(planned.splits.folds, planned.examples.context)
     return {
-        "head": planned.settings.head,
+        "head": short_name(planned.settings.head),
         "dataset": planned.settings.dataset,
         "protocol": planned.protocol,
         "validation": planned.settings.validation,

@@ -1,6 +1,5 @@
 """The settings of a training run."""
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import field, fields, replace
 from functools import cached_property
@@ -14,11 +13,14 @@ from ...heads import Head
 from ...heads.linear import LinearProbe
 from ..compute import Backend, WorkerSizing
 from ..compute.tls import tls_files
-from ..errors import UsageError, unknown
-from ..evaluation.registry import METRICS
-from ..modalities import modality_names
-from ..validation import AnyPath, Count, NotNegative, Positive, Seeds, one_of
+from ..errors import PipelineError, UsageError, unknown
+from ..evaluation.registry import METRIC_PLUGINS
+from ..modalities import MODALITIES, modality_names
+from ..option_texts import default_cache, parsed_value
+from ..plugins import Plugins
+from ..validation import AnyPath, CachePlace, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
+from .head_plugins import HEAD_PLUGINS
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -50,6 +52,9 @@ _SILENT = (
 )
 
 
+_PLUGINS: dict[str, Plugins[Any]] = {"head": HEAD_PLUGINS, "monitor": METRIC_PLUGINS}
+
+
 def _one(*_: object) -> int:
     return 1
 
@@ -68,15 +73,16 @@ class TrainSettings:
     trained; the numbers of a fold do not depend on it.
     """
 
-    head: str
-    """Name of the head."""
+    head: Annotated[str, plugin_of(HEAD_PLUGINS)]
+    """Name of the head: of mser, of an installed plug-in, or ``file.py:Class``."""
     dataset: str
     """Name of the dataset in the cache."""
-    cache: str | Path
-    """Folder of the cache, or its URL in an object store."""
-    encoders: Mapping[str, str | None]
+    cache: CachePlace = field(default_factory=default_cache)
+    """Folder of the cache, its URL in an object store, or a ``FeatureCache``; default
+    ``$MSER_CACHE``, else ``~/.cache/mser``."""
+    encoders: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(MODALITIES))
     """Modality → its encoder: a name, a folder or an entry's key; ``None`` if the cache holds the
-    features of only one encoder. These are the modalities of the training."""
+    features of only one encoder. These are the modalities of the training; default all."""
     out: AnyPath | None = None
     """The run folder; by default a folder below ``runs``, named by a hash of the settings."""
     runs: AnyPath = Path("runs")
@@ -130,9 +136,9 @@ class TrainSettings:
     frequency in the training part."""
     amp: Annotated[str, one_of("amp", AMP)] = "off"
     """``off`` (the default), ``bfloat16``, or on a GPU ``float16``: mixed precision."""
-    monitor: Annotated[str, one_of("monitor", (*METRICS, "loss"))] = "weighted_f1"
+    monitor: Annotated[str, plugin_of(METRIC_PLUGINS, also=("loss",))] = "weighted_f1"
     """The score on the validation part that chooses the epoch: a metric, default ``weighted_f1``,
-    or ``loss``."""
+    ``loss``, or ``file.py:function``."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head, by name; default none."""
     features: Annotated[str, one_of("features", FEATURES)] = "auto"
@@ -176,6 +182,11 @@ class TrainSettings:
         tls = tls_files(self.tls_ca_file, self.tls_cert, self.tls_key)
         return Backend(_WORKER_SIZING, workers, self.scheduler, self.slurm, self.wait_minutes, tls)
 
+    def plugins(self) -> dict[str, dict[str, str]]:
+        """Return the settings whose values are of plug-ins: name → the origin of the code."""
+        origins = {name: plugins.origin(getattr(self, name)) for name, plugins in _PLUGINS.items()}
+        return {name: origin.as_json() for name, origin in origins.items() if origin is not None}
+
     def optimizer_of(self, head: Head) -> str:
         """Return the optimizer for a head: ``adamw``, ``adam`` or ``lbfgs``.
 
@@ -207,7 +218,8 @@ class TrainSettings:
         config["seeds"] = list(self.seeds)
         options = dict(self.head_options).items()
         config["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
-        return config
+        plugins = self.plugins()
+        return {**config, "plugins": plugins} if plugins else config
 
     def with_overrides(self, assignments: Iterable[str]) -> "TrainSettings":
         """Return the settings changed by ``key=value`` texts, each checked against its type.
@@ -220,7 +232,7 @@ class TrainSettings:
             key, equals, text = assignment.partition("=")
             if not equals:
                 raise UsageError(f"--set '{assignment}': write it as key=value")
-            changes[key] = _parsed(text)
+            changes[key] = parsed_value(text)
         return self.changed(changes)
 
     def changed(self, values: Mapping[str, Any]) -> "TrainSettings":
@@ -241,8 +253,18 @@ class TrainSettings:
         return replace(self, **changes, head_options=options)
 
 
-def _parsed(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+def load_plugins(recorded: Mapping[str, Mapping[str, str]]) -> None:
+    """Load the plug-ins of :meth:`TrainSettings.plugins` in this process, such as a worker.
+
+    Raises:
+        UsageError: the code is not here, or it fails.
+        PipelineError: it has changed.
+    """
+    for setting, origin in recorded.items():
+        key = _PLUGINS[setting].admit(origin["spec"])
+        loaded = _PLUGINS[setting].origin(key)
+        if loaded is None or loaded.as_json() != origin:
+            raise PipelineError(
+                f"the code of {origin['spec']} changed while the run was going on, or differs on "
+                "this machine: run the same command again"
+            )

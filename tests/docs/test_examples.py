@@ -110,6 +110,18 @@ def test_a_metric_as_the_docs_add_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scores(labels[:5], predicted[:5])["lowest_recall"] == min(expected[:2])
 
 
+def test_a_feature_extractor_as_the_docs_add_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    (tmp_path / "mine.py").write_text(examples("extending.md")[4])
+    wave = np.random.default_rng(0).standard_normal(1000).astype(np.float32)
+    (states,) = load_encoder(f"{tmp_path / 'mine.py'}:LogPower(bands=20)").encode([wave])
+    spectrum = np.abs(np.fft.rfft(wave[320:640])[:160]) ** 2
+    assert states.shape == (1, 3, 20)
+    np.testing.assert_allclose(states[0, 1, 7], np.log(spectrum[56:64].mean() + 1e-6), rtol=1e-4)
+
+
 def test_an_encoder_family_as_the_docs_add_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,7 @@ def test_the_layers_that_linear_reads(
     ("arguments", "options", "message"),
     [
         (("hbff", DIMS, 4), {}, r"unknown head 'hbff': did you mean 'hbf'\? \(known: bottleneck, "),
-        (("zzz", DIMS, 4), {}, r"unknown head 'zzz': \(known: bottleneck, .*, token\)"),
+        (("zzz", DIMS, 4), {}, r"unknown head 'zzz' \(known: bottleneck, .*, token\)"),
         (
             ("linear", DIMS, 4),
             {"droput": 0.1},

@@ -209,6 +209,6 @@ def test_a_head_without_a_contrast_counts_nothing(name: str, options: dict[str, 
 
 @every_contrast
 def test_another_value_is_an_error(name: str) -> None:
-    with pytest.raises(HeadError, match=r"'leave': \(known: drop, keep\)") as error:
+    with pytest.raises(HeadError, match=r"'leave' \(known: drop, keep\)") as error:
         run(name, (), false_negatives="leave")
     assert "\n" not in str(error.value)

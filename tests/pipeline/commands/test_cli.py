@@ -100,7 +100,7 @@ def test_public_names() -> None:
         assert callable(getattr(package, name))
         assert name in package.__all__
         assert name in dir(package)
-    assert package.FeatureCache is FeatureCache
+    assert issubclass(package.FeatureCache, FeatureCache)
     assert issubclass(package.CacheError, Exception)
     with pytest.raises(AttributeError, match="module 'mser' has no attribute 'build_heads'"):
         _ = package.build_heads
@@ -185,7 +185,10 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
         (["--speech-encoder", "{root}"], "is not an encoder: the folder has no config.json"),
         (["--speech-encoder", "./none"], "'./none' is not an encoder: the folder does not exist"),
         (["--text-encoder", "/none/at/all"], "'/none/at/all' is not an encoder"),
-        (["--device", "gpu"], "unknown device 'gpu'"),
+        (
+            ["--device", "gpu"],
+            "unknown device 'gpu': did you mean 'cuda'? (known: auto, cpu, cuda)",
+        ),
         (["--precision", "float8"], "unknown precision 'float8'"),
         (["--dtype", "float61"], "did you mean 'float16'?"),
         (["--modalities", "speech,texts"], "did you mean 'text'?"),

@@ -61,8 +61,19 @@ def test_ls_and_info(mser: Mser, cache: Path, monkeypatch: pytest.MonkeyPatch) -
     assert found["shards"] == {"zarr, compression none": len(entry.index.shards())}
 
 
+def test_info_of_a_dataset_shows_all_its_entries(mser: Mser, cache: Path) -> None:
+    typed = ("cache", "info", "--dataset", "synthetic", "--cache", cache)
+    done = mser(*typed)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "modality: speech" in done.stdout
+    assert "modality: text" in done.stdout
+    shown = json.loads(mser(*typed, "--json").stdout)
+    entries = FeatureCache(cache).entries("synthetic")
+    assert [one["key"] for one in shown] == [entry.spec.key for entry in entries]
+
+
 def test_an_ambiguous_entry_is_an_error(mser: Mser, cache: Path) -> None:
-    done = mser("cache", "info", "--dataset", "synthetic", "--cache", cache)
+    done = mser("cache", "export", "--dataset", "synthetic", "--cache", cache, "--to", "out")
     assert done.returncode == 1
     assert "choose one by its name or key" in done.stderr
     assert done.stderr.count("\n") == 1
@@ -164,7 +175,7 @@ def test_an_empty_cache(
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (("convert", "--dataset", "made-up", "--to", "csv"), 1, "there is no store 'csv'"),
+        (("convert", "--dataset", "made-up", "--to", "csv"), 2, "unknown store 'csv'"),
         (("export", "--dataset", "made-up", "--to", "x", "--format", "csv"), 2, "csv"),
         (("export", "--dataset", "made-up", "--to", "x", "--layers", "all"), 2, "layers 'all'"),
         (("import", "nothing", "--dataset", "new", "--encoder", "e"), 2, "--manifest"),

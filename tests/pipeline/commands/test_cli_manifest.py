@@ -94,3 +94,36 @@ def test_an_error_in_a_manifest_is_one_sentence(
     assert is_one_sentence(err), err
     assert says in err
     assert "mine.jsonl" in err
+
+
+def manifest_of(folder: Path, name: str, count: int, **fields: Any) -> Path:
+    rows = [{"id": f"{name}{number}", "text": "Oh no.", **fields} for number in range(count)]
+    return written(folder / f"{name}.jsonl", rows)
+
+
+def test_a_manifest_that_drops_most_utterances_asks_for_replace(
+    call: Call, tmp_path: Path, encoders: dict[str, str]
+) -> None:
+    def extract(manifest: Path, *more: str) -> tuple[int, str, str]:
+        typed = [*options(manifest, encoders), "--modalities", "text", *more]
+        return call(*typed)
+
+    assert extract(manifest_of(tmp_path, "a", 4))[0] == 0
+    code, out, err = extract(manifest_of(tmp_path, "b", 4))
+    assert (code, out) == (2, "")
+    assert is_one_sentence(err)
+    assert "4 of the 4 utterances of 'mine'" in err
+    assert "--replace" in err
+    assert extract(manifest_of(tmp_path, "b", 4), "--dry-run")[0] == 0
+    assert extract(manifest_of(tmp_path, "a", 2))[0] == 0  # half of them stay
+    assert extract(manifest_of(tmp_path, "b", 4), "--replace")[0] == 0
+
+
+def test_a_corpus_without_text_says_which_modalities_to_give(
+    call: Call, tmp_path: Path, encoders: dict[str, str]
+) -> None:
+    for fields, lacks, has in (({"text": None}, "text", "speech"), ({}, "audio", "text")):
+        manifest = manifest_of(tmp_path, "a", 2, **{"audio": "a.wav" if fields else None, **fields})
+        code, out, err = call(*options(manifest, encoders))
+        assert (code, out) == (2, "")
+        assert err == f"mser: no utterance of mine has {lacks}: give --modalities {has}\n"

@@ -91,8 +91,8 @@ def test_the_protocol_follows_from_the_columns(tmp_path: Path, content: str, pro
 
 
 def test_unused_columns_are_listed(tmp_path: Path) -> None:
-    corpus = read_manifest(written(tmp_path, "id,valence,Emotion,\na,1,sad,\n"), "mine")
-    assert corpus.notes == ("mine.csv: columns not used: valence, emotion",)
+    corpus = read_manifest(written(tmp_path, "id,valence,Arousal,\na,1,2,\n"), "mine")
+    assert corpus.notes == ("mine.csv: columns not used: valence, arousal",)
     assert corpus.classes == ()
 
 
@@ -128,7 +128,6 @@ def test_an_id_is_kept_unchanged(tmp_path: Path) -> None:
     ("content", "words"),
     [
         ("name,label\na,sad\n", "no column 'id'"),
-        ("id;label\na;sad\n", "separated by commas"),
         ("", "is empty: name the columns in its first line"),
         ("id,label\n", "contains no utterance"),
         ("id,label\na,sad\n\nb,sad\na,sad\n", "line 5: its id 'a' is also the id of line 2"),
@@ -166,3 +165,40 @@ def test_a_file_of_another_kind(tmp_path: Path, name: str) -> None:
         UsageError, match=r"a file that ends in \.csv, \.tsv, \.jsonl, \.ndjson or \.parquet"
     ):
         read_manifest(tmp_path / name, "mine")
+
+
+def test_usual_names_of_columns_are_taken_with_a_note(tmp_path: Path) -> None:
+    content = "id,Path,emotion,transcript\na,a.wav,sad,Oh no.\n"
+    corpus = read_manifest(written(tmp_path, content), "mine")
+    (one,) = corpus.utterances
+    assert (one.audio, one.label, one.text) == (tmp_path / "a.wav", "sad", "Oh no.")
+    assert corpus.notes == (
+        "mine.csv: column 'path' is read as audio",
+        "mine.csv: column 'transcript' is read as text",
+        "mine.csv: column 'emotion' is read as label",
+    )
+    assert corpus.columns == {}
+
+
+def test_a_usual_name_beside_the_column_itself_is_a_further_column(tmp_path: Path) -> None:
+    content = "id,label,emotion,text,utterance,wav,file\na,sad,grief,Oh no.,7,a.wav,b.wav\n"
+    corpus = read_manifest(written(tmp_path, content), "mine")
+    (one,) = corpus.utterances
+    assert (one.label, one.text, one.audio) == ("sad", "Oh no.", tmp_path / "a.wav")
+    assert corpus.columns == {
+        "emotion": {"a": "grief"},
+        "utterance": {"a": "7"},
+        "file": {"a": "b.wav"},
+    }
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_semicolons_and_tabs_separate_columns_too(tmp_path: Path, mark: str) -> None:
+    rows = [["id", "text", "label"], ["a", "Well, no.", "sad"], ["b", f'"x{mark}y"', "calm"]]
+    content = "\ufeff" + "".join(mark.join(row) + "\r\n" for row in rows)
+    corpus = read_manifest(written(tmp_path, content), "mine")
+    assert [one.text for one in corpus.utterances] == ["Well, no.", f"x{mark}y"]
+    assert corpus.classes == ("calm", "sad")
+    tsv = tmp_path / "mine.tsv"
+    tsv.write_text("id\tlabel\na\tsad;calm\n")
+    assert read_manifest(tsv, "mine").classes == ("sad;calm",)

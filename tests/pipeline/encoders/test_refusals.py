@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -68,7 +69,7 @@ def test_a_gpu_on_a_machine_without_one(folder_of):
 
 
 def test_an_unknown_precision(folder_of):
-    with pytest.raises(UsageError, match="unknown precision 'int8': float32"):
+    with pytest.raises(UsageError, match=r"unknown precision 'int8' \(known: bfloat16"):
         load_encoder(str(folder_of("bert")), precision="int8")
 
 
@@ -103,3 +104,30 @@ def test_an_encoder_that_expects_another_sample_rate(folder_of, tmp_path):
     Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
     with pytest.raises(PipelineError, match="expects audio at 8000 Hz"):
         load_encoder(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("wave", "message"),
+    [
+        (
+            np.zeros((1, 8000), np.float32),
+            r"shape \(1, 8000\) .* give wave\[0\]",
+        ),
+        (np.zeros((8000, 1), np.float32), r"shape \(8000, 1\) .* give wave\[:, 0\]"),
+        (np.zeros((2, 8000), np.float32), r"shape \(2, 8000\) .* give one channel"),
+        (np.float32(0.5), r"shape \(\) .* give a list of waves"),
+        (np.zeros(8000, np.int16), "has the type int16: give floating samples from -1 to 1"),
+    ],
+)
+def test_what_is_not_a_wave_is_refused(folder_of, wave, message) -> None:
+    for name in (str(folder_of("wav2vec2-group")), str(folder_of("whisper")), "log-mel"):
+        with pytest.raises(UsageError, match=message):
+            load_encoder(name).encode([wave])
+
+
+def test_a_tensor_and_float64_are_waves_too(folder_of) -> None:
+    wave = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    encoder = load_encoder(str(folder_of("wav2vec2-group")))
+    expected = encoder.encode([wave])[0]
+    for same in (torch.from_numpy(wave), wave.astype(np.float64)):
+        np.testing.assert_array_equal(encoder.encode([same])[0], expected)

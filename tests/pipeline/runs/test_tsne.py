@@ -148,7 +148,7 @@ def test_equal_vectors_are_one_point() -> None:
     [
         (["--out", "tsne.png"], "'tsne.png' is not the name of an SVG file: give a name such as"),
         (["--fold", "offical"], "unknown fold of this run 'offical': did you mean 'official'?"),
-        (["--seed", "7"], "unknown seed of this run '7': (known: 0, 1)"),
+        (["--seed", "7"], "unknown seed of this run '7' (known: 0, 1)"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(

@@ -1,0 +1,5 @@
+"""``python -m mser`` is the command ``mser``."""
+
+from .cli import main
+
+main()
