@@ -203,6 +203,7 @@ def call(
     monkeypatch.chdir(tmp_path)
     for name in ("MSER_CACHE", "MSER_DEBUG"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cli, "end_by", lambda number: sys.exit(128 + number))  # not these tests
 
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["mser", *map(str, arguments)])

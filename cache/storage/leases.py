@@ -76,11 +76,9 @@ def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
             return
         time.sleep(min(pause, left))
         pause = min(2 * pause, _POLL)
-    name, own = acquired
-    stopped = threading.Event()
+    name, own, stopped = acquired
     heart = threading.Thread(target=_keep_alive, args=(leases, name, own, stopped), daemon=True)
     heart.start()
-    _held[stopped] = leases, name, own
     try:
         yield True
     finally:
@@ -103,23 +101,31 @@ def read_leases(leases: Folder) -> dict[str, Lease | None]:
     return {name: _read(leases, name) for name in leases.names() if _NAME.fullmatch(name)}
 
 
-def _acquire(leases: Folder, work: str) -> tuple[str, Lease] | None:
-    """Try to acquire a lease, and return the name and the content of its file."""
+def _acquire(leases: Folder, work: str) -> tuple[str, Lease, threading.Event] | None:
+    """Try to acquire a lease; return the name and the content of its file, and its end."""
     while not _any_alive(leases, existing := _generations(leases, work)):
         now = time.time()
         own = Lease(_host(), os.getpid(), now, now)
         name = f"{work}.{1 + max(map(_generation, existing), default=-1):04}.json"
+        # Noted before the file exists: a signal may end this function at any line.
+        stopped = threading.Event()
+        _held[stopped] = leases, name, own
         if not leases.create(name, _content(own)):
+            del _held[stopped]
             return None
         # The existing files may have been deleted since, and another process may have created a
         # file of another name. At least one of the two now sees the other and gives way.
         others = [other for other in _generations(leases, work) if other != name]
-        if not _any_alive(leases, others) and _is_own(leases, name, own):
+        alone = not _any_alive(leases, others) and _is_own(leases, name, own)
+        if alone and not stopped.is_set():
             with suppress(CacheError):  # files of dead holders do no harm
                 for other in others:
                     leases.remove(other)
-            return name, own
+            return name, own, stopped
         _release(leases, name, own)
+        del _held[stopped]
+        if stopped.is_set():  # the process is about to end
+            return None
         time.sleep(random.uniform(0, _POLL / 10))  # noqa: S311 -- not for security
     return None
 

@@ -332,7 +332,9 @@ def _extract(
             now = modality.writer.quarantined().items()  # other runs may have added some meanwhile
             others = {id: bad for id, bad in now if modality.quarantined_before.get(id) != bad}
             modality.writer.quarantine({**others, **modality.quarantined}.values())
-            # The manifest is written only now, when an entry refers to it.
+            # If the file system has disappeared, this raises: a manifest written now would be
+            # below its mount point. The manifest is written only now, when an entry refers to it.
+            modality.writer.folder.free()
             modality.writer.publish(manifest())
 
 

@@ -58,7 +58,9 @@ def test_a_cancelled_job_is_submitted_again(
         out, err = running.communicate()
     assert running.returncode == 0, err
     (speech,) = json.loads(out)["modalities"]
-    assert (speech["new"], speech["pending"], speech["quarantined"]) == (96, 0, [])
+    # A worker may die between its commit and its report; its utterances are not counted as new.
+    assert 90 <= speech["new"] <= 96
+    assert (speech["pending"], speech["quarantined"]) == (0, [])
     entry = FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")
     assert len(set(entry.ids)) == len(entry) == 96
     assert f"mser: SLURM job {job} ended (CANCELLED): submitting another one\n" in err

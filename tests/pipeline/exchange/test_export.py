@@ -314,7 +314,7 @@ def test_an_entry_that_is_not_in_the_cache(tmp_path: Path) -> None:
     filled(tmp_path / "empty", [])
     with pytest.raises(PipelineError, match="has no utterance to export"):
         export_features(replace(settings(tmp_path, "npy"), cache=str(tmp_path / "empty")))
-    with pytest.raises(UsageError, match="unknown format 'hdf': "):
+    with pytest.raises(UsageError, match="unknown format 'hdf' \\(known: datasets"):
         settings(tmp_path, "hdf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "empty"]
 

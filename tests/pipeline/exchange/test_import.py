@@ -253,7 +253,9 @@ def test_utterances_that_a_later_manifest_lacks_are_counted(tmp_path: Path) -> N
     import_features(settings(tmp_path, as_npz(tmp_path / "all.npz", arrays)))
     some = {id: arrays[id] for id in IDS[:10]}
     csv = manifest(tmp_path / "some.csv", IDS[:10])
-    summary = import_features(settings(tmp_path, as_npz(tmp_path / "some.npz", some), manifest=csv))
+    summary = import_features(
+        settings(tmp_path, as_npz(tmp_path / "some.npz", some), manifest=csv, replace=True)
+    )
     assert summary.unlisted == sorted(IDS[10:])
     assert "not in the manifest, so not used for training (54: " in str(summary)
 

@@ -76,15 +76,11 @@ def test_workers_that_die_or_leave_change_nothing(corpus, encoders, expected, tm
         # The scheduler and its workers keep running, and hold no task of the run.
         with Client(there.address, set_as_default=False) as client:
             assert len(client.nthreads()) >= 1
-            assert client.run_on_scheduler(_tasks) == 0
+            assert client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)) == 0
     # A worker may die between its commit and its report; its utterances are not counted as new.
     for modality in encoders:
         assert UTTERANCES - 4 <= new[modality] <= UTTERANCES
         assert checksums(cache, modality) == expected[modality]
-
-
-def _tasks(dask_scheduler) -> int:
-    return len(dask_scheduler.tasks)
 
 
 def test_after_a_scheduler_dies_the_next_run_continues(corpus, encoders, expected, tmp_path):

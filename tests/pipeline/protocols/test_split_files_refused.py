@@ -14,7 +14,7 @@ from mser.pipeline.protocols.split_files import read_split_file
     [
         ("a.txt", "id", "is not a split file by its suffix: give a run's folds.json, a table"),
         ("a.csv", "id,label\na,sad\n", "does not have the form of a split file: give a run's"),
-        ("a.csv", "id;fold;part\na;1;test\n", "does not have the form of a split file"),
+        ("a.csv", "id|fold|part\na|1|test\n", "does not have the form of a split file"),
         ("a.csv", "fold,part\n1,test\n", "does not have the form of a split file"),
         ("a.csv", "", "contains no utterance"),
         ("a.csv", "id,part\na,train\nb,\n", "a.csv, line 3: its part is empty"),

@@ -94,7 +94,7 @@ def test_an_interrupted_ablation_continues_and_makes_the_table(
 ) -> None:
     out = tmp_path / "ablations" / "own"
     code, _, err = call(*typed)
-    assert code == 1
+    assert code == 130
     assert err.splitlines()[-1].startswith("mser: interrupted: finished work is kept")
     assert "| query | – |" in (out / "table.md").read_text()  # not trained yet
     assert "| linear, all | – |" not in (out / "table.md").read_text()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from mser.heads import HEADS
+from mser.pipeline.compute import backend as backend_module
 from mser.pipeline.errors import PipelineError
 from mser.pipeline.train import TrainSettings, runner, train_head
 from mser.pipeline.train.jobs import OnEpoch, TrainingJob, TrainingReport, run_training
@@ -288,9 +289,8 @@ train_head(settings)
 def test_workers_give_the_same_bytes_as_this_process(
     sessions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        runner, "cores", lambda: 2
-    )  # so that each worker has one core, as this process
+    # So that each worker has one core, as this process.
+    monkeypatch.setattr(backend_module, "cores", lambda: 2)
     here = train_head(tiny("hbf", sessions, tmp_path / "here", *ALL_ON))
     there = train_head(tiny("hbf", sessions, tmp_path / "there", *ALL_ON, workers=2))
     assert results(there) == results(here)
