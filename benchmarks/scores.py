@@ -52,7 +52,7 @@ CORPORA = {
         protocol="leave-one-speaker-out",
         monitor="ua",
         heads=("bottleneck", "token", "hbf", "query"),
-        searched={"hbf": 1, "query": 1, "token": 1},
+        searched={"query": 1, "token": 1},
         folds=("03", "08", "14"),
     ),
     "meld": ScoredCorpus(

@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 
 from mser.cache.storage import leases
-from mser.cache.storage.leases import DEAD_AFTER, HEARTBEAT, Lease, lease, read_leases
+from mser.cache.storage.leases import (
+    DEAD_AFTER,
+    HEARTBEAT,
+    Lease,
+    lease,
+    read_leases,
+    return_leases,
+)
 from mser.cache.storage.local import LocalFolder
 from mser.tests.support import cache_processes
 from mser.tests.support.cache_processes import PATIENCE, Start, exit_code, state, wait_for
@@ -77,6 +84,34 @@ def test_a_lease_is_released_when_the_work_fails(folder: LocalFolder) -> None:
     with suppress(KeyboardInterrupt), lease(folder, "job") as acquired:
         assert acquired
         raise KeyboardInterrupt
+    assert os.listdir(folder.at) == []
+
+
+def test_no_lease_stays_behind_when_a_process_ends(folder: LocalFolder) -> None:
+    with lease(folder, "job") as acquired:
+        return_leases()
+        assert acquired
+        assert os.listdir(folder.at) == []
+    assert os.listdir(folder.at) == []
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_lease_that_is_being_acquired_does_not_stay_behind(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    create = LocalFolder.create
+
+    def and_end(self: LocalFolder, name: str, content: bytes) -> bool:
+        created = create(self, name, content)
+        if interrupted:  # on this thread, so the function does not go on
+            raise KeyboardInterrupt
+        return_leases()  # on another thread, while this one goes on
+        return created
+
+    monkeypatch.setattr(LocalFolder, "create", and_end)
+    with suppress(KeyboardInterrupt):
+        assert not take(folder)
+    return_leases()
     assert os.listdir(folder.at) == []
 
 
