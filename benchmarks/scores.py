@@ -14,11 +14,14 @@ Run it with ``OMP_NUM_THREADS=1 python benchmarks/scores.py --cache DIR --only s
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from mser.benchmarks.results import Rows, Table, Value
+import torch
+
+from mser.benchmarks.results import Results, Rows, Table, Value, machine, versions
 from mser.pipeline.evaluation.compare import compare, with_interval
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.run import Run
@@ -37,8 +40,8 @@ class ScoredCorpus:
     """The metric that chooses the epoch, and that the tables show."""
     heads: Sequence[str]
     """The heads of the section ``heads``."""
-    searched: Mapping[str, int]
-    """The heads of the search of settings, and the number of seeds of each."""
+    searched: Sequence[str]
+    """The heads of the search of settings."""
     folds: Sequence[str] = ()
     """The folds of the search of settings; empty for all."""
     groups: str = "utterance"
@@ -52,7 +55,7 @@ CORPORA = {
         protocol="leave-one-speaker-out",
         monitor="ua",
         heads=("bottleneck", "token", "hbf", "query"),
-        searched={"query": 1, "token": 1},
+        searched=("query", "token"),
         folds=("03", "08", "14"),
     ),
     "meld": ScoredCorpus(
@@ -60,7 +63,7 @@ CORPORA = {
         protocol="official",
         monitor="weighted_f1",
         heads=("bottleneck", "token", "hbf", "query", "hbaf"),
-        searched={"hbf": 1, "query": 1, "hbaf": 1},
+        searched=("hbf", "query", "hbaf"),
         groups="dialogue",
     ),
     "paired": ScoredCorpus(
@@ -68,7 +71,7 @@ CORPORA = {
         protocol="leave-one-speaker-out",
         monitor="ua",
         heads=FUSION,
-        searched={"query": 1, "token": 1},
+        searched=("query", "token"),
         folds=("03", "14"),
         groups="speaker",
     ),
@@ -77,7 +80,7 @@ CORPORA = {
         protocol="speaker-folds",
         monitor="ua",
         heads=(*FUSION, "hbaf"),
-        searched={"hbf": 1, "query": 1, "token": 1},
+        searched=("hbf", "query", "token"),
         folds=("fold1",),
     ),
 }
@@ -146,11 +149,11 @@ def search(cache: Path, runs: Path, names: Sequence[str], changes: Sequence[str]
         row: dict[str, Value] = {}
         for name in names:
             corpus = CORPORA[name]
-            for head, seeds in corpus.searched.items():
+            for head in corpus.searched:
                 if head == "hbf" and change.startswith("layer="):
                     row[f"{name}, {head}"] = "–"
                     continue
-                run = trained(cache, runs, name, head, CHANGES[change], corpus.folds, range(seeds))
+                run = trained(cache, runs, name, head, CHANGES[change], corpus.folds, (0,))
                 scores = [fold["validation"][corpus.monitor] for fold in run.metrics["folds"]]
                 row[f"{name}, {head}"] = f"{100 * fmean(scores):.1f}"
         rows[change] = row
@@ -186,18 +189,29 @@ def main() -> None:
     """Train, print the tables and write their JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cache", type=Path, required=True, help="made by score_data.py")
+    parser.add_argument("--only", choices=(SETTINGS, HEADS), required=True, help="the section")
+    parser.add_argument("--datasets", default=",".join(CORPORA), help="default: all four")
+    parser.add_argument("--changes", default=";".join(CHANGES), help="default: all")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="run folders")
-    parser.add_argument("--only", choices=(SETTINGS, HEADS), required=True)
-    parser.add_argument("--datasets", default=",".join(CORPORA))
-    parser.add_argument("--changes", default=";".join(CHANGES))
+    parser.add_argument("--out", type=Path, default=Path("bench"), help="where the JSON goes")
     given = parser.parse_args()
-    names = given.datasets.split(",")
+    names, before = given.datasets.split(","), machine(torch.device("cpu"))
     if given.only == SETTINGS:
         tables = [search(given.cache, given.runs, names, given.changes.split(";"))]
     else:
         tables = [against_linear(given.cache, given.runs, name) for name in names]
-    for table in tables:
-        print(table.markdown())
+    results = Results(
+        f"scores-{given.only}",
+        f"python benchmarks/scores.py --cache DIR --only {given.only}",
+        small=False,
+        date=str(datetime.now(UTC).date()),
+        machine=before,
+        versions=versions(["mser", "torch", "scikit-learn", "numpy"]),
+        settings={"corpora": given.datasets},
+        tables=tables,
+    )
+    print(results.markdown())
+    print(f"\n{results.save(given.out)}")
 
 
 if __name__ == "__main__":
