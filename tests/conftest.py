@@ -220,6 +220,16 @@ def call(
     os.environ.pop("MSER_DEBUG", None)
 
 
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A home in which no code was named yet, and the tables of a fresh process afterwards."""
+    from mser.tests.support.installed_plugins import restored_tables  # noqa: PLC0415
+
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    with restored_tables():
+        yield
+
+
 @pytest.fixture(scope="session")
 def object_server() -> Iterator["ObjectStore"]:
     """The server of all object stores."""

@@ -14,6 +14,7 @@ def cells(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in content["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.mark.usefixtures("own_home")
 @pytest.mark.parametrize("name", ["probing", "own_head", "comparing"])
 def test_a_notebook_runs(
     name: str,

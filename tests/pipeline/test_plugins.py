@@ -7,43 +7,26 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import mser
-from mser.cache import FORMATS
-from mser.heads import HEADS
-from mser.pipeline.corpora import CORPORA, synthetic
-from mser.pipeline.encoders import ENCODER_PLUGINS, FAMILIES, encoder_of
+from mser.pipeline.corpora import synthetic
+from mser.pipeline.encoders import ENCODER_PLUGINS, encoder_of
 from mser.pipeline.errors import PipelineError, UsageError
-from mser.pipeline.evaluation.registry import METRIC_PLUGINS, METRICS
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.readers import load_clip
 from mser.pipeline.plugins import folders_of, known_file
 from mser.pipeline.runs.evaluate import evaluate
 from mser.pipeline.runs.predict import predict
 from mser.pipeline.runs.report import report
-from mser.pipeline.store_formats import FORMAT_PLUGINS
 from mser.pipeline.train import Run, TrainSettings
 from mser.pipeline.train.head_plugins import HEAD_PLUGINS
 from mser.tests.conftest import Call
-from mser.tests.support.installed_plugins import SOURCE, install
+from mser.tests.support.installed_plugins import SOURCE, install, tables
 
-TABLES: list[Any] = [HEADS, CORPORA, FAMILIES, FORMATS, METRICS]
-
-
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A home in which no code was named yet, and the tables of a fresh process afterwards."""
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    before = [dict(table) for table in TABLES]
-    yield
-    for table, content in zip(TABLES, before, strict=True):
-        table.clear()
-        table.update(content)
-    METRIC_PLUGINS._complete = FORMAT_PLUGINS._complete = False
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
@@ -54,7 +37,7 @@ def own(tmp_path: Path) -> Path:
 
 def in_a_new_process() -> None:
     """Forget what was loaded, but not what the user has named."""
-    for table in TABLES:
+    for table in tables():
         for name in [name for name in table if ":" in name or name == "lowest_recall"]:
             del table[name]
 

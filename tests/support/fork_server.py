@@ -216,6 +216,7 @@ def become(streams: list[int], argv: list[str], folder: str, environment: dict[s
         os.dup2(stream, number)
         os.close(stream)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
