@@ -28,6 +28,7 @@ DEAD_AFTER = 180.0  # seconds without a new heartbeat; NFS may show an old one f
 _FORGOTTEN = 3600.0  # seconds
 _POLL = 0.5  # seconds
 _held: dict[threading.Event, tuple[Folder, str, "Lease"]] = {}
+_refused = threading.Event()
 _NAME = re.compile(r"(?P<work>[A-Za-z0-9-]+)\.(?P<generation>[0-9]{4})\.json")
 
 
@@ -71,7 +72,7 @@ def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
     deadline, pause = time.monotonic() + patience, _POLL / 64
     while (acquired := _acquire(leases, work)) is None:
         left = deadline - time.monotonic()
-        if left <= 0:
+        if left <= 0 or _refused.is_set():
             yield False
             return
         time.sleep(min(pause, left))
@@ -88,8 +89,13 @@ def lease(leases: Folder, work: str, patience: float = 0.0) -> Iterator[bool]:
         _held.pop(stopped, None)
 
 
-def return_leases() -> None:
-    """Release all leases of this process, which is about to end while its threads still work."""
+def return_leases(*, refuse: bool = False) -> None:
+    """Release all leases of this process, which is about to end while its threads still work.
+
+    With ``refuse``, the process gets no lease any more: its threads may still begin other work.
+    """
+    if refuse:
+        _refused.set()
     for stopped, (leases, name, own) in list(_held.items()):
         stopped.set()
         with suppress(OSError, CacheError):  # others take over a lease that stays behind
@@ -117,14 +123,15 @@ def _acquire(leases: Folder, work: str) -> tuple[str, Lease, threading.Event] | 
         # file of another name. At least one of the two now sees the other and gives way.
         others = [other for other in _generations(leases, work) if other != name]
         alone = not _any_alive(leases, others) and _is_own(leases, name, own)
-        if alone and not stopped.is_set():
+        ending = stopped.is_set() or _refused.is_set()
+        if alone and not ending:
             with suppress(CacheError):  # files of dead holders do no harm
                 for other in others:
                     leases.remove(other)
             return name, own, stopped
         _release(leases, name, own)
         del _held[stopped]
-        if stopped.is_set():  # the process is about to end
+        if ending:
             return None
         time.sleep(random.uniform(0, _POLL / 10))  # noqa: S311 -- not for security
     return None

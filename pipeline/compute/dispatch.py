@@ -108,7 +108,7 @@ def _in_this_process(
         # A shard may take longer than SLURM waits after SIGTERM.
         executor.shutdown(wait=not interrupted(), cancel_futures=True)
         if interrupted():
-            return_leases()
+            return_leases(refuse=True)
 
 
 class _CallingThread(futures.Executor):

@@ -29,15 +29,17 @@ class _ReturnLeases(WorkerPlugin):
     name = "mser-return-leases"
 
     def setup(self, worker: Worker) -> None:
-        if threading.current_thread() is threading.main_thread():  # else it is not our process
+        # Else the worker is a thread of another program.
+        self.has_process = threading.current_thread() is threading.main_thread()
+        if self.has_process:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 if signal.getsignal(number) is signal.SIG_DFL:
                     signal.signal(number, _end)
 
     def teardown(self, worker: Worker) -> None:
-        return_leases()
+        return_leases(refuse=self.has_process)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    return_leases()
+    return_leases(refuse=True)
     os._exit(128 + number)

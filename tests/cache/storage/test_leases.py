@@ -95,6 +95,17 @@ def test_no_lease_stays_behind_when_a_process_ends(folder: LocalFolder) -> None:
     assert os.listdir(folder.at) == []
 
 
+def test_a_process_that_ends_gets_no_lease(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "_refused", threading.Event())
+    with lease(folder, "job") as acquired:
+        return_leases(refuse=True)
+        assert acquired
+    assert not take(folder)
+    assert os.listdir(folder.at) == []
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_lease_that_is_being_acquired_does_not_stay_behind(
     folder: LocalFolder, monkeypatch: pytest.MonkeyPatch, interrupted: bool
