@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mser.tests.support.fork_server import MSER, Fork, fork_server
+from mser.tests.support.real_systems import ON_DEMAND, WANTED
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "ip", "unshare")
 # One address beyond 127/8: without it the C library resolves no names.
@@ -51,6 +52,8 @@ PartitionName=all Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 def why_not() -> str | None:
     """Why no SLURM can be started here; ``None`` if one can."""
+    if not WANTED:
+        return f"a private SLURM takes a minute: {ON_DEMAND}"
     if os.geteuid() != 0:
         return "a private SLURM needs root"
     missing = [name for name in _PROGRAMS if shutil.which(name) is None]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mser.tests.support.real_systems import ON_DEMAND, WANTED
+
 _SERVER = next(
     (
         path
@@ -19,8 +21,12 @@ _SERVER = next(
     None,
 )
 needs_sshfs = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("sshfs") or not _SERVER or not Path("/dev/fuse").exists(),
-    reason="needs root, /dev/fuse, sshfs and openssh-sftp-server",
+    not WANTED
+    or os.geteuid() != 0
+    or not shutil.which("sshfs")
+    or not _SERVER
+    or not Path("/dev/fuse").exists(),
+    reason=f"needs root, /dev/fuse, sshfs and openssh-sftp-server; {ON_DEMAND}",
 )
 
 

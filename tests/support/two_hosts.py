@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from mser.tests.support.cache_processes import works
+from mser.tests.support.real_systems import ON_DEMAND, WANTED
 
 needs_gluster = pytest.mark.skipif(
-    os.geteuid() != 0
+    not WANTED
+    or os.geteuid() != 0
     or not all(map(shutil.which, ("glusterfs", "glusterfsd", "ip", "nsenter", "unshare")))
     or not Path("/dev/fuse").exists()
     or not works("unshare", "--net", "--uts", "--mount", "true"),
-    reason="needs root, namespaces, /dev/fuse, glusterfs-server, glusterfs-client and iproute2",
+    reason="needs root, namespaces, /dev/fuse, glusterfs-server, glusterfs-client and iproute2; "
+    + ON_DEMAND,
 )
 _SERVER = """
 volume posix
