@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -83,7 +84,7 @@ def _of(plugins: Plugins[Any], text: Callable[[Any], str]) -> Callable[[], Itera
                 package = f"{point.dist.name} {point.dist.version}" if point.dist else "installed"
                 yield Item(name, point.value, package)
             else:
-                yield Item(name, text(plugins.table[name]))
+                yield Item(name, text(plugins.table[name]).removeprefix(f"{name}: "))
 
     return items
 
@@ -136,8 +137,9 @@ def _options(kind: type) -> Iterable[Item]:
 
 
 def _text(value: Any) -> str:
-    """Return the first line of the documentation of an object."""
-    return (inspect.getdoc(value) or "").partition("\n")[0].replace("``", "")
+    """Return the first line of the documentation of an object, without references."""
+    line = (inspect.getdoc(value) or "").partition("\n")[0].replace("``", "")
+    return re.sub(r"; :\w+:.*", ".", line)
 
 
 def _head_text(head: Any) -> str:
