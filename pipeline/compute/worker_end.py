@@ -11,6 +11,7 @@ from distributed import Worker, WorkerPlugin
 from ...cache.storage.leases import return_leases
 
 _WAIT_SECONDS = 60.0
+_adding = threading.Lock()
 
 
 def return_leases_at_the_end(worker: Worker) -> None:
@@ -19,7 +20,10 @@ def return_leases_at_the_end(worker: Worker) -> None:
     Called on a thread of a job. SLURM sends SIGTERM at the walltime, and a process that is killed
     by it would keep its leases for minutes, if the next one runs on another machine.
     """
-    if _ReturnLeases.name not in worker.plugins:
+    # Dask replaces a plug-in of the same name, and ends the older one as if the worker closed.
+    with _adding:
+        if _ReturnLeases.name in worker.plugins:
+            return
         added = worker.plugin_add(_ReturnLeases(), name=_ReturnLeases.name)
         loop = worker.loop.asyncio_loop  # type: ignore[attr-defined]  # its type is too general
         asyncio.run_coroutine_threadsafe(added, loop).result(_WAIT_SECONDS)
