@@ -98,7 +98,7 @@ class BatchSampler:
                     break
                 taken += 1
             rest = len(units) - taken
-            if rest < _FEWEST:  # too few for a batch of their own
+            if rest < _FEWEST:  # too few for a batch of their own; they are the shortest
                 rest = 0
             batches.append([utterance for unit in units[rest:] for utterance in unit])
             units = units[:rest]

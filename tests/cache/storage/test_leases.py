@@ -87,22 +87,16 @@ def test_a_lease_is_released_when_the_work_fails(folder: LocalFolder) -> None:
     assert os.listdir(folder.at) == []
 
 
-def test_no_lease_stays_behind_when_a_process_ends(folder: LocalFolder) -> None:
-    with lease(folder, "job") as acquired:
-        return_leases()
-        assert acquired
-        assert os.listdir(folder.at) == []
-    assert os.listdir(folder.at) == []
-
-
-def test_a_process_that_ends_gets_no_lease(
-    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("refuse", [False, True])
+def test_a_process_that_ends_returns_its_leases(
+    folder: LocalFolder, monkeypatch: pytest.MonkeyPatch, refuse: bool
 ) -> None:
     monkeypatch.setattr(leases, "_refused", threading.Event())
     with lease(folder, "job") as acquired:
-        return_leases(refuse=True)
+        return_leases(refuse=refuse)
         assert acquired
-    assert not take(folder)
+        assert os.listdir(folder.at) == []
+    assert take(folder) is not refuse
     assert os.listdir(folder.at) == []
 
 
