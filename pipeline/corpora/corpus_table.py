@@ -17,9 +17,10 @@ class CorpusTable:
     """The utterances of a corpus in the cache: a column is an attribute, such as ``meld.label``.
 
     The columns are ``id``, ``audio`` (the path of the clip), ``text``, ``label``, ``speaker``,
-    ``session``, ``dialogue``, ``turn``, ``split``, ``audio_sha256``, ``duration`` (in seconds), and
-    those of the user's own manifest. Each is a list with one value for each utterance, in the order
-    of the corpus; ``None`` is a value that is not known.
+    ``session``, ``dialogue``, ``turn``, ``split``, ``audio_sha256``, ``duration`` (in seconds), the
+    attributes that were rated (such as ``valence``), ``votes:LABEL`` for each label that annotators
+    chose, and those of the user's own manifest. Each is a list with one value for each utterance,
+    in the order of the corpus; ``None`` is a value that is not known.
 
     Attributes:
         name: the name of the corpus.
@@ -100,5 +101,6 @@ def corpus_table(corpus: Corpus, manifest: Any) -> CorpusTable:
     columns = {name: manifest[name].to_pylist() for name in manifest.column_names}
     fields = [*corpus.utterances]
     columns["label"] = [utterance.label for utterance in fields]
-    order = [*_FIELDS, *(name for name in columns if name not in _FIELDS)]
+    known = [name for name in _FIELDS if name in columns]
+    order = [*known, *(name for name in columns if name not in known)]
     return CorpusTable(corpus.name, corpus.classes, {name: columns[name] for name in order})

@@ -1,8 +1,7 @@
 """The manifest that the cache keeps of a corpus, so that training needs no corpus on disk."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,16 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("duration", pa.float64()),
 ]
 COLUMNS = tuple(name for name, _ in _COLUMNS)
-"""The columns of every manifest; a corpus may have further ones, of texts."""
+"""The columns of every manifest.
+
+A corpus may have further ones: of texts, and of numbers for its attributes, by their names, and for
+the votes for each label (:data:`VOTES` and the label).
+"""
+
+VOTES = "votes:"
+"""How the name of a column of votes begins, in the cache and in a user's manifest."""
+
+_FIELDS = ("id", "text", "label", "speaker", "session", "dialogue", "turn", "split")
 
 
 def to_table(
@@ -35,9 +43,13 @@ def to_table(
     The paths of clips below ``root`` are relative to it. ``sha256`` and ``seconds`` give the hash
     and the duration of the clips that were read, by utterance id.
     """
+    attributes = _names(utterance.attributes for utterance in corpus.utterances)
+    votes = _names(utterance.votes for utterance in corpus.utterances)
     rows = [
         {
-            **asdict(utterance),
+            **{name: getattr(utterance, name) for name in _FIELDS},
+            **utterance.attributes,
+            **{f"{VOTES}{label}": number for label, number in utterance.votes.items()},
             "audio": _relative(utterance.audio, root),
             "audio_sha256": sha256.get(utterance.id),
             "duration": seconds.get(utterance.id),
@@ -51,8 +63,12 @@ def to_table(
         "protocol": corpus.protocol,
         "notes": list(corpus.notes),
         "class_sets": corpus.class_sets,
+        **({"attributes": attributes} if attributes else {}),
+        **({"votes": votes} if votes else {}),
     }
-    schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in corpus.columns)])
+    numbers = [*attributes, *(f"{VOTES}{label}" for label in votes)]
+    own = [(name, pa.string()) for name in corpus.columns if name not in numbers]
+    schema = pa.schema([*_COLUMNS, *((name, pa.float64()) for name in numbers), *own])
     return pa.Table.from_pylist(rows, schema=schema.with_metadata({"mser": json.dumps(facts)}))
 
 
@@ -61,14 +77,18 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
     facts = json.loads(table.schema.metadata[b"mser"])
     rows = table.to_pylist()
     hashes = {row["id"]: row.pop("audio_sha256") for row in rows}
+    attributes, votes = facts.get("attributes", []), facts.get("votes", [])
+    numbers = {*attributes, *(f"{VOTES}{label}" for label in votes)}
     columns = {
         name: {row["id"]: value for row in rows if (value := row.pop(name)) is not None}
         for name in table.column_names
-        if name not in COLUMNS
+        if name not in COLUMNS and name not in numbers
     }
     utterances = []
     for row in rows:
         row.pop("duration")
+        row["attributes"] = _known(row, attributes, "")
+        row["votes"] = _known(row, votes, VOTES)
         audio = row.pop("audio")
         utterances.append(Utterance(audio=Path(audio) if audio else None, **row))
     corpus = Corpus(
@@ -81,6 +101,17 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
         columns=columns,
     )
     return corpus, hashes
+
+
+def _names(several: Iterable[Mapping[str, float]]) -> list[str]:
+    """Return the names that occur, in the order of their first occurrence."""
+    return list(dict.fromkeys(name for values in several for name in values))
+
+
+def _known(row: dict[str, Any], names: Sequence[str], prefix: str) -> dict[str, float]:
+    """Take the numbers of these names out of a row, without those that are not known."""
+    values = {name: row.pop(f"{prefix}{name}") for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _relative(path: Path | None, root: Path) -> str | None:

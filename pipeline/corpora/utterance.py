@@ -18,6 +18,10 @@ class Utterance:
     utterance in its dialogue. ``split`` is ``train``, ``validation`` or ``test``, or ``None`` if
     the corpus has no official splits. ``label`` is the corpus's own label, before classes are
     merged, or ``None`` if the corpus gives none.
+
+    ``attributes`` are numbers that were rated, such as ``valence``, by name and on the corpus's own
+    scale. ``votes`` are how many annotators (or which share of them) chose each label, before
+    classes are merged. What is not known is not in them; neither may be changed.
     """
 
     id: str
@@ -29,6 +33,9 @@ class Utterance:
     dialogue: str | None
     turn: int | None
     split: str | None
+    # Without them in the text, which is part of a run's digest, older runs keep their digests.
+    attributes: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
+    votes: Mapping[str, float] = field(default_factory=dict, hash=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,8 @@ class Corpus:
     def in_classes(self, name: str | None = None) -> "Corpus":
         """Return the corpus with the labels of a class set, by default the first one.
 
-        An utterance whose label belongs to no class gets the label ``None``.
+        An utterance whose label belongs to no class gets the label ``None``. Votes are added up by
+        class; those for labels of no class are left out.
 
         Raises:
             UsageError: the corpus has no such class set.
@@ -92,9 +100,22 @@ class Corpus:
         return replace(
             self,
             utterances=[
-                replace(utterance, label=merged.get(utterance.label or ""))
+                replace(
+                    utterance,
+                    label=merged.get(utterance.label or ""),
+                    votes=_merged_votes(utterance.votes, merged),
+                )
                 for utterance in self.utterances
             ],
             classes=tuple(dict.fromkeys(merged.values())),
             class_sets={},
         )
+
+
+def _merged_votes(votes: Mapping[str, float], class_of: Mapping[str, str]) -> Mapping[str, float]:
+    """Add up votes by class; no votes if all are for labels of no class."""
+    merged: dict[str, float] = {}
+    for label, number in votes.items():
+        if label in class_of:
+            merged[class_of[label]] = merged.get(class_of[label], 0.0) + number
+    return merged if any(merged.values()) or not any(votes.values()) else {}

@@ -12,7 +12,8 @@ from mser.pipeline.protocols.protocols import split_corpus
 
 def utterance(id: str, **fields: Any) -> Utterance:
     """An utterance in which the fields that are not given are ``None``."""
-    empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
+    names = ("audio", "text", "speaker", "session", "dialogue", "turn", "split")
+    empty: dict[str, Any] = dict.fromkeys(names)
     return Utterance(**{**empty, "id": id, "label": "neutral", **fields})
 
 

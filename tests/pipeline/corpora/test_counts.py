@@ -21,7 +21,8 @@ CLASS_SETS = {"2": {"sad": "low", "calm": "low", "angry": "high"}, "1": {"sad": 
 
 
 def utterance(id: str, label: str | None = None, **fields: Any) -> Utterance:
-    empty: dict[str, Any] = dict.fromkeys(Utterance.__dataclass_fields__)
+    names = ("audio", "text", "speaker", "session", "dialogue", "turn", "split")
+    empty: dict[str, Any] = dict.fromkeys(names)
     return Utterance(**{**empty, "id": id, "label": label, **fields})
 
 
