@@ -29,9 +29,9 @@ from .modules.projection import Projections
 class BottleneckFusion(Head):
     """``bottleneck``; the module docstring has the equations and marks the interpretations.
 
-    The loss is the cross-entropy; its only term is ``cross_entropy``. If an utterance lacks a
-    modality, the pooled tokens of that modality are zeros, and the bottlenecks come from the other
-    modalities.
+    The loss is that of the target, for classes the cross-entropy; its only term is
+    ``cross_entropy``. If an utterance lacks a modality, the pooled tokens of that modality are
+    zeros, and the bottlenecks come from the other modalities.
 
     Args:
         dims: modality → width D_m; at least one modality.

@@ -1,23 +1,24 @@
-"""The base class of the heads: hidden states in, class logits and a loss with named terms out."""
+"""The base class of the heads: hidden states in, outputs and a loss with named terms out."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .errors import HeadError, require
 from .modules.masks import length_mask
 from .modules.standardisation import Standardisation
+from .objectives import Classes, Objective
 
 
 class HeadOutput(NamedTuple):
     """The output of a head.
 
     Attributes:
-        logits: (B, C), unnormalised class scores, one row for each utterance.
+        logits: (B, C), one row for each utterance: unnormalised class scores, or the outputs that
+            the objective of the head explains.
         loss: scalar to minimise; None without labels.
         terms: the named terms of the loss: scalars *before* they are multiplied by their weights,
             detached from the graph, so that you can log and keep them; empty without labels.
@@ -45,7 +46,7 @@ class Head(nn.Module):
     Args:
         dims: modality → width D_m of its hidden states; at least one modality. The order is part
             of the head: give the same order when you load its weights.
-        n_classes: C, at least 2.
+        n_classes: C, the number of outputs, at least 1.
         n_layers: modality → number of cached layers; 1 each if None.
 
     Attributes:
@@ -63,8 +64,7 @@ class Head(nn.Module):
             layers: the caller gives the positions of these numbers as ``layer``.
         former_defaults: option → the value that an older head has, from before the option existed,
             if the present default is another. Weights of an older head need these values.
-        class_weights: (C,) weights of the classes in the cross-entropy, or None for equal weights.
-            They belong to the training and are not saved with the head.
+        objective: what the head is trained towards; :class:`Classes` until :meth:`learn`.
 
     Raises:
         HeadError: there is no modality, a modality has a name that a module cannot have, or a size
@@ -78,7 +78,6 @@ class Head(nn.Module):
     reads_dialogues = False
     default_layers: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
-    class_weights: Tensor | None
     __call__: Callable[..., HeadOutput]
 
     def __init__(
@@ -89,11 +88,11 @@ class Head(nn.Module):
         self.n_classes = n_classes
         self.n_layers = dict.fromkeys(dims, 1) if n_layers is None else dict(n_layers)
         require(len(self.dims) > 0, "a head needs at least one modality in dims")
-        require(n_classes >= 2, f"n_classes must be at least 2, not {n_classes}")
+        require(n_classes >= 1, f"n_classes must be at least 1, not {n_classes}")
         self.widths = dict(dims)
         self.standardisations = nn.ModuleDict()
         self._require_modalities("n_layers", self.n_layers)
-        self.register_buffer("class_weights", None, persistent=False)
+        self.objective: Objective = Classes(n_classes)
         reserved = nn.ModuleDict()
         for name, width in self.dims.items():
             message = f"a modality cannot be called {name!r}: choose another name"
@@ -108,7 +107,7 @@ class Head(nn.Module):
         lengths: Mapping[str, Tensor],
         labels: Tensor | None = None,
     ) -> HeadOutput:
-        """Classify a batch; each head implements this method.
+        """Give the outputs for a batch; each head implements this method.
 
         Args:
             features: modality → (B, L_m, T_m, D_m) floating hidden states, L_m the layers in
@@ -117,12 +116,25 @@ class Head(nn.Module):
             lengths: modality → (B,) int64 valid positions, each in 0 .. T_m; 0 if the utterance
                 lacks the modality. No utterance may lack all modalities. Keep the lengths on the
                 CPU: the head checks them there without waiting for the device, and moves them.
-            labels: (B,) int64 classes in 0 .. C - 1; None to compute no loss.
+            labels: (B,) int64 classes in 0 .. C - 1, or the targets of another objective; None to
+                compute no loss.
 
         Raises:
             HeadError: a modality, shape, dtype, length or label does not fit the head.
         """
         raise NotImplementedError
+
+    def learn(self, objective: Objective) -> None:
+        """Train the head towards another objective than classes.
+
+        Raises:
+            HeadError: the objective has another number of outputs than the head, or the head has a
+                loss that this objective does not allow.
+        """
+        n_outputs = objective.n_outputs
+        fits = n_outputs == self.n_classes
+        require(fits, f"the objective has {n_outputs} outputs, but the head {self.n_classes}")
+        self.objective = objective
 
     def standardise(self) -> None:
         """Standardise the inputs from now on; until statistics are given they stay as they are.
@@ -202,9 +214,13 @@ class Head(nn.Module):
         """
         raise HeadError(f"{type(self).__name__} has no vectors of single modalities to show")
 
-    def cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the mean cross-entropy of (B, C) logits, weighted by ``class_weights``."""
-        return F.cross_entropy(logits, labels, weight=self.class_weights)
+    def target_terms(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return the loss of (B, C) outputs by its terms, such as ``cross_entropy``; scalars."""
+        return self.objective.terms(logits, labels)
+
+    def target_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the sum of :meth:`target_terms`, a scalar."""
+        return torch.stack([*self.target_terms(logits, labels).values()]).sum()
 
     def inputs(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
@@ -252,11 +268,11 @@ class Head(nn.Module):
         return clean, masks
 
     def classified(self, logits: Tensor, labels: Tensor | None) -> HeadOutput:
-        """Return the output of a head whose only loss is the cross-entropy."""
+        """Return the output of a head whose only loss is that of its objective."""
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, len(logits))
-        return self.output(logits, {"cross_entropy": self.cross_entropy(logits, labels)}, {})
+        return self.output(logits, self.target_terms(logits, labels), {})
 
     def output(
         self,
@@ -271,13 +287,8 @@ class Head(nn.Module):
         return HeadOutput(logits, torch.stack(weighted).sum(), detached, counts)
 
     def require_labels(self, labels: Tensor, n_batch: int) -> None:
-        """Raise :class:`HeadError` unless labels are (B,) int64 classes in 0 .. C - 1."""
-        require(
-            labels.shape == (n_batch,) and labels.dtype == torch.int64,
-            f"labels must be int64 ({n_batch},), not {tuple(labels.shape)} of {labels.dtype}",
-        )
-        inside = bool(((labels >= 0) & (labels < self.n_classes)).all())
-        require(inside, f"labels must be in 0 .. {self.n_classes - 1}, not {labels.tolist()}")
+        """Raise :class:`HeadError` unless labels are targets of the objective, for a batch."""
+        self.objective.require_targets(labels, n_batch)
 
     def _require_modalities(self, argument: str, given: Mapping[str, object]) -> None:
         names, expected = ", ".join(given) or "no modality", ", ".join(self.dims)

@@ -23,8 +23,8 @@ class LinearProbe(Head):
     one layer, and no dropout, the head is multinomial logistic regression on the standardised means
     (and deviations) of the hidden states, and the trainer solves it as such. With a mix of layers
     it is the baseline of SUPERB's emotion task (Yang et al., Interspeech 2021), without the
-    projection that SUPERB has before the pooling. The loss is the cross-entropy; its only term is
-    ``cross_entropy``.
+    projection that SUPERB has before the pooling. The loss is that of the target, for classes the
+    cross-entropy; its only term is ``cross_entropy``.
 
     Means commute with a mix of layers; standard deviations do not, so ``mean_std`` mixes the
     deviations of the layers, not the frames [interpretation].

@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .bottleneck import BottleneckFusion
-from .errors import unknown
+from .errors import require, unknown
 from .hbaf.head import HBAF
 from .hbf.head import HBF
 from .head import Head
 from .linear import LinearProbe
 from .mgcma.head import MGCMA, DistributionHead, InstanceHead, TokenHead
 from .modules.layer_mix import LayerChoices
+from .objectives import Objective
 from .options import check_options
 from .query.head import QueryHead
 
@@ -34,6 +35,7 @@ def build_head(
     n_classes: int,
     n_layers: Mapping[str, int] | None = None,
     layer: LayerChoices | None = None,
+    objective: Objective | None = None,
     **options: Any,
 ) -> Head:
     """Build a head by its name in :data:`HEADS`.
@@ -45,10 +47,12 @@ def build_head(
     Args:
         name: a name in :data:`HEADS`.
         dims: modality → width of its hidden states. Keep the order when you load weights.
-        n_classes: C, at least 2.
+        n_classes: C, at least 2; with an ``objective``, its number of outputs.
         n_layers: modality → number of cached layers; 1 each if None.
         layer: ``"mix"``, ``"last"``, a position among the cached layers, a tuple of positions to
             mix, or modality → one of these; None for the default of the head.
+        objective: what the head is trained towards, see :mod:`.objectives`; None for one class of
+            each utterance.
         options: the options of the head; see its class.
 
     Returns:
@@ -62,4 +66,9 @@ def build_head(
         raise unknown("head", name, HEADS)
     constructor: Callable[..., Head] = HEADS[name]
     check_options(name, HEADS[name], options)
-    return constructor(dims, n_classes, n_layers, layer, **options)
+    fits = n_classes >= 2 or objective is not None
+    require(fits, f"n_classes must be at least 2, not {n_classes}")
+    head = constructor(dims, n_classes, n_layers, layer, **options)
+    if objective is not None:
+        head.learn(objective)
+    return head

@@ -13,10 +13,14 @@ from ..heads import HEADS
 from .corpora import CORPUS_PLUGINS
 from .encoders import ENCODER_PLUGINS
 from .errors import UsageError, unknown
-from .evaluation.registry import METRIC_PLUGINS
+from .evaluation.numbers import NUMBER_METRICS
+from .evaluation.registry import METRIC_PLUGINS, Metric
+from .evaluation.scorers import VOTE_METRICS
+from .evaluation.several_labels import LABEL_METRICS
 from .plugins import Plugins
 from .protocols.protocols import PROTOCOLS
 from .store_formats import FORMAT_PLUGINS
+from .targets import TARGETS
 from .train.head_plugins import HEAD_PLUGINS
 from .train.presets import preset_names
 from .train.settings import TUNABLE, TrainSettings
@@ -116,6 +120,17 @@ def _settings() -> Iterable[Item]:
             yield Item(setting.name, f"{default!r}: {text}")
 
 
+def _targets() -> Iterable[Item]:
+    for target in TARGETS.values():
+        yield Item(target.name, f"{target.text} (loss: {' or '.join(target.losses)})")
+
+
+def _metrics() -> Iterable[Item]:
+    yield from _of(METRIC_PLUGINS, lambda metric: f"{metric.title}, of emotion and votes")()
+    for text, table in _OTHER_METRICS.items():
+        yield from (Item(name, f"{metric.title}, of {text}") for name, metric in table.items())
+
+
 def _documented(kind: type) -> dict[str, str]:
     """Return field → the text below it in the source of a class, in one line."""
     (body,) = ast.parse(inspect.getsource(kind)).body
@@ -162,6 +177,11 @@ _PLUGINS: Mapping[str, Plugins[Any]] = {
     "formats": FORMAT_PLUGINS,
     "metrics": METRIC_PLUGINS,
 }
+_OTHER_METRICS: Mapping[str, Mapping[str, Metric]] = {
+    "votes": VOTE_METRICS,
+    "labels": LABEL_METRICS,
+    "attributes": NUMBER_METRICS,
+}
 KINDS: Mapping[str, Callable[[], Iterable[Item]]] = {
     "heads": _of(HEAD_PLUGINS, _head_text),
     "corpora": _of(CORPUS_PLUGINS, _corpus_text),
@@ -171,6 +191,7 @@ KINDS: Mapping[str, Callable[[], Iterable[Item]]] = {
     "ablations": _files("ablations"),
     "settings": _settings,
     "formats": _of(FORMAT_PLUGINS, _text),
-    "metrics": _of(METRIC_PLUGINS, lambda metric: str(metric.title)),
+    "metrics": _metrics,
+    "targets": _targets,
 }
 """What can be listed: name → its items."""

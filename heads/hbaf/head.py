@@ -220,7 +220,7 @@ class HBAF(Head):
         require(len(labelled) > 0, "all utterances of the batch are only context: there is no loss")
         labels = labels[labelled]
         x, present = ({m: z[labelled] for m, z in part.items()} for part in (x, present))
-        terms = {"cross_entropy": self.cross_entropy(logits[labelled], labels)}
+        terms = self.target_terms(logits[labelled], labels)
         if self.weights["uni_modal"]:
             terms["uni_modal"] = self._uni_modal(x, present, labels)
         repeated = self.false_negatives(
@@ -277,7 +277,7 @@ class HBAF(Head):
             logits = classify(self.dropout(x[m][present[m]]))
             # The mean over no utterance is NaN; the sum is a zero with a gradient.
             empty = len(logits) == 0
-            losses.append(logits.sum() if empty else self.cross_entropy(logits, labels[present[m]]))
+            losses.append(logits.sum() if empty else self.target_loss(logits, labels[present[m]]))
         return torch.stack(losses).sum()
 
     def _inter_modal(

@@ -52,8 +52,9 @@ MB [interpretation], see :mod:`.mb`
     In a training step the modalities take turns, the weakest first. In the turn of m, z_n for n ≠ m
     are fixed. The loss is the fused cross-entropy, uni_modal and intra_modal of m only, inter_modal
     of the pairs with m, and agreement, which trains p_m towards each p_n that is more confident in
-    the true class. Fusion and classifier learn in every turn. Without a ``turn``, the loss has all
-    modalities and no agreement.
+    the true class (for another target than classes: that has the smaller error). Fusion and
+    classifier learn in every turn. Without a ``turn``, the loss has all modalities and no
+    agreement.
 
     With M modalities, MB makes M optimizer steps with a batch, and a head without MB makes one.
     ``joint_steps`` is the number of steps of a head without turns, each with the loss of all
@@ -88,6 +89,7 @@ from ..modules.layer_mix import LayerChoices
 from ..modules.modality_masking import ModalityMasking
 from ..modules.pooling import masked_mean
 from ..modules.projection import StageProjections
+from ..objectives import Objective
 from .contrastive_losses import inter_modal, intra_modal
 from .mb import TurnOrder, agreement
 from .mrc import ModalityConstraint
@@ -118,7 +120,8 @@ class HBF(Head):
         dropout: rate in the input projections and blocks, in [0, 1); 0 also removes intra_modal.
         intra_weight: weight of intra_modal; 0 switches it off.
         inter_weight: weight of inter_modal; 0 switches it off.
-        supervised: True to use SupCon in place of InfoNCE in intra_modal.
+        supervised: True to use SupCon in place of InfoNCE in intra_modal; it needs a target with
+            one class for each utterance.
         temperature: τ > 0 of both contrastive terms.
         false_negatives: ``"drop"`` or ``"keep"``, see :class:`FalseNegatives`.
         projection: width of the vectors v_m that both contrastive terms compare.
@@ -235,6 +238,15 @@ class HBF(Head):
             return (None,) * self.joint_steps
         return self.turn_order.order()
 
+    def learn(self, objective: Objective) -> None:
+        """See :meth:`Head.learn`; ``supervised`` needs an objective with classes."""
+        require(
+            objective.has_classes or not self.supervised,
+            "supervised compares the classes of utterances, and the target has none: set "
+            "supervised=false",
+        )
+        super().learn(objective)
+
     def forward(
         self,
         features: Mapping[str, Tensor],
@@ -262,7 +274,7 @@ class HBF(Head):
         to_own = {m: [own for _, own in stages] for m, stages in constrained.items()}
         pooled = _pool(to_own, masks)
         present = {m: mask.any(dim=1) for m, mask in masks.items()}
-        terms = {"cross_entropy": self.cross_entropy(logits, labels)}
+        terms = self.target_terms(logits, labels)
         if self.own_classifiers is not None:
             own = self.own_classifiers(pooled)
             terms |= self._own_terms(own, present, labels, turn)
@@ -274,7 +286,7 @@ class HBF(Head):
             again = _pool(self.tokens(learning), masks)
             second = {m: self.projections[m](x) for m, x in again.items()}
             first = {m: views[m] for m in second}
-            classes = labels if self.supervised else None
+            classes = self.objective.classes(labels) if self.supervised else None
             terms["intra_modal"] = intra_modal(
                 first, second, present, self.temperature, classes, repeated
             )
@@ -313,12 +325,12 @@ class HBF(Head):
     ) -> dict[str, Tensor]:
         """Return ``uni_modal`` and ``agreement`` from the own logits; update the order of turns."""
         learning = {m: x for m, x in own.items() if turn in (None, m)}
-        terms = {"uni_modal": uni_modal(learning, present, labels, self.cross_entropy)}
+        terms = {"uni_modal": uni_modal(learning, present, labels, self.target_loss)}
         if turn is not None and self.weights["agreement"] and len(own) > 1:
-            terms["agreement"] = agreement(turn, own, present, labels)
+            terms["agreement"] = agreement(turn, own, present, labels, self.objective)
         if self.turn_order is not None and self.training:
             for m, x in learning.items():
-                self.turn_order.update(m, x, present[m], labels)
+                self.turn_order.update(m, self.objective.errors(x, labels), present[m])
         return terms
 
 

@@ -29,22 +29,22 @@ def uni_modal(
     logits: Mapping[str, Tensor],
     present: Mapping[str, Tensor],
     labels: Tensor,
-    cross_entropy: Callable[[Tensor, Tensor], Tensor],
+    loss: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Mean over the modalities of the cross-entropy of their own classifiers [interpretation].
+    """Mean over the modalities of the loss of their own classifiers [interpretation].
 
     Args:
         logits: modality → (B, C) floating; at least one modality.
         present: modality → (B,) bool, the utterances that have it; only they are in the loss.
-        labels: (B,) int64 classes.
-        cross_entropy: :meth:`Head.cross_entropy`, which applies the class weights.
+        labels: (B,) int64 classes, or the targets of another objective, (B, K).
+        loss: :meth:`Head.target_loss`.
 
     Returns:
         Scalar, the mean over the modalities that at least one utterance has; 0 without such a
         modality.
     """
     losses = [
-        cross_entropy(x[present[m]], labels[present[m]])
+        loss(x[present[m]], labels[present[m]])
         for m, x in logits.items()
         if present[m].any()  # the mean over no utterance would be NaN
     ]

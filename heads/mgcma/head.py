@@ -182,7 +182,7 @@ class AlignmentHead(Head):
         if labels is None:
             return HeadOutput(logits, None, {})
         self.require_labels(labels, len(logits))
-        terms = losses | {"cross_entropy": self.cross_entropy(logits, labels)}
+        terms = losses | self.target_terms(logits, labels)
         return self.output(logits, terms, self.weights, self.false_negatives.counts(repeated))
 
     def align(

@@ -24,7 +24,7 @@ Random modality masking [rates: interpretation]
     only modality; see ``ModalityMasking``. A hidden modality is removed from the key-padding masks,
     exactly as if the utterance lacked it.
 
-The loss is the cross-entropy; its only term is ``cross_entropy``.
+The loss is that of the target, for classes the cross-entropy; its only term is ``cross_entropy``.
 """
 
 from collections.abc import Mapping

@@ -9,6 +9,7 @@ from .options import JsonOption, print_result
 KINDS = (
     *("heads", "corpora", "encoders", "protocols", "presets", "ablations", "settings", "formats"),
     "metrics",
+    "targets",
 )
 
 app = typer.Typer()

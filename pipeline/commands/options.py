@@ -146,12 +146,29 @@ ValidationOption = Annotated[
         "dialogue. Default: the protocol's own rule."
     ),
 ]
+TargetOption = Annotated[
+    str | None,
+    _option(
+        "What is predicted: emotion, valence, arousal, dominance or another attribute of the "
+        "corpus, votes, or labels; several are separated by commas, such as valence,arousal. "
+        "Default: emotion."
+    ),
+]
 SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]
 SETTINGS = (
     *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
-    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "class_weights", "amp"),
+    *(
+        "learning_rate",
+        "weight_decay",
+        "schedule",
+        "warmup",
+        "clip",
+        "class_weights",
+        "loss",
+        "amp",
+    ),
     *("monitor", "features", "save_every"),
 )
 SetOption = Annotated[

@@ -45,7 +45,10 @@ def compare(
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to compare with it.")],
     metric: Annotated[
         str | None,
-        typer.Option(help=f"Metric: {', '.join(METRICS)}. Default: all of them."),
+        typer.Option(
+            help=f"Metric: {', '.join(METRICS)}, or one of another target, such as ccc. Default: "
+            "all of the target."
+        ),
     ] = None,
     resamples: Annotated[int, typer.Option(help="Number of bootstrap resamples.")] = 2000,
     groups: GroupsOption = None,
@@ -69,7 +72,7 @@ def predict(
     head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify a clip, a text or both with all checkpoints of a run and the run's encoders."""
+    """Predict a clip, a text or both with all checkpoints of a run and the run's encoders."""
     from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
 
     prediction = predict(run, audio, text, encoders=encoders, cache=cache, device=device, head=head)

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from ..evaluation.registry import METRIC_PLUGINS
 from .options import (
     CacheOption,
     ClassesOption,
@@ -21,6 +20,7 @@ from .options import (
     SeedsOption,
     SetOption,
     SlurmOption,
+    TargetOption,
     TlsCaFileOption,
     TlsCertOption,
     TlsKeyOption,
@@ -55,6 +55,7 @@ def train_head(
     layer: LayerOption = None,
     protocol: ProtocolOption = None,
     validation: ValidationOption = None,
+    target: TargetOption = None,
     classes: ClassesOption = None,
     seeds: SeedsOption = None,
     fold: Annotated[
@@ -82,7 +83,7 @@ def train_head(
     """Train a head on cached features under a protocol, and write a run folder."""
     from ..train import combined, preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds to import
 
-    given = _given(head, dataset, modalities, layer, protocol, validation, classes, seeds)
+    given = _given(head, dataset, modalities, layer, protocol, validation, target, classes, seeds)
     settings = settings_of(
         combined(preset_of(preset) if preset else {}, given),
         cache=cache,
@@ -124,6 +125,7 @@ def ablate(
     layer: LayerOption = None,
     protocol: ProtocolOption = None,
     validation: ValidationOption = None,
+    target: TargetOption = None,
     classes: ClassesOption = None,
     seeds: SeedsOption = None,
     set_: SetOption = None,
@@ -142,7 +144,7 @@ def ablate(
 
     table = ablate(
         preset,
-        _given(None, dataset, modalities, layer, protocol, validation, classes, seeds),
+        _given(None, dataset, modalities, layer, protocol, validation, target, classes, seeds),
         set_ or [],
         out or Path("ablations") / Path(preset).stem,
         say=(lambda line: None) if as_json else typer.echo,
@@ -171,14 +173,19 @@ def probe(
         typer.Option(help="Folder for the table and the runs. Default: a folder in probes/."),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="Metric of the picture: wa, ua, weighted_f1 or macro_f1.")
-    ] = "weighted_f1",
+        str | None,
+        typer.Option(
+            help="Metric of the picture, such as wa, ua, weighted_f1, macro_f1 or ccc. Default: "
+            "that of the target, weighted_f1 for emotion."
+        ),
+    ] = None,
     pooling: Annotated[
         str, typer.Option(help="What is kept of the frames: mean, or mean_std.")
     ] = "mean",
     modalities: ModalitiesOption = None,
     protocol: ProtocolOption = None,
     validation: ValidationOption = None,
+    target: TargetOption = None,
     classes: ClassesOption = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
@@ -189,11 +196,11 @@ def probe(
     from ..runs.probe import probe  # noqa: PLC0415 -- torch takes seconds to import
     from ..train import settings_of  # noqa: PLC0415
 
-    metric = METRIC_PLUGINS.admit(metric)
-    given = _given("linear", dataset, modalities, None, protocol, validation, classes, None)
-    values = {**given, "monitor": metric, "head.pooling": pooling}
+    given = _given("linear", dataset, modalities, None, protocol, validation, target, classes, None)
+    values = {**given, "head.pooling": pooling, **({"monitor": metric} if metric else {})}
     settings = settings_of(values, cache=cache, encoders=encoders, device=device, workers=workers)
-    table = probe(settings.with_overrides(set_ or []), out or Path("probes") / dataset, metric)
+    settings = settings.with_overrides(set_ or [])
+    table = probe(settings, out or Path("probes") / dataset, settings.monitor)
     print_result(table, as_json)
 
 
@@ -204,6 +211,7 @@ def _given(
     layer: str | None,
     protocol: str | None,
     validation: str | None,
+    target: str | None,
     classes: str | None,
     seeds: str | None,
 ) -> dict[str, Any]:
@@ -215,6 +223,7 @@ def _given(
         "layer": layer,
         "protocol": protocol,
         "validation": validation,
+        "target": target,
         "classes": classes,
         "seeds": None if seeds is None else numbers(seeds, "seeds"),
     }

@@ -3,6 +3,10 @@
 It contains no real speech, and results on it do not carry over to real speech. By construction, no
 modality is sufficient alone: about a third of the sentences and another third of the voices do not
 depend on the emotion, and in about one utterance in twenty neither does.
+
+Each utterance has the attributes valence, arousal and dominance, from 1 to 5: those of its emotion
+and noise; and the votes of five annotators, of whom each chooses the emotion with probability 0.7
+and any other else. A corpus that an older mser made has neither.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,6 +17,7 @@ import numpy as np
 
 from ..errors import PipelineError
 from ..output import write_output
+from .manifest import VOTES
 from .synthetic_sentences import SENTENCE_WORDS, sentence
 from .tables import read_table
 from .utterance import Corpus, Utterance
@@ -38,6 +43,18 @@ _NOTE = (
 _MARK = "Synthetic emotional speech corpus made by mser, recipe version "
 _README, _TABLE = "README.txt", "utterances.csv"
 _COLUMNS = ("id", "audio", "text", "label", "speaker", "session", "dialogue", "turn")
+ATTRIBUTES = {
+    "angry": (1.8, 4.2, 4.0),
+    "happy": (4.2, 3.8, 3.4),
+    "neutral": (3.0, 2.6, 3.0),
+    "sad": (1.9, 2.0, 2.2),
+}
+"""Emotion → the means of valence, arousal and dominance."""
+_ATTRIBUTES = ("valence", "arousal", "dominance")
+_VOTES = tuple(f"{VOTES}{name}" for name in CLASSES)
+_NOISE = 0.5  # standard deviation of an attribute
+_ANNOTATORS = 5
+_AGREE = 0.7  # probability that an annotator chooses the emotion
 
 _TURNS = (8, 6, 10, 7, 9)  # turns of consecutive dialogues, repeated
 _BLOCK = 2 * CLASSES  # so many consecutive utterances of a session contain each emotion twice
@@ -94,7 +111,7 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
     root.mkdir(parents=True, exist_ok=True)
     write_output(root / _README, f"{_MARK}{RECIPE}\n\nThese are {_NOTE}.\n")
 
-    rows = [_COLUMNS]
+    rows = [(*_COLUMNS, *_ATTRIBUTES, *_VOTES)]
     for number in range(1, SESSIONS + 1):
         session = f"ses{number:02d}"
         (root / "wav" / session).mkdir(parents=True, exist_ok=True)
@@ -109,7 +126,8 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
             audio = f"wav/{session}/{id}.wav"
             wavfile.write(root / audio, RATE, speak(text, speakers[which], delivery, rng))
             speaker = f"{session}_{'fm'[which]}"
-            rows.append((id, audio, text, emotion, speaker, session, dialogue_id, str(turn)))
+            row = (id, audio, text, emotion, speaker, session, dialogue_id, str(turn))
+            rows.append((*row, *_ratings(emotion, _rng(seed, number, 3, index))))
     # No cell needs quotes: a sentence has no comma.
     write_output(root / _TABLE, "".join(",".join(row) + "\n" for row in rows))
 
@@ -157,6 +175,15 @@ def _draw(emotion: str, rng: np.random.Generator) -> tuple[str, float]:
     return sentence(None if flat_text else emotion, rng), strength
 
 
+def _ratings(emotion: str, rng: np.random.Generator) -> tuple[str, ...]:
+    """Draw the attributes and the votes for each class, as cells of the table."""
+    attributes = (np.array(ATTRIBUTES[emotion]) + rng.normal(0, _NOISE, 3)).clip(1, 5)
+    others = (1 - _AGREE) / (len(CLASSES) - 1)
+    shares = [_AGREE if name == emotion else others for name in CLASSES]
+    votes = rng.multinomial(_ANNOTATORS, shares)
+    return (*(f"{number:.2f}" for number in attributes), *map(str, votes.tolist()))
+
+
 def _is_ours(root: Path) -> bool:
     """Return whether ``root`` contains a synthetic corpus, complete or interrupted.
 
@@ -200,4 +227,6 @@ def _utterance(root: Path, row: Mapping[str, str]) -> Utterance:
         dialogue=row["dialogue"],
         turn=int(row["turn"]),
         split=None,
+        attributes={name: float(row[name]) for name in _ATTRIBUTES if name in row},
+        votes={name.removeprefix(VOTES): float(row[name]) for name in _VOTES if name in row},
     )

@@ -6,7 +6,8 @@ draws with replacement. The metrics of a sample depend only on how often each di
 prediction of the first seed, of the second, …) was drawn, and these counts follow a multinomial
 distribution. They are therefore drawn directly, turned into confusion matrices by one matrix
 product, and scored together. The result is exactly that of the usual bootstrap, in a fraction of a
-second.
+second. Other targets than classes have no equal rows: their utterances are drawn one by one, and
+:mod:`.scorers` scores the samples.
 
 An interval shows how much the score may change with another sample of test utterances, for the same
 trained weights. It does not include the variance of training (see the standard deviation over
@@ -34,21 +35,39 @@ Numbers = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class ResamplingUnits:
-    """The distinct units that can be drawn, with their contributions to the confusion matrices.
+class Units:
+    """The distinct units that can be drawn.
 
-    ``counts`` (units,) int64 is the number of occurrences of each unit in the data; ``confusions``
-    (units, columns, classes, classes) float64 are counts by label and prediction. A column is a
-    seed.
+    ``counts`` (units,) int64 is the number of occurrences of each unit in the data.
     """
 
     counts: Numbers
-    confusions: Numbers
 
     def draw(self, resamples: int, generator: np.random.Generator) -> Numbers:
         """Draw ``counts.sum()`` units with replacement; return counts (resamples, units) int64."""
         total = self.counts.sum()
         return generator.multinomial(total, self.counts / total, size=resamples)
+
+    def scores(self, samples: Numbers) -> dict[str, Numbers]:
+        """Return each metric of samples (resamples, units), (resamples, columns) float64.
+
+        A column is a seed.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ResamplingUnits(Units):
+    """The units of one class for each utterance, with contributions to the confusion matrices.
+
+    ``confusions`` (units, columns, classes, classes) float64 are counts by label and prediction.
+    """
+
+    confusions: Numbers
+
+    def scores(self, samples: Numbers) -> dict[str, Numbers]:
+        """See :class:`Units`."""
+        return scores_of(self.confusions_of(samples))
 
     def confusions_of(self, samples: Numbers) -> Numbers:
         """Return the confusion matrices of samples, (resamples, columns, classes, classes)."""
@@ -90,15 +109,13 @@ def resampling_units(
     return ResamplingUnits(counts, confusions)
 
 
-def bootstrap(
-    units: ResamplingUnits, resamples: int = RESAMPLES, seed: int = _SEED
-) -> dict[str, Numbers]:
+def bootstrap(units: Units, resamples: int = RESAMPLES, seed: int = _SEED) -> dict[str, Numbers]:
     """Return each metric of each bootstrap sample and column, (resamples, columns) float64."""
     generator = np.random.default_rng(seed)
     batches = []
     for start in range(0, resamples, _BATCH):
         samples = units.draw(min(_BATCH, resamples - start), generator)
-        batches.append(scores_of(units.confusions_of(samples)))
+        batches.append(units.scores(samples))
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 

@@ -2,10 +2,10 @@
 
 There are two tests. For every metric, a paired bootstrap scores both runs on the same bootstrap
 samples and gives the difference, second - first, with an interval and a p value. It draws single
-utterances or whole groups of them (see :mod:`.groups`). For accuracy, there is McNemar's exact
-test, which always counts single utterances. Both tests condition on the trained weights: they
-estimate what other utterances of the same kind would change. The spread over seeds shows what
-another training would change.
+utterances or whole groups of them (see :mod:`.groups`). For accuracy, if the runs predict one
+class, there is McNemar's exact test, which always counts single utterances. Both tests condition on
+the trained weights: they estimate what other utterances of the same kind would change. The spread
+over seeds shows what another training would change.
 
 McNemar's test needs one outcome per utterance and run. Seeds are not additional utterances: with
 all pairs of seeds, the test would find differences that do not exist; a majority vote would test
@@ -19,20 +19,21 @@ many of its seeds are used as the other run has, the lowest ones.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from scipy.stats import binomtest
 
-from ..errors import PipelineError, UsageError
+from ..errors import PipelineError, UsageError, unknown
 from ..option_texts import path_of
-from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value, resampling_units
+from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value
 from .groups import counted_groups
 from .metrics import AlignedPredictions, align_seeds, pooled_scores
 from .predictions import RunPredictions, groups_of, read_predictions
-from .registry import METRIC_PLUGINS, METRICS
+from .registry import METRIC_PLUGINS, METRICS, Metric
+from .scorers import metric_named, scorer_of
 
 FEWEST_RESAMPLES = 100
 _SMALLEST_EXACT_P = 1e-300  # smaller p values of an exact test may be rounded to 0
@@ -40,7 +41,7 @@ _SMALLEST_EXACT_P = 1e-300  # smaller p values of an exact test may be rounded t
 
 @dataclass(frozen=True)
 class Difference:
-    """One metric of two runs, in [0, 1], pooled over folds and averaged over the seeds of each run.
+    """One metric of two runs, pooled over folds and averaged over the seeds of each run.
 
     ``difference`` is second - first. The intervals [low, high] contain 95 % of the samples.
     """
@@ -73,6 +74,7 @@ class RunComparison:
     """The result of a comparison; ``seeds`` are those of the first and of the second run.
 
     ``groups`` holds what the bootstrap draws: ``by`` (such as ``dialogue``) and ``number``.
+    ``mcnemar`` is ``None`` if the runs do not predict one class.
     """
 
     first: Path
@@ -82,7 +84,7 @@ class RunComparison:
     resamples: int
     groups: dict[str, Any]
     metrics: dict[str, Difference]
-    mcnemar: McNemar
+    mcnemar: McNemar | None
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -99,29 +101,38 @@ class RunComparison:
 
     def __str__(self) -> str:
         """Return the comparison as text for the terminal."""
-        test = self.mcnemar
-        seeds = "one seed" if test.seeds == 1 else f"{test.seeds} seeds"
         lines = [
             f"two runs on the same {self.utterances} test utterances",
             f"  first:  {self.first}, {_seeds(self.seeds[0])}",
             f"  second: {self.second}, {_seeds(self.seeds[1])}",
             *(f"  note: {note}" for note in self.notes),
-            f"  {'':14}{'first':>20}{'second':>20}{'second - first':>22}{'p':>10}",
         ]
-        for metric, row in self.metrics.items():
+        known = {name: metric_named(name) or METRICS["wa"] for name in self.metrics}
+        width = max(14, *(len(metric.title) + 2 for metric in known.values()))
+        cell = 20 if all(metric.percent for metric in known.values()) else 24
+        lines.append(
+            f"  {'':{width}}{'first':>{cell}}{'second':>{cell}}{'second - first':>{cell + 2}}{'p':>10}"
+        )
+        for name, row in self.metrics.items():
+            metric = known[name]
             cells = (
-                f"{with_interval(row.first, row.first_ci95):>20}"
-                f"{with_interval(row.second, row.second_ci95):>20}"
-                f"{with_interval(row.difference, row.difference_ci95, '+'):>22}"
+                f"{with_interval(metric, row.first, row.first_ci95):>{cell}}"
+                f"{with_interval(metric, row.second, row.second_ci95):>{cell}}"
+                f"{with_interval(metric, row.difference, row.difference_ci95, '+'):>{cell + 2}}"
                 f"{self.p_text(row.p):>10}"
             )
-            lines.append(f"  {METRICS[metric].title:14}{cells}")
-        lines += [
-            f"  in %, folds pooled, mean over seeds; [95 % interval] and p by a paired bootstrap "
-            f"of {self.drawn()}, {self.resamples} resamples",
-            f"  McNemar's exact test of accuracy, {seeds} per run: first better on "
-            f"{test.first_better} utterances, second on {test.second_better}, p {test.p_text()}",
-        ]
+            lines.append(f"  {metric.title:{width}}{cells}")
+        percent = "in %, " if all(metric.percent for metric in known.values()) else ""
+        lines.append(
+            f"  {percent}folds pooled, mean over seeds; [95 % interval] and p by a paired "
+            f"bootstrap of {self.drawn()}, {self.resamples} resamples"
+        )
+        if (test := self.mcnemar) is not None:
+            seeds = "one seed" if test.seeds == 1 else f"{test.seeds} seeds"
+            lines.append(
+                f"  McNemar's exact test of accuracy, {seeds} per run: first better on "
+                f"{test.first_better} utterances, second on {test.second_better}, p {test.p_text()}"
+            )
         return "\n".join(lines)
 
 
@@ -151,22 +162,27 @@ def compare(
     """
     first, second = path_of(first), path_of(second)
     METRIC_PLUGINS.add_known()
-    if metric is not None:
+    if metric is not None and metric_named(metric) is None:
         metric = METRIC_PLUGINS.admit(metric)
     if resamples < FEWEST_RESAMPLES:
         raise UsageError(f"resamples is {resamples}: give {FEWEST_RESAMPLES} or more")
     runs = read_predictions(first), read_predictions(second)
+    _check_same_target(runs)
     aligned = _align(runs[0]), _align(runs[1])
     _check_same(runs, aligned)
+    scorer = scorer_of(runs[0].targets)
+    if metric is not None and metric not in scorer.metrics:
+        raise unknown(f"metric of '{first}'", metric, scorer.metrics)
     ids, labels, seeds = aligned[0].ids, aligned[0].labels, len(aligned[0].seeds)
     drawn = groups_of(runs, groups)
     clusters = None if drawn.group_of is None else [drawn.group_of[id] for id in ids]
     predicted = zip(aligned[0].predicted, aligned[1].predicted, strict=True)
-    units = resampling_units(labels, [(*row, *other) for row, other in predicted], clusters)
+    units = scorer.units(labels, [(*row, *other) for row, other in predicted], clusters)
     samples = bootstrap(units, resamples)
-    pooled = [pooled_scores(run.parts).values() for run in runs]
+    pooled = [pooled_scores(run.parts, scorer).values() for run in runs]
+    over_classes = runs[0].targets.over_classes
     metrics = {}
-    for name in METRICS if metric is None else (metric,):
+    for name in samples if metric is None else (metric,):
         first_score, second_score = (fmean(score[name] for score in scores) for scores in pooled)
         first_samples, second_samples = samples[name][:, :seeds], samples[name][:, seeds:]
         difference_samples = metric_differences(first_samples, second_samples)
@@ -187,7 +203,7 @@ def compare(
         resamples,
         drawn.as_json(),
         metrics,
-        mcnemar(*aligned),
+        mcnemar(*map(_classes_alone, aligned)) if over_classes == "emotion" else None,
         (*_notes(runs), *drawn.notes()),
     )
 
@@ -222,6 +238,18 @@ def p_text(p: float, smallest: float, equals: str = "") -> str:
     return f"< {math.ceil(round(smallest / digit, 6)) * digit:.2g}"
 
 
+def _classes_alone(aligned: AlignedPredictions) -> AlignedPredictions:
+    """Return predictions of one class and of attributes without the attributes."""
+    if isinstance(aligned.labels[0], str):
+        return aligned
+    labels = tuple(label[0] for label in aligned.labels)
+    return replace(
+        aligned,
+        labels=labels,
+        predicted=tuple(tuple(p[0] for p in row) for row in aligned.predicted),
+    )
+
+
 def _align(run: RunPredictions) -> AlignedPredictions:
     aligned = align_seeds(run.parts)
     if aligned is None:
@@ -230,6 +258,15 @@ def _align(run: RunPredictions) -> AlignedPredictions:
             "cannot be pooled: train it with a protocol that tests each utterance once"
         )
     return aligned
+
+
+def _check_same_target(runs: tuple[RunPredictions, RunPredictions]) -> None:
+    first, second = (",".join(run.targets.names) for run in runs)
+    if first != second:
+        raise UsageError(
+            f"'{runs[0].run}' predicts {first} and '{runs[1].run}' {second}: compare runs with the "
+            "same --target"
+        )
 
 
 def _check_same(
@@ -272,7 +309,6 @@ def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
-def with_interval(value: float, ci95: Sequence[float], sign: str = "") -> str:
-    """Return a value in [0, 1] and its interval in %; ``sign`` "+" marks positive numbers."""
-    low, high = ci95
-    return f"{100 * value:{sign}.1f} [{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
+def with_interval(metric: Metric, value: float, ci95: Sequence[float], sign: str = "") -> str:
+    """Return a value of a metric and its interval; ``sign`` "+" marks positive numbers."""
+    return f"{metric.text(value, sign)} [{metric.interval(ci95, sign)}]"

@@ -1,4 +1,4 @@
-"""Scores of labels and predictions by the metrics of the registry, and their summary."""
+"""Scores of labels and predictions by the metrics of a target, and their summary."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,24 +6,28 @@ from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from .bootstrap import RESAMPLES, bootstrap, interval, resampling_units
-from .registry import METRICS, scores_of
+from ..targets import Value
+from .bootstrap import RESAMPLES, bootstrap, interval
+from .scorers import ClassScorer, Scorer
+
+CLASSES = ClassScorer()
+"""The scorer of one class for each utterance, without the scores of each class."""
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """The labels and predicted classes of the test utterances of one fold and seed.
+    """The labels and predictions of the test utterances of one fold and seed.
 
-    ``ids``, ``labels`` and ``predicted`` have the same order. Without ids, the n-th utterance of a
-    fold is assumed to be the same for every seed.
+    They are names of classes, or those of another target. ``ids``, ``labels`` and ``predicted``
+    have the same order. Without ids, the n-th utterance of a fold is assumed to be the same for
+    every seed.
     """
 
     fold: str
     seed: int
-    labels: Sequence[str]
-    predicted: Sequence[str]
+    labels: Sequence[Value]
+    predicted: Sequence[Value]
     ids: Sequence[str] = ()
 
 
@@ -36,72 +40,53 @@ class AlignedPredictions:
     """
 
     ids: tuple[Any, ...]
-    labels: tuple[str, ...]
-    predicted: tuple[tuple[str, ...], ...]
+    labels: tuple[Value, ...]
+    predicted: tuple[tuple[Value, ...], ...]
     seeds: tuple[int, ...]
 
 
-def scores(labels: Sequence[str], predicted: Sequence[str]) -> dict[str, float]:
-    """Score predictions by every metric of :mod:`.registry`; each value is in [0, 1].
+def scores(
+    labels: Sequence[Value], predicted: Sequence[Value], scorer: Scorer = CLASSES
+) -> dict[str, float]:
+    """Score predictions by every metric of a target, by default of classes.
 
     Raises:
         ValueError: there is no utterance, or the lengths differ.
     """
-    units = resampling_units(labels, [(prediction,) for prediction in predicted])
-    confusions = units.confusions_of(units.counts)
-    return {name: float(score[0]) for name, score in scores_of(confusions).items()}
+    units = scorer.units(labels, [(prediction,) for prediction in predicted])
+    scored = units.scores(units.counts[None])
+    return {name: float(score[0, 0]) for name, score in scored.items()}
 
 
-def by_class(
-    labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str]
-) -> dict[str, Any]:
-    """Score each class, in the order of ``classes``; the result consists of JSON values.
+def pooled_details(parts: Sequence[Predictions], scorer: Scorer) -> dict[str, Any]:
+    """Score each class as :func:`~mser.pipeline.evaluation.scorers.by_class` does, by whole seeds.
 
-    ``per_class`` is class → ``precision``, ``recall``, ``f1`` in [0, 1] and ``support``, the number
-    of its labels. Undefined values are ``None``: the precision of a class that is never predicted,
-    the recall of a class that no label has, the F1 of a class that has neither. ``confusion`` has
-    counts, with one row per label and one column per prediction.
+    The folds of a seed are pooled. ``precision``, ``recall`` and ``f1`` are means over the seeds
+    for which they are defined, like the pooled metrics; ``support`` and ``confusion`` are sums over
+    the seeds.
     """
-    names = list(classes)
-    precision, recall, f1, support = precision_recall_fscore_support(
-        labels, predicted, labels=names, average=None, zero_division=np.nan
-    )
-    per_class = {
-        name: {
-            "precision": _defined(precision[index]),
-            "recall": _defined(recall[index]),
-            "f1": _defined(f1[index]),
-            "support": int(support[index]),
-        }
-        for index, name in enumerate(names)
-    }
-    confusion = confusion_matrix(labels, predicted, labels=names)
-    return {"per_class": per_class, "confusion": confusion.tolist()}
-
-
-def pooled_by_class(parts: Sequence[Predictions], classes: Sequence[str]) -> dict[str, Any]:
-    """Score each class as ``by_class`` does, with the folds of a seed pooled.
-
-    ``precision``, ``recall`` and ``f1`` are means over the seeds for which they are defined, like
-    the pooled metrics; ``support`` and ``confusion`` are sums over the seeds.
-    """
-    seeds = [by_class(labels, predicted, classes) for labels, predicted in _pooled(parts).values()]
-    per_class: dict[str, Any] = {}
-    for name in classes:
+    seeds = [scorer.details(labels, predicted) for labels, predicted in _pooled(parts).values()]
+    pooled: dict[str, Any] = {}
+    for name in seeds[0].get("per_class", {}):
         each = [seed["per_class"][name] for seed in seeds]
         means = {key: _mean(row[key] for row in each) for key in ("precision", "recall", "f1")}
-        per_class[name] = {**means, "support": sum(row["support"] for row in each)}
-    confusion = np.sum([seed["confusion"] for seed in seeds], axis=0)
-    return {"per_class": per_class, "confusion": confusion.tolist()}
+        row = {**means, "support": sum(row["support"] for row in each)}
+        pooled.setdefault("per_class", {})[name] = row
+    if "confusion" in seeds[0]:
+        pooled["confusion"] = np.sum([seed["confusion"] for seed in seeds], axis=0).tolist()
+    return pooled
 
 
-def pooled_scores(parts: Sequence[Predictions]) -> dict[int, dict[str, float]]:
+def pooled_scores(
+    parts: Sequence[Predictions], scorer: Scorer = CLASSES
+) -> dict[int, dict[str, float]]:
     """Score the pooled folds of each seed: seed → metric → value, in ascending order of seeds."""
-    return {seed: scores(*lists) for seed, lists in _pooled(parts).items()}
+    return {seed: scores(*lists, scorer) for seed, lists in _pooled(parts).items()}
 
 
 def aggregate(
     parts: Sequence[Predictions],
+    scorer: Scorer = CLASSES,
     *,
     resamples: int = RESAMPLES,
     groups: Mapping[Any, Hashable] | None = None,
@@ -117,17 +102,18 @@ def aggregate(
 
     Args:
         parts: one per fold and seed.
+        scorer: that of the target; by default of classes.
         resamples: the number of bootstrap samples.
         groups: id → dialogue or speaker, to draw whole groups; the parts must then have ids. By
             default single utterances are drawn.
     """
-    each = [scores(part.labels, part.predicted) for part in parts]
-    pooled = list(pooled_scores(parts).values())
+    each = [scores(part.labels, part.predicted, scorer) for part in parts]
+    pooled = list(pooled_scores(parts, scorer).values())
     aligned = align_seeds(parts)
     samples = None
     if aligned is not None:
         clusters = None if groups is None else [groups[id] for id in aligned.ids]
-        units = resampling_units(aligned.labels, aligned.predicted, clusters)
+        units = scorer.units(aligned.labels, aligned.predicted, clusters)
         samples = bootstrap(units, resamples)
     return {
         metric: {
@@ -137,7 +123,7 @@ def aggregate(
             "pooled_std": _std([seed[metric] for seed in pooled]),
             "pooled_ci95": None if samples is None else interval(samples[metric].mean(axis=1)),
         }
-        for metric in METRICS
+        for metric in each[0]
     }
 
 
@@ -147,7 +133,7 @@ def align_seeds(parts: Sequence[Predictions]) -> AlignedPredictions | None:
     Returns:
         ``None`` unless every seed tests the same utterances, with the same labels, once each.
     """
-    by_seed: dict[int, dict[Any, tuple[str, str]]] = {}
+    by_seed: dict[int, dict[Any, tuple[Value, Value]]] = {}
     for part in parts:
         of_seed = by_seed.setdefault(part.seed, {})
         ids: Sequence[Any] = part.ids or [(part.fold, n) for n in range(len(part.labels))]
@@ -168,9 +154,9 @@ def align_seeds(parts: Sequence[Predictions]) -> AlignedPredictions | None:
     )
 
 
-def _pooled(parts: Sequence[Predictions]) -> dict[int, tuple[list[str], list[str]]]:
+def _pooled(parts: Sequence[Predictions]) -> dict[int, tuple[list[Value], list[Value]]]:
     """Return the labels and predictions of all folds by seed."""
-    pooled: dict[int, tuple[list[str], list[str]]] = {
+    pooled: dict[int, tuple[list[Value], list[Value]]] = {
         seed: ([], []) for seed in sorted({part.seed for part in parts})
     }
     for part in parts:
@@ -187,7 +173,3 @@ def _std(values: Sequence[float]) -> float | None:
 def _mean(values: Iterable[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return fmean(defined) if defined else None
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

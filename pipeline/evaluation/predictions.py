@@ -7,23 +7,26 @@ from typing import Any
 
 from ..corpora.tables import read_table
 from ..errors import PipelineError, UsageError
+from ..targets import Targets, Value
 from .groups import COLUMNS, Columns, Groups, chosen_groups
 from .metrics import Predictions, aggregate
+from .prediction_columns import targets_of, values_of
+from .scorers import scorer_of
 
 NAME = "predictions.csv"
-_BEFORE, _AFTER = ("id", "label", "predicted"), ("fold", "seed")
+_AFTER = ("fold", "seed")
 
 
 @dataclass(frozen=True)
 class RunPredictions:
     """The predictions of a run for its test utterances, one part per fold and seed.
 
-    ``columns`` are the columns by which the utterances can be grouped; it is empty if an older mser
-    wrote the file.
+    ``targets`` is what it predicts. ``columns`` are the columns by which the utterances can be
+    grouped; it is empty if an older mser wrote the file.
     """
 
     run: Path
-    classes: tuple[str, ...]
+    targets: Targets
     parts: tuple[Predictions, ...]
     columns: Columns
 
@@ -38,28 +41,29 @@ def read_predictions(run: Path) -> RunPredictions:
     path = run / NAME
     if not path.is_file():
         raise UsageError(f"'{run}' contains no {NAME}: give the folder of a finished run")
-    classes: tuple[str, ...] = ()
-    by_fold: dict[tuple[str, int], list[tuple[str, str, str]]] = {}
+    targets: Targets | None = None
+    by_fold: dict[tuple[str, int], list[tuple[str, Value, Value]]] = {}
     columns: dict[str, dict[str, str | None]] = {}
     for place, cells in read_table(path):
-        classes = classes or _classes(path, cells)
-        for column in ("label", "predicted"):
-            if cells[column] not in classes:
-                raise _damaged(path, f"{place}: '{cells[column]}' is not one of its classes")
+        targets = targets or _targets(path, cells)
+        try:
+            label, prediction = values_of(targets, cells)
+        except ValueError as error:
+            raise _damaged(path, f"{place}: {error}") from None
         if not cells["seed"].isdecimal():
             raise _damaged(path, f"{place}: the seed '{cells['seed']}' is not a number")
         rows = by_fold.setdefault((cells["fold"], int(cells["seed"])), [])
-        rows.append((cells["id"], cells["label"], cells["predicted"]))
+        rows.append((cells["id"], label, prediction))
         for column in COLUMNS:
             if column in cells:
                 columns.setdefault(column, {})[cells["id"]] = cells[column] or None
-    if not by_fold:
+    if targets is None:
         raise _damaged(path, "it contains no utterance")
     parts = []
     for (fold, seed), rows in by_fold.items():
         ids, labels, predicted = zip(*rows, strict=True)
         parts.append(Predictions(fold, seed, labels, predicted, ids))
-    return RunPredictions(run, classes, tuple(parts), columns)
+    return RunPredictions(run, targets, tuple(parts), columns)
 
 
 def groups_of(runs: Sequence[RunPredictions], by: str | None = None) -> Groups:
@@ -87,18 +91,17 @@ def regrouped(run: RunPredictions, by: str) -> dict[str, Any]:
         UsageError: the utterances cannot be grouped so.
     """
     groups = groups_of([run], by)
-    scores = aggregate(run.parts, groups=groups.group_of)
+    scores = aggregate(run.parts, scorer_of(run.targets), groups=groups.group_of)
     return {"aggregate": scores, "intervals": groups.as_json()}
 
 
-def _classes(path: Path, columns: Iterable[str]) -> tuple[str, ...]:
-    header = tuple(columns)
-    after = (*_AFTER, *COLUMNS) if header[-len(COLUMNS) :] == COLUMNS else _AFTER
-    middle = header[len(_BEFORE) : -len(after)]
-    classes = tuple(name.removeprefix("p_") for name in middle)
-    if header != (*_BEFORE, *(f"p_{name}" for name in classes), *after) or not classes:
-        raise _damaged(path, "its columns are not id, label, predicted, p_CLASS …, fold and seed")
-    return classes
+def _targets(path: Path, columns: Iterable[str]) -> Targets:
+    names = tuple(columns)
+    after = (*_AFTER, *COLUMNS) if names[-len(COLUMNS) :] == COLUMNS else _AFTER
+    targets = targets_of(names[1 : -len(after)])
+    if targets is None or names[0] != "id" or names[-len(after) :] != after:
+        raise _damaged(path, "its columns are not id, those of a target, fold and seed")
+    return targets
 
 
 def _damaged(path: Path, why: str) -> PipelineError:

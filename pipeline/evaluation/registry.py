@@ -7,7 +7,7 @@ samples of a bootstrap. Nothing slow is imported here, because the help of the c
 this file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +21,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: its title in tables, and its score of confusion matrices."""
+    """A metric: its title in tables, and its score of confusion matrices.
+
+    The metrics of other targets than classes are computed from other numbers: see :mod:`.scorers`.
+    """
 
     title: str
     score: Callable[["Numbers"], "Numbers"]
+    percent: bool = True
+    """Whether tables show it in %; else with three decimals."""
+    larger_is_better: bool = True
+    """Whether a larger score is a better one."""
+
+    def text(self, value: float, sign: str = "") -> str:
+        """Return a score as text; ``sign`` "+" marks positive numbers."""
+        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}.3f}"
+
+    def interval(self, bounds: Sequence[float], sign: str = "") -> str:
+        """Return a score's interval [low, high] as text, without the brackets."""
+        low, high = bounds
+        return f"{self.text(low, sign)}, {self.text(high, sign)}"
 
 
 def _weighted_accuracy(confusions: "Numbers") -> "Numbers":

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Required
 
 import torch
+from pydantic import AfterValidator
 from typing_extensions import TypedDict
 
 from ...cache import NotFoundError
 from ...cache.storage.local import LocalFolder
 from ..compute.device import chosen_device
 from ..errors import UsageError, unknown
-from ..evaluation.registry import METRICS
+from ..evaluation.registry import METRICS, Metric
+from ..evaluation.scorers import metric_named, scorer_of
 from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
+from ..targets import Targets
 from ..train.presets import CHOICES, Choices, combined, preset, read, settings_of
 from ..train.run import Run
 from ..train.run_folder import RunFolder
@@ -30,7 +33,15 @@ from ..validation import checked, file_table, one_of
 from .evaluate import evaluate
 from .gain import GainOverBest, gain_over_best
 
-Metric = Annotated[str, one_of("metric", METRICS)]
+
+def _known_metric(name: str) -> str:
+    if metric_named(name) is None:
+        raise unknown("metric", name, METRICS)
+    return name
+
+
+MetricName = Annotated[str, AfterValidator(_known_metric)]
+"""The name of a metric of any target."""
 
 
 @file_table
@@ -43,7 +54,7 @@ class AblationKeys(TypedDict, total=False):
     source: str
     note: str
     seeds: list[int]
-    metrics: list[Metric]
+    metrics: list[MetricName]
     set: dict[str, Any]
     missing: list[Annotated[str, one_of("modality", MODALITIES)]]
 
@@ -55,7 +66,7 @@ class SystemKeys(Choices, total=False):
     name: Required[str]
     against: list[str]
     encoders: dict[str, str]
-    paper: dict[Metric, int | float]
+    paper: dict[MetricName, int | float]
     preset: str
     set: dict[str, Any]
 
@@ -106,11 +117,11 @@ class Ablation:
         papers = [m for m in self.metrics if any(m in row.system.paper for row in self.rows)]
         head = ["system"]
         for metric in self.metrics:
-            title = METRICS[metric].title
+            title = _metric(metric).title
             head += [title, f"{title}, paper"][: 1 + (metric in papers)]
         gains = any(row.system.against for row in self.rows)
         if gains:
-            head.append(f"gain in {METRICS[self.metrics[0]].title} [95 %]")
+            head.append(f"gain in {_metric(self.metrics[0]).title} [95 %]")
         lines = [f"# {self.title}", "", *(f"- {fact}" for fact in self.facts), ""]
         lines += [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
         for row in self.rows:
@@ -187,8 +198,10 @@ def ablate(
     """
     content = checked(AblationKeys, read(name, "ablations"), name)
     systems = _systems(name, content, given, assignments, out, others)
-    metrics = content.get("metrics", ["wa", "ua"])
-    facts, folder = _facts(content, systems[0].settings, assignments), LocalFolder(out)
+    metrics = _metrics(name, content.get("metrics", ["wa", "ua"]), systems)
+    percent = all(_metric(metric).percent for metric in metrics)
+    settings, folder = systems[0].settings, LocalFolder(out)
+    facts = _facts(content, settings, assignments, percent)
     name_of = {system.settings.out: system.name for system in systems}
     finished: dict[str, Run] = {}
     gains: dict[str, GainOverBest | None] = {}
@@ -294,7 +307,22 @@ def _without(run: Run | None, missing: str, settings: TrainSettings) -> Mapping[
     return dict(RunFolder(run.path).read_json(file)["aggregate"])
 
 
-def _facts(content: AblationKeys, settings: TrainSettings, assignments: Sequence[str]) -> list[str]:
+def _metrics(name: str, wanted: Sequence[str], systems: Sequence[System]) -> list[str]:
+    """Return those of the wanted metrics that all systems have, or two others that they have.
+
+    Raises:
+        UsageError: the systems have no metric in common.
+    """
+    of_systems = [scorer_of(Targets(s.settings.target, ())).metrics for s in systems]
+    common = [metric for metric in of_systems[0] if all(metric in of for of in of_systems)]
+    if not common:
+        raise UsageError(f"{name}: its systems have no metric in common: give all the same target")
+    return [metric for metric in wanted if metric in common] or common[:2]
+
+
+def _facts(
+    content: AblationKeys, settings: TrainSettings, assignments: Sequence[str], percent: bool
+) -> list[str]:
     device = chosen_device(settings.device)
     machine = (
         torch.cuda.get_device_name(device)
@@ -308,8 +336,8 @@ def _facts(content: AblationKeys, settings: TrainSettings, assignments: Sequence
     return [
         *paper,
         *note,
-        f"Ours: {settings.dataset}, mean ± std in % over folds and seeds ({seeds}); frozen "
-        f"encoders{changed}.",
+        f"Ours: {settings.dataset}, mean ± std {'in % ' if percent else ''}over folds and seeds "
+        f"({seeds}); frozen encoders{changed}.",
         f"{datetime.now(UTC).date()}, mser {version('mser')}, torch {torch.__version__}, "
         f"{machine}.",
     ]
@@ -319,4 +347,9 @@ def _cell(aggregate: Mapping[str, Any] | None, metric: str) -> str:
     if aggregate is None:
         return "–"
     mean, std = aggregate[metric]["mean"], aggregate[metric]["std"]
-    return f"{100 * mean:.2f}" + ("" if std is None else f" ± {100 * std:.2f}")
+    factor, digits = (100, 2) if _metric(metric).percent else (1, 3)
+    return f"{factor * mean:.{digits}f}" + ("" if std is None else f" ± {factor * std:.{digits}f}")
+
+
+def _metric(name: str) -> Metric:
+    return metric_named(name) or METRICS["wa"]

@@ -4,8 +4,10 @@ The page draws them as SVG. A drawing is ``WIDTH`` x ``HEIGHT`` units, its origi
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ..evaluation.registry import Metric
 
 WIDTH, HEIGHT = 460.0, 240.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 12.0, 10.0, 34.0
@@ -92,18 +94,29 @@ def line_chart(curves: Sequence[Curve], dots: Points = (), percent: bool = False
 
 
 def interval_chart(
-    rows: Iterable[tuple[str, float, Sequence[float] | None]],
+    rows: Sequence[tuple[str, float, Sequence[float] | None]], metric: Metric
 ) -> Intervals:
-    """Draw rows (label, value, interval [low, high] or ``None``), all in [0, 1]."""
+    """Draw rows (label, value, interval [low, high] or ``None``) of a metric."""
     span = WIDTH - _LABELS - _RIGHT
+    values = [x for _, value, bounds in rows for x in (value, *(bounds or ()))]
+    marks = [n / 4 for n in range(5)] if metric.percent else ticks(min(0.0, *values), max(values))
+    start, end = marks[0], max(marks[-1], *values)
     bars = []
     for number, (label, value, bounds) in enumerate(rows):
         low, high = bounds or (value, value)
-        text = f"{100 * value:.1f} %" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if bounds else "")
-        across = (round(_LABELS + span * x, 1) for x in (value, low, high))
+        text = metric.text(value) + (" %" if metric.percent else "")
+        text += f" [{metric.interval(bounds)}]" if bounds else ""
+        places = ((x - start) / (end - start) for x in (value, low, high))
+        across = (round(_LABELS + span * place, 1) for place in places)
         bars.append(Bar(label, text, _TOP + _ROW * (number + 0.5), *across))
     height = _TOP + _ROW * len(bars) + 26
-    labels = tuple((_LABELS + span * n / 4, f"{25 * n}") for n in range(5))
+    labels = tuple(
+        (
+            _LABELS + span * (x - start) / (end - start),
+            f"{100 * x:g}" if metric.percent else f"{x:g}",
+        )
+        for x in marks
+    )
     return Intervals(tuple(bars), labels, height)
 
 

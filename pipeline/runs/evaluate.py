@@ -17,17 +17,18 @@ from ..evaluation.groups import chosen_groups, group_columns
 from ..evaluation.metrics import aggregate
 from ..evaluation.predictions import read_predictions
 from ..evaluation.registry import METRIC_PLUGINS
+from ..evaluation.scorers import scorer_of
 from ..feature_cache import FeatureCache
 from ..option_texts import path_of, place_of
 from ..train.context import context_turns
 from ..train.determinism import reproducible
 from ..train.head_plugins import HEAD_PLUGINS
 from ..train.jobs import build, examples_of, trainer_of
+from ..train.objectives import predictions
 from ..train.presets import settings_of
-from ..train.run import Run, score_table
+from ..train.run import Run, score_table, targets_in
 from ..train.run_folder import RunFolder, migrated_config
 from ..train.settings import TrainSettings
-from ..train.trainer import predictions
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Evaluation:
         }
         lines = [f"{facts['head']} on {facts['dataset']}, {facts['name']}"]
         lines += [f"  note: {note}" for note in facts["notes"]]
-        table = score_table(rows, facts["trainings"] > 1, facts["intervals"])
+        several = facts["trainings"] > 1
+        table = score_table(rows, several, facts["intervals"], targets_in(facts))
         return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
@@ -102,7 +104,7 @@ def evaluate(
     trainer, parts = trainer_of(settings, examples), []
     module = build(settings, examples).to(trainer.device)
     features = trainer.features(module)
-    classes = examples.corpus.classes
+    scorer = scorer_of(examples.targets)
     trained = {fold["fold"] for fold in metrics["folds"]}
     folds = [fold for fold in folder.folds(examples) if fold.name in trained]
     tested = {utterance.id: utterance for fold in folds for utterance in fold.test}
@@ -112,19 +114,22 @@ def evaluate(
             load_weights(module, folder.checkpoint(fold.name, seed))
             context = context_turns(fold, "test", examples.context)
             logits = trainer.predict(module, features, fold.test, missing, context)
-            parts.append(predictions(fold, seed, logits, classes))
+            predicted = module.objective.predictions(logits)
+            parts.append(predictions(fold, seed, predicted, examples.targets))
     as_trained = read_predictions(run).parts
     name = "-".join(["without", *missing]) if missing else "again"
     facts = {
         "head": metrics["head"],
         "dataset": metrics["dataset"],
+        "target": list(settings.target),
+        "classes": metrics["classes"],
         "name": name.replace("-", " ", 1).replace("-", " and "),
         "missing": list(missing),
         "notes": [*notes, *drawn.notes()],
         "trainings": len(parts),
         "intervals": drawn.as_json(),
-        "aggregate": aggregate(parts, groups=drawn.group_of),
-        "as_trained": aggregate(as_trained, groups=drawn.group_of),
+        "aggregate": aggregate(parts, scorer, groups=drawn.group_of),
+        "as_trained": aggregate(as_trained, scorer, groups=drawn.group_of),
         "chance": metrics["chance"],
     }
     folder.folder.write(f"{name}.json", (json.dumps(facts, indent=2) + "\n").encode())

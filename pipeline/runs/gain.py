@@ -6,6 +6,8 @@ from typing import Any
 
 from ..errors import PipelineError
 from ..evaluation.compare import Difference, compare, with_interval
+from ..evaluation.registry import METRICS, Metric
+from ..evaluation.scorers import metric_named
 from ..train.run import Run
 
 
@@ -18,19 +20,20 @@ class GainOverBest:
 
     against: str
     difference: Difference
+    metric: str
     groups: Mapping[str, Any]
 
     def __str__(self) -> str:
-        """Return the difference in %, its interval, and the name of the other system."""
+        """Return the difference, its interval, and the name of the other system."""
         _, value, *bounds = self.cells()
-        return f"{with_interval(value, bounds, '+')} over {self.against}"
+        return f"{with_interval(_metric(self.metric), value, bounds, '+')} over {self.against}"
 
     def cells(self) -> list[Any]:
-        """Return the name of the other system, the difference and its bounds, in [-1, 1]."""
+        """Return the name of the other system, the difference and its bounds."""
         return [self.against, self.difference.difference, *self.difference.difference_ci95]
 
     def as_json(self) -> dict[str, Any]:
-        """Return JSON values, in [-1, 1]."""
+        """Return JSON values."""
         against, value, *bounds = self.cells()
         test = {"p": self.difference.p, "groups": dict(self.groups)}
         return {"against": against, "gain": value, "ci95": bounds, **test}
@@ -47,9 +50,14 @@ def gain_over_best(run: Run, others: Mapping[str, Run], metric: str) -> GainOver
     def score(name: str) -> float:
         return float(others[name].metrics["aggregate"][metric]["mean"])
 
-    best = max(others, key=score)
+    better = max if _metric(metric).larger_is_better else min
+    best = better(others, key=score)
     try:
         comparison = compare(others[best].path, run.path, metric)
     except PipelineError:
         return None
-    return GainOverBest(best, comparison.metrics[metric], comparison.groups)
+    return GainOverBest(best, comparison.metrics[metric], metric, comparison.groups)
+
+
+def _metric(name: str) -> Metric:
+    return metric_named(name) or METRICS["wa"]

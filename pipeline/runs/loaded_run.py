@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from ...heads import Head
 from ..corpora import Utterance
 from ..errors import UsageError, unknown
+from ..evaluation.prediction_columns import header as columns_of
 from ..option_texts import path_of
 from ..protocols.folds import PARTS
+from ..targets import Targets
 from ..train.batches import BatchSampler
 from ..train.context import context_turns
 from ..train.determinism import reproducible
 from ..train.jobs import build, examples_of, trainer_of
-from ..train.run import Run
+from ..train.run import Run, targets_in
 from ..train.run_folder import RunFolder
 from ..train.runner import train_head as train
 from ..train.settings import TrainSettings
@@ -48,15 +50,25 @@ class LoadedRun(Run):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The classes, in the order of the logits."""
+        """The classes, in the order of the outputs; none if the run predicts only attributes."""
         return tuple(self.metrics["classes"])
+
+    @property
+    def targets(self) -> Targets:
+        """What the run predicts."""
+        return targets_in(self.metrics)
 
     @property
     def confusion(self) -> NDArray[np.int64]:
         """Counts (classes, classes) over all folds and seeds: a row per label, a column per class.
 
         The order is that of :attr:`classes`.
+
+        Raises:
+            UsageError: the run does not predict one class.
         """
+        if "confusion" not in self.metrics["pooled"]:
+            raise UsageError(f"{self.path} predicts {self.targets}, which has no confusion matrix")
         return np.array(self.metrics["pooled"]["confusion"], dtype=np.int64)
 
     @property
@@ -64,10 +76,13 @@ class LoadedRun(Run):
         """``predictions.csv`` as a ``pyarrow.Table``; its ``to_pandas`` needs pandas.
 
         The columns are ``id``, ``label``, ``predicted``, ``p_CLASS`` for each class, ``fold``,
-        ``seed``, ``speaker``, ``session`` and ``dialogue``.
+        ``seed``, ``speaker``, ``session`` and ``dialogue``; those of another target than
+        ``emotion`` are in :mod:`~mser.pipeline.evaluation.prediction_columns`.
         """
         path = self.path / "predictions.csv"
-        numbers = {f"p_{name}": pa.float64() for name in self.classes} | {"seed": pa.int64()}
+        texts = ("label", "predicted")
+        numbers = {name: pa.float64() for name in columns_of(self.targets) if name not in texts}
+        numbers["seed"] = pa.int64()
         with path.open("rb") as file:
             header = file.readline().decode().strip().split(",")
         types = {name: numbers.get(name, pa.string()) for name in header}

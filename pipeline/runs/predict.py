@@ -1,13 +1,14 @@
-"""Classify a clip, a text or both with the heads of a finished run.
+"""Predict the target of a clip, a text or both with the heads of a finished run.
 
 A clip is processed as in the extraction: with the same decoding, encoder, precision, layers,
 windows and rounding as the cached features on which the run was trained. Each checkpoint, of every
-fold and seed, then gives class probabilities, and the prediction is their mean. This ensemble is a
+fold and seed, then gives probabilities of the classes, or attributes on their own scale, and the
+prediction is their mean. This ensemble is a
 choice of mser: no score in ``metrics.json`` belongs to it.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..corpora import Corpus
 from ..encoders import Encoder, check_recorded
 from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
+from ..evaluation.several_labels import THRESHOLD
 from ..extract import load_encoder
 from ..extract.audio import BadClipError
 from ..extract.readers import READERS
@@ -45,23 +47,26 @@ _BAR = 30  # characters that stand for a probability of 1
 
 @dataclass(frozen=True)
 class CheckpointPrediction:
-    """The prediction of one checkpoint: class → probability."""
+    """The prediction of one checkpoint: class → probability, and attribute → number."""
 
     fold: str
     seed: int
     probabilities: dict[str, float]
+    attributes: dict[str, float]
 
     @property
-    def winner(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
+    def winner(self) -> str | None:
+        """The most probable class; ``None`` if no class is predicted."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The prediction of a run: class → mean probability over its checkpoints, and each of theirs.
 
-    ``modalities`` are the modalities that were given.
+    ``modalities`` are the modalities that were given. ``attributes`` are the means of attributes,
+    such as valence, that the run predicts. With ``several``, the probabilities are those of several
+    classes at once, and do not sum to 1.
     """
 
     run: Path
@@ -71,11 +76,20 @@ class Prediction:
     probabilities: dict[str, float]
     checkpoints: tuple[CheckpointPrediction, ...]
     notes: tuple[str, ...]
+    attributes: dict[str, float]
+    several: bool
 
     @property
-    def winner(self) -> str:
-        """The most probable class."""
-        return max(self.probabilities, key=self.probabilities.__getitem__)
+    def winner(self) -> str | None:
+        """The most probable class; ``None`` if no class is predicted."""
+        return max(self.probabilities, key=self.probabilities.__getitem__, default=None)
+
+    @property
+    def predicted(self) -> str | list[str] | None:
+        """The most probable class; with ``several``, all whose probability is 0.5 or more."""
+        if self.several:
+            return [name for name, p in self.probabilities.items() if p >= THRESHOLD]
+        return self.winner
 
     def as_json(self) -> dict[str, Any]:
         """Return the prediction as JSON values."""
@@ -84,31 +98,37 @@ class Prediction:
             "head": self.head,
             "dataset": self.dataset,
             "modalities": list(self.modalities),
-            "predicted": self.winner,
+            "predicted": self.predicted,
             "probabilities": self.probabilities,
+            **({"attributes": self.attributes} if self.attributes else {}),
             "notes": list(self.notes),
             "checkpoints": [
                 {"fold": each.fold, "seed": each.seed, "probabilities": each.probabilities}
+                | ({"attributes": each.attributes} if each.attributes else {})
                 for each in self.checkpoints
             ],
         }
 
     def __str__(self) -> str:
-        """Return the classes, the most probable first."""
+        """Return the classes, the most probable first, and the attributes."""
         agree = Counter(each.winner for each in self.checkpoints)[self.winner]
-        width = max(map(len, self.probabilities))
+        width = max(map(len, (*self.probabilities, *self.attributes)))
+        chosen = self.predicted
+        title = ", ".join(chosen) or "no class" if isinstance(chosen, list) else chosen
+        title = title or ", ".join(f"{name} {x:.3g}" for name, x in self.attributes.items())
+        agreed = f", of which {agree} predict {self.winner}" if isinstance(chosen, str) else ""
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
         return "\n".join(
             [
-                f"{self.winner}: {self.head} trained on {self.dataset}, from "
+                f"{title}: {self.head} trained on {self.dataset}, from "
                 f"{' and '.join(self.modalities)}",
                 *(f"  note: {note}" for note in self.notes),
                 *(
                     f"  {name:{width}}{100 * p:7.1f} %  {'#' * round(_BAR * p)}".rstrip()
                     for name, p in ranked
                 ),
-                f"  mean over {len(self.checkpoints)} checkpoints, of which {agree} predict "
-                f"{self.winner}",
+                *(f"  {name:{width}}{x:9.3f}" for name, x in self.attributes.items()),
+                f"  mean over {len(self.checkpoints)} checkpoints{agreed}",
             ]
         )
 
@@ -123,7 +143,7 @@ def predict(
     device: str = "auto",
     head: str | None = None,
 ) -> Prediction:
-    """Classify one utterance with every checkpoint of a run; a modality not given is missing.
+    """Predict one utterance with every checkpoint of a run; a modality not given is missing.
 
     Args:
         run: the folder of a finished run, or the run.
@@ -159,32 +179,35 @@ def predict(
         for modality, raw in given.items()
     }
     corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
-    module = (
-        build(settings, TrainingExamples(corpus, entries, (), {}, {}, features))
-        .to(chosen_device(device))
-        .eval()
-    )
+    examples = TrainingExamples(corpus, entries, (), {}, {}, features, target=settings.target)
+    module = build(settings, examples).to(chosen_device(device)).eval()
+    targets = examples.targets
+    n_classes = targets.n_classes
+    names = targets.classes[:n_classes]
     checkpoints = []
     for fold, seed in trainings:
         load_weights(module, folder.checkpoint(fold, seed))
-        row = _probabilities(module, entries, states, settings).tolist()
-        checkpoints.append(
-            CheckpointPrediction(fold, seed, dict(zip(corpus.classes, row, strict=True)))
-        )
-    mean = {
-        name: float(np.mean([each.probabilities[name] for each in checkpoints]))
-        for name in corpus.classes
-    }
+        row = _predicted(module, entries, states, settings).tolist()
+        probabilities = dict(zip(names, row[:n_classes], strict=True))
+        attributes = dict(zip(targets.attributes, row[n_classes:], strict=True))
+        checkpoints.append(CheckpointPrediction(fold, seed, probabilities, attributes))
     notes = (*run_notes, *changed, *_notes(module, settings, given))
     return Prediction(
         run,
         short_name(settings.head),
         settings.dataset,
         tuple(states),
-        mean,
+        _mean(each.probabilities for each in checkpoints),
         tuple(checkpoints),
         notes,
+        _mean(each.attributes for each in checkpoints),
+        targets.over_classes == "labels",
     )
+
+
+def _mean(several: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    rows = list(several)
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
 def _from_metrics(
@@ -294,13 +317,13 @@ def _source(entry: Entry) -> str:
     return entry.spec.encoder
 
 
-def _probabilities(
+def _predicted(
     head: Head,
     entries: Mapping[str, Entry],
     states: Mapping[str, np.ndarray[Any, Any]],
     settings: TrainSettings,
 ) -> Tensor:
-    """Return (classes,) float64 on the CPU; ``states`` holds the given modalities."""
+    """Return (outputs,) float64 on the CPU; ``states`` holds the given modalities."""
     device = next(head.parameters()).device
     features, lengths = {}, {}
     for modality, entry in entries.items():
@@ -315,7 +338,7 @@ def _probabilities(
     more = {"dialogues": Dialogues.alone(1)} if head.reads_dialogues else {}
     with torch.inference_mode(), autocast(device, settings.amp):
         logits = head(features, lengths, **more).logits
-    return logits[0].float().cpu().double().softmax(dim=0)
+    return head.objective.predictions(logits.float().cpu())[0]
 
 
 def _notes(head: Head, settings: TrainSettings, given: Mapping[str, Any]) -> list[str]:

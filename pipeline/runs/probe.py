@@ -10,7 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from ...cache.storage.local import LocalFolder
-from ..evaluation.registry import METRICS
+from ..evaluation.registry import METRICS, Metric
+from ..evaluation.scorers import metric_named
 from ..train.jobs import examples_of
 from ..train.run import Run
 from ..train.runner import train_heads
@@ -31,7 +32,7 @@ class ProbedLayer:
     """The encoder's number of the layer, or ``concat``."""
     scores: Mapping[str, Mapping[str, float | None]]
     """Metric → ``pooled`` over the folds and its interval, ``mean`` and ``std`` over the folds, and
-    the mean ``validation`` score, all in [0, 1]."""
+    the mean ``validation`` score."""
     run: Path
     """The run folder."""
 
@@ -48,30 +49,34 @@ class Probe:
     """The rows, by modality and layer."""
 
     def __str__(self) -> str:
-        """Return the table in %, by the metric of the picture and the others."""
+        """Return the table, by the metric of the picture and the others."""
         facts = self.facts
         first = facts["metric"]
-        names = [first, *(name for name in METRICS if name != first)]
-        titles = [METRICS[name].title for name in names]
+        names = [first, *(name for name in self.layers[0].scores if name != first)]
+        metrics = {name: _metric(name) for name in names}
+        titles = [metric.title for metric in metrics.values()]
+        widths = [max(14, len(title) + 2) for title in titles]
         lines = [
             f"linear probe of {facts['dataset']}, {facts['protocol']}: "
             f"{facts['test_utterances']} test utterances",
-            f"  {'':24}{titles[0]:>14}{'95 %':>17}{'validation':>12}"
-            + "".join(f"{title:>14}" for title in titles[1:]),
+            f"  {'':24}{titles[0]:>{widths[0]}}{'95 %':>17}{'validation':>12}"
+            + "".join(f"{t:>{width}}" for t, width in zip(titles[1:], widths[1:], strict=True)),
         ]
         for row in self.layers:
             scores = row.scores[first]
             low, high = scores["ci95_low"], scores["ci95_high"]
-            interval = "" if low is None else f"{100 * low:.1f} – {100 * (high or 0):.1f}"
-            cells = [f"{_percent(scores['pooled']):>14}", f"{interval:>17}"]
-            cells.append(f"{_percent(scores['validation']):>12}")
-            cells += [f"{_percent(row.scores[name]['pooled']):>14}" for name in names[1:]]
+            metric = metrics[first]
+            interval = "" if low is None else f"{metric.text(low)} – {metric.text(high or 0)}"
+            cells = [f"{_text(metric, scores['pooled']):>{widths[0]}}", f"{interval:>17}"]
+            cells.append(f"{_text(metric, scores['validation']):>12}")
+            for name, width in zip(names[1:], widths[1:], strict=True):
+                cells.append(f"{_text(metrics[name], row.scores[name]['pooled']):>{width}}")
             lines.append(f"  {f'{row.modality} {row.layer}':24}{''.join(cells)}")
         return "\n".join(
             [
                 *lines,
-                "  in %, all folds scored together; choose a layer by the column validation, not "
-                "by its test score",
+                f"  {'in %, ' if all(m.percent for m in metrics.values()) else ''}all folds scored "
+                "together; choose a layer by the column validation, not by its test score",
                 f"  {self.path / 'probe.svg'}",
             ]
         )
@@ -90,7 +95,7 @@ class Probe:
         return {**self.facts, "path": str(self.path), "layers": rows}
 
     def csv(self) -> str:
-        """Return a line for each layer and metric, with scores in [0, 1]."""
+        """Return a line for each layer and metric."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         writer.writerow(["modality", "layer", "metric", *_COLUMNS])
@@ -159,10 +164,9 @@ def _systems(settings: TrainSettings, runs: Path) -> Iterator[tuple[str, int | s
 
 def _scores(run: Run) -> dict[str, dict[str, float | None]]:
     scores = {}
-    for metric in METRICS:
-        if metric not in run.metrics["aggregate"]:
-            continue  # the run is older than an installed metric
-        aggregate = run.metrics["aggregate"][metric]
+    for metric, aggregate in run.metrics["aggregate"].items():
+        if metric_named(metric) is None:
+            continue  # of a plug-in that is not installed here
         low, high = aggregate["pooled_ci95"] or (None, None)
         scores[metric] = {
             "pooled": aggregate["pooled"],
@@ -185,8 +189,12 @@ def _picture(table: Probe) -> str:
         else:
             whole[row.modality] = row.scores[metric]["pooled"]
     title = f"Linear probe of {table.facts['dataset']}, {table.facts['protocol']}"
-    return layer_chart(title, METRICS[metric].title, curves, whole)
+    return layer_chart(title, _metric(metric).title, curves, whole)
 
 
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+def _metric(name: str) -> Metric:
+    return metric_named(name) or METRICS["wa"]
+
+
+def _text(metric: Metric, value: float | None) -> str:
+    return "" if value is None else metric.text(value)

@@ -21,11 +21,12 @@ from ..errors import PipelineError, UsageError
 from ..evaluation.compare import RunComparison, compare
 from ..evaluation.groups import counted_groups
 from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
-from ..evaluation.registry import METRIC_PLUGINS, METRICS
+from ..evaluation.registry import METRIC_PLUGINS, Metric
+from ..evaluation.scorers import metric_named
 from ..option_texts import path_of
 from ..output import write_output
 from ..progress import progress
-from ..train.run import Run
+from ..train.run import Run, metrics_in, targets_in
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
 from .charts import Curve, interval_chart, line_chart, mean_curve
@@ -81,7 +82,7 @@ def report(
     page = _template().render(
         runs=contents,
         groups=_groups(distinct, contents, groups),
-        metrics=_metrics(contents),
+        metrics={name: m for content in contents for name, m in content["scored"].items()},
         version=version("mser"),
     )
     write_output(out, page)
@@ -92,21 +93,12 @@ def _template() -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": _percent, "interval": _interval}
+    environment.filters |= {"percent": _percent, "score": _score, "interval": _interval}
+    environment.filters["unit"] = _unit
     package = __package__ or ""
     return environment.from_string(
         files(package).joinpath("report.html").read_text(encoding="utf-8")
     )
-
-
-def _metrics(contents: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return name → title of the metrics that all runs have."""
-    scored = [content["metrics"]["aggregate"] for content in contents]
-    return {
-        name: metric.title
-        for name, metric in METRICS.items()
-        if all(name in aggregate for aggregate in scored)
-    }
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -129,6 +121,8 @@ def _run_content(run: Path, name: str, groups: str | None) -> dict[str, Any]:
             "path": str(run),
             "metrics": metrics,
             "chance": metrics["chance"],
+            "chance_text": targets_in(metrics).chance_text(),
+            "scored": metrics_in(metrics["aggregate"], metrics["chance"]),
             "facts": _facts(config, metrics, environment),
             "settings": list(_settings(config)),
             "drawn": counted_groups(metrics.get("intervals")),
@@ -158,7 +152,8 @@ def _facts(
     return {
         "head": metrics["head"],
         "dataset": metrics["dataset"],
-        "classes": ", ".join(metrics["classes"]),
+        "target": str(targets_in(metrics)),
+        **({"classes": ", ".join(metrics["classes"])} if metrics["classes"] else {}),
         "protocol": metrics["protocol"],
         "trainings": f"{_count(len(folds), 'fold')} x {_count(len(seeds), 'seed')} "
         f"({', '.join(map(str, seeds))})",
@@ -200,7 +195,10 @@ def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
 def _confusion(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return a row for each label; a cell holds a count and its share of the row."""
     rows = []
-    for name, counts in zip(metrics["classes"], metrics["pooled"]["confusion"], strict=True):
+    confusion = metrics["pooled"].get("confusion")
+    if confusion is None:
+        return []
+    for name, counts in zip(metrics["classes"], confusion, strict=True):
         total = sum(counts)
         cells = [{"count": n, "share": n / total if total else 0.0} for n in counts]
         rows.append({"label": name, "cells": cells, "support": total})
@@ -212,7 +210,11 @@ def _curves(
 ) -> dict[str, Any]:
     """Return the charts of the loss and of the score that chose the epoch, by epoch."""
     monitor = config["monitor"]
-    metric = "weighted_f1" if monitor == "loss" else monitor
+    metric = next(iter(metrics["aggregate"])) if monitor == "loss" else monitor
+    if monitor == "loss" and "weighted_f1" in metrics["aggregate"]:
+        metric = "weighted_f1"
+    known = metric_named(metric)
+    percent = known is None or known.percent
     trainings: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for line in log:
         trainings.setdefault((line["fold"], line["seed"]), []).append(line)
@@ -227,9 +229,10 @@ def _curves(
     dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
     losses = _with_mean(train, "train") + _with_mean(loss, "validation")
     return {
-        "monitor": METRICS[metric].title if metric in METRICS else metric,
+        "monitor": known.title if known else metric,
+        "percent": percent,
         "loss_chart": line_chart(losses) if log else None,
-        "score_chart": line_chart(_with_mean(score, "validation"), dots, True) if log else None,
+        "score_chart": line_chart(_with_mean(score, "validation"), dots, percent) if log else None,
     }
 
 
@@ -254,9 +257,10 @@ def _groups(
         return [_group(runs, contents, members, groups, bar.update) for members in comparable]
 
 
-def _tested(run: RunPredictions) -> frozenset[tuple[str, str]]:
-    """Return the ids of all test utterances with their labels."""
-    return frozenset(pair for part in run.parts for pair in zip(part.ids, part.labels, strict=True))
+def _tested(run: RunPredictions) -> Any:
+    """Return what is predicted, and the ids of all test utterances with their labels."""
+    pairs = (pair for part in run.parts for pair in zip(part.ids, part.labels, strict=True))
+    return run.targets, frozenset(pairs)
 
 
 def _group(
@@ -276,7 +280,9 @@ def _group(
             refused.append(str(error))
         tick()
     scored = [(contents[i]["name"], contents[i]["metrics"]["aggregate"]) for i in members]
+    metrics = metrics_in(*(of for _, of in scored))
     return {
+        "metrics": metrics,
         "utterances": contents[members[0]]["metrics"]["test_utterances"],
         "dataset": contents[members[0]]["metrics"]["dataset"],
         "drawn": _either(contents[number]["drawn"] for number in members),
@@ -284,10 +290,10 @@ def _group(
         "pairs_drawn": _either(comparison.drawn() for _, _, comparison in pairs),
         "refused": list(dict.fromkeys(refused)),
         "charts": {
-            METRICS[metric].title: interval_chart(
-                (name, of[metric]["pooled"], of[metric]["pooled_ci95"]) for name, of in scored
+            f"{metric.title}{' in %' if metric.percent else ''}": interval_chart(
+                [(run, of[name]["pooled"], of[name]["pooled_ci95"]) for run, of in scored], metric
             )
-            for metric in _metrics(contents)
+            for name, metric in metrics.items()
         },
     }
 
@@ -296,8 +302,17 @@ def _percent(value: float | None, sign: str = "") -> str:
     return "–" if value is None else f"{100 * value:{sign}.1f}"
 
 
-def _interval(bounds: Sequence[float] | None, sign: str = "") -> str:
-    return "–" if bounds is None else f"{bounds[0] * 100:{sign}.1f} … {bounds[1] * 100:{sign}.1f}"
+def _score(value: float | None, metric: Metric, sign: str = "") -> str:
+    return "–" if value is None else metric.text(value, sign)
+
+
+def _interval(bounds: Sequence[float] | None, metric: Metric, sign: str = "") -> str:
+    return "–" if bounds is None else " … ".join(metric.text(bound, sign) for bound in bounds)
+
+
+def _unit(metrics: Mapping[str, Metric], text: str = "In %, ") -> str:
+    """Return the text of a caption that says that all scores are in %, if they are."""
+    return text if all(metric.percent for metric in metrics.values()) else ""
 
 
 def _either(texts: Iterable[str]) -> str:

@@ -13,15 +13,17 @@ from ..errors import PipelineError, unknown
 from ..feature_cache import FeatureCache
 from ..modalities import source_of
 from ..progress import progress
+from ..targets import EMOTION, Targets, require_known
 
 
 @dataclass(frozen=True)
 class TrainingExamples:
-    """The utterances of a dataset whose features of every modality are in the cache.
+    """The utterances of a dataset with a target, and with features of every modality in the cache.
 
     ``excluded`` maps the id of each excluded utterance to the reason, and ``audio_hashes`` an id to
     the SHA-256 of its clip, where the extraction read it. ``context`` are excluded utterances of a
     dialogue that only lack a label of the classes: a head that reads dialogues reads them too.
+    ``target`` are the names of the targets.
     """
 
     corpus: Corpus
@@ -31,6 +33,12 @@ class TrainingExamples:
     audio_hashes: Mapping[str, str | None]
     cache: FeatureCache
     context: tuple[Utterance, ...] = ()
+    target: tuple[str, ...] = EMOTION
+
+    @cached_property
+    def targets(self) -> Targets:
+        """What is predicted of the utterances."""
+        return Targets(self.target, self.corpus.classes)
 
     @cached_property
     def pooled(self) -> dict[str, Entry]:
@@ -50,6 +58,9 @@ class TrainingExamples:
     def digest(self) -> str:
         """A hash of the rows of the corpus and of all features of the utterances."""
         digest = hashlib.sha256(repr((self.corpus.classes, self.utterances)).encode())
+        if self.target != EMOTION:
+            known = [self.targets.value(utterance) for utterance in self.utterances]
+            digest.update(repr((self.target, known)).encode())
         if self.context:
             digest.update(repr(self.context).encode())
         for modality, entry in sorted(self.entries.items()):
@@ -72,6 +83,7 @@ def find_examples(
     encoders: Mapping[str, str | None],
     classes: str | None = None,
     context: bool = False,
+    target: tuple[str, ...] = EMOTION,
 ) -> TrainingExamples:
     """Open the entries of a dataset and select the utterances that can be trained on.
 
@@ -81,11 +93,12 @@ def find_examples(
         encoders: modality → name, folder or key of its encoder; ``None`` if there is only one.
         classes: name of the class set, if the corpus has several.
         context: also select the turns that can only be context.
+        target: the names of the targets.
 
     Raises:
         CacheError: the cache does not hold the features, or holds those of several encoders.
-        UsageError: the cache does not hold the dataset, the corpus does not have the class set, or
-            a folder that is given as an encoder does not hold one.
+        UsageError: the cache does not hold the dataset, the corpus does not have the class set or
+            the target, or a folder that is given as an encoder does not hold one.
         PipelineError: the cache is empty, or all utterances are excluded.
     """
     features = FeatureCache(cache)
@@ -100,19 +113,17 @@ def find_examples(
     }
     newest = max(entries.values(), key=lambda entry: entry.published)
     whole, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
+    require_known(target, dataset, lambda: {a for u in whole.utterances for a in u.attributes})
     corpus = whole.in_classes(classes)
+    targets = Targets(target, corpus.classes)
     excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
-        if utterance.label is not None:
-            reason = _unreadable(utterance, entries, audio_hashes)
-        elif unmerged.label is not None:
-            reason = f"its label '{unmerged.label}' is not in any of the classes"
-        else:
-            reason = "it has no label"
+        unknown_target = _unknown(utterance, unmerged, targets, classes is not None)
+        reason = unknown_target or _unreadable(utterance, entries, audio_hashes)
         if reason:
             excluded[utterance.id] = reason
         # A turn without its features is absent from the dialogue.
-        in_dialogue = context and utterance.label is None and utterance.dialogue is not None
+        in_dialogue = context and unknown_target and utterance.dialogue is not None
         if in_dialogue and _unreadable(utterance, entries, audio_hashes) is None:
             turns.append(utterance)
     utterances = tuple(u for u in corpus.utterances if u.id not in excluded)
@@ -122,7 +133,7 @@ def find_examples(
             f"({next(iter(excluded.values()), 'the corpus is empty')})"
         )
     return TrainingExamples(
-        corpus, entries, utterances, excluded, audio_hashes, features, tuple(turns)
+        corpus, entries, utterances, excluded, audio_hashes, features, tuple(turns), target
     )
 
 
@@ -130,6 +141,23 @@ def _pooled(cache: FeatureCache, modality: str, entry: Entry) -> Entry:
     count = missing_pooled(cache, entry)
     with progress(count, f"pooling {modality}", "utterance") as bar:
         return pooled_entry(cache, entry, bar.update)
+
+
+def _unknown(
+    utterance: Utterance, unmerged: Utterance, targets: Targets, in_classes: bool
+) -> str | None:
+    """Return why the target of an utterance is not known; ``None`` if it is.
+
+    ``in_classes``: the user chose a class set, so attributes alone also need a label in it.
+    """
+    of_classes = targets.over_classes == "emotion" or (in_classes and not targets.over_classes)
+    if of_classes and utterance.label is None and unmerged.label is not None:
+        return f"its label '{unmerged.label}' is not in any of the classes"
+    if of_classes and utterance.label is None:
+        return "it has no label"
+    if targets.over_classes in ("votes", "labels") and unmerged.votes and not utterance.votes:
+        return "its votes are for none of the classes"
+    return targets.missing(utterance)
 
 
 def _unreadable(

@@ -19,6 +19,7 @@ from ...heads.dialogues import UNKNOWN
 from ..corpora import Utterance
 from .batches import BatchSampler, dialogue_of
 from .examples import TrainingExamples
+from .objectives import target_tensor
 
 LayerPositions = Mapping[str, Sequence[int]]
 
@@ -31,9 +32,9 @@ _CHUNK = 64  # utterances copied at once
 class Batch:
     """Padded hidden states (batch, layers, frames, dim), lengths (batch,), labels (batch,).
 
-    Pooled features are (batch, layers, width), and their length is 1.
-    The label of a turn that is only context is 0. The length of the batch is the number of its
-    utterances that are not only context.
+    Pooled features are (batch, layers, width), and their length is 1. Labels are the targets of the
+    objective; those of a turn that is only context are 0. The length of the batch is the number of
+    its utterances that are not only context.
     """
 
     features: dict[str, Tensor]
@@ -217,8 +218,7 @@ class FeatureLoader:
                 lengths[m] = torch.zeros_like(lengths[m])
                 if not self.pooled:
                     features[m] = features[m][:, :, :1]
-        classes = self.examples.corpus.classes
-        labels = torch.tensor([0 if u.id in context else classes.index(str(u.label)) for u in part])
+        labels = target_tensor(self.examples.targets, part, context)
         return Batch(features, lengths, labels.to(self.device), dialogues)
 
 

@@ -22,9 +22,13 @@ from .determinism import reproducible
 from .examples import TrainingExamples, find_examples
 from .features import FeatureLoader
 from .layers import layer_positions
+from .objectives import objective_of
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings, load_plugins
 from .trainer import Trainer
+
+PREDICTED = "probabilities"
+"""The predictions in the file of a result; of attributes, they are numbers on their own scale."""
 
 OnEpoch = Callable[[int], None]
 """Called with the number of each epoch when it is finished."""
@@ -67,7 +71,7 @@ class TrainingJob:
 
     @property
     def result(self) -> str:
-        """The name of the file that holds the probabilities of the test part."""
+        """The name of the file that holds the predictions of the test part."""
         return f"{self.name}.result.safetensors"
 
 
@@ -124,6 +128,7 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
             settings.encoders,
             settings.classes,
             reads_context(settings),
+            settings.target,
         )
         _examples.clear()
         _examples[examples.digest] = examples
@@ -160,9 +165,10 @@ def build(settings: TrainSettings, examples: TrainingExamples) -> Head:
         head = build_head(
             settings.head,
             {modality: entry.dim for modality, entry in examples.entries.items()},
-            len(examples.corpus.classes),
+            examples.targets.n_outputs,
             {modality: len(layers) for modality, layers in stored.items()},
             layer_positions(settings.layer, stored, default_layers),
+            objective_of(examples.targets, settings.loss),
             **settings.head_options,
         )
     except HeadError as error:
@@ -220,7 +226,7 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
         "validation": trained.validation,
         "threads": torch.get_num_threads(),
     }
-    result = to_safetensors({"probabilities": trained.probabilities}, facts)
+    result = to_safetensors({PREDICTED: trained.predicted}, facts)
     run.trainings.write(job.result, result)
     run.trainings.remove(state_file)
 

@@ -1,9 +1,9 @@
-"""Training of a linear head: logistic regression whose strength of L2 is chosen on validation.
+"""Training of a linear head: logistic or ridge regression with L2 chosen on validation.
 
 The result depends on no learning rate, no number of epochs and no seed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,10 @@ import torch
 from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
+from ...heads.objectives import Objective
 from ..corpora import Utterance
-from .logistic_regression import LinearModel, LogisticRegression
-
-STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
-"""The strengths λ of L2 that are tried, from 10 to 1e-5, two to a decade."""
+from .linear_paths import linear_path, strengths_of
+from .logistic_regression import LinearModel
 
 SMALL_VALIDATION = 500
 """With fewer validation utterances, the strength is chosen by cross-validation."""
@@ -46,22 +45,22 @@ class LinearProblem:
 
     inputs: Tensor
     """(n, width) floating: the train part, then the validation part."""
-    labels: Tensor
-    """(n,) int64."""
+    targets: Tensor
+    """Those of the objective, for n utterances."""
     n_train: int
     """The number of utterances in the train part."""
-    n_classes: int
-    """The number of classes."""
+    objective: Objective
+    """What is minimised."""
     groups: Sequence[str]
     """(n,) what cross-validation keeps whole; see :func:`whole_groups`."""
     balanced: bool
     """Whether a class weighs by the inverse of its frequency."""
     score: Callable[[Tensor, Sequence[int]], tuple[dict[str, float], Rank]]
-    """Logits and rows → the scores of these rows, and what is compared: larger is better."""
+    """Outputs and rows → the scores of these rows, and what is compared: larger is better."""
 
     def solve(
         self,
-        strengths: Sequence[float] = STRENGTHS,
+        strengths: Sequence[float] | None = None,
         log: Callable[[int, float, dict[str, float]], object] = lambda *_: None,
     ) -> ChosenModel:
         """Fit each strength, choose the best on validation, and return its model.
@@ -72,13 +71,14 @@ class LinearProblem:
         the model of the best strength is fitted again to both parts.
 
         Args:
-            strengths: the strengths λ, from strong to weak.
+            strengths: the strengths λ, from strong to weak; by default those of the objective.
             log: called with the number of a strength, the strength and its validation scores.
         """
+        strengths = strengths_of(self.objective) if strengths is None else strengths
         splits = self._splits()
         held_out = [row for _, rows in splits for row in rows]
         best: tuple[Rank, ChosenModel] | None = None
-        paths = [self._regression(rows).path(strengths) for rows, _ in splits]
+        paths = [self._path(rows, strengths) for rows, _ in splits]
         for number, models in enumerate(zip(*paths, strict=True), 1):
             logits = [
                 m.logits(self.inputs[rows]) for m, (_, rows) in zip(models, splits, strict=True)
@@ -94,12 +94,12 @@ class LinearProblem:
         chosen = best[1]
         if len(splits) > 1:
             return chosen
-        (model,) = self._regression(list(range(len(self.labels)))).path([chosen.strength])
+        (model,) = self._path(list(range(len(self.targets))), [chosen.strength])
         return ChosenModel(model, chosen.number, chosen.strength, chosen.validation)
 
     def _splits(self) -> list[tuple[list[int], list[int]]]:
         """Return the rows to learn from and the rows to validate on, of each split."""
-        rows = list(range(len(self.labels)))
+        rows = list(range(len(self.targets)))
         n_groups = len(set(self.groups))
         if len(rows) - self.n_train >= SMALL_VALIDATION or n_groups < 2:
             return [(rows[: self.n_train], rows[self.n_train :])]
@@ -107,10 +107,9 @@ class LinearProblem:
         splits = folds.split(np.zeros(len(rows)), groups=self.groups)
         return [(learn.tolist(), validate.tolist()) for learn, validate in splits]
 
-    def _regression(self, rows: Sequence[int]) -> LogisticRegression:
-        return LogisticRegression(
-            self.inputs[rows], self.labels[rows], self.n_classes, self.balanced
-        )
+    def _path(self, rows: Sequence[int], strengths: Sequence[float]) -> Iterator[LinearModel]:
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        return linear_path(self.objective, inputs, targets, strengths, self.balanced)
 
 
 def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) -> list[str]:

@@ -2,13 +2,14 @@
 
 Minimises, over the weights W (classes, width) and the biases b (classes,),
 
-    mean_i a_i · CE(y_i, W x_i + b) + λ/2 · ‖W‖²
+    mean_i a_i · CE(y_i, W x_i + b) + λ/2 · ‖W‖²,
+
+where y_i is a class or the shares of several, and a_i weights a class by its frequency,
 
 with L-BFGS (Liu & Nocedal, 1989) of scipy, from strong to weak λ, each from the solution before.
 The inputs of a probe are strongly correlated, for example neighbouring layers of an encoder, and
 L-BFGS alone would need hundreds of steps. So it works in variables in which the Hessian is close
-to the
-identity: with the singular values σ and vectors V of the inputs, the Hessian is about
+to the identity: with the singular values σ and vectors V of the inputs, the Hessian is about
 V (c σ²/n + λ) Vᵀ, and W = Z M with M = V (c σ²/n + λ)^(-1/2) Vᵀ. This changes the path to the
 minimum, not the minimum.
 """
@@ -67,7 +68,7 @@ class LogisticRegression:
     inputs: Tensor
     """(n, width) floating; the calculation has this dtype and device."""
     labels: Tensor
-    """(n,) int64, on the same device."""
+    """(n,) int64, or (n, classes) floating: the shares of the classes, which sum to 1."""
     n_classes: int
     """The number of classes; a class without an utterance is never predicted."""
     balanced: bool = False
@@ -97,11 +98,9 @@ class LogisticRegression:
         def loss_and_gradient(flat: NDArray[Any]) -> tuple[float, NDArray[Any]]:
             weight, bias = split(flat)
             log_p = F.log_softmax(self.inputs @ weight.T + bias, dim=1)
-            losses = F.nll_loss(log_p, self._targets, reduction="none") * self._weights
+            losses = -(self._targets * log_p).sum(dim=1)
             penalty = strength / 2 * float(weight.double().square().sum())
-            error = log_p.exp()
-            error[torch.arange(len(error)), self._targets] -= 1
-            error *= self._weights[:, None] / len(error)
+            error = (log_p.exp() * self._weights[:, None] - self._targets) / len(log_p)
             of_weight = scaling.apply(error.T @ self.inputs + strength * weight)
             return float(losses.double().mean()) + penalty, joined(of_weight, error.sum(dim=0))
 
@@ -120,26 +119,32 @@ class LogisticRegression:
     @cached_property
     def _classes(self) -> Tensor:
         """The classes that occur, sorted."""
+        if self.labels.dim() == 2:
+            return self.labels.sum(dim=0).nonzero().flatten()
         classes: Tensor = self.labels.unique()  # type: ignore[no-untyped-call]
         return classes
 
     @cached_property
     def _targets(self) -> Tensor:
-        return torch.searchsorted(self._classes, self.labels)
+        """(n, classes) the shares of the classes that occur, times the weights of the classes."""
+        if self.labels.dim() == 2:
+            shares = self.labels[:, self._classes].to(self.inputs)
+        else:
+            shares = (self.labels[:, None] == self._classes).to(self.inputs)
+        if not self.balanced:
+            return shares
+        counts = shares.sum(dim=0)
+        return shares * (len(shares) / len(counts) / counts)
 
     @cached_property
     def _weights(self) -> Tensor:
         """(n,) the weights of the utterances; their mean is 1."""
-        if not self.balanced:
-            return torch.ones_like(self.inputs[:, 0])
-        counts = self._targets.bincount().to(self.inputs)
-        return (len(self.labels) / len(counts) / counts)[self._targets]
+        return self._targets.sum(dim=1)
 
     @cached_property
     def _prior(self) -> Tensor:
         """(classes,) the weighted share of each class that occurs."""
-        shares = self.inputs.new_zeros(len(self._classes))
-        return shares.index_add_(0, self._targets, self._weights / len(self.labels))
+        return self._targets.sum(dim=0) / len(self._targets)
 
     def _scaling(self, strength: float) -> _Scaling:
         vectors, variances, rest = self._directions

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from ..errors import UsageError, unknown
 from ..modalities import MODALITIES
 from ..validation import Seeds, checked, file_table, read_toml
-from .settings import TUNABLE, TrainSettings
+from .settings import TUNABLE, TargetNames, TrainSettings
 
 
 class Choices(TypedDict, total=False):
@@ -22,6 +22,7 @@ class Choices(TypedDict, total=False):
     any_dataset: bool
     protocol: str
     validation: str
+    target: TargetNames
     classes: str
     layer: str
     modalities: list[str]

@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.groups import counted_groups
-from ..evaluation.registry import METRICS
+from ..evaluation.registry import Metric
+from ..evaluation.scorers import metric_named
+from ..targets import EMOTION, Targets
+
+_MOST_COLUMNS = 6
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,14 @@ class Run:
             f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}"
             f"{validation_text(metrics.get('validation'))}: "
             f"{of_folds if left else _counted(folds, 'fold')} x {_counted(seeds, 'seed')}, "
-            f"{metrics['test_utterances']} test utterances, {len(metrics['classes'])} classes",
+            f"{metrics['test_utterances']} test utterances, {targets_in(metrics)}",
             *(f"  note: {note}" for note in self.notes),
             *(f"  left out: {count} ({why})" for why, count in metrics["excluded"].items()),
         ]
         if context := metrics.get("context_turns"):
             lines.append(f"  read as context of their dialogues: {context} of those left out")
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
-        table = score_table(rows, several, metrics.get("intervals"))
+        table = score_table(rows, several, metrics.get("intervals"), targets_in(metrics))
         return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
@@ -43,30 +47,49 @@ class Run:
         return {"run": str(self.path), **self.metrics}
 
 
+def targets_in(metrics: Mapping[str, Any]) -> Targets:
+    """Return what a run predicts, from its ``metrics.json``; older runs predict the emotion."""
+    return Targets(tuple(metrics.get("target", EMOTION)), tuple(metrics["classes"]))
+
+
+def metrics_in(*scored: Mapping[str, Any]) -> dict[str, Metric]:
+    """Return name → metric of the scores that several runs have, in their order.
+
+    A run may be older than an installed metric, or have one that is not installed here.
+    """
+    first, *others = scored
+    common = (name for name in first if all(name in other for other in others))
+    return {name: metric for name in common if (metric := metric_named(name))}
+
+
 def score_table(
-    rows: Mapping[str, Mapping[str, Any]], several: bool, drawn: Mapping[str, Any] | None
+    rows: Mapping[str, Mapping[str, Any]],
+    several: bool,
+    drawn: Mapping[str, Any] | None,
+    targets: Targets,
 ) -> list[str]:
     """Return the lines of a table of aggregated scores.
 
     ``several`` if they are over several trainings; ``drawn`` is what the bootstrap of the intervals
-    drew, ``intervals`` in ``metrics.json``.
+    drew, ``intervals`` in ``metrics.json``. ``targets`` is what the runs predict.
     """
-    # A run may be older than an installed metric, or have one that is not installed here.
-    metrics = [metric for metric in METRICS if all(metric in scored for scored in rows.values())]
-    lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in metrics)]
+    metrics = metrics_in(*rows.values())
+    shown = list(metrics)
+    if len(shown) > _MOST_COLUMNS:  # of several attributes: all CCCs, and the means of the others
+        shown = [name for name in shown if name.startswith("ccc") or not _of_one(name, targets)]
+    widths = {m: max(14 if metrics[m].percent else 17, len(metrics[m].title) + 2) for m in shown}
+    lines = [_line("", {name: metrics[name].title for name in shown}, widths)]
     for name, scored in rows.items():
-        cells = (_cell(scored[metric], several) for metric in metrics)
-        lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
+        lines.append(_line(name, {m: _cell(scored[m], metrics[m], several) for m in shown}, widths))
         if several and name != "chance":
-            pooled = (f"{100 * scored[metric]['pooled']:.1f}" for metric in metrics)
-            lines.append(f"  {'  pooled':14}{''.join(f'{cell:>14}' for cell in pooled)}")
-        if all(scored[metric]["pooled_ci95"] for metric in metrics) and name != "chance":
-            intervals = (_interval(scored[metric]["pooled_ci95"]) for metric in metrics)
-            lines.append(f"  {'  95 %':14}{''.join(f'{cell:>14}' for cell in intervals)}")
-    lines.append(
-        f"  {'mean ± std over folds and seeds, ' if several else ''}in %; "
-        "chance: always the most frequent class of the training part"
-    )
+            pooled = {m: metrics[m].text(scored[m]["pooled"]) for m in shown}
+            lines.append(_line("  pooled", pooled, widths))
+        if all(scored[metric]["pooled_ci95"] for metric in shown) and name != "chance":
+            bounds = {m: _interval(scored[m]["pooled_ci95"], metrics[m]) for m in shown}
+            lines.append(_line("  95 %", bounds, widths))
+    facts = ["mean ± std over folds and seeds"] if several else []
+    facts += ["in %"] if all(metrics[name].percent for name in shown) else []
+    lines.append(f"  {', '.join([*facts])}{'; ' if facts else ''}chance: {targets.chance_text()}")
     lines.append(
         f"  {'pooled: all folds scored together; ' if several else ''}95 %: "
         f"{'its ' if several else ''}bootstrap interval over {counted_groups(drawn)} of the test "
@@ -84,12 +107,21 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _interval(bounds: Sequence[float]) -> str:
-    return " – ".join(f"{100 * bound:.1f}" for bound in bounds)
+def _line(name: str, cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
+    return f"  {name:14}{''.join(f'{cell:>{widths[key]}}' for key, cell in cells.items())}"
 
 
-def _cell(scored: dict[str, float | None], several: bool) -> str:
+def _of_one(metric: str, targets: Targets) -> bool:
+    """Whether a metric is that of one of several attributes."""
+    return any(metric.endswith(f"_{name}") for name in targets.attributes)
+
+
+def _interval(bounds: Sequence[float], metric: Metric) -> str:
+    return " – ".join(map(metric.text, bounds))
+
+
+def _cell(scored: dict[str, float | None], metric: Metric, several: bool) -> str:
     mean, std = scored["mean"], scored["std"]
     if not several or std is None:
-        return f"{100 * (mean or 0):.1f}"
-    return f"{100 * (mean or 0):.1f} ± {100 * std:.1f}"
+        return metric.text(mean or 0)
+    return f"{metric.text(mean or 0)} ± {metric.text(std)}"

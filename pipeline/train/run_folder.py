@@ -25,8 +25,10 @@ from ...cache.storage.leases import read_leases
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
 from ..evaluation.groups import COLUMNS
+from ..evaluation.prediction_columns import cells, header
 from ..plugins import short_name
 from ..protocols.folds import PARTS, Fold
+from ..targets import Targets
 from .examples import TrainingExamples
 from .former_options import former_layer, former_options
 from .head_options import in_one_form
@@ -170,7 +172,7 @@ class RunFolder:
     def finish(
         self,
         names: Sequence[str],
-        classes: Sequence[str],
+        targets: Targets,
         predicted: Sequence[tuple[Fold, int, Tensor]],
         metrics: Mapping[str, Any],
         threads: Iterable[int],
@@ -181,8 +183,8 @@ class RunFolder:
 
         Args:
             names: of the trainings.
-            classes: names of the classes.
-            predicted: each fold and seed with its (utterances, classes) probabilities.
+            targets: what is predicted.
+            predicted: each fold and seed with its (utterances, outputs) predictions.
             metrics: the content of ``metrics.json``.
             threads: the numbers of threads that the trainings had; ``environment.json`` has the
                 number, or a list if they differ.
@@ -194,7 +196,7 @@ class RunFolder:
             self._write_json("environment.json", environment)
         logs = [self.trainings.read(f"{name}.jsonl").decode() for name in names]
         self._write("log.jsonl", "".join(logs))
-        self._write("predictions.csv", _predictions(classes, predicted))
+        self._write("predictions.csv", _predictions(targets, predicted))
         for name in self.folder.names():
             if name == "again.json" or name.startswith("without-"):
                 self.folder.remove(name)
@@ -330,19 +332,16 @@ def _environment(device: torch.device, threads: int | None) -> dict[str, Any]:
     }
 
 
-def _predictions(classes: Sequence[str], predicted: Sequence[tuple[Fold, int, Tensor]]) -> str:
-    """Return every test utterance's label, prediction, probabilities and groups as CSV."""
+def _predictions(targets: Targets, predicted: Sequence[tuple[Fold, int, Tensor]]) -> str:
+    """Return what is known and predicted of every test utterance, and its groups, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(
-        ["id", "label", "predicted", *(f"p_{name}" for name in classes), "fold", "seed", *COLUMNS]
-    )
-    for fold, seed, probabilities in predicted:
-        for utterance, row in zip(fold.test, probabilities, strict=True):
-            best = classes[int(row.argmax())]
+    writer.writerow(["id", *header(targets), "fold", "seed", *COLUMNS])
+    for fold, seed, values in predicted:
+        for utterance, row in zip(fold.test, values.tolist(), strict=True):
             groups = [getattr(utterance, column) for column in COLUMNS]
-            values = [utterance.id, utterance.label, best, *row.tolist(), fold.name, seed]
-            writer.writerow([*values, *groups])
+            found = cells(targets, utterance, row)
+            writer.writerow([utterance.id, *found, fold.name, seed, *groups])
     return text.getvalue()
 
 

@@ -14,7 +14,8 @@ from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
-from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
+from ..evaluation.metrics import aggregate, pooled_details, scores
+from ..evaluation.scorers import scorer_of
 from ..plugins import folders_of, short_name
 from ..progress import print_note, progress
 from ..protocols.folds import Fold, Splits
@@ -24,6 +25,7 @@ from .checkpoint import from_safetensors
 from .context import turns_read
 from .examples import TrainingExamples
 from .jobs import (
+    PREDICTED,
     TrainingJob,
     TrainingReport,
     build,
@@ -31,10 +33,10 @@ from .jobs import (
     reads_context,
     run_training,
 )
+from .objectives import predictions
 from .run import Run, validation_text
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
-from .trainer import predictions
 
 _PAUSE = 1.0  # seconds, while other processes do the jobs that are left
 _PATIENCE = 3600.0  # seconds, while another process writes the scores
@@ -147,7 +149,8 @@ def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
     for settings in several:
         encoders = tuple(settings.encoders.items())
         context = reads_context(settings)
-        key = (settings.cache, settings.dataset, encoders, settings.classes, context)
+        target = (settings.classes, settings.target)
+        key = (settings.cache, settings.dataset, encoders, *target, context)
         plans.append(plan_run(settings, examples.get(key)))
         examples[key] = plans[-1].examples
     return plans
@@ -290,11 +293,11 @@ def _write_scores(planned: PlannedRun) -> None:
     for job in jobs:
         tensors, of_training = from_safetensors(planned.run.trainings, job.result)
         threads |= {of_training.pop("threads")} if "threads" in of_training else set()
-        predicted.append((folds[job.fold], job.seed, tensors["probabilities"]))
+        predicted.append((folds[job.fold], job.seed, tensors[PREDICTED]))
         facts.append(of_training)
-    classes = planned.examples.corpus.classes
     metrics = _metrics(planned, predicted, facts)
-    planned.run.finish([job.name for job in jobs], classes, predicted, metrics, threads)
+    names = [job.name for job in jobs]
+    planned.run.finish(names, planned.examples.targets, predicted, metrics, threads)
 
 
 def _metrics(
@@ -302,26 +305,25 @@ def _metrics(
     predicted: Sequence[tuple[Fold, int, Tensor]],
     facts: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    classes = planned.examples.corpus.classes
+    targets = planned.examples.targets
+    scorer = scorer_of(targets)
     parts, chance, folds = [], [], []
-    for (fold, seed, probabilities), of_training in zip(predicted, facts, strict=True):
-        part = predictions(fold, seed, probabilities, classes)
-        train_labels = Counter(str(utterance.label) for utterance in fold.train)
-        most_frequent = [train_labels.most_common(1)[0][0]] * len(part.labels)
+    for (fold, seed, values), of_training in zip(predicted, facts, strict=True):
+        part = predictions(fold, seed, values, targets)
         parts.append(part)
-        chance.append(replace(part, predicted=most_frequent))
+        chance.append(replace(part, predicted=[targets.chance(fold.train)] * len(part.labels)))
         folds.append(
             {
                 "fold": fold.name,
                 "seed": seed,
-                **scores(part.labels, part.predicted),
+                **scores(part.labels, part.predicted, scorer),
                 "utterances": {
                     "train": len(fold.train),
                     "validation": len(fold.validation),
                     "test": len(fold.test),
                 },
                 **of_training,
-                **by_class(part.labels, part.predicted, classes),
+                **scorer.details(part.labels, part.predicted),
             }
         )
     trained = {fold.name for fold, *_ in predicted}
@@ -333,7 +335,8 @@ def _metrics(
         "dataset": planned.settings.dataset,
         "protocol": planned.protocol,
         "validation": planned.settings.validation,
-        "classes": list(classes),
+        "target": list(targets.names),
+        "classes": list(targets.classes) if targets.over_classes else [],
         "notes": list(planned.examples.corpus.notes),
         "selected_by": f"best {planned.settings.monitor} on the validation part",
         "test_utterances": len(tested),
@@ -342,8 +345,8 @@ def _metrics(
         **({"context_turns": len(read)} if read else {}),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
         "intervals": groups.as_json(),
-        "aggregate": aggregate(parts, groups=groups.group_of),
-        "chance": aggregate(chance, groups=groups.group_of),
-        "pooled": pooled_by_class(parts, classes),
+        "aggregate": aggregate(parts, scorer, groups=groups.group_of),
+        "chance": aggregate(chance, scorer, groups=groups.group_of),
+        "pooled": pooled_details(parts, scorer),
         "folds": folds,
     }

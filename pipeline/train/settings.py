@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ...heads import Head
 from ...heads.linear import LinearProbe
@@ -15,9 +15,11 @@ from ..compute import Backend, WorkerSizing
 from ..compute.tls import tls_files
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.registry import METRIC_PLUGINS
+from ..evaluation.scorers import metric_named, scorer_of
 from ..modalities import MODALITIES, modality_names
 from ..option_texts import default_cache, parsed_value
 from ..plugins import Plugins
+from ..targets import EMOTION, Targets, checked_names, losses_of, monitor_of
 from ..validation import AnyPath, CachePlace, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
 from .head_plugins import HEAD_PLUGINS
@@ -43,8 +45,10 @@ TUNABLE = (
         "warmup",
         "clip",
     ),
-    *("class_weights", "amp", "monitor", "features", "save_every"),
+    *("class_weights", "loss", "amp", "monitor", "features", "save_every"),
 )
+# What configurations of older runs do not have: it is left out at its default.
+_ADDED = {"target": EMOTION}
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
     *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
@@ -57,6 +61,25 @@ _PLUGINS: dict[str, Plugins[Any]] = {"head": HEAD_PLUGINS, "monitor": METRIC_PLU
 
 def _one(*_: object) -> int:
     return 1
+
+
+def _names(target: Any) -> Any:
+    return tuple(n.strip() for n in target.split(",")) if isinstance(target, str) else target
+
+
+TargetNames = Annotated[
+    tuple[str, ...], Field(strict=False), BeforeValidator(_names), AfterValidator(checked_names)
+]
+"""A list of targets, or a text in which commas separate them."""
+
+MONITOR = "weighted_f1"
+_metric = plugin_of(METRIC_PLUGINS, also=("loss",))
+
+
+def _monitor(name: str) -> str:
+    """Return the name of a metric of any target, or of a plug-in's."""
+    admit: Any = _metric.func
+    return name if metric_named(name) else str(admit(name))
 
 
 # One training at a time in a process; the user chooses the number of processes.
@@ -98,6 +121,9 @@ class TrainSettings:
     part is cut from the training part; by default the protocol's own rule."""
     leakage_columns: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Further columns of the corpus, such as ``scenario``, that the leakage check compares."""
+    target: TargetNames = EMOTION
+    """What is predicted: ``emotion`` (the default), ``valence`` and other attributes of the corpus,
+    ``votes`` or ``labels``; or several, such as ``valence,arousal,dominance``."""
     classes: str | None = None
     """Name of the class set, such as ``4``; by default the corpus's own classes."""
     seeds: Seeds = (0,)
@@ -115,8 +141,8 @@ class TrainSettings:
     accumulate: Count = 1
     """Batches whose gradients are added up for one step; default 1."""
     optimizer: Annotated[str, one_of("optimizer", _OPTIMIZERS)] = "auto"
-    """``adamw``, ``adam``, ``lbfgs`` (for a linear head), or ``auto`` (the default): ``lbfgs`` for
-    a linear head, else ``adamw``."""
+    """``adamw``, ``adam``, ``lbfgs`` (for a linear head; attributes have a closed solution), or
+    ``auto`` (the default): ``lbfgs`` for a linear head, else ``adamw``."""
     l2: Positive | None = None
     """Strength of L2 with ``lbfgs``; by default chosen on the validation part."""
     standardise: bool = True
@@ -134,11 +160,15 @@ class TrainSettings:
     class_weights: Annotated[str, one_of("class_weights", CLASS_WEIGHTS)] = "none"
     """``none`` (the default), or ``balanced``: the loss weights a class by the inverse of its
     frequency in the training part."""
+    loss: str | None = None
+    """The loss of the target: ``ccc`` or ``mse`` of attributes, ``cross_entropy`` or ``kl`` of
+    votes; by default the first of these."""
     amp: Annotated[str, one_of("amp", AMP)] = "off"
     """``off`` (the default), ``bfloat16``, or on a GPU ``float16``: mixed precision."""
-    monitor: Annotated[str, plugin_of(METRIC_PLUGINS, also=("loss",))] = "weighted_f1"
-    """The score on the validation part that chooses the epoch: a metric, default ``weighted_f1``,
-    ``loss``, or ``file.py:function``."""
+    monitor: Annotated[str, AfterValidator(_monitor)] = MONITOR
+    """The score on the validation part that chooses the epoch: a metric of the target, ``loss``, or
+    ``file.py:function``; default ``weighted_f1`` of classes, ``ccc`` of attributes, ``macro_f1`` of
+    several labels."""
     head_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head, by name; default none."""
     features: Annotated[str, one_of("features", FEATURES)] = "auto"
@@ -172,7 +202,22 @@ class TrainSettings:
             raise UsageError(f"seeds '{seeds}': give one or more different numbers, such as 0,1,2")
         if not self.encoders:
             raise UsageError(f"no modality is given: give {modality_names()} in --modalities")
+        losses_of(self.target, self.loss)
+        if self.class_weights == "balanced" and self.target[0] not in ("emotion", "votes"):
+            raise UsageError(
+                f"class_weights=balanced needs the target emotion or votes, not "
+                f"{','.join(self.target)}: leave it out"
+            )
+        self._check_monitor()
         _ = self.backend
+
+    def _check_monitor(self) -> None:
+        """Take the default metric of the target in place of that of classes."""
+        metrics = (*scorer_of(Targets(self.target, ())).metrics, "loss")
+        if self.monitor == MONITOR and MONITOR not in metrics:
+            object.__setattr__(self, "monitor", monitor_of(self.target))
+        if self.monitor not in metrics:
+            raise unknown(f"metric of {','.join(self.target)}", self.monitor, metrics)
 
     @cached_property
     def backend(self) -> Backend:
@@ -191,7 +236,8 @@ class TrainSettings:
         """Return the optimizer for a head: ``adamw``, ``adam`` or ``lbfgs``.
 
         Raises:
-            UsageError: ``lbfgs`` cannot train the head, or ``l2`` is not for its optimizer.
+            UsageError: ``lbfgs`` cannot train the head, or ``l2`` or ``loss`` is not for its
+                optimizer.
         """
         linear = isinstance(head, LinearProbe) and head.is_linear
         chosen = self.optimizer
@@ -201,6 +247,11 @@ class TrainSettings:
             raise UsageError(
                 "optimizer=lbfgs needs a linear head: give --head linear without a mix of layers, "
                 "attention pooling or dropout, or optimizer=adamw"
+            )
+        if chosen == LBFGS and self.loss == "ccc":
+            raise UsageError(
+                "a linear head is solved by the squared error: leave out loss=ccc, or give "
+                "optimizer=adamw"
             )
         if self.l2 is not None and chosen != LBFGS:
             raise UsageError("l2 is the strength for optimizer=lbfgs: give weight_decay instead")
@@ -213,9 +264,11 @@ class TrainSettings:
             for setting in fields(self)
             if setting.name not in _SILENT and getattr(self, setting.name) is not None
         }
+        config = {key: value for key, value in config.items() if value != _ADDED.get(key)}
         cache = str(self.cache)
         config["cache"] = cache if "://" in cache else str(Path(cache).expanduser().absolute())
         config["seeds"] = list(self.seeds)
+        config |= {"target": list(self.target)} if "target" in config else {}
         options = dict(self.head_options).items()
         config["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
         plugins = self.plugins()

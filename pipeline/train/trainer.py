@@ -10,10 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 
@@ -21,13 +18,14 @@ from ...heads import Head, HeadOutput
 from ...heads.linear import LinearProbe
 from ..corpora import Utterance
 from ..errors import PipelineError
-from ..evaluation.metrics import Predictions, scores
+from ..evaluation.scorers import metric_named
 from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
 from .context import context_turns
 from .features import Batch, FeatureLoader
-from .linear_solver import STRENGTHS, LinearProblem, whole_groups
+from .linear_solver import LinearProblem, whole_groups
+from .objectives import OutputScorer, fit, target_tensor, weight_classes
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
 from .standardise import standardise
 
@@ -39,15 +37,16 @@ AfterEpoch = Callable[[TrainingState | None, TrainingProgress, dict[str, Any]], 
 class TrainedHead:
     """The weights of a head after its best epoch, and its predictions on the test part.
 
-    ``validation`` are the scores of the best epoch. ``probabilities`` is (utterances, classes)
-    float64, in the order of the fold's test part. ``steps`` is the number of optimizer steps in all
+    ``validation`` are the scores of the best epoch. ``predicted`` is (utterances, outputs) float64,
+    in the order of the fold's test part: probabilities of the classes, attributes on their own
+    scale. ``steps`` is the number of optimizer steps in all
     epochs. For a linear head, an epoch and a step are a strength of L2.
     """
 
     weights: dict[str, Tensor]
     best_epoch: int
     validation: dict[str, float]
-    probabilities: Tensor
+    predicted: Tensor
     steps: int
 
 
@@ -87,13 +86,16 @@ class Trainer:
         features = self.features(head)
         if settings.standardise:
             standardise(head, features.examples, fold.train)
+        targets = features.examples.targets
+        fit(head.objective, targets, fold.train)
+        score = OutputScorer.of(head.objective, targets)
+        if settings.class_weights == "balanced":
+            weight_classes(head.objective, targets, fold.train)
         head.to(self.device)
         optimizer = settings.optimizer_of(head)
         if optimizer == LBFGS:
             assert isinstance(head, LinearProbe)  # noqa: S101 -- no other head is linear
-            return self._solve(head, features, fold, after_epoch)
-        if settings.class_weights == "balanced":
-            head.class_weights = _balanced(fold.train, features).to(self.device)
+            return self._solve(head, features, fold, score, after_epoch)
         state = TrainingState(
             head,
             OPTIMIZERS[optimizer](
@@ -111,7 +113,7 @@ class Trainer:
             progress.epoch += 1
             terms = self.epoch(state, features, plan, progress.epoch)
             logits = self.predict(head, features, fold.validation, context=context["validation"])
-            validation = _scored(logits, fold.validation, features)
+            validation = score(logits, fold.validation)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
             reached = self._rank(validation)
             if progress.best is None or reached > progress.best:
@@ -126,10 +128,10 @@ class Trainer:
             )
         head.load_state_dict(progress.weights)
         logits = self.predict(head, features, fold.test, context=context["test"])
-        probabilities = logits.double().softmax(dim=1)
+        predicted = score.predictions(logits)
         best = {name: value.cpu() for name, value in progress.weights.items()}
         steps = _steps(state.optimizer)
-        return TrainedHead(best, progress.best_epoch, progress.validation, probabilities, steps)
+        return TrainedHead(best, progress.best_epoch, progress.validation, predicted, steps)
 
     def predict(
         self,
@@ -139,7 +141,7 @@ class Trainer:
         missing: Collection[str] = (),
         context: Sequence[Utterance] = (),
     ) -> Tensor:
-        """Return logits (utterances, classes) float32 on the CPU, in the order given.
+        """Return outputs (utterances, outputs) float32 on the CPU, in the order given.
 
         ``missing`` are modalities that are hidden from the head: their length is 0. ``context`` are
         turns of the same dialogues that are only read.
@@ -199,27 +201,30 @@ class Trainer:
         return {name: float(value) / count for name, value in sums.items()}
 
     def _solve(
-        self, head: LinearProbe, features: FeatureLoader, fold: Fold, after_epoch: AfterEpoch
+        self,
+        head: LinearProbe,
+        features: FeatureLoader,
+        fold: Fold,
+        score: OutputScorer,
+        after_epoch: AfterEpoch,
     ) -> TrainedHead:
-        """Train a linear head by logistic regression; see :mod:`.linear_solver`."""
+        """Train a linear head by logistic or ridge regression; see :mod:`.linear_solver`."""
         both = [*fold.train, *fold.validation]
-        classes = features.examples.corpus.classes
 
-        def score(
+        def ranked(
             logits: Tensor, rows: Sequence[int]
         ) -> tuple[dict[str, float], tuple[float, float]]:
-            validation = _scored(logits.cpu(), [both[row] for row in rows], features)
+            validation = score(logits.cpu(), [both[row] for row in rows])
             return validation, self._rank(validation)
 
-        labels = torch.tensor([classes.index(str(utterance.label)) for utterance in both])
         problem = LinearProblem(
             torch.cat(list(self._vectors(head, features, both))),
-            labels.to(self.device),
+            target_tensor(score.targets, both).to(self.device),
             len(fold.train),
-            head.n_classes,
+            head.objective,
             whole_groups(fold.train, fold.validation),
             self.settings.class_weights == "balanced",
-            score,
+            ranked,
         )
         progress = TrainingProgress()
 
@@ -229,14 +234,14 @@ class Trainer:
             after_epoch(None, progress, values)
 
         given = self.settings.l2
-        chosen = problem.solve(STRENGTHS if given is None else [given], log)
+        chosen = problem.solve(None if given is None else [given], log)
         with torch.no_grad():
             head.classifier.weight.copy_(chosen.model.weight)
             head.classifier.bias.copy_(chosen.model.bias)
-        probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
+        predicted = score.predictions(self.predict(head, features, fold.test))
         weights = {name: value.cpu() for name, value in head.state_dict().items()}
         validation = {**chosen.validation, "l2": chosen.strength}
-        return TrainedHead(weights, chosen.number, validation, probabilities, chosen.number)
+        return TrainedHead(weights, chosen.number, validation, predicted, chosen.number)
 
     def _vectors(
         self, head: LinearProbe, features: FeatureLoader, utterances: Sequence[Utterance]
@@ -251,8 +256,10 @@ class Trainer:
     def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
         # On a small part several epochs often have the same score; then the loss decides.
-        sign = -1 if self.settings.monitor == "loss" else 1
-        return sign * validation[self.settings.monitor], -validation["loss"]
+        monitor = self.settings.monitor
+        metric = metric_named(monitor)
+        sign = 1 if monitor != "loss" and (metric is None or metric.larger_is_better) else -1
+        return sign * validation[monitor], -validation["loss"]
 
     def _finished(self, progress: TrainingProgress) -> bool:
         waited = progress.epoch - progress.best_epoch
@@ -273,16 +280,6 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
     """Return the context for mixed precision; ``amp`` is a key of :data:`AMP`."""
     dtype = AMP[amp]
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
-
-
-def predictions(fold: Fold, seed: int, scored: Tensor, classes: Sequence[str]) -> Predictions:
-    """Return the predictions of a head on the test part of a fold.
-
-    ``scored`` is (utterances, classes), logits or probabilities in the order of the test part.
-    """
-    labels = [str(utterance.label) for utterance in fold.test]
-    best = [classes[i] for i in scored.argmax(dim=1)]
-    return Predictions(fold.name, seed, labels, best, [utterance.id for utterance in fold.test])
 
 
 def _forward(
@@ -346,23 +343,3 @@ def _steps(optimizer: torch.optim.Optimizer) -> int:
     Adam counts the steps of each weight: a weight without a gradient is not updated.
     """
     return max((int(moments["step"]) for moments in optimizer.state.values()), default=0)
-
-
-def _balanced(utterances: Sequence[Utterance], features: FeatureLoader) -> Tensor:
-    """Return the inverse frequency of each class; 1 for a class that does not occur."""
-    classes = features.examples.corpus.classes
-    labels = [str(utterance.label) for utterance in utterances]
-    present = [name for name in classes if name in set(labels)]
-    weights = compute_class_weight("balanced", classes=np.array(present), y=labels)
-    weight_of = dict(zip(present, weights.tolist(), strict=True))
-    return torch.tensor([weight_of.get(name, 1.0) for name in classes])
-
-
-def _scored(
-    logits: Tensor, utterances: Sequence[Utterance], features: FeatureLoader
-) -> dict[str, float]:
-    classes = features.examples.corpus.classes
-    labels = [str(utterance.label) for utterance in utterances]
-    targets = torch.tensor([classes.index(label) for label in labels])
-    predicted = [classes[i] for i in logits.argmax(dim=1)]
-    return {**scores(labels, predicted), "loss": float(F.cross_entropy(logits, targets))}

@@ -202,7 +202,7 @@ def test_the_head_in_the_docs_ignores_padding_and_uses_class_weights() -> None:
         torch.testing.assert_close(alone[0], together[n], rtol=1e-5, atol=1e-5)
     labels = torch.tensor([0, 1, 1])
     plain = head(features, lengths, labels).loss
-    head.class_weights = torch.tensor([1.0, 5.0, 1.0])
+    head.objective.class_weights = torch.tensor([1.0, 5.0, 1.0])
     assert head(features, lengths, labels).loss != plain
 
 

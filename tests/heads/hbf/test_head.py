@@ -278,7 +278,7 @@ def test_the_contrast_of_no_utterance_is_zero() -> None:
 def test_the_uni_modal_loss_is_the_mean_over_the_modalities() -> None:
     torch.manual_seed(0)
     head = build_head("hbf", DIMS, 4, width=8).eval()
-    head.class_weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    head.objective.class_weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
     x, n, labels, _ = without_text(head)
     hidden, _ = head.inputs(x, n)
     tokens = head.tokens(hidden)  # type: ignore[operator]
@@ -288,7 +288,7 @@ def test_the_uni_modal_loss_is_the_mean_over_the_modalities() -> None:
         for i in [i for i in range(5) if n[m][i] > 0]:
             pooled = sum(z[i, : n[m][i]].mean(0) for z in tokens[m]) / 3
             log_p = head.own_classifiers[m](pooled).log_softmax(0)  # type: ignore[index,operator]
-            weight = float(head.class_weights[labels[i]])
+            weight = float(head.objective.class_weights[labels[i]])
             losses -= weight * float(log_p[labels[i]])
             weights += weight
         slow += losses / weights / 2

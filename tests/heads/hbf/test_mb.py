@@ -15,6 +15,7 @@ from mser.heads import HeadError, build_head
 from mser.heads.hbf.head import HBF
 from mser.heads.hbf.mb import MOMENTUM, TurnOrder, agreement
 from mser.heads.hbf.mrc import KINDS
+from mser.heads.objectives import Classes
 from mser.tests.support.slow_layers import double
 
 DIMS = {"speech": 8, "text": 6, "vision": 4}
@@ -63,7 +64,7 @@ def test_the_agreement_follows_its_formula(
                 q = probabilities(logits[other][i])
                 if q[y] > p[y]:
                     total += sum(b * math.log(b / a) for a, b in zip(p, q, strict=True))
-    value = float(agreement("speech", logits, present, labels))
+    value = float(agreement("speech", logits, present, labels, Classes(4)))
     assert math.isclose(value, total / max(pairs, 1), rel_tol=1e-9, abs_tol=1e-12)
 
 
@@ -72,12 +73,13 @@ def test_the_agreement_changes_only_the_modality_of_the_turn() -> None:
     labels = torch.tensor([0, 1])
     speech = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
     text = torch.tensor([[2.0, 0, 0], [2, 0, 0]], dtype=torch.float64, requires_grad=True)
-    agreement("speech", {"speech": speech, "text": text}, present, labels).backward()
+    three = Classes(3)
+    agreement("speech", {"speech": speech, "text": text}, present, labels, three).backward()
     assert text.grad is None
     assert speech.grad is not None
     assert speech.grad[0, 0] < 0  # text is more confident in the first utterance
     assert not speech.grad[1].any()  # and less confident in the second
-    value = agreement("text", {"speech": speech, "text": text}, present, labels)
+    value = agreement("text", {"speech": speech, "text": text}, present, labels, three)
     assert torch.autograd.grad(value, text)[0][1].any()  # where speech is more confident
 
 
@@ -87,7 +89,7 @@ def test_the_gradient_of_the_agreement_is_its_derivative() -> None:
     fixed = {m: 3 * double(i, 4, 3) for i, m in enumerate(DIMS)}
 
     def loss(x: Tensor) -> Tensor:
-        return agreement("text", fixed | {"text": x}, present, labels)
+        return agreement("text", fixed | {"text": x}, present, labels, Classes(3))
 
     x = fixed["text"].requires_grad_()
     assert loss(x) > 0
@@ -100,6 +102,7 @@ def test_the_agreement_is_computed_in_float32_under_autocast() -> None:
         logits,
         dict.fromkeys(DIMS, torch.ones(4, dtype=torch.bool)),
         torch.tensor([0, 1, 2, 0]),
+        Classes(3),
     )
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = agreement("text", *given)
@@ -200,11 +203,12 @@ def test_the_moving_average_follows_its_formula() -> None:
     for step in range(5):
         m = "text" if step in (1, 4) else "speech"
         logits = double(step, 3, 4)
-        order.update(m, logits, torch.tensor([True, False, True]), labels)
+        errors = Classes(4).errors(logits, labels)
+        order.update(m, errors, torch.tensor([True, False, True]))
         p = [probabilities(logits[i])[int(labels[i])] for i in (0, 2)]
         expected[m] = MOMENTUM * expected[m] + (1 - MOMENTUM) * sum(p) / 2
-        order.update(m, logits, torch.zeros(3, dtype=torch.bool), labels)  # no utterance has it
-        order.update(m, logits * math.inf, torch.ones(3, dtype=torch.bool), labels)
+        order.update(m, errors, torch.zeros(3, dtype=torch.bool))  # no utterance has it
+        order.update(m, errors * math.inf, torch.ones(3, dtype=torch.bool))
     assert order.confidence.tolist() == pytest.approx(list(expected.values()), rel=1e-6)
 
 

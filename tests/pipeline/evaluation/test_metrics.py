@@ -25,12 +25,12 @@ from mser.pipeline.evaluation.metrics import (
     Predictions,
     aggregate,
     align_seeds,
-    by_class,
-    pooled_by_class,
+    pooled_details,
     pooled_scores,
     scores,
 )
 from mser.pipeline.evaluation.registry import METRICS, Metric, scores_of
+from mser.pipeline.evaluation.scorers import ClassScorer, by_class
 from mser.tests.support.predicted_runs import counted
 
 PAIRS = st.lists(
@@ -306,7 +306,7 @@ def test_scores_per_class_add_up_to_the_scores(pairs: list[tuple[str, str]]) -> 
 
 
 def test_scores_per_class_are_pooled_over_folds_and_seeds() -> None:
-    found = pooled_by_class(two_seeds(), ["a", "b", "c"])
+    found = pooled_details(two_seeds(), ClassScorer(("a", "b", "c")))
     # recall of a: 2/3 with seed 0, 2/3 with seed 7; of b: 2/2 and 1/2
     assert found["per_class"]["a"]["recall"] == pytest.approx(2 / 3)
     assert found["per_class"]["b"]["recall"] == pytest.approx(0.75)
@@ -324,4 +324,4 @@ def test_scores_per_class_are_pooled_over_folds_and_seeds() -> None:
 def test_an_undefined_precision_of_one_seed_is_left_out_of_the_mean() -> None:
     predicted = (["a", "a"], ["a", "b"])
     parts = [Predictions("one", seed, ["a", "b"], row) for seed, row in enumerate(predicted)]
-    assert pooled_by_class(parts, "ab")["per_class"]["b"]["precision"] == 1
+    assert pooled_details(parts, ClassScorer(("a", "b")))["per_class"]["b"]["precision"] == 1

@@ -42,7 +42,7 @@ def test_a_binary_file_is_named(tmp_path):
 
 def test_predictions_are_read_as_they_were_written(tmp_path):
     run = read_predictions(write_run(tmp_path / "run", dict.fromkeys((3, 1, 10, 4, 7), LABELS)))
-    assert run.classes == CLASSES
+    assert run.targets.classes == CLASSES
     assert {(part.fold, part.seed) for part in run.parts} == {
         (f"fold{fold}", seed) for fold in range(4) for seed in (3, 1, 10, 4, 7)
     }
@@ -57,7 +57,7 @@ def test_predictions_are_read_as_they_were_written(tmp_path):
 def test_the_groups_of_utterances_are_read(tmp_path):
     dialogues = [f"dia{n // 8}" for n in range(240)]
     run = read_predictions(write_run(tmp_path / "run", {0: LABELS}, dialogues=dialogues))
-    assert run.classes == CLASSES
+    assert run.targets.classes == CLASSES
     assert run.columns["dialogue"] == {f"d{n % 7}, u{n}": dialogues[n] for n in range(240)}
     assert set(run.columns["session"].values()) == {"one"}
     assert set(run.columns["speaker"].values()) == {None}

@@ -15,6 +15,7 @@ from mser.pipeline.errors import UsageError
 from mser.pipeline.evaluation.compare import compare
 from mser.pipeline.evaluation.metrics import aggregate
 from mser.pipeline.evaluation.predictions import read_predictions
+from mser.pipeline.evaluation.registry import METRICS
 from mser.pipeline.runs.charts import Curve, interval_chart, line_chart, mean_curve, ticks
 from mser.pipeline.runs.report import report
 from mser.pipeline.train import train_head
@@ -354,7 +355,8 @@ def test_the_mean_is_over_the_curves_that_have_a_point() -> None:
 
 
 def test_an_interval_is_drawn_from_end_to_end() -> None:
-    first, second = interval_chart([("a", 0.5, (0.25, 1.0)), ("b", 0.0, None)]).bars
+    values = [("a", 0.5, (0.25, 1.0)), ("b", 0.0, None)]
+    first, second = interval_chart(values, METRICS["wa"]).bars
     assert first.low < first.value < first.high
     assert (first.high - first.value) == pytest.approx(2 * (first.value - first.low), abs=0.3)
     assert second.low == second.value == second.high < first.low

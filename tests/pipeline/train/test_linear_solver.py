@@ -11,6 +11,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from mser.cache import FeatureCache
+from mser.heads.objectives import Classes
 from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import evaluate
 from mser.pipeline.train import TrainSettings, linear_solver, train_head
@@ -38,12 +39,14 @@ def problem(n_train: int, n_validation: int, groups: Sequence[str] = ()) -> Line
         loss = float(torch.nn.functional.cross_entropy(logits, y[list(rows)]))
         return {"loss": loss}, (-loss, 0.0)
 
-    return LinearProblem(x, y, n_train, 3, groups or [str(i) for i in range(n)], False, score)
+    return LinearProblem(
+        x, y, n_train, Classes(3), groups or [str(i) for i in range(n)], False, score
+    )
 
 
 def fitted(asked: LinearProblem, rows: Sequence[int], strength: float) -> Sklearn:
     model = Sklearn(C=1 / (strength * len(rows)), tol=1e-8, max_iter=10_000)
-    return model.fit(asked.inputs[rows].numpy(), asked.labels[rows].numpy())
+    return model.fit(asked.inputs[rows].numpy(), asked.targets[rows].numpy())
 
 
 def loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -58,7 +61,7 @@ def test_the_strength_of_the_best_validation_score_is_fitted_to_both_parts(
     lines: list[tuple[int, float, dict[str, float]]] = []
     chosen = asked.solve(STRENGTHS, lambda *values: lines.append(values))
     train, validation = list(range(200)), list(range(200, 350))
-    x, y = asked.inputs.numpy(), asked.labels.numpy()
+    x, y = asked.inputs.numpy(), asked.targets.numpy()
     expected = [
         loss(fitted(asked, train, strength).predict_proba(x[validation]), y[validation])
         for strength in STRENGTHS
@@ -75,7 +78,7 @@ def test_a_small_validation_part_is_replaced_by_cross_validation_over_whole_grou
     groups = [str(i % 9) for i in range(90)]
     asked = problem(70, 20, groups)
     chosen = asked.solve(STRENGTHS)
-    x, y = asked.inputs.numpy(), asked.labels.numpy()
+    x, y = asked.inputs.numpy(), asked.targets.numpy()
     losses, models = [], {}
     for strength in STRENGTHS:
         folds = list(GroupKFold(9).split(x, groups=groups))

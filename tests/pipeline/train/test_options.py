@@ -176,11 +176,11 @@ def test_balanced_weights_are_the_inverse_of_the_frequency(tmp_path: Path) -> No
     _, head = fit(tiny("linear", cache, tmp_path, "class_weights=balanced"))
     labels = [str(utterance.label) for utterance in corpus if utterance.split == "train"]
     expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
-    assert head.class_weights is not None
-    assert head.class_weights.tolist() == pytest.approx([*expected, 1.0])
-    assert head.class_weights.tolist() == pytest.approx([7 / 12, 7 / 6, 7 / 3, 1.0])
+    assert head.objective.class_weights is not None
+    assert head.objective.class_weights.tolist() == pytest.approx([*expected, 1.0])
+    assert head.objective.class_weights.tolist() == pytest.approx([7 / 12, 7 / 6, 7 / 3, 1.0])
     _, head = fit(tiny("linear", cache, tmp_path))
-    assert head.class_weights is None
+    assert head.objective.class_weights is None
 
 
 def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
         asked = (f"class_weights={weights}", "epochs=8", "learning_rate=0.05", "patience=99")
         plain = ("standardise=false", "head.pooling=mean")  # noise is not to be learnt
         trained, _ = fit(tiny("linear", cache, tmp_path, *asked, *plain, layer="mix"))
-        rare[weights] = float(trained.probabilities[:, 1].mean())
+        rare[weights] = float(trained.predicted[:, 1].mean())
     assert rare["none"] < 0.25
     assert rare["balanced"] > rare["none"] + 0.1
 
