@@ -110,9 +110,8 @@ class RunComparison:
         known = {name: metric_named(name) or METRICS["wa"] for name in self.metrics}
         width = max(14, *(len(metric.title) + 2 for metric in known.values()))
         cell = 20 if all(metric.percent for metric in known.values()) else 24
-        lines.append(
-            f"  {'':{width}}{'first':>{cell}}{'second':>{cell}}{'second - first':>{cell + 2}}{'p':>10}"
-        )
+        titles = f"{'first':>{cell}}{'second':>{cell}}{'second - first':>{cell + 2}}{'p':>10}"
+        lines.append(f"  {'':{width}}{titles}")
         for name, row in self.metrics.items():
             metric = known[name]
             cells = (

@@ -53,14 +53,8 @@ def linear_path(
             n_classes = objective.n_outputs
             yield from LogisticRegression(inputs, targets, n_classes, balanced).path(strengths)
         case Labels():
-            # Two classes with weights ±w/2 and L2 of 2 λ are one class with weights w and L2 of λ.
-            doubled = [2 * strength for strength in strengths]
-            each = [
-                LogisticRegression(inputs, column.long(), 2).path(doubled)
-                for column in targets.unbind(dim=1)
-            ]
-            for models in zip(*each, strict=True):
-                yield _stacked([_one_class(model) for model in models])
+            n_classes = objective.n_outputs
+            yield from LogisticRegression(inputs, targets, n_classes, several=True).path(strengths)
         case Attributes():
             yield from RidgeRegression(inputs, objective.standardised(targets)).path(strengths)
         case Joined():
@@ -71,11 +65,6 @@ def linear_path(
             yield from map(_stacked, zip(*paths, strict=True))
         case _:
             raise TypeError(f"{type(objective).__name__} has no linear path")
-
-
-def _one_class(model: LinearModel) -> LinearModel:
-    """Return the logit of the second of two classes against the first."""
-    return LinearModel(model.weight[1:] - model.weight[:1], model.bias[1:] - model.bias[:1])
 
 
 def _stacked(models: Sequence[LinearModel]) -> LinearModel:

@@ -68,16 +68,20 @@ class LogisticRegression:
     inputs: Tensor
     """(n, width) floating; the calculation has this dtype and device."""
     labels: Tensor
-    """(n,) int64, or (n, classes) floating: the shares of the classes, which sum to 1."""
+    """(n,) int64, or (n, classes) floating: the shares of the classes, which sum to 1; with
+    ``several``, 1 for the classes of an utterance and 0 for the others."""
     n_classes: int
     """The number of classes; a class without an utterance is never predicted."""
     balanced: bool = False
     """Whether a class weighs by the inverse of its frequency."""
+    several: bool = False
+    """Whether an utterance has several classes: then CE is the sum over the classes of the binary
+    cross-entropy of y_ic and σ(x), a regression for each class."""
 
     def path(self, strengths: Sequence[float]) -> Iterator[LinearModel]:
         """Yield the solution for each strength λ, which should go from strong to weak."""
         weight = self.inputs.new_zeros(len(self._classes), self.inputs.shape[1])
-        bias = self._prior.log()
+        bias = self._prior.logit(1 / (2 * len(self.inputs))) if self.several else self._prior.log()
         for strength in strengths:
             weight, bias = self._minimum(strength, weight, bias)
             yield self._for_all_classes(weight, bias)
@@ -97,10 +101,17 @@ class LogisticRegression:
 
         def loss_and_gradient(flat: NDArray[Any]) -> tuple[float, NDArray[Any]]:
             weight, bias = split(flat)
-            log_p = F.log_softmax(self.inputs @ weight.T + bias, dim=1)
-            losses = -(self._targets * log_p).sum(dim=1)
+            logits = self.inputs @ weight.T + bias
+            if self.several:
+                losses = F.binary_cross_entropy_with_logits(
+                    logits, self._targets, reduction="none"
+                ).sum(dim=1)
+                error = (logits.sigmoid() - self._targets) / len(logits)
+            else:
+                log_p = F.log_softmax(logits, dim=1)
+                losses = -(self._targets * log_p).sum(dim=1)
+                error = (log_p.exp() * self._weights[:, None] - self._targets) / len(log_p)
             penalty = strength / 2 * float(weight.double().square().sum())
-            error = (log_p.exp() * self._weights[:, None] - self._targets) / len(log_p)
             of_weight = scaling.apply(error.T @ self.inputs + strength * weight)
             return float(losses.double().mean()) + penalty, joined(of_weight, error.sum(dim=0))
 
@@ -119,6 +130,8 @@ class LogisticRegression:
     @cached_property
     def _classes(self) -> Tensor:
         """The classes that occur, sorted."""
+        if self.several:
+            return torch.arange(self.n_classes, device=self.labels.device)
         if self.labels.dim() == 2:
             return self.labels.sum(dim=0).nonzero().flatten()
         classes: Tensor = self.labels.unique()  # type: ignore[no-untyped-call]
@@ -170,6 +183,8 @@ class LogisticRegression:
     def _for_all_classes(self, weight: Tensor, bias: Tensor) -> LinearModel:
         weights = weight.new_zeros(self.n_classes, weight.shape[1])
         biases = bias.new_full((self.n_classes,), _NEVER)
+        if self.several:
+            return LinearModel(weight, bias)
         # A number that is added to all biases changes nothing: their mean is 0, as scikit-learn's.
         weights[self._classes], biases[self._classes] = weight, bias - bias.mean()
         return LinearModel(weights, biases)
