@@ -2,10 +2,13 @@
 
     ROOT/AudioWAV/1001_DFA_ANG_XX.wav      actor, sentence, emotion, level (or ROOT is AudioWAV)
     ROOT/SentenceFilenames.csv             the names of all clips; often missing in copies
+    ROOT/processedResults/tabulatedVotes.csv   the listeners' votes; often missing in copies
 
 The label is the emotion that the actor was asked to express, from the file name. It is not the
-emotion that listeners perceived, which is in ``processedResults``: from the voice alone, they
-recognised the intended emotion in 41 % of the cases.
+emotion that listeners perceived: from the voice alone, they recognised the intended emotion in 41 %
+of the cases. The votes of an utterance are those of the listeners who only heard the voice. The
+columns ``perceived_voice``, ``perceived_face`` and ``perceived_both`` are the emotions that had
+the most votes from the voice, the silent video and both; a tie has no value.
 
 Known faults: ``1076_MTI_SAD_XX`` is digital silence, ``1076_MTI_NEU_XX`` and ``1064_TIE_SAD_XX``
 are nearly silent, ``1064_IEO_DIS_MD`` lasts a minute and contains several emotions, and three pairs
@@ -14,7 +17,7 @@ here is ``1040_ITH_SAD_XX``.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import PipelineError
@@ -52,6 +55,7 @@ _PUBLISHED = PublishedCounts(
 )
 _NAME = re.compile(rf"([0-9]{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX?)")
 _TABLE = "SentenceFilenames.csv"
+_SHOWN = {"1": "voice", "2": "face", "3": "both"}
 
 
 def load(root: Path) -> Corpus:
@@ -84,14 +88,20 @@ def load(root: Path) -> Corpus:
     note += f"run 'git lfs pull' in {root}"
     for id in _listed(folder.parent / _TABLE):
         clips.setdefault(id, folder / f"{id}.wav")
+    votes = _votes(folder.parent / "processedResults" / "tabulatedVotes.csv")
     return Corpus(
         "crema-d",
-        [_utterance(id, clips[id]) for id in sorted(clips)],
+        [_utterance(id, clips[id], votes["voice"].get(id, {})) for id in sorted(clips)],
         tuple(EMOTIONS.values()),
         "speaker-folds",
         sorted(ignored),
         (note,) if pointers else (),
         published=(_PUBLISHED,),
+        columns={
+            f"perceived_{kind}": perceived
+            for kind, of_kind in votes.items()
+            if (perceived := {id: best for id in clips if (best := _most(of_kind.get(id, {})))})
+        },
     )
 
 
@@ -114,7 +124,39 @@ def _listed(table: Path) -> Iterator[str]:
         yield id
 
 
-def _utterance(id: str, clip: Path) -> Utterance:
+def _votes(table: Path) -> dict[str, dict[str, dict[str, float]]]:
+    """Return ``voice``, ``face`` and ``both`` → id → emotion → votes.
+
+    The number of a row, in the column without a name, begins with a digit for what was shown: 1 is
+    the voice alone, 2 the face alone, 3 both.
+    """
+    votes: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in _SHOWN.values()}
+    if not table.exists():
+        return votes
+    letters = {code[0]: emotion for code, emotion in EMOTIONS.items()}
+    for place, row in read_table(table, required=("", "fileName", *letters)):
+        id, kind = _id(row["fileName"]), _SHOWN.get(row[""][:1])
+        try:
+            counts = {emotion: float(row[letter]) for letter, emotion in letters.items()}
+        except ValueError:
+            counts = {}
+        if id is None or kind is None or not counts or not all(n >= 0 for n in counts.values()):
+            raise PipelineError(
+                f"{table}, {place}: it is not a row of CREMA-D's votes: take the file from the "
+                "release again"
+            )
+        votes[kind][id] = counts
+    return votes
+
+
+def _most(votes: Mapping[str, float]) -> str | None:
+    """Return the emotion with the most votes; ``None`` if there is no single one."""
+    best = max(votes.values(), default=0.0)
+    winners = [emotion for emotion, number in votes.items() if number == best and best > 0]
+    return winners[0] if len(winners) == 1 else None
+
+
+def _utterance(id: str, clip: Path, votes: Mapping[str, float]) -> Utterance:
     actor, sentence, emotion, _ = id.split("_")
     return Utterance(
         id=id,
@@ -126,4 +168,5 @@ def _utterance(id: str, clip: Path) -> Utterance:
         dialogue=None,
         turn=None,
         split=None,
+        votes=votes,
     )

@@ -4,8 +4,11 @@
     ROOT/Session1/dialog/transcriptions/Ses01F_impro01.txt      the folder that it lies in)
     ROOT/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
 
-An utterance is a line of the consensus labels. The labels of single annotators, in the folders
-below EmoEvaluation, are not read. The last field of an id gives the speaker, because both speakers
+An utterance is a line of the consensus labels, with the means of valence, activation (here
+``arousal``) and dominance from 1 to 5. The lines ``C-E…`` below it are the categories that each
+evaluator chose: its votes. An evaluator may choose several, and each is a vote, as in the release's
+own consensus. ``C-F1`` and ``C-M1``, the actors' own categories, and the folders below
+EmoEvaluation are not read. The last field of an id gives the speaker, because both speakers
 talk in every dialogue: the speaker of ``Ses01F_impro01_M000`` is ``Ses01_M``. Texts are those of
 the release, with its marks such as ``[LAUGHTER]``. The label ``xxx`` means that the annotators did
 not agree; it is not an emotion and not a class, but its utterances are part of the corpus, as are
@@ -16,7 +19,8 @@ use labels of another preparation, with 648 happy ones.
 """
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,10 +66,20 @@ _SESSIONS = ("Session1", "Session2", "Session3", "Session4", "Session5")
 _LABEL = re.compile(
     r"\[(?P<start>\d+(?:\.\d+)?)\s*-\s*(?P<end>\d+(?:\.\d+)?)\]\s+"
     r"(?P<id>(?P<dialogue>(?P<session>Ses0[1-5])[FM]_(?:impro|script)\w+)_(?P<gender>[FM])[^\W_]+)\s+"
-    r"(?P<label>[a-z]+)\s+\[.*\]"
+    r"(?P<label>[a-z]+)\s+\[(?P<attributes>.*)\]"
 )
+# "C-E4:⇥Anger; Frustration;⇥()"
+_VOTE = re.compile(r"C-E\d+:\s*(?P<categories>[^()]*)")
+_ATTRIBUTES = ("valence", "arousal", "dominance")
 # "Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me."
 _TRANSCRIPT = re.compile(r"(?P<id>Ses0\S+)\s+\[[^\]]*\]\s*:(?P<text>.*)")
+
+
+class _Label(NamedTuple):
+    """The line of an utterance, and the votes of its evaluators by label."""
+
+    line: re.Match[str]
+    votes: Mapping[str, float]
 
 
 class _Transcripts(NamedTuple):
@@ -157,8 +171,10 @@ def _dialogue(path: Path, wavs: Path, texts: dict[str, str]) -> Iterator[Utteran
 
     The numbers in the ids do not give that order, because they begin at 0 for each speaker.
     """
-    by_time = sorted(_labels(path), key=lambda line: (float(line["start"]), float(line["end"])))
-    for turn, line in enumerate(by_time):
+    by_time = sorted(
+        _labels(path), key=lambda label: (float(label.line["start"]), float(label.line["end"]))
+    )
+    for turn, (line, votes) in enumerate(by_time):
         yield Utterance(
             id=line["id"],
             audio=wavs / path.stem / f"{line['id']}.wav",
@@ -169,11 +185,33 @@ def _dialogue(path: Path, wavs: Path, texts: dict[str, str]) -> Iterator[Utteran
             dialogue=path.stem,
             turn=turn,
             split=None,
+            attributes=_attributes(line["attributes"]),
+            votes=dict(votes),
         )
 
 
-def _labels(path: Path) -> Iterator[re.Match[str]]:
+def _attributes(text: str) -> dict[str, float]:
+    """Return the attributes of ``2.5000, 2.5000, 2.5000``, without those that are not on the scale.
+
+    The release has no value outside of 1 to 5.5; a copy may have gaps.
+    """
+    values = {}
+    for name, part in zip(_ATTRIBUTES, text.split(","), strict=False):
+        try:
+            value = float(part)
+        except ValueError:
+            continue
+        if 0 < value < 10:  # NaN is not
+            values[name] = value
+    return values
+
+
+def _labels(path: Path) -> Iterator[_Label]:
+    votes: Counter[str] = Counter()
     for number, line in enumerate(_lines(path), 1):
+        if vote := _VOTE.match(line):
+            categories = (text.strip().lower()[:3] for text in vote["categories"].split(";"))
+            votes.update(code for code in categories if code in CLASSES)
         if not line.startswith("["):  # the header, or the label of a single annotator
             continue
         match = _LABEL.fullmatch(line)
@@ -184,7 +222,8 @@ def _labels(path: Path) -> Iterator[re.Match[str]]:
         elif match["label"] not in (*CLASSES, NO_AGREEMENT):
             why = f"'{match['label']}' is not an emotion of IEMOCAP"
         else:
-            yield match
+            votes = Counter()  # the lines below it fill this one
+            yield _Label(match, votes)
             continue
         raise PipelineError(f"{path}, line {number}: {why}: take the file from the release again")
 

@@ -9,21 +9,32 @@ for the leakage check; of a Parquet file, those of texts. ``audio`` is relative 
 file; ``turn`` is a whole number; ``split`` is train, validation or test. Small and capital letters
 in column names do not matter, and a column that is missing may have another usual name, such as
 ``path`` for ``audio`` or ``emotion`` for ``label``; a note then says so.
+
+``valence``, ``arousal``, ``dominance``, and ``attribute:NAME`` for any other, are numbers on any
+scale. ``votes:LABEL`` is how many annotators chose a label, or their share, or 1 and 0 for several
+labels at once. An empty cell is an utterance without that attribute or vote.
 :mod:`~mser.pipeline.corpora.tables` lists the kinds of files.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import PipelineError, UsageError
 from .manifest import COLUMNS as KEPT_COLUMNS
+from .manifest import VOTES
 from .tables import cell_text, read_table
 from .utterance import Corpus, Utterance
 
 COLUMNS = ("id", "audio", "text", "label", "speaker", "session", "dialogue", "turn", "split")
+ATTRIBUTES = ("valence", "arousal", "dominance")
+ATTRIBUTE = "attribute:"
+"""How the name of a column of any other attribute begins."""
+_NUMBERS = (ATTRIBUTE, VOTES)
 _OTHER_NAMES = {
     "audio": ("path", "wav", "file", "filename"),
     "text": ("transcript", "transcription", "utterance"),
@@ -43,10 +54,10 @@ _SPLITS = {
 def read_manifest(path: Path, name: str) -> Corpus:
     """Read the corpus ``name`` from a manifest.
 
-    Its classes are the labels that occur, sorted. Its protocol is ``official`` if every utterance
-    has a split, ``leave-one-speaker-out`` if every utterance has a speaker and none has a session,
-    and ``leave-one-session-out`` otherwise. A note lists the columns that nothing uses unless the
-    leakage check is asked to.
+    Its classes are the labels that occur or have a column of votes, sorted. Its protocol is
+    ``official`` if every utterance has a split, ``leave-one-speaker-out`` if every utterance has a
+    speaker and none has a session, and ``leave-one-session-out`` otherwise. A note lists the
+    columns that nothing uses unless the leakage check is asked to.
 
     Raises:
         UsageError: there is no such file, or its suffix is not that of a table.
@@ -58,7 +69,10 @@ def read_manifest(path: Path, name: str) -> Corpus:
     places: dict[str, str] = {}  # id -> the row that has it
     renamed: dict[str, str] = {}  # another name -> the column that it is read as
     try:
-        for place, row in read_table(path, COLUMNS, required=("id",), ignore_case=True):
+        used = (*COLUMNS, *ATTRIBUTES)
+        for place, row in read_table(
+            path, used, required=("id",), ignore_case=True, prefixes=_NUMBERS
+        ):
             cells = _renamed(row, renamed)
             try:
                 utterance = _utterance(cells, path.parent)
@@ -72,7 +86,9 @@ def read_manifest(path: Path, name: str) -> Corpus:
             places[utterance.id] = place
             utterances.append(utterance)
             for column in cells:
-                if column not in (*KEPT_COLUMNS, ""):
+                if column not in (*KEPT_COLUMNS, *ATTRIBUTES, "") and not column.startswith(
+                    _NUMBERS
+                ):
                     values = others.setdefault(column, {})
                     with suppress(ValueError):  # such as a list of numbers
                         if (text := cell_text(cells, column)) is not None:
@@ -86,6 +102,13 @@ def read_manifest(path: Path, name: str) -> Corpus:
     ]
     notes += [f"{path.name}: columns not used: {', '.join(others)}"] if others else []
     labels = {utterance.label for utterance in utterances if utterance.label is not None}
+    # The names of columns are in small letters, and labels are as they were written.
+    spelled = {label.lower(): label for label in labels}
+    utterances = [
+        replace(u, votes={spelled.get(name, name): number for name, number in u.votes.items()})
+        for u in utterances
+    ]
+    labels |= {label for utterance in utterances for label in utterance.votes}
     return Corpus(
         name,
         utterances,
@@ -142,4 +165,37 @@ def _utterance(cells: Mapping[str, Any], folder: Path) -> Utterance:
         dialogue=texts["dialogue"],
         turn=None if turn is None else int(turn),
         split=None if split is None else _SPLITS[split.lower()],
+        attributes=_numbers(cells, ATTRIBUTE, ATTRIBUTES),
+        votes=_votes(cells),
     )
+
+
+def _votes(cells: Mapping[str, Any]) -> dict[str, float]:
+    votes = _numbers(cells, VOTES)
+    for label, number in votes.items():
+        if number < 0:
+            raise ValueError(f"its {VOTES}{label} is {number:g}: write 0 or more")
+    return votes
+
+
+def _numbers(cells: Mapping[str, Any], prefix: str, plain: Sequence[str] = ()) -> dict[str, float]:
+    """Return name → number of the columns with a prefix, and of those named in ``plain``."""
+    numbers = {}
+    for column in cells:
+        if column in plain or column.startswith(prefix):
+            text = cell_text(cells, column)
+            if text is None:
+                continue
+            try:
+                number = float(text)
+            except ValueError:
+                number = math.nan
+            if not math.isfinite(number):
+                raise ValueError(
+                    f"its {column} is {text!r}: write a number, or leave the cell empty"
+                )
+            name = column.removeprefix(prefix)
+            if prefix == ATTRIBUTE and name in KEPT_COLUMNS:
+                raise ValueError(f"its column {column} has the name of a column of mser: rename it")
+            numbers[name] = number
+    return numbers

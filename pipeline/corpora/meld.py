@@ -5,6 +5,9 @@
     ROOT/test/output_repeated_splits_test/dia0_utt0.mp4
     train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv anywhere below ROOT
 
+The column ``sentiment`` of the corpus is that of the CSVs: negative, neutral or positive. It is not
+a merge of the emotions, because a surprise may be any of the three.
+
 Dialogue and utterance numbers repeat across the splits, so an id carries its split:
 ``train/dia0_utt0``. The CSVs' start and end times are not used: they often differ from the clip.
 """
@@ -19,6 +22,8 @@ from .tables import read_table
 from .utterance import Corpus, PublishedCounts, Utterance
 
 CLASSES = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
+
+SENTIMENTS = ("negative", "neutral", "positive")
 
 # Split, its name in the release, and the folder of its clips.
 _SPLITS = (
@@ -42,13 +47,24 @@ def load(root: Path) -> Corpus:
     """
     utterances: list[Utterance] = []
     ignored: list[tuple[Path, str]] = []
+    sentiments: dict[str, str] = {}
     paths = _find(root)
     for split, name, folder in _SPLITS:
         clips = paths[folder]
-        in_split = list(_utterances(paths[f"{name}_sent_emo.csv"], split, name, clips))
+        rows = list(_utterances(paths[f"{name}_sent_emo.csv"], split, name, clips))
+        in_split = [utterance for utterance, _ in rows]
+        sentiments |= {utterance.id: sentiment for utterance, sentiment in rows if sentiment}
         utterances += in_split
         ignored += _strays(clips, {utterance.audio for utterance in in_split})
-    return Corpus("meld", utterances, CLASSES, "official", ignored, published=(_PUBLISHED,))
+    return Corpus(
+        "meld",
+        utterances,
+        CLASSES,
+        "official",
+        ignored,
+        published=(_PUBLISHED,),
+        columns={"sentiment": sentiments} if sentiments else {},
+    )
 
 
 def _find(root: Path) -> dict[str, Path]:
@@ -69,10 +85,13 @@ def _find(root: Path) -> dict[str, Path]:
     return paths
 
 
-def _utterances(path: Path, split: str, name: str, clips: Path) -> Iterator[Utterance]:
-    for place, row in read_table(path, _COLUMNS, required=_COLUMNS):
+def _utterances(
+    path: Path, split: str, name: str, clips: Path
+) -> Iterator[tuple[Utterance, str | None]]:
+    """Yield each utterance and its sentiment."""
+    for place, row in read_table(path, (*_COLUMNS, "Sentiment"), required=_COLUMNS):
         try:
-            yield _utterance(row, split, name, clips)
+            yield _utterance(row, split, name, clips), _sentiment(row)
         except ValueError as error:
             raise PipelineError(
                 f"{path}, {place}: {error}; take the file from MELD's release again"
@@ -95,6 +114,13 @@ def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Ut
         turn=turn,
         split=split,
     )
+
+
+def _sentiment(row: Mapping[str, str]) -> str | None:
+    sentiment = row.get("Sentiment", "").strip().lower()
+    if sentiment and sentiment not in SENTIMENTS:
+        raise ValueError(f"'{sentiment}' is not a sentiment of MELD")
+    return sentiment or None
 
 
 def _strays(clips: Path, known: set[Path | None]) -> Iterator[tuple[Path, str]]:

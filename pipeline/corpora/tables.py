@@ -41,6 +41,7 @@ class _Columns:
     used: Sequence[str] | None
     required: Sequence[str]
     ignore_case: bool
+    prefixes: tuple[str, ...] = ()
 
     def named(self, names: Sequence[str], place: str = "") -> list[str]:
         """Return the column names as the caller knows them; a used one must not occur twice."""
@@ -70,6 +71,7 @@ def read_table(
     *,
     required: Sequence[str] = (),
     ignore_case: bool = False,
+    prefixes: tuple[str, ...] = (),
 ) -> Iterator[Row]:
     """Yield the rows of a table, in the order of the file; empty lines are skipped.
 
@@ -81,6 +83,7 @@ def read_table(
         required: columns that a CSV, TSV or Parquet file must have. The lines of a JSON Lines file
             may differ in their columns.
         ignore_case: whether to strip the column names and write them in small letters.
+        prefixes: beginnings of the names of further columns that the caller reads.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -94,7 +97,7 @@ def read_table(
             f"'{path}' is not a table that can be read: give a file that ends in "
             f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
         )
-    return reader(path, _Columns(path, used, required, ignore_case))
+    return reader(path, _Columns(path, used, required, ignore_case, prefixes))
 
 
 def cell_text(cells: Mapping[str, Any], column: str) -> str | None:
@@ -206,7 +209,10 @@ def _read_parquet(path: Path, wanted: _Columns) -> Iterator[Row]:
             read = [
                 name
                 for name, column in renamed.items()
-                if wanted.used is None or column in wanted.used or name in texts
+                if wanted.used is None
+                or column in wanted.used
+                or column.startswith(wanted.prefixes)
+                or name in texts
             ]
             unread = dict.fromkeys(columns)
             # On this thread alone: Arrow's threads may still run when Python ends, and abort it.

@@ -80,12 +80,16 @@ class Corpus:
     def in_classes(self, name: str | None = None) -> "Corpus":
         """Return the corpus with the labels of a class set, by default the first one.
 
-        An utterance whose label belongs to no class gets the label ``None``. Votes are added up by
-        class; those for labels of no class are left out.
+        ``name`` may also be one of :attr:`columns`, such as ``sentiment``: its values are the
+        labels then, and the classes are these values, sorted. An utterance whose label belongs to
+        no class gets the label ``None``. Votes are added up by class; those for labels of no class
+        are left out.
 
         Raises:
-            UsageError: the corpus has no such class set.
+            UsageError: the corpus has no such class set and no such column.
         """
+        if name in self.columns and name not in self.class_sets:
+            return self._with_labels_of(self.columns[name])
         if not self.class_sets:
             if name is not None:
                 raise UsageError(
@@ -95,7 +99,7 @@ class Corpus:
             return self
         chosen = name or next(iter(self.class_sets))
         if chosen not in self.class_sets:
-            raise unknown(f"classes of {self.name}", chosen, self.class_sets)
+            raise unknown(f"classes of {self.name}", chosen, [*self.class_sets, *self.columns])
         merged = self.class_sets[chosen]
         return replace(
             self,
@@ -108,6 +112,22 @@ class Corpus:
                 for utterance in self.utterances
             ],
             classes=tuple(dict.fromkeys(merged.values())),
+            class_sets={},
+        )
+
+    def _with_labels_of(self, column: Mapping[str, str]) -> "Corpus":
+        classes = tuple(sorted(set(column.values())))
+        return replace(
+            self,
+            utterances=[
+                replace(
+                    utterance,
+                    label=column.get(utterance.id),
+                    votes={k: v for k, v in utterance.votes.items() if k in classes},
+                )
+                for utterance in self.utterances
+            ],
+            classes=classes,
             class_sets={},
         )
 
