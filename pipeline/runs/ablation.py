@@ -13,6 +13,7 @@ from typing import Annotated, Any, Required
 
 import torch
 from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from ...cache import NotFoundError
@@ -36,7 +37,7 @@ from .gain import GainOverBest, gain_over_best
 
 def _known_metric(name: str) -> str:
     if metric_named(name) is None:
-        raise unknown("metric", name, METRICS)
+        raise PydanticCustomError("unknown", "unknown", {"kind": "metric", "known": [*METRICS]})
     return name
 
 
