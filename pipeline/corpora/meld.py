@@ -118,9 +118,7 @@ def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Ut
 
 def _sentiment(row: Mapping[str, str]) -> str | None:
     sentiment = row.get("Sentiment", "").strip().lower()
-    if sentiment and sentiment not in SENTIMENTS:
-        raise ValueError(f"'{sentiment}' is not a sentiment of MELD")
-    return sentiment or None
+    return sentiment if sentiment in SENTIMENTS else None
 
 
 def _strays(clips: Path, known: set[Path | None]) -> Iterator[tuple[Path, str]]:

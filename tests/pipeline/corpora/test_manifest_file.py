@@ -91,8 +91,8 @@ def test_the_protocol_follows_from_the_columns(tmp_path: Path, content: str, pro
 
 
 def test_unused_columns_are_listed(tmp_path: Path) -> None:
-    corpus = read_manifest(written(tmp_path, "id,valence,Arousal,\na,1,2,\n"), "mine")
-    assert corpus.notes == ("mine.csv: columns not used: valence, arousal",)
+    corpus = read_manifest(written(tmp_path, "id,scenario,Take,\na,1,2,\n"), "mine")
+    assert corpus.notes == ("mine.csv: columns not used: scenario, take",)
     assert corpus.classes == ()
 
 

@@ -1,5 +1,6 @@
 """Attributes, votes and further labels as the corpora give them, with the traps of the releases."""
 
+import csv
 import shutil
 from pathlib import Path
 
@@ -87,15 +88,24 @@ def test_a_row_that_is_not_of_crema_d_is_one_sentence(tmp_path: Path, row: str) 
 
 def test_the_sentiment_of_meld_is_a_label_of_its_own(meld_original: Path, tmp_path: Path) -> None:
     root = shutil.copytree(meld_original, tmp_path / "MELD.Raw")
-    path = next(root.rglob("train_sent_emo.csv"))
-    before = path.read_text(encoding="utf-8")
-    assert "Sentiment" in before.splitlines()[0]
+    for path in root.rglob("*_sent_emo.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], "Sentiment"])
+            writer.writeheader()
+            for number, row in enumerate(rows):
+                sentiment = ("Negative", "positive ", "neutral", "0")[number % 4]
+                writer.writerow({**row, "Sentiment": sentiment})
     corpus = meld.load(root)
-    values = corpus.columns["sentiment"]
-    assert set(values.values()) <= {"negative", "neutral", "positive"}
+    ids = [u.id for u in corpus.utterances if u.id.startswith("train/")]
+    values = [corpus.columns["sentiment"].get(id) for id in ids]
+    assert values[:4] == ["negative", "positive", "neutral", None]
     chosen = corpus.in_classes("sentiment")
-    assert {u.id: u.label for u in chosen.utterances if u.label} == values
+    assert chosen.classes == ("negative", "neutral", "positive")
+    assert [u.label for u in chosen.utterances if u.id in ids] == values
     assert corpus.in_classes() is corpus
+    assert meld.load(meld_original).columns == {}
 
 
 def test_the_synthetic_corpus_has_attributes_near_those_of_its_emotion(corpus_root: Path) -> None:
