@@ -14,7 +14,7 @@ from .corpora import CORPUS_PLUGINS
 from .encoders import ENCODER_PLUGINS
 from .errors import UsageError, unknown
 from .evaluation.numbers import NUMBER_METRICS
-from .evaluation.registry import METRIC_PLUGINS, Metric
+from .evaluation.registry import METRIC_PLUGINS, METRICS, Metric
 from .evaluation.scorers import VOTE_METRICS
 from .evaluation.several_labels import LABEL_METRICS
 from .plugins import Plugins
@@ -126,9 +126,11 @@ def _targets() -> Iterable[Item]:
 
 
 def _metrics() -> Iterable[Item]:
-    yield from _of(METRIC_PLUGINS, lambda metric: f"{metric.title}, of emotion and votes")()
+    yield from _of(METRIC_PLUGINS, lambda metric: f"{metric.title}, of classes")()
     for text, table in _OTHER_METRICS.items():
-        yield from (Item(name, f"{metric.title}, of {text}") for name, metric in table.items())
+        for name, metric in table.items():
+            if name not in METRICS:
+                yield Item(name, f"{metric.title}, of {text}")
 
 
 def _documented(kind: type) -> dict[str, str]:

@@ -88,7 +88,7 @@ class Corpus:
         Raises:
             UsageError: the corpus has no such class set and no such column.
         """
-        if name in self.columns and name not in self.class_sets:
+        if name is not None and name in self.columns and name not in self.class_sets:
             return self._with_labels_of(self.columns[name])
         if not self.class_sets:
             if name is not None:

@@ -10,6 +10,10 @@ from mser.heads import HEADS
 from mser.pipeline.commands.catalogue import KINDS
 from mser.pipeline.commands.options import SETTINGS
 from mser.pipeline.encoders import FAMILIES
+from mser.pipeline.evaluation.numbers import NUMBER_METRICS
+from mser.pipeline.evaluation.registry import METRICS
+from mser.pipeline.evaluation.scorers import VOTE_METRICS
+from mser.pipeline.evaluation.several_labels import LABEL_METRICS
 from mser.pipeline.protocols.protocols import PROTOCOLS
 from mser.pipeline.train.presets import preset_names
 from mser.pipeline.train.settings import TUNABLE
@@ -25,7 +29,8 @@ EXPECTED = {
     "ablations": set(preset_names("ablations")),
     "settings": set(TUNABLE),
     "formats": {"hdf5", "zarr"},
-    "metrics": {"wa", "ua", "weighted_f1", "macro_f1"},
+    "metrics": {*METRICS, *NUMBER_METRICS, *VOTE_METRICS, *LABEL_METRICS},
+    "targets": {"emotion", "valence", "arousal", "dominance", "votes", "labels"},
 }
 
 
