@@ -1,5 +1,7 @@
 """Metrics of attributes, votes and several labels, against scipy, scikit-learn and the formulas."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import entropy, pearsonr
@@ -120,6 +122,9 @@ def test_both_kinds_are_scored_side_by_side() -> None:
 def test_a_bootstrap_sample_is_scored_as_its_utterances(targets: Targets, grouped: bool) -> None:
     """Each sample, written out utterance by utterance, has the scores that the bootstrap gives."""
     n, random = 12, np.random.default_rng(1)
+    labels: list[Any]
+    one: list[Any]
+    two: list[Any]
     if targets is BOTH:
         labels = [("ab"[k % 2], float(k)) for k in range(n)]
         one = [("ab"[k % 3 == 0], float(k % 5)) for k in range(n)]
@@ -159,9 +164,13 @@ def test_the_summary_has_intervals_and_every_metric_a_title() -> None:
             known = metric_named(name)
             assert known is not None
             assert known.title == metric.title
-    assert metric_named("ccc_valence").text(0.5) == "0.500"
+    ccc, error = metric_named("ccc_valence"), metric_named("mse")
+    assert ccc is not None
+    assert error is not None
+    assert ccc.text(0.5) == "0.500"
+    assert ccc.larger_is_better
+    assert not error.larger_is_better
     assert metric_named("nothing") is None
-    assert not metric_named("mse").larger_is_better
 
 
 def test_the_bootstrap_of_attributes_always_gives_the_same() -> None:

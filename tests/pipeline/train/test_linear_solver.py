@@ -14,7 +14,7 @@ from mser.cache import FeatureCache
 from mser.heads.objectives import Classes
 from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import evaluate
-from mser.pipeline.train import TrainSettings, linear_solver, train_head
+from mser.pipeline.train import TrainSettings, linear_paths, linear_solver, train_head
 from mser.pipeline.train.linear_solver import LinearProblem, whole_groups
 from mser.tests.support.train_runs import (
     BOTH,
@@ -156,7 +156,7 @@ def test_the_log_holds_a_line_for_each_strength(cache: Path, tmp_path: Path) -> 
     run = train_head(settings(cache, tmp_path / "run"))
     lines = log(run)
     strengths = [line["l2"] for line in lines]
-    assert strengths == list(linear_solver.STRENGTHS[: len(lines)])
+    assert strengths == list(linear_paths.STRENGTHS[: len(lines)])
     (fold,) = run.metrics["folds"]
     assert fold["validation"]["l2"] == strengths[fold["best_epoch"] - 1]
     best = max(line["validation"]["weighted_f1"] for line in lines)
