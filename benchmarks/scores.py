@@ -23,6 +23,7 @@ import torch
 
 from mser.benchmarks.results import Results, Rows, Table, Value, machine, versions
 from mser.pipeline.evaluation.compare import compare, with_interval
+from mser.pipeline.evaluation.registry import METRICS
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.run import Run
 
@@ -178,7 +179,7 @@ def against_linear(cache: Path, runs: Path, name: str) -> Table:
                 corpus.monitor
             ]
             row["difference to linear [95 %]"] = with_interval(
-                difference.difference, difference.difference_ci95, "+"
+                METRICS[corpus.monitor], difference.difference, difference.difference_ci95, "+"
             )
         rows[head] = row
         print(name, head, row, flush=True)

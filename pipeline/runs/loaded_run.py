@@ -81,8 +81,8 @@ class LoadedRun(Run):
         """
         path = self.path / "predictions.csv"
         texts = ("label", "predicted")
-        numbers = {name: pa.float64() for name in columns_of(self.targets) if name not in texts}
-        numbers["seed"] = pa.int64()
+        columns = [name for name in columns_of(self.targets) if name not in texts]
+        numbers = {name: pa.float64() for name in columns} | {"seed": pa.int64()}
         with path.open("rb") as file:
             header = file.readline().decode().strip().split(",")
         types = {name: numbers.get(name, pa.string()) for name in header}

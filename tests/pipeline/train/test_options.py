@@ -18,6 +18,7 @@ from torch.optim.optimizer import (
 )
 
 from mser.heads import HEADS, Head
+from mser.heads.objectives import Classes
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train import TrainSettings, train_head
@@ -176,6 +177,7 @@ def test_balanced_weights_are_the_inverse_of_the_frequency(tmp_path: Path) -> No
     _, head = fit(tiny("linear", cache, tmp_path, "class_weights=balanced"))
     labels = [str(utterance.label) for utterance in corpus if utterance.split == "train"]
     expected = compute_class_weight("balanced", classes=np.unique(labels), y=labels)
+    assert isinstance(head.objective, Classes)
     assert head.objective.class_weights is not None
     assert head.objective.class_weights.tolist() == pytest.approx([*expected, 1.0])
     assert head.objective.class_weights.tolist() == pytest.approx([7 / 12, 7 / 6, 7 / 3, 1.0])

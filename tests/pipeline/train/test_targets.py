@@ -3,7 +3,6 @@
 import csv
 import json
 import tomllib
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,7 +157,7 @@ def test_runs_on_attributes_are_compared_and_reported(runs: dict[str, Run], tmp_
 
 
 @pytest.fixture
-def settings(cache: Path, tmp_path: Path) -> Iterator[Any]:
+def settings(cache: Path, tmp_path: Path) -> Any:
     def given(*more: str, head: str = "linear", **changes: Any) -> TrainSettings:
         return tiny(head, cache, tmp_path / "run", *more, **changes)
 
@@ -212,7 +211,7 @@ def test_classes_restrict_attributes_only_if_they_are_given(tmp_path: Path) -> N
 
 def test_a_column_of_the_corpus_may_be_the_label(tmp_path: Path) -> None:
     table = tmp_path / "corpus.csv"
-    corpus = package.pipeline.corpora.manifest_file  # type: ignore[attr-defined]
+    corpus = package.pipeline.corpora.manifest_file
     lines = [["id", "label", "mood"], ["a", "x", "good"], ["b", "y", ""], ["c", "y", "bad"]]
     with table.open("w", newline="") as file:
         csv.writer(file).writerows(lines)
