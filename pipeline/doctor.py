@@ -116,8 +116,8 @@ def _torchaudio(problems: list[Problem]) -> str:
         import_module("torchaudio")
     except Exception as error:  # its libraries are built for one version of torch
         sentence = f"torchaudio {pair} cannot be imported ({_one_line(error)}): encoders "
-        sentence += "'torchaudio:…' cannot be used, all others can; for a pair that fits, run "
-        problems.append(Problem(sentence + "pip install 'mser[torchaudio]'"))
+        sentence += "'torchaudio:…' cannot be used, all others can; install a torchaudio for the "
+        problems.append(Problem(sentence + "same version and CUDA as torch"))
         return f"{pair}, cannot be imported"
     return f"{pair}: encoders 'torchaudio:…' can be used"
 

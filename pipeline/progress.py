@@ -29,7 +29,7 @@ class StatusBar:
     """
 
     def __init__(self) -> None:
-        place = "{percentage:3.0f}%" + ("|{bar:20}|" if sys.stderr.isatty() else "")
+        place = "{percentage:3.0f}%" + ("|{bar:10}|" if sys.stderr.isatty() else "")
         self._bar = _bar(
             total=1.0, miniters=0, bar_format=f"{place} {{desc}}", dynamic_ncols=sys.stderr.isatty()
         )
@@ -43,7 +43,8 @@ class StatusBar:
     def show(self, done: float, text: str) -> None:
         """Show the text, and ``done`` as a share of the work, 0 to 1."""
         self._bar.n = min(max(done, 0.0), 1.0)
-        self._bar.set_description_str(text, refresh=False)
+        first = not self._bar.desc
+        self._bar.set_description_str(text, refresh=first and sys.stderr.isatty())
         self._bar.update(0)
 
     def keep(self, line: str) -> None:

@@ -176,7 +176,7 @@ def _pipelines() -> Any:
         why = " ".join(str(error).split())
         raise UsageError(
             f"encoders '{PREFIX}…' need torchaudio, which cannot be imported beside torch "
-            f"{torch.__version__} ({why}): run pip install 'mser[torchaudio]', or give an encoder "
-            "from the Hugging Face hub"
+            f"{torch.__version__} ({why}): install a torchaudio for the same version and CUDA, or "
+            "give an encoder from the Hugging Face hub"
         ) from error
     return pipelines

@@ -185,6 +185,11 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
             f"mser: note: adam adds weight_decay={settings.weight_decay:g} to the gradient, where "
             "it is divided by the gradient's size; give optimizer=adamw for a decay of the weights"
         )
+    if unused := settings.without_effect(head):
+        print_note(
+            f"mser: note: {', '.join(unused)} has no effect on {short_name(settings.head)}, which "
+            "is solved and not trained by epochs: set l2, or optimizer=adamw"
+        )
     if settings.standardise or head.reads_pooled:
         _ = examples.pooled  # in this process, once for all workers
     config = settings.as_config() | {

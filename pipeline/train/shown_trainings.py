@@ -75,12 +75,12 @@ class _Training:
     @property
     def now(self) -> str:
         """The newest epoch, and the best one."""
-        line, (score, epoch) = self.lines[-1], self.best
+        line, (score, _) = self.lines[-1], self.best
         monitor = short_name(self.job.settings.monitor)
         loss = line.get("train", line["validation"]).get("loss")
         text = "" if loss is None else f"loss {loss:.3f}, "
-        text += f"{monitor} {self.score(line):.3f}, best {score:.3f} in epoch {epoch}"
-        return f"fold {self.job.fold}, seed {self.job.seed}, epoch {len(self.lines)}: {text}"
+        text += f"{monitor} {self.score(line):.3f}, best {score:.3f}"
+        return f"{self.job.fold} seed {self.job.seed} epoch {len(self.lines)}: {text}"
 
     @property
     def summary(self) -> str:
@@ -178,8 +178,8 @@ class ShownTrainings:
             own = sum(line.get("seconds", 0.0) for line in first)
             self._started = max(self._started, self._looked - own)
         done, left = len(self._trainings) - len(waiting), self.seconds_left
-        text = "" if left is None else f"about {duration(left)} left, "
-        text += f"{done} of {len(self._trainings)} trainings done"
+        text = "" if left is None else f"{duration(left)} left, "
+        text += f"{done} of {len(self._trainings)} done"
         if changed:
             self._now = changed[-1].now
         self._bar.show(self._share(left), text + (f", {self._now}" if self._now else ""))

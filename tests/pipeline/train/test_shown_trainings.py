@@ -67,15 +67,14 @@ def test_the_time_left_is_that_of_early_stopping_and_not_of_the_maximum(tmp_path
     left = trainings.after(60.0, a=[0.2, 0.6, 0.4])  # 54 s of it before the first epoch
     assert left == pytest.approx((3 * 5 - 3) * 2)
     assert trainings.bar.texts[-1] == (
-        "about 24 s left, 0 of 3 trainings done, fold a, seed 0, epoch 3: loss 1.500, ua 0.400, "
-        "best 0.600 in epoch 2"
+        "24 s left, 0 of 3 done, a seed 0 epoch 3: loss 1.500, ua 0.400, best 0.600"
     )
     # It improved and had 8 epochs: so many are expected of the others now.
     trainings.after(10.0, a=[0.2, 0.6, 0.4, 0.5, 0.7, 0.1, 0.1, 0.1])
     trainings.shown.finished(trainings.jobs["a"])
     assert trainings.bar.kept == ["fold a, seed 0: ua 0.700 on validation in epoch 5 of 8"]
     assert trainings.after(2.0, b=[0.3]) == pytest.approx((7 + 8) * 18 / 9)
-    assert "1 of 3 trainings done, fold b, seed 0, epoch 1" in trainings.bar.texts[-1]
+    assert "1 of 3 done, b seed 0 epoch 1" in trainings.bar.texts[-1]
 
 
 def test_epochs_of_an_earlier_command_do_not_count_as_speed(tmp_path: Path) -> None:
@@ -106,7 +105,7 @@ def test_the_epochs_of_a_training_are_shown_on_a_terminal(
         "0",
         "1",
     ]
-    assert "1 of 2 trainings done" in err.getvalue()
+    assert "1 of 2 done" in err.getvalue()
 
 
 def test_the_log_of_a_run_grows_with_each_epoch(
