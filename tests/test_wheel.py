@@ -18,7 +18,8 @@ def repository_files() -> list[str]:
     """The files that git knows or would add, below the root, or those of a source distribution."""
     sources = ROOT / "mser.egg-info" / "SOURCES.txt"
     if not (ROOT / ".git").exists():
-        return [name for name in sources.read_text().splitlines() if (ROOT / name).is_file()]
+        names = [Path(name).as_posix() for name in sources.read_text().splitlines()]  # not ./name
+        return [name for name in names if (ROOT / name).is_file()]
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
