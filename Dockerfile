@@ -8,7 +8,7 @@ COPY docs/package.md /opt/mser/docs/
 COPY cache /opt/mser/cache
 COPY heads /opt/mser/heads
 COPY pipeline /opt/mser/pipeline
-RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch && pip install --no-cache-dir /opt/mser
+RUN pip install --no-cache-dir --index-url "$TORCH_INDEX" torch torchaudio && pip install --no-cache-dir /opt/mser
 ENV MSER_CACHE=/cache HF_HOME=/cache/huggingface
 ENTRYPOINT ["mser"]
 CMD ["--help"]

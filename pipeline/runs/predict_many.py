@@ -242,7 +242,10 @@ def _problems(corpus: Corpus, new: Sequence[NewFeatures]) -> dict[str, str]:
 
 
 def _batches(
-    module: Head, utterances: Sequence[Utterance], new: Sequence[NewFeatures], settings: Any
+    module: Head,
+    utterances: Sequence[Utterance],
+    new: Sequence[NewFeatures],
+    settings: TrainSettings,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Yield the rows of each batch in ``utterances``, and (batch, classes) float64 on the CPU."""
     device = next(module.parameters()).device
