@@ -280,7 +280,11 @@ def _as_csv(
     writer.writerow(["id", "label", "predicted", *columns, "modalities", "problem"])
     for utterance in corpus.utterances:
         row = probabilities.get(utterance.id)
-        found = [""] * (1 + len(classes)) if row is None else [classes[row.argmax()], *row.tolist()]
+        found = (
+            [""] * (1 + len(classes))
+            if row is None
+            else [classes[int(row.argmax())], *row.tolist()]
+        )
         used = [] if row is None else [of.modality for of in new if utterance.id in of]
         problem = problems.get(utterance.id, "")
         writer.writerow([utterance.id, utterance.label, *found, "+".join(used), problem])

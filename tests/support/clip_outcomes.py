@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torchaudio.functional import resample
 
 Array = np.ndarray[Any, Any]
 
@@ -49,22 +51,5 @@ def heard(samples: Array, rate: int = RATE) -> Heard:
     """Features of samples (samples,), or of the mean of their channels (samples, channels)."""
     if samples.ndim == 2:
         samples = samples.mean(axis=1)
-    return Heard(resampled(samples.astype(np.float32), rate))
-
-
-def resampled(wave: Array, rate: int) -> Array:
-    """A wave (samples,) at 16 kHz, float32: the sum of sincs under a Hann window, in float64.
-
-    Sample j is Σᵢ x[i] · c / rate · sinc(t) · cos²(π t / 12), t = c (i / rate − j / 16000), over
-    the i with |t| < 6; c is 0.99 of the lower rate.
-    """
-    if rate == RATE:
-        return wave
-    c = 0.99 * min(rate, RATE)
-    times = np.arange(len(wave)) / rate
-    result = np.empty(-(-len(wave) * RATE // rate))
-    for j in range(len(result)):
-        first, last = np.searchsorted(times, (j / RATE - 6 / c, j / RATE + 6 / c))
-        t = c * (times[first:last] - j / RATE)
-        result[j] = wave[first:last] @ (np.sinc(t) * np.cos(np.pi * t / 12) ** 2) * c / rate
-    return result.astype(np.float32)
+    wave = torch.from_numpy(samples.astype(np.float32))
+    return Heard(resample(wave, rate, RATE).numpy())

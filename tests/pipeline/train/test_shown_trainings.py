@@ -101,10 +101,8 @@ def test_the_epochs_of_a_training_are_shown_on_a_terminal(
     cache = made_cache(tmp_path / "cache", official())
     module.train_head(made(cache, tmp_path / "run", "epochs=3", "patience=3", seeds=(0, 1)))
     lines = [line for line in err.getvalue().split("\n") if " on validation in epoch " in line]
-    assert [re.search("fold .+, seed ([01]): weighted_f1 [0-9.]+ ", line)[1] for line in lines] == [
-        "0",
-        "1",
-    ]
+    pattern = re.compile("fold .+, seed ([01]): weighted_f1 [0-9.]+ ")
+    assert [match[1] for line in lines if (match := pattern.search(line))] == ["0", "1"]
     assert "1 of 2 done" in err.getvalue()
 
 
