@@ -65,7 +65,7 @@ ReplaceOption = Annotated[
 ]
 ClassesOption = Annotated[
     str | None,
-    _option("Class set, if the corpus has several: 4 or 6. Other utterances are left out."),
+    _option("Class set, if the corpus has several, such as 4. Other utterances are left out."),
 ]
 ALL_MODALITIES = ",".join(MODALITIES)
 ModalitiesOption = Annotated[

@@ -6,13 +6,30 @@ from typing import Any
 
 from ..errors import UsageError
 from ..plugins import Plugins
-from . import crema_d, iemocap, meld, synthetic
+from . import (
+    crema_d,
+    emobox,
+    emodb,
+    esd,
+    iemocap,
+    meld,
+    mosei,
+    msp_podcast,
+    ravdess,
+    synthetic,
+)
 from .utterance import Corpus, PublishedCounts, Utterance
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "crema-d": crema_d.load,
+    "emobox": emobox.load,
+    "emodb": emodb.load,
+    "esd": esd.load,
     "iemocap": iemocap.load,
     "meld": meld.load,
+    "mosei": mosei.load,
+    "msp-podcast": msp_podcast.load,
+    "ravdess": ravdess.load,
     "synthetic": synthetic.load,
 }
 
