@@ -40,7 +40,7 @@ def extract(
         str,
         typer.Option(
             help="Corpus: crema-d, emobox, emodb, esd, iemocap, meld, mosei, msp-podcast, ravdess, "
-            "synthetic, manifest, or one of a plug-in, such as file.py:load."
+            "synthetic, synthetic-other, manifest, or one of a plug-in, such as file.py:load."
         ),
     ],
     cache: CacheOption,

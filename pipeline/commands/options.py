@@ -139,6 +139,29 @@ ProtocolOption = Annotated[
         "the corpus."
     ),
 ]
+TrainOnOption = Annotated[
+    str | None,
+    _option("Datasets to train on, separated by commas, such as iemocap; with --test-on."),
+]
+TestOnOption = Annotated[
+    str | None,
+    _option("Other datasets to test on, separated by commas, such as meld,crema-d."),
+]
+ClassMapOption = Annotated[
+    Path | None,
+    _option(
+        "For --test-on: TOML file of the common classes and their labels, such as angry = "
+        '["anger", "ang"]. Default: angry, happy (with excited), sad, neutral.'
+    ),
+]
+BalanceOption = Annotated[
+    bool,
+    _option(
+        "For --test-on: leave dialogues of larger training datasets out, so that all have about "
+        "the size of the smallest.",
+        "--balance",
+    ),
+]
 ValidationOption = Annotated[
     str | None,
     _option(

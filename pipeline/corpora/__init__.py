@@ -31,6 +31,7 @@ CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "msp-podcast": msp_podcast.load,
     "ravdess": ravdess.load,
     "synthetic": synthetic.load,
+    "synthetic-other": synthetic.load_other,
 }
 
 
@@ -55,7 +56,7 @@ def load_corpus(name: str, root: Path) -> Corpus:
         PipelineError: the folder does not contain that corpus.
     """
     name = CORPUS_PLUGINS.admit(name)
-    if not root.is_dir() and name != "synthetic":  # synthetic makes its folder
+    if not root.is_dir() and not name.startswith("synthetic"):  # they make their folder
         raise UsageError(f"there is no folder '{root}': give the folder of {name} with --root")
     corpus = CORPORA[name](root)
     if not isinstance(corpus, Corpus):

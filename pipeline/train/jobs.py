@@ -21,6 +21,7 @@ from .checkpoint import TrainingProgress, TrainingState, to_safetensors
 from .determinism import reproducible
 from .examples import TrainingExamples, find_examples
 from .features import FeatureLoader
+from .joined import find_joined
 from .layers import layer_positions
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings, load_plugins
@@ -118,13 +119,7 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
         PipelineError: see there; or the features do not have ``digest``.
     """
     if digest not in _examples:
-        examples = find_examples(
-            settings.cache,
-            settings.dataset,
-            settings.encoders,
-            settings.classes,
-            reads_context(settings),
-        )
+        examples = _found(settings)
         _examples.clear()
         _examples[examples.digest] = examples
         if digest not in (None, examples.digest):
@@ -134,6 +129,14 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
             )
         return examples
     return _examples[digest]
+
+
+def _found(settings: TrainSettings) -> TrainingExamples:
+    cache, encoders, context = settings.cache, settings.encoders, reads_context(settings)
+    if settings.test_on is None:
+        return find_examples(cache, settings.dataset, encoders, settings.classes, context)
+    train_on, test_on = settings.train_on, settings.test_on
+    return find_joined(cache, train_on, test_on, encoders, settings.mapped, context)
 
 
 def reads_context(settings: TrainSettings) -> bool:
