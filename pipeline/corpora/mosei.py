@@ -110,8 +110,9 @@ def _folds(path: Path) -> dict[str, str]:
     try:
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                split = _SPLITS.get(node.targets[0].id)
-                for video in ast.literal_eval(node.value) if split else ():
+                if (split := _SPLITS.get(node.targets[0].id)) is None:
+                    continue
+                for video in ast.literal_eval(node.value):
                     if split_of.setdefault(video, split) != split:
                         raise PipelineError(
                             f"{path}: video '{video}' is in two folds: take the file from the SDK "
@@ -152,7 +153,7 @@ def _strengths(labels: Any, video: str, path: Path) -> list[tuple[float, float, 
         raise PipelineError(
             f"{path} does not have the labels of CMU-MOSEI: download the file again"
         ) from error
-    rows = []
+    rows: list[tuple[float, float, Strengths]] = []
     for (start, end), values in zip(intervals.tolist(), features.tolist(), strict=True):
         if not all(map(math.isfinite, values)):
             raise PipelineError(

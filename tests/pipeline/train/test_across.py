@@ -3,6 +3,7 @@
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from mser.pipeline.runs.evaluate import evaluate
 from mser.pipeline.runs.loaded_run import load_run
 from mser.pipeline.runs.report import report
 from mser.pipeline.train import Run, TrainSettings, train_head
+from mser.pipeline.train.trainer import Trainer
 from mser.tests.conftest import Call
-from mser.tests.support.train_runs import made_cache, make_utterance, rows
+from mser.tests.support.train_runs import made_cache, make_utterance, rows, timeless
 
 SHORT = {"angry": "ang", "happy": "exc", "neutral": "neu", "sad": "sad"}
 
@@ -84,6 +86,31 @@ def test_the_same_weights_are_tested_on_every_corpus(run: Run) -> None:
     first, second = (load_run(run.path).module(fold, device="cpu") for fold in "bc")
     for name, value in first.state_dict().items():
         np.testing.assert_array_equal(value, second.state_dict()[name])
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adamw"])
+def test_the_head_is_trained_once_and_tested_on_each_corpus(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    trained, train = [], Trainer.train
+    monkeypatch.setattr(
+        Trainer, "train", lambda self, *given: trained.append(given[0].name) or train(self, *given)
+    )
+    options = [f"optimizer={optimizer}", "epochs=2"]
+    whole, alone = tmp_path / "whole", tmp_path / "alone"
+    several = replace(
+        settings(cache, whole, dataset="a", test_on=("b", "c"), seeds=(0, 1)), l2=None
+    ).with_overrides(options)
+    both = train_head(several)
+    assert trained == ["b", "b"]  # a training for each seed
+    only = train_head(replace(several, out=alone, folds=("c",)))
+    assert trained == ["b", "b", "c", "c"]
+    assert [row for row in rows(both) if row["fold"] == "c"] == rows(only)
+    logged = [line for line in timeless(both) if line["fold"] == "c"]
+    assert logged == timeless(only)
+    for seed in (0, 1):
+        files = [folder / "checkpoints" / f"c-seed{seed}.safetensors" for folder in (whole, alone)]
+        assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_such_a_run_is_evaluated_embedded_and_reported(run: Run, tmp_path: Path) -> None:
