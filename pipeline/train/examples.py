@@ -1,8 +1,8 @@
 """Which utterances can be trained on, and why the others are excluded."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -104,6 +104,7 @@ def find_examples(
     }
     newest = max(entries.values(), key=lambda entry: entry.published)
     whole, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
+    whole = replace(whole, notes=(*whole.notes, *_emotion_notes(entries)))
     corpus = whole.in_classes(classes) if mapped is None else mapped.applied(whole, dataset)
     excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
@@ -137,6 +138,17 @@ def _pooled(cache: FeatureCache, modality: str, entry: Entry) -> Entry:
     count = missing_pooled(cache, entry)
     with progress(count, f"pooling {modality}", "utterance") as bar:
         return pooled_entry(cache, entry, bar.update)
+
+
+def _emotion_notes(entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield a note for each encoder whose card tells of emotion labels; see ``model_card``."""
+    for modality, entry in entries.items():
+        for run in entry.provenance[-1:]:
+            if labels := run.get("emotion_labels"):
+                yield (
+                    f"the {modality} encoder {entry.spec.encoder} was trained on emotion labels, "
+                    f"by its card ({', '.join(labels)}): it may have seen the test utterances"
+                )
 
 
 def _unreadable(
