@@ -50,11 +50,12 @@ class ClassMap:
             for of_label, labels in self.of_corpus.get(name, self.general).items()
             for label in labels
         }
-        utterances = [
-            replace(u, label=None if u.label is None else class_of.get(u.label.casefold()))
-            for u in corpus.utterances
-        ]
-        return replace(corpus, utterances=utterances, classes=self.classes, class_sets={})
+        labels = {utterance.label for utterance in corpus.utterances if utterance.label is not None}
+        merged = {
+            label: class_of[label.casefold()] for label in labels if label.casefold() in class_of
+        }
+        in_classes = replace(corpus, class_sets={"common": merged}).in_classes("common")
+        return replace(in_classes, classes=self.classes)
 
     def as_toml(self) -> dict[str, Any]:
         """Return the content of its file."""

@@ -57,18 +57,19 @@ def split_across(
             f"--dataset {both[0]} and a protocol"
         )
     left_out: dict[str, str] = {}
-    train, held_out = {}, []
+    train: dict[str, Sequence[Utterance]] = {}
+    held_out: list[Utterance] = []
     for name in train_on:
         train[name], of_corpus, unused = _training_parts(_of(utterances, name), name, validation)
         held_out += of_corpus
         left_out |= dict.fromkeys(unused, "in the test part of a training corpus")
     if balance:
         fewest = min(map(len, train.values()))
-        for name, part in train.items():
-            train[name] = _at_most(fewest, part)
-            dropped = {u.id for u in part} - {u.id for u in train[name]}
+        for name, whole in train.items():
+            train[name] = _at_most(fewest, whole)
+            dropped = {u.id for u in whole} - {u.id for u in train[name]}
             left_out |= dict.fromkeys(dropped, "left out to balance the training corpora")
-    trained = tuple(utterance for part in train.values() for utterance in part)
+    trained = tuple(utterance for of_corpus in train.values() for utterance in of_corpus)
     folds = []
     for name in test_on:
         of_corpus = _of(utterances, name)

@@ -12,8 +12,6 @@ from ..protocols.across import NAME
 from .examples import TrainingExamples, find_examples
 from .joined_entry import JoinedEntry
 
-_PREFIXED = ("speaker", "session", "dialogue")
-
 
 def find_joined(
     cache: Any,
@@ -68,15 +66,17 @@ def find_joined(
 
 def _prefixed(examples: TrainingExamples, name: str) -> list[Utterance]:
     """Return the utterances of a corpus with its name before each id: 1 is a speaker in many."""
+
+    def prefixed(value: str | None) -> str | None:
+        return None if value is None else f"{name}/{value}"
+
     return [
         replace(
             utterance,
             id=f"{name}/{utterance.id}",
-            **{
-                column: f"{name}/{value}"
-                for column in _PREFIXED
-                if (value := getattr(utterance, column)) is not None
-            },
+            speaker=prefixed(utterance.speaker),
+            session=prefixed(utterance.session),
+            dialogue=prefixed(utterance.dialogue),
         )
         for utterance in examples.corpus.utterances
     ]
