@@ -93,9 +93,12 @@ def test_the_head_is_trained_once_and_tested_on_each_corpus(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
 ) -> None:
     trained, train = [], Trainer.train
-    monkeypatch.setattr(
-        Trainer, "train", lambda self, *given: trained.append(given[0].name) or train(self, *given)
-    )
+
+    def counted(self, fold, *given):
+        trained.append(fold.name)
+        return train(self, fold, *given)
+
+    monkeypatch.setattr(Trainer, "train", counted)
     options = [f"optimizer={optimizer}", "epochs=2"]
     whole, alone = tmp_path / "whole", tmp_path / "alone"
     several = replace(
