@@ -13,7 +13,7 @@ MAX_LINES = 400
 # The only modules that stand in pipeline/ itself. Every other module belongs to a room.
 LOOSE = {
     *("__init__", "errors", "progress", "provenance", "output", "demo", "doctor"),
-    *("modalities", "layers", "validation", "plugins", "option_texts", "interruption"),
+    *("modalities", "targets", "layers", "validation", "plugins", "option_texts", "interruption"),
     *("store_formats", "feature_cache", "catalogue"),
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}

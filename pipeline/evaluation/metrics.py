@@ -84,6 +84,11 @@ def pooled_scores(
     return {seed: scores(*lists, scorer) for seed, lists in _pooled(parts).items()}
 
 
+def of_fold(parts: Sequence[Predictions], fold: str) -> list[Predictions]:
+    """Return the predictions of a fold, for every seed."""
+    return [part for part in parts if part.fold == fold]
+
+
 def aggregate(
     parts: Sequence[Predictions],
     scorer: Scorer = CLASSES,

@@ -28,6 +28,7 @@ class Run:
         folds, seeds = (len({fold[key] for fold in metrics["folds"]}) for key in ("fold", "seed"))
         left = metrics.get("not_trained", [])
         of_folds = f"{folds} of {_counted(folds + len(left), 'fold')}"
+        tests = metrics.get("tests", {})
         lines = [
             f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}"
             f"{validation_text(metrics.get('validation'))}: "
@@ -39,6 +40,12 @@ class Run:
         if context := metrics.get("context_turns"):
             lines.append(f"  read as context of their dialogues: {context} of those left out")
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
+        if tests:  # a row for each pair of training and test corpora
+            several = seeds > 1
+            rows = {}
+            for name, of_test in tests.items():
+                rows[f"{metrics['dataset']} → {name}"] = of_test["aggregate"]
+                rows[f"chance on {name}"] = of_test["chance"]
         table = score_table(rows, several, metrics.get("intervals"), targets_in(metrics))
         return "\n".join([*lines, *table, f"  {self.path}"])
 
@@ -77,16 +84,21 @@ def score_table(
     shown = list(metrics)
     if len(shown) > _MOST_COLUMNS:  # of several attributes: all CCCs, and the means of the others
         shown = [name for name in shown if name.startswith("ccc") or not _of_one(name, targets)]
+    first = max(14, *(len(name) + 1 for name in rows))
     widths = {m: max(14 if metrics[m].percent else 17, len(metrics[m].title) + 2) for m in shown}
-    lines = [_line("", {name: metrics[name].title for name in shown}, widths)]
+
+    def line(name: str, cells: Mapping[str, str]) -> str:
+        return f"  {name:{first}}{''.join(f'{cell:>{widths[key]}}' for key, cell in cells.items())}"
+
+    lines = [line("", {name: metrics[name].title for name in shown})]
     for name, scored in rows.items():
-        lines.append(_line(name, {m: _cell(scored[m], metrics[m], several) for m in shown}, widths))
-        if several and name != "chance":
-            pooled = {m: metrics[m].text(scored[m]["pooled"]) for m in shown}
-            lines.append(_line("  pooled", pooled, widths))
-        if all(scored[metric]["pooled_ci95"] for metric in shown) and name != "chance":
+        lines.append(line(name, {m: _cell(scored[m], metrics[m], several) for m in shown}))
+        by_chance = name.startswith("chance")
+        if several and not by_chance:
+            lines.append(line("  pooled", {m: metrics[m].text(scored[m]["pooled"]) for m in shown}))
+        if all(scored[metric]["pooled_ci95"] for metric in shown) and not by_chance:
             bounds = {m: _interval(scored[m]["pooled_ci95"], metrics[m]) for m in shown}
-            lines.append(_line("  95 %", bounds, widths))
+            lines.append(line("  95 %", bounds))
     facts = ["mean ± std over folds and seeds"] if several else []
     facts += ["in %"] if all(metrics[name].percent for name in shown) else []
     lines.append(f"  {', '.join([*facts])}{'; ' if facts else ''}chance: {targets.chance_text()}")
@@ -105,10 +117,6 @@ def validation_text(column: str | None) -> str:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _line(name: str, cells: Mapping[str, str], widths: Mapping[str, int]) -> str:
-    return f"  {name:14}{''.join(f'{cell:>{widths[key]}}' for key, cell in cells.items())}"
 
 
 def _of_one(metric: str, targets: Targets) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from mser.heads import HEADS
 from mser.pipeline.commands.catalogue import KINDS
 from mser.pipeline.commands.options import SETTINGS
+from mser.pipeline.corpora import CORPORA
 from mser.pipeline.encoders import FAMILIES
 from mser.pipeline.evaluation.numbers import NUMBER_METRICS
 from mser.pipeline.evaluation.registry import METRICS
@@ -22,7 +23,7 @@ from mser.tests.support.installed_plugins import install
 
 EXPECTED = {
     "heads": set(HEADS),
-    "corpora": {"crema-d", "iemocap", "meld", "synthetic"},
+    "corpora": set(CORPORA),
     "encoders": set(FAMILIES),
     "protocols": set(PROTOCOLS),
     "presets": set(preset_names("presets")),
