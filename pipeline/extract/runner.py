@@ -70,6 +70,7 @@ def extract(settings: ExtractSettings) -> Summary:
             precision=settings.precision,
             layers=settings.layers,
             max_seconds=settings.max_seconds,
+            frames=settings.frames,
             modality=modality,
         )
         for modality, name in settings.encoders.items()
@@ -106,23 +107,24 @@ def extract(settings: ExtractSettings) -> Summary:
     if settings.strict:
         for modality_run in runs:
             _raise_first(_quarantined(modality_run, chosen))
-    of_audio = [scans[modality] for modality in scans if MODALITIES[modality].source == "audio"]
-    clips = of_audio[0] if of_audio else Scan()
+    by_source = {MODALITIES[modality].source: result for modality, result in scans.items()}
+    audio, video = (by_source.get(source, Scan()) for source in ("audio", "video"))
+    seconds = (audio if "audio" in by_source else video).seconds
     summary = Summary(
         corpus,
         root,
         str(cache.root),
         settings.dry_run,
         len(chosen),
-        sum(clips.seconds.values()) / 3600 if of_audio else None,
-        identical_clips(chosen, clips.hashes),
+        sum(audio.seconds.values()) / 3600 if "audio" in by_source else None,
+        identical_clips(chosen, audio.hashes or video.hashes),
         [modality_run.summary for modality_run in runs],
     )
     if not settings.dry_run:
         for modality_run in runs:
             _make_folders(modality_run)
         size = _checked_size(cache, runs)
-        table = to_table(corpus, root, clips.hashes, clips.seconds)
+        table = to_table(corpus, root, audio.hashes, seconds, video.hashes)
         manifest = partial(cache.write_manifest, corpus.name, table)
         reports = partial(run_shards, extract_shard, backend=backend, device=device)
         _extract(runs, reports, manifest, f"extracting {size}", strict=settings.strict)
@@ -321,12 +323,14 @@ def _extract(
         ):
             audio, started = 0.0, time.monotonic()
             for report in done:
-                audio += sum(item.seconds for item in report.job.items)
+                modality = by_entry[report.job.writer.folder]
+                if MODALITIES[modality.encoder.modality].source == "audio":
+                    audio += sum(item.seconds for item in report.job.items)
                 if audio:
                     speed = audio / (time.monotonic() - started)
                     bar.set_postfix_str(f"{audio / 3600:.2f} h of audio, {speed:.0f}x", False)
                 bar.update(len(report.job.items))
-                _count(by_entry[report.job.writer.folder], report, strict=strict)
+                _count(modality, report, strict=strict)
     finally:
         for modality in runs:
             now = modality.writer.quarantined().items()  # other runs may have added some meanwhile

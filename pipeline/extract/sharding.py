@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...cache import EntryWriter, digest
+from ..corpora.utterance import Footage
 from ..encoders import EncoderSettings
 
 _SHARDS_OF_A_SMALL_CORPUS = 16
@@ -17,14 +18,22 @@ class PlannedUtterance:
 
     id: str
     """The utterance's id in the corpus."""
-    source: Path | str
-    """The path of its clip, or its text."""
+    source: Path | str | Footage
+    """The path of its clip, its text, or the part of a video that shows it."""
     content_hash: str
     """SHA-256 of the clip or the text."""
     frames: int
     """How many frames its features will have."""
     seconds: float = 0.0
     """Length of the clip; 0 for a text."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that a worker must see; ``None`` for a text."""
+        source = self.source
+        if isinstance(source, str):
+            return None
+        return source if isinstance(source, Path) else source.path
 
 
 @dataclass(frozen=True)

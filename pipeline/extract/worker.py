@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -133,9 +132,9 @@ def _try(encoder: Encoder[Any], item: PlannedUtterance) -> Any:
 
 def _read(item: PlannedUtterance, encoder: Encoder[Any]) -> Any:
     reader = READERS[encoder.modality]
-    raw = reader.load(item.source, item.content_hash)
+    raw = reader.load(item.source, item.content_hash, encoder)
     # A text has its special tokens at least, and counting them would take as long as encoding.
-    if isinstance(item.source, Path) and not encoder.frames(raw):
+    if item.path is not None and not encoder.frames(raw):
         raise BadClipError("too-short", f"{reader.length(raw)} are shorter than one frame")
     return raw
 

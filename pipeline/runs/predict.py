@@ -226,7 +226,7 @@ def _hidden_states(
     name_of_input = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
     if not str(raw).strip():
         raise UsageError(f"{name_of_input} is empty: give words, or leave out --{source}")
-    raw = _loaded(modality, raw)
+    raw = _loaded(modality, raw, encoder)
     if not encoder.frames(raw):
         raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
     (states,) = encoder.encode([raw], entry.spec.dtype)
@@ -240,9 +240,9 @@ def _hidden_states(
     return states
 
 
-def _loaded(modality: str, source: Any) -> Any:
+def _loaded(modality: str, source: Any, encoder: Encoder[Any]) -> Any:
     try:
-        return READERS[modality].load(source, None)
+        return READERS[modality].load(source, None, encoder)
     except BadClipError as error:
         kind = UsageError if error.reason == "absent" else PipelineError
         raise kind(f"'{source}' cannot be used ({error}): give another clip") from error
