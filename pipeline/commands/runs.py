@@ -64,15 +64,23 @@ def predict(
     encoders: dict[str, str | None],
     audio: Annotated[Path | None, typer.Option(help="Audio or video file, in any format.")] = None,
     text: Annotated[str | None, typer.Option(help="Transcript of the utterance.")] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Video that shows the speaker. Its sound is used unless --audio is given."
+        ),
+    ] = None,
     cache: MovedCacheOption = None,
     device: DeviceOption = "auto",
     head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify a clip, a text or both with all checkpoints of a run and the run's encoders."""
+    """Classify a clip, a text, a video or all of them with the run's encoders and checkpoints."""
     from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
 
-    prediction = predict(run, audio, text, encoders=encoders, cache=cache, device=device, head=head)
+    prediction = predict(
+        run, audio, text, encoders=encoders, cache=cache, device=device, head=head, video=video
+    )
     print_result(prediction, as_json)
 
 

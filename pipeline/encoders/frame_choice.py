@@ -89,7 +89,9 @@ DEFAULT_FRAMES = FrameChoice()
 """Five whole frames a second."""
 
 
-def recorded_choice(identity: Mapping[str, Any]) -> FrameChoice | None:
-    """Return the choice that an identity records, without faces; ``None`` if it records none."""
+def recorded_choice(identity: Mapping[str, Any]) -> FrameChoice:
+    """Return the choice of frames that an identity records; the default if it records none."""
     taken = identity.get("frames")
-    return FrameChoice(**taken) if isinstance(taken, Mapping) else None
+    if not isinstance(taken, Mapping) or not set(taken) <= {"fps", "number"}:
+        return DEFAULT_FRAMES  # the features are of another modality
+    return FrameChoice(**taken)

@@ -86,6 +86,15 @@ def read_clip(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
+def has_sound(path: Path) -> bool:
+    """Return whether a video has an audio stream; ``True`` if it cannot be read."""
+    try:
+        with _open(read_clip(path)) as container:
+            return bool(container.streams.audio)
+    except BadClipError:
+        return True  # reading it as audio says what is wrong
+
+
 def probe(content: bytes) -> float:
     """Return the length of a clip in seconds.
 

@@ -34,7 +34,7 @@ def write_video(
     """Write pictures (n, height, width, 3) uint8, each shown from its time on, in seconds.
 
     ``kind`` is the container, by default that of the suffix; ``rotation`` is counter-clockwise, in
-    degrees; ``sound`` (samples,) is float32 at 16 kHz.
+    degrees; ``sound`` (samples,) is int16 at 16 kHz.
     """
     own_times = times is not None
     times = times if own_times else [number / rate for number in range(len(shown))]
@@ -55,9 +55,7 @@ def write_video(
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
         if heard is not None:
-            wave = av.AudioFrame.from_ndarray(
-                (sound[None] * 32767).astype(np.int16), format="s16", layout="mono"
-            )
+            wave = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
             wave.sample_rate, wave.pts = 16_000, 0
             file.mux([*heard.encode(wave), *heard.encode(None)])
     return path
