@@ -70,6 +70,16 @@ def extract(
         int | None,
         typer.Option(help="Take N frames of each video, evenly spaced, instead of --fps."),
     ] = None,
+    faces: Annotated[
+        str,
+        typer.Option(
+            help="Part of a frame: none (the whole frame), FOLDER (crops by utterance), yunet (the "
+            "largest face, followed), or the file of YuNet's weights."
+        ),
+    ] = "none",
+    no_face: Annotated[
+        str, typer.Option(help="Without a face: frame (whole frames) or quarantine.")
+    ] = "frame",
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -115,6 +125,8 @@ def extract(
             max_seconds=max_seconds,
             fps=fps,
             video_frames=video_frames,
+            faces=faces,
+            no_face=no_face,
             device=device,
             workers=workers,
             scheduler=scheduler,

@@ -85,6 +85,7 @@ class Encoder(ABC, Generic[Raw]):
     modality: ClassVar[str]
     code: Origin | None = None
     padding: int = 0  # fills the rest of a row; no feature depends on it
+    input_bytes: int = 0  # of a frame of the features, if the input is larger than they are
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings

@@ -5,6 +5,7 @@ frames that follow each other, in VideoMAE's configuration ``tubelet_size``).
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ class VideoMAEEncoder(VisionEncoder):
             "tokens": "mean of the patches of a tube",
             "clip_tubes": [self.clip // self.tube, overlap],
         }
+
+    @cached_property
+    def input_bytes(self) -> int:
+        """The size in memory of the pictures of a tube."""
+        return super().input_bytes * self.tube
 
     def frames_of(self, pictures: int) -> int:
         """Return the number of tubes; an incomplete tube counts."""

@@ -31,6 +31,8 @@ class Pictures(NamedTuple):
 
     values: NDArray[Any]
     """(frames, 3, height, width), uint8 from 0 to 255."""
+    remark: str | None = None
+    """What a user should know of how they were made."""
 
 
 class VisionEncoder(Encoder[Any]):
@@ -125,6 +127,11 @@ class VisionEncoder(Encoder[Any]):
     def planned_frames(self, source: Any, seconds: float) -> int:
         """Return how many frames the features of a video of so many seconds will have."""
         return self.frames_of(self.choice.expected(seconds))
+
+    @cached_property
+    def input_bytes(self) -> int:
+        """The size in memory of the pictures of a frame of the features."""
+        return self._picture(np.zeros((8, 8, 3), np.uint8)).nbytes
 
     @abstractmethod
     def frames_of(self, pictures: int) -> int:

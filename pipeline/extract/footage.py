@@ -5,16 +5,19 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ...cache import Quarantined
 from ..corpora import Utterance
 from ..corpora.utterance import Footage
-from ..encoders import Encoder
-from ..encoders.vision import Pictures, VisionEncoder
+from ..encoders import Encoder, FrameChoice
+from ..encoders.frame_choice import FPS
+from ..encoders.vision import Frame, Pictures, VisionEncoder
 from .audio import BadClipError, open_clip, unreadable
+from .crops import frames_in, hash_of_pictures, pictures_in
+from .faces import cropped
 from .video import chosen_frames, probe_video
 
 _KNOWN_HASHES = 4096  # of files; the video of a dialogue is the source of many utterances
@@ -29,6 +32,8 @@ def scan_footage(utterance: Utterance) -> tuple[str, float] | Quarantined:
     assert footage is not None  # noqa: S101 -- only utterances that have a video
     content_hash = None
     try:
+        if footage.path.is_dir():  # pictures, which have no times
+            return hash_of_pictures(footage.path), len(pictures_in(footage.path)) / FPS
         with _opened(footage.path) as file:
             content_hash = _hash(file, footage)
             seconds = probe_video(file)
@@ -49,14 +54,29 @@ def load_pictures(
     """
     assert isinstance(encoder, VisionEncoder)  # noqa: S101 -- for the type
     footage = Footage(source) if isinstance(source, Path) else source
+    whole: list[str] = []
+    with _frames(footage, content_hash, encoder.choice) as frames:
+        on_whole = partial(whole.append, "no face was found: its frames are whole")
+        pictures = encoder.pictures(cropped(frames, encoder.choice.faces, on_whole))
+    return pictures._replace(remark=whole[0] if whole else None)
+
+
+@contextmanager
+def _frames(
+    footage: Footage, content_hash: str | None, choice: FrameChoice
+) -> Iterator[Iterator[Frame]]:
+    changed = BadClipError(
+        "changed", f"{footage} changed during the run: run the same command again", transient=True
+    )
+    if footage.path.is_dir():
+        if content_hash not in (None, hash_of_pictures(footage.path)):
+            raise changed
+        yield frames_in(footage.path, choice)
+        return
     with _opened(footage.path) as file:
         if content_hash is not None and _hash(file, footage) != content_hash:
-            raise BadClipError(
-                "changed",
-                f"{footage} changed during the run: run the same command again",
-                transient=True,
-            )
-        return encoder.pictures(chosen_frames(file, footage, encoder.choice))
+            raise changed
+        yield chosen_frames(file, footage, choice)
 
 
 @contextmanager

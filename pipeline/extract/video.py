@@ -14,6 +14,8 @@ from ..encoders.vision import Frame
 from .audio import LONGEST, BadClipError, reason_of
 
 _MOST_PIXELS = 2**26  # of a frame; a damaged header may give more than the memory holds
+_SLACK = Fraction(1, 5)  # seconds by which the length in a header may be wrong
+_ESTIMATED = ("mpeg", "mpegts")  # FFmpeg estimates the length of these from the size of the file
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: the cover of a song
 
 
@@ -116,25 +118,34 @@ def _span(file: BinaryIO) -> tuple[Fraction, Fraction]:
         step = 1 / Fraction(stream.average_rate or 25)
         begins: list[Fraction] = []
         ends: list[Fraction] = []
-        count = 0
+        count, last = 0, Fraction(0)
         try:
-            for packet in container.demux(stream):
+            for packet in container.demux():
                 if not packet.size:  # the end
+                    continue
+                stamp = packet.pts if packet.pts is not None else packet.dts
+                length = packet.duration * packet.time_base if packet.duration else step
+                if stamp is not None:
+                    last = max(last, stamp * packet.time_base + length)
+                if packet.stream_index != stream.index:
                     continue
                 if packet.is_corrupt:
                     raise BadClipError("unreadable", f"it is damaged or cut off in frame {count}")
                 count += 1
-                stamp = packet.pts if packet.pts is not None else packet.dts
                 if stamp is not None:
                     begins.append(stamp * packet.time_base)
-                    length = packet.duration * packet.time_base if packet.duration else step
                     ends.append(begins[-1] + length)
         except (av.FFmpegError, ValueError) as error:
             detail = f"reading stops after {count} frames ({reason_of(error)})"
             raise BadClipError("unreadable", detail) from error
-        # Only the header of an MP4 or a QuickTime film counts its frames reliably.
+        # Only the header of an MP4 or a QuickTime film counts its frames reliably, and only that of
+        # a Matroska file gives the end of the last packet, if it gives a length.
+        announced = Fraction(container.duration or 0, av.time_base)
         if "mp4" in container.format.name and count < stream.frames:
             detail = f"it is cut off after {count} of {stream.frames} frames"
+            raise BadClipError("unreadable", detail)
+        if "matroska" in container.format.name and last + _SLACK < announced:
+            detail = f"it is cut off after {float(last):.1f} of {float(announced):.1f} s"
             raise BadClipError("unreadable", detail)
         if not begins:
             return Fraction(0), step * count
@@ -145,10 +156,11 @@ def _part(file: BinaryIO, footage: Footage) -> tuple[Fraction, Fraction]:
     """Return the times of a part of a video, which ends with the video at the latest."""
     with _open(file) as container:
         length = _length(container, _video_stream(container))
+    if not length:
+        _, length = _span(file)
     begin = _decimal(footage.start or 0.0)
     end = length if footage.end is None else _decimal(footage.end)
-    if length:
-        end = min(end, length)
+    end = min(end, length)
     if end <= begin:
         detail = f"the video ends after {float(length):.1f} s, before the utterance begins"
         raise BadClipError("empty", detail)
@@ -162,6 +174,8 @@ def _decimal(seconds: float) -> Fraction:
 
 def _length(container: Any, stream: Any) -> Fraction:
     """Return the length of a video in seconds that its container gives; 0 if it gives none."""
+    if container.format.name in _ESTIMATED:
+        return Fraction(0)
     if stream.duration:
         return Fraction(stream.duration * stream.time_base)
     return Fraction(container.duration or 0, av.time_base)

@@ -33,6 +33,8 @@ class ShardReport:
     """Ids of the utterances that another process had stored before."""
     quarantined: tuple[Quarantined, ...] = ()
     """The utterances that failed, each with its reason."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """Ids of utterances that are stored, each with what a user should know of it."""
     busy: bool = False
     """Whether another process is working on this shard; then nothing was done."""
 
@@ -96,9 +98,13 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
             quarantined.append(_failed(item, BadClipError("not-finite", detail)))
     if features:
         job.writer.write_shard(job.number, features)
-    return ShardReport(
-        job, tuple(utterance.id for utterance in features), quarantined=tuple(quarantined)
+    stored = tuple(utterance.id for utterance in features)
+    remarks = tuple(
+        (item.id, remark)
+        for item, raw in readable
+        if (remark := getattr(raw, "remark", None)) and item.id in stored
     )
+    return ShardReport(job, stored, quarantined=tuple(quarantined), remarks=remarks)
 
 
 def crash_report(job: ShardJob) -> ShardReport:

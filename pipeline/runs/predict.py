@@ -8,7 +8,7 @@ choice of mser: no score in ``metrics.json`` belongs to it.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..extract import load_encoder
 from ..extract.audio import BadClipError, has_sound
+from ..extract.faces import recorded_faces
 from ..extract.readers import READERS
 from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
@@ -266,6 +267,7 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
             "compute such features for new clips: extract them with mser and train again"
         )
     windows = spec.identity.get("window_seconds")
+    frames = replace(recorded_choice(spec.identity), faces=recorded_faces(spec.identity))
     source = name or _source(entry)
     if name is None:
         check_recorded(source, spec.identity, spec.modality, str(entry.folder))
@@ -277,7 +279,7 @@ def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
             layers=",".join(map(str, spec.layers)),
             modality=spec.modality,
             **({"max_seconds": windows[0]} if windows else {}),
-            frames=recorded_choice(spec.identity),
+            frames=frames,
         )
     except UsageError as error:
         if name is not None:

@@ -30,6 +30,7 @@ def write_video(
     rotation: int = 0,
     sound: Any = None,
     options: dict[str, str] | None = None,
+    container: dict[str, str] | None = None,
 ) -> Path:
     """Write pictures (n, height, width, 3) uint8, each shown from its time on, in seconds.
 
@@ -38,7 +39,7 @@ def write_video(
     """
     own_times = times is not None
     times = times if own_times else [number / rate for number in range(len(shown))]
-    with av.open(str(path), "w", format=kind) as file:
+    with av.open(str(path), "w", format=kind, options=container or {}) as file:
         stream: Any = file.add_stream(codec, rate=rate, options=options or {})
         stream.height, stream.width = shown.shape[1:3]
         stream.pix_fmt = pixels
