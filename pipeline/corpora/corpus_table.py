@@ -18,9 +18,9 @@ class CorpusTable:
 
     The columns are ``id``, ``audio`` (the path of the clip), ``text``, ``label``, ``speaker``,
     ``session``, ``dialogue``, ``turn``, ``split``, ``audio_sha256``, ``duration`` (in seconds), and
-    those of the user's own manifest. A corpus with videos also has ``video``, ``video_start``,
-    ``video_end``, ``video_side`` and ``video_sha256``. Each is a list with one value for each
-    utterance, in the order of the corpus; ``None`` is a value that is not known.
+    those of the user's own manifest. If videos were extracted, there are also ``video``,
+    ``video_start``, ``video_end``, ``video_side`` and ``video_sha256``. Each is a list with one
+    value for each utterance, in the order of the corpus; ``None`` is a value that is not known.
 
     Attributes:
         name: the name of the corpus.

@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +23,7 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("audio_sha256", pa.string()),
     ("duration", pa.float64()),
 ]
-# Only in the manifest of a corpus with videos, so that the others are as before.
+# Only in a manifest of an extraction of videos, so that the others are as they were before.
 _VIDEO_COLUMNS: list[tuple[str, pa.DataType]] = [
     ("video", pa.string()),
     ("video_start", pa.float64()),
@@ -43,13 +42,13 @@ def to_table(
     root: Path,
     sha256: Mapping[str, str],
     seconds: Mapping[str, float],
-    video_sha256: Mapping[str, str] = MappingProxyType({}),
+    video_sha256: Mapping[str, str] | None = None,
 ) -> Any:
     """Return the manifest of a corpus as a ``pyarrow.Table``.
 
     The paths of clips below ``root`` are relative to it. ``sha256`` and ``seconds`` give the hash
-    and the duration of the clips that were read, by utterance id, and ``video_sha256`` the hash of
-    the videos.
+    and the duration of the clips that were read, by utterance id. ``video_sha256`` gives the hash
+    of the videos; with ``None``, because they were not read, there are no columns of videos.
     """
     rows = [
         {
@@ -58,7 +57,7 @@ def to_table(
             "audio_sha256": sha256.get(utterance.id),
             "duration": seconds.get(utterance.id),
             "video": _relative(utterance.video, root),
-            "video_sha256": video_sha256.get(utterance.id),
+            "video_sha256": (video_sha256 or {}).get(utterance.id),
             **{name: values.get(utterance.id) for name, values in corpus.columns.items()},
         }
         for utterance in corpus.utterances
@@ -70,7 +69,7 @@ def to_table(
         "notes": list(corpus.notes),
         "class_sets": corpus.class_sets,
     }
-    filmed = any(utterance.video is not None for utterance in corpus.utterances)
+    filmed = video_sha256 is not None and any(u.video is not None for u in corpus.utterances)
     own = ((name, pa.string()) for name in corpus.columns)
     schema = pa.schema([*_COLUMNS, *(_VIDEO_COLUMNS if filmed else ()), *own])
     return pa.Table.from_pylist(rows, schema=schema.with_metadata({"mser": json.dumps(facts)}))

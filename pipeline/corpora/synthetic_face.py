@@ -31,7 +31,7 @@ _DEVIATION = 0.35  # of each of these, from utterance to utterance
 _JITTER = 0.12  # from frame to frame
 _GRAIN = 10.0  # of the pixels, of 255
 
-_Y, _X = np.mgrid[0:SIZE, 0:SIZE] / (SIZE / 2) - 1.0  # -1 to 1, down and to the right
+_Y, _X = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) / (SIZE / 2) - 1  # -1 to 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,16 @@ def film(
             for move, loud, shift in zip(moves, loudness.tolist(), sway, strict=True)
         ]
     )
-    grain = _GRAIN * rng.standard_normal(pictures.shape)
-    return np.clip(pictures + grain, 0, 255).astype(np.uint8)
+    pictures += _GRAIN * rng.standard_normal(pictures.shape, dtype=np.float32)
+    colours = pictures[..., None] * np.array([1.0, 0.85, 0.75], dtype=np.float32)
+    return np.clip(colours, 0, 255).astype(np.uint8)
 
 
-def _face(looks: Looks, move: Signal, loud: float, shift: Signal) -> Signal:
-    """Return a picture (``SIZE``, ``SIZE``, 3) from 0 to 255."""
+def _face(looks: Looks, move: Signal, loud: float, shift: Signal) -> NDArray[np.float32]:
+    """Return a picture (``SIZE``, ``SIZE``) from 0 to 255."""
     corners, wide, inner, high, eyes = np.clip(move, -2, 2).tolist()
-    x, y = _X - shift[0], _Y - shift[1]
-    grey = np.full((SIZE, SIZE), 40.0)
+    x, y = _X - np.float32(shift[0]), _Y - np.float32(shift[1])
+    grey = np.full((SIZE, SIZE), 40, dtype=np.float32)
     grey[(x / (0.75 * looks.width)) ** 2 + (y / 0.92) ** 2 < 1] = 255 * looks.shade
     for side in (-1, 1):
         u = side * x - 0.32  # from the middle of this eye, outwards
@@ -96,13 +97,14 @@ def _face(looks: Looks, move: Signal, loud: float, shift: Signal) -> Signal:
     half = 0.28 * (1 + 0.25 * wide)
     curve = y - 0.48 + 0.16 * (corners + looks.smile) * ((x / half) ** 2 - 0.5)
     grey[(np.abs(curve) < 0.03 + 0.1 * loud * (1 - (x / half) ** 2)) & (np.abs(x) < half)] = 60
-    return grey[..., None] * np.array([1.0, 0.85, 0.75])
+    return grey
 
 
 def save(path: Path, pictures: NDArray[np.uint8]) -> None:
     """Write pictures as Motion JPEG; the same pictures give the same bytes."""
     with av.open(str(path), "w", format="avi", options={"fflags": "+bitexact"}) as file:
         stream: Any = file.add_stream("mjpeg", rate=RATE, options={"flags": "+bitexact"})
+        stream.thread_count = 1  # starting others takes longer than the work
         stream.height = stream.width = SIZE
         stream.pix_fmt = "yuvj420p"
         for picture in pictures:

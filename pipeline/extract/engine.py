@@ -106,5 +106,7 @@ def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
     clips = [item.path for job in jobs for item in job.items if item.path is not None]
     if clips:
         folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
+    detectors = {job.encoder.frames.faces for job in jobs if job.encoder.frames.faces.detects}
+    folders |= {Path(faces.place).parent for faces in detectors if faces.place}
     gpu = any(job.encoder.device == "cuda" for job in jobs)
     return WorkerRequirements.of_this_process(folders, gpu)

@@ -128,8 +128,10 @@ def extract(settings: ExtractSettings) -> Summary:
         for modality_run in runs:
             _make_folders(modality_run)
         size = _checked_size(cache, runs)
-        of_corpus = video.hashes if filmed is corpus else {}  # crops may be others the next time
-        table = to_table(corpus, root, audio.hashes, seconds, of_corpus)
+        # Crops are not the videos of the corpus, and may be others the next time.
+        hashes = video.hashes if filmed is corpus else {}
+        read = hashes if "video" in by_source else None
+        table = to_table(corpus, root, audio.hashes, seconds, read)
         manifest = partial(cache.write_manifest, corpus.name, table)
         reports = partial(run_shards, extract_shard, backend=backend, device=device)
         _extract(runs, reports, manifest, f"extracting {size}", strict=settings.strict)
