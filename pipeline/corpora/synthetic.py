@@ -67,10 +67,11 @@ def load(root: Path, *, utterances_per_session: int = 120) -> Corpus:
         make(root, utterances_per_session=utterances_per_session)
     rows = read_table(root / _TABLE, (*_COLUMNS, _VIDEO), required=_COLUMNS)
     utterances = [_utterance(root, row.cells) for row in rows]
-    missing = sum(not (utterance.audio and utterance.audio.exists()) for utterance in utterances)
+    clips = [[path for path in (u.audio, u.video) if path is not None] for u in utterances]
+    missing = sum(not all(path.exists() for path in paths) for paths in clips)
     if missing:
         raise PipelineError(
-            f"{missing} of the {len(utterances)} clips of the synthetic corpus in {root} are "
+            f"{missing} of the {len(clips)} clips of the synthetic corpus in {root} are "
             "missing: delete the folder, and the corpus is made again"
         )
     return Corpus("synthetic", utterances, CLASSES, "leave-one-session-out", notes=(_NOTE,))
