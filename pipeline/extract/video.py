@@ -44,7 +44,7 @@ def chosen_frames(file: BinaryIO, footage: Footage, choice: FrameChoice) -> Iter
     square. Only one frame is in memory at a time.
 
     Raises:
-        BadClipError: the video cannot be decoded to its end, shows nothing at the times of the
+        BadClipError: the video is cut off or cannot be decoded, shows nothing at the times of the
             footage, lasts more than an hour, or has too large frames.
     """
     if footage.start is None and footage.end is None:
@@ -132,7 +132,7 @@ def _span(file: BinaryIO) -> tuple[Fraction, Fraction]:
                 if packet.is_corrupt:
                     raise BadClipError("unreadable", f"it is damaged or cut off in frame {count}")
                 count += 1
-                if stamp is not None:
+                if stamp is not None and not packet.is_discard:  # by the edit list of an MP4
                     begins.append(stamp * packet.time_base)
                     ends.append(begins[-1] + length)
         except (av.FFmpegError, ValueError) as error:
