@@ -89,11 +89,12 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
     for row in rows:
         row.pop("duration")
         row.pop("video_sha256", None)
-        paths = {
-            name: Path(path) if (path := row.pop(name, None)) else None
-            for name in ("audio", "video")
-        }
-        utterances.append(Utterance(**row, **paths))
+        audio, video = row.pop("audio"), row.pop("video", None)
+        utterances.append(
+            Utterance(
+                audio=Path(audio) if audio else None, video=Path(video) if video else None, **row
+            )
+        )
     corpus = Corpus(
         facts["name"],
         utterances,

@@ -37,20 +37,20 @@ def write_video(
     ``kind`` is the container, by default that of the suffix; ``rotation`` is counter-clockwise, in
     degrees; ``sound`` (samples,) is int16 at 16 kHz.
     """
-    own_times = times is not None
-    times = times if own_times else [number / rate for number in range(len(shown))]
+    ticks = rate if times is None else TICKS
+    begins = [number / rate for number in range(len(shown))] if times is None else times
     with av.open(str(path), "w", format=kind, options=container or {}) as file:
         stream: Any = file.add_stream(codec, rate=rate, options=options or {})
+        stream.thread_count = 1
         stream.height, stream.width = shown.shape[1:3]
         stream.pix_fmt = pixels
-        ticks = TICKS if own_times else rate
         stream.codec_context.time_base = Fraction(1, ticks)
         if rotation:
             stream.set_display_rotation(rotation)
         heard: Any = None
         if sound is not None:
             heard = file.add_stream("pcm_s16le", rate=16_000, layout="mono")
-        for picture, time in zip(shown, times, strict=True):
+        for picture, time in zip(shown, begins, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
             frame.pts, frame.time_base = round(time * ticks), Fraction(1, ticks)
             file.mux(stream.encode(frame))
