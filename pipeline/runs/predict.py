@@ -103,7 +103,7 @@ class Prediction:
         return "\n".join(
             [
                 f"{self.winner}: {self.head} trained on {self.dataset}, from "
-                f"{' and '.join(self.modalities)}",
+                f"{modality_names(self.modalities, 'and')}",
                 *(f"  note: {note}" for note in self.notes),
                 *(
                     f"  {name:{width}}{100 * p:7.1f} %  {'#' * round(_BAR * p)}".rstrip()
