@@ -85,7 +85,6 @@ class Encoder(ABC, Generic[Raw]):
     modality: ClassVar[str]
     code: Origin | None = None
     padding: int = 0  # fills the rest of a row; no feature depends on it
-    input_bytes: int = 0  # of a frame of the features, if the input is larger than they are
 
     def __init__(self, settings: EncoderSettings) -> None:
         self.settings = settings
@@ -123,6 +122,11 @@ class Encoder(ABC, Generic[Raw]):
     def exact_when_padded(self) -> bool:
         """Whether padding leaves features unchanged; if not, only equal lengths share a pass."""
         return True
+
+    @property
+    def input_bytes(self) -> int:
+        """The size in memory of the input of a frame, if it may be larger than the frame."""
+        return 0
 
     @property
     def name(self) -> str:

@@ -99,7 +99,9 @@ def recorded_faces(identity: Mapping[str, Any]) -> FaceChoice:
         UsageError: see :func:`face_choice`.
     """
     taken = identity.get("faces")
-    by = taken.get("by", WHOLE_FRAME) if isinstance(taken, Mapping) else WHOLE_FRAME
+    if not isinstance(taken, Mapping):
+        return FaceChoice()
+    by = taken["by"]
     if by in DETECTORS:
         return face_choice(by, taken["no face"])
     return FaceChoice(by)

@@ -30,7 +30,7 @@ from transformers.utils import logging
 LAYERS = 3  # two transformer layers and the input of the first
 WIDTH = 32
 CLIP_FRAMES, TUBE = 4, 2  # of the small VideoMAE
-_SMALL = {
+_SMALL: dict[str, Any] = {
     "hidden_size": WIDTH,
     "num_hidden_layers": LAYERS - 1,
     "num_attention_heads": 2,
@@ -38,7 +38,7 @@ _SMALL = {
     "image_size": 32,
     "patch_size": 8,
 }
-_TEXT = {
+_TEXT: dict[str, Any] = {
     "hidden_size": 16,
     "num_hidden_layers": 1,
     "num_attention_heads": 2,
@@ -47,7 +47,7 @@ _TEXT = {
     "bos_token_id": 0,
     "eos_token_id": 1,
 }
-_CROPPED = {"size": {"shortest_edge": 36}, "crop_size": 32}
+_CROPPED: dict[str, Any] = {"size": {"shortest_edge": 36}, "crop_size": 32}
 FAMILIES: dict[str, Any] = {
     "clip": (
         lambda: CLIPModel(CLIPConfig(vision_config=_SMALL, text_config=_TEXT)),

@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 TICKS = 1000  # of a second, for times that are given
-LOSSLESS = {"codec": "ffv1", "pixels": "bgr0"}  # for Matroska, which has no PNG
+LOSSLESS: dict[str, Any] = {"codec": "ffv1", "pixels": "bgr0"}  # for Matroska, which has no PNG
 
 
 def pictures(count: int, height: int = 24, width: int = 32) -> Any:

@@ -44,7 +44,7 @@ def test_crema_d_and_meld_have_a_video_for_each_clip(tmp_path: Path, meld_origin
 
 def test_the_manifest_in_the_cache_has_the_columns_of_videos_only_with_videos() -> None:
     def table(**video: Any) -> Any:
-        utterance = Utterance("a", None, "x", "b", None, None, None, None, None, **video)  # type: ignore[arg-type]
+        utterance = Utterance("a", None, "x", "b", None, None, None, None, None, **video)
         return to_table(
             Corpus("c", [utterance], ("b",), "official"), Path("/r"), {}, {}, {"a": "h"}
         )

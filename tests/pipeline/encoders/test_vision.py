@@ -37,7 +37,8 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 @pytest.mark.parametrize("kind", [kind for kind in FAMILIES if kind != "videomae"])
 def test_a_frame_equals_a_direct_forward_pass(folder_of, kind):
     folder = folder_of(kind)
-    videos = [film(3), film(1, 1), film(17, 2), film(2, 3, 64, 30)]
+    videos = [film(2), film(1, 1), film(1, 3, 64, 30)]
+    videos += [film(17, 2)] if kind == "clip" else []  # more than a batch
     encoder: Any = load_encoder(str(folder), device="cpu")
     for video, ours in zip(videos, encoder.encode(videos), strict=True):
         assert ours.shape == (LAYERS, encoder.frames(video), encoder.dim)
@@ -80,7 +81,7 @@ def test_a_short_video_repeats_its_last_frame(folder_of):
     assert_same(ours, direct_clip(folder, video.repeat(CLIP_FRAMES, 0))[:, :1])
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(lengths=st.lists(st.integers(1, 18), min_size=1, max_size=3))
 def test_any_batch_of_any_lengths(folder_of, lengths):
     encoder: Any = load_encoder(str(folder_of("clip")), device="cpu")

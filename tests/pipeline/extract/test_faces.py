@@ -1,6 +1,7 @@
 """Faces: found by a stub in place of YuNet, cropped elsewhere, or refused with a reason."""
 
 import builtins
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -181,7 +182,7 @@ def test_other_weights_than_those_known_are_refused(
         face_choice(str(weights), "frame")
     with pytest.raises(UsageError, match=r"missing\.onnx cannot be read"):
         face_choice(str(tmp_path / "missing.onnx"), "frame")
-    monkeypatch.setattr(faces, "_SHA256", faces.hashlib.sha256(b"others").hexdigest())
+    monkeypatch.setattr(faces, "_SHA256", hashlib.sha256(b"others").hexdigest())
     choice = face_choice(str(weights), "quarantine")
     assert choice.place == str(weights)
     assert json.loads(json.dumps(choice.as_json()))["margin"] == 0.25
