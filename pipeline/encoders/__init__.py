@@ -98,7 +98,8 @@ def load_encoder(
             a feature extractor: ``log-mel``, ``log-mel(n_mels=40)``, ``egemaps``, one of an
             installed package, or ``file.py:Class``.
         device: ``auto`` (a GPU if this machine has one), ``cpu`` or ``cuda``.
-        precision: of the forward pass: ``float32``, ``bfloat16`` or ``float16`` (autocast).
+        precision: of the forward pass: ``float32``, ``bfloat16`` or ``float16`` (autocast), or on a
+            GPU ``tf32``.
         layers: ``all``, ``last`` or numbers such as ``0,6,12``.
         max_seconds: longer audio is encoded in overlapping windows of this length.
         frames: which frames of a video an extraction encodes; default 5 a second, uncropped.

@@ -38,6 +38,11 @@ class FaceChoice:
         """Whether a detector looks for faces."""
         return self.by not in (WHOLE_FRAME, "folder")
 
+    @property
+    def option(self) -> str:
+        """The value of ``--faces`` for other videos; those of crops are crops themselves."""
+        return self.place if self.detects and self.place else WHOLE_FRAME
+
     def as_json(self) -> dict[str, Any]:
         """Return what changes the pictures, as JSON values."""
         if not self.detects:

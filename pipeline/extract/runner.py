@@ -20,7 +20,7 @@ from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
 from ..feature_cache import FeatureCache, require_most
 from ..modalities import MODALITIES, source_of
-from ..progress import progress
+from ..progress import StatusBar
 from ..provenance import provenance
 from ..store_formats import FORMAT_PLUGINS
 from .crops import with_crops
@@ -30,6 +30,7 @@ from .scan import Scan
 from .settings import ExtractSettings
 from .sharding import PlannedUtterance, ShardJob, plan_shards
 from .summary import ModalitySummary, Summary
+from .work_done import WorkDone
 from .worker import ShardReport, extract_shard
 
 _OF_VIDEOS = ("pillow", "opencv-python-headless")
@@ -134,7 +135,7 @@ def extract(settings: ExtractSettings) -> Summary:
         table = to_table(corpus, root, audio.hashes, seconds, read)
         manifest = partial(cache.write_manifest, corpus.name, table)
         reports = partial(run_shards, extract_shard, backend=backend, device=device)
-        _extract(runs, reports, manifest, f"extracting {size}", strict=settings.strict)
+        _extract(runs, reports, manifest, size, strict=settings.strict)
     for modality_run in runs:
         modality_run.summary.quarantined = _quarantined(modality_run, chosen)
     summary.seconds = time.monotonic() - started
@@ -309,20 +310,20 @@ def _checked_size(cache: FeatureCache, runs: list[_ModalityRun]) -> str:
     needed = sum(modality.summary.bytes for modality in runs)
     free = cache.root.free()
     if free is None:
-        return f"({needed / 1e9:.2f} GB)"
+        return f"writes {needed / 1e9:.2f} GB"
     if needed > free:
         raise PipelineError(
             f"{cache.root} has {free / 1e9:.1f} GB free, and this extraction writes "
             f"{needed / 1e9:.1f} GB: give another --cache, fewer --layers, or a --limit"
         )
-    return f"({needed / 1e9:.2f} GB, {free / 1e9:.0f} GB free)"
+    return f"writes {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free"
 
 
 def _extract(
     runs: list[_ModalityRun],
     reports: Callable[[list[ShardJob]], Generator[ShardReport]],
     manifest: Callable[[], str],
-    what: str,
+    size: str,
     *,
     strict: bool,
 ) -> None:
@@ -332,18 +333,14 @@ def _extract(
     try:
         with (
             closing(reports(jobs)) as done,  # the workers end before their shards are published
-            progress(sum(len(job.items) for job in jobs), what, "utterance") as bar,
+            StatusBar() as bar,
         ):
-            audio, started = 0.0, time.monotonic()
+            work = WorkDone(jobs)
+            bar.show(0.0, f"{work}, {size}")
             for report in done:
-                modality = by_entry[report.job.writer.folder]
-                if MODALITIES[modality.encoder.modality].source == "audio":
-                    audio += sum(item.seconds for item in report.job.items)
-                if audio:
-                    speed = audio / (time.monotonic() - started)
-                    bar.set_postfix_str(f"{audio / 3600:.2f} h of audio, {speed:.0f}x", False)
-                bar.update(len(report.job.items))
-                _count(modality, report, strict=strict)
+                work.add(report.job)
+                bar.show(work.share, f"{work}, {size}")
+                _count(by_entry[report.job.writer.folder], report, strict=strict)
     finally:
         for modality in runs:
             now = modality.writer.quarantined().items()  # other runs may have added some meanwhile
@@ -359,6 +356,9 @@ def _count(modality: _ModalityRun, report: ShardReport, *, strict: bool) -> None
     summary = modality.summary
     summary.new += len(report.stored)
     summary.remarks += report.remarks
+    stored = set(report.stored)
+    if MODALITIES[summary.modality].source == "audio":
+        summary.audio += sum(item.seconds for item in report.job.items if item.id in stored)
     summary.elsewhere += len(report.elsewhere)
     summary.pending -= len(report.job.items)
     modality.quarantined.update({bad.id: bad for bad in report.quarantined})

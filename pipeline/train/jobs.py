@@ -205,8 +205,10 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
         state: TrainingState | None, progress: TrainingProgress, values: dict[str, Any]
     ) -> None:
         nonlocal saved
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"fold": job.fold, "seed": job.seed, **values}) + "\n")
+        line = json.dumps({"fold": job.fold, "seed": job.seed, **values}) + "\n"
+        for file in (log, job.run / "log.jsonl"):  # the second is for people, until it is complete
+            with file.open("a", encoding="utf-8") as opened:
+                opened.write(line)
         if state is not None and time.monotonic() - saved >= job.settings.save_every:
             state.save(run.trainings, state_file, progress)
             saved = time.monotonic()

@@ -45,6 +45,11 @@ TUNABLE = (
     ),
     *("class_weights", "amp", "monitor", "features", "save_every"),
 )
+# These have no effect if a solver trains the head.
+_OF_EPOCHS = (
+    *("epochs", "patience", "accumulate", "learning_rate", "weight_decay", "schedule", "warmup"),
+    "clip",
+)
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
     *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
@@ -206,6 +211,13 @@ class TrainSettings:
         if self.l2 is not None and chosen != LBFGS:
             raise UsageError("l2 is the strength for optimizer=lbfgs: give weight_decay instead")
         return chosen
+
+    def without_effect(self, head: Head) -> list[str]:
+        """Return the settings that are not at their default, and that do not change the head."""
+        if self.optimizer_of(head) != LBFGS:
+            return []
+        defaults = {setting.name: setting.default for setting in fields(self)}
+        return [name for name in _OF_EPOCHS if getattr(self, name) != defaults[name]]
 
     def as_config(self) -> dict[str, Any]:
         """Return the settings that the result depends on, as values that TOML can hold."""
