@@ -107,7 +107,7 @@ def test_killed_writers_lose_nothing_that_readers_see(
     kills = 0
     with_a_lease: list[str] = []
     while kills < KILLS or len(with_a_lease) < WITH_A_LEASE:
-        time.sleep(chance.uniform(0.02, 0.3))
+        time.sleep(chance.uniform(0.02, 0.6))
         victim = chance.randrange(WRITERS)
         stop(writers[victim])  # another process must not take its leases over before we count them
         with_a_lease += leases_of(writers[victim], root)
