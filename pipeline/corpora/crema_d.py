@@ -1,6 +1,7 @@
 """CREMA-D (Cao et al., IEEE Transactions on Affective Computing 2014), a clone of its repository.
 
     ROOT/AudioWAV/1001_DFA_ANG_XX.wav      actor, sentence, emotion, level (or ROOT is AudioWAV)
+    ROOT/VideoFlash/1001_DFA_ANG_XX.flv    the video of the same clip, if there is such a folder
     ROOT/SentenceFilenames.csv             the names of all clips; often missing in copies
     ROOT/processedResults/tabulatedVotes.csv   the listeners' votes; often missing in copies
 
@@ -56,6 +57,7 @@ _PUBLISHED = PublishedCounts(
 _NAME = re.compile(rf"([0-9]{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX?)")
 _TABLE = "SentenceFilenames.csv"
 _SHOWN = {"1": "voice", "2": "face", "3": "both"}
+_VIDEOS = "VideoFlash"
 
 
 def load(root: Path) -> Corpus:
@@ -89,9 +91,19 @@ def load(root: Path) -> Corpus:
     for id in _listed(folder.parent / _TABLE):
         clips.setdefault(id, folder / f"{id}.wav")
     votes = _votes(folder.parent / "processedResults" / "tabulatedVotes.csv")
+    videos = folder.parent / _VIDEOS
+    filmed = videos.is_dir()
     return Corpus(
         "crema-d",
-        [_utterance(id, clips[id], votes["voice"].get(id, {})) for id in sorted(clips)],
+        [
+            _utterance(
+                id,
+                clips[id],
+                votes["voice"].get(id, {}),
+                videos / f"{id}.flv" if filmed else None,
+            )
+            for id in sorted(clips)
+        ],
         tuple(EMOTIONS.values()),
         "speaker-folds",
         sorted(ignored),
@@ -156,7 +168,7 @@ def _most(votes: Mapping[str, float]) -> str | None:
     return winners[0] if len(winners) == 1 else None
 
 
-def _utterance(id: str, clip: Path, votes: Mapping[str, float]) -> Utterance:
+def _utterance(id: str, clip: Path, votes: Mapping[str, float], video: Path | None) -> Utterance:
     actor, sentence, emotion, _ = id.split("_")
     return Utterance(
         id=id,
@@ -169,4 +181,5 @@ def _utterance(id: str, clip: Path, votes: Mapping[str, float]) -> Utterance:
         turn=None,
         split=None,
         votes=votes,
+        video=video,
     )

@@ -181,8 +181,8 @@ def test_load_reads_what_is_there(small):
     assert digests(small) == before
     with (small / "utterances.csv").open(encoding="utf-8", newline="") as table:
         row = next(csv.DictReader(table))
-    columns = "id,audio,text,label,speaker,session,dialogue,turn,valence,arousal,dominance"
-    assert ",".join(row).startswith(f"{columns},votes:angry")
+    columns = "id,audio,text,label,speaker,session,dialogue,turn,video,valence"
+    assert ",".join(row).startswith(f"{columns},arousal")
     first = corpus.utterances[0]
     assert first.audio == small / row["audio"] == small / f"wav/ses01/{first.id}.wav"
 

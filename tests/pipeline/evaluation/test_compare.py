@@ -70,6 +70,7 @@ def test_a_run_does_not_differ_from_itself(runs, name):
     for row in found.metrics.values():
         assert (row.difference, row.difference_ci95, row.p) == (0, [0, 0], 1)
         assert row.first_ci95 == row.second_ci95
+    assert found.mcnemar is not None
     assert (found.mcnemar.first_better, found.mcnemar.second_better, found.mcnemar.p) == (0, 0, 1)
     assert found.notes == ()
 
@@ -82,6 +83,7 @@ def test_a_clearly_better_run_is_significantly_better(runs, weak, strong):
         assert row.difference_ci95[0] > 0.05
         assert row.difference_ci95[0] < row.difference < row.difference_ci95[1]
         assert row.p == 2 / 2001
+    assert found.mcnemar is not None
     assert found.mcnemar.second_better > 2 * found.mcnemar.first_better
     assert found.mcnemar.p < 1e-4
 
@@ -91,6 +93,7 @@ def test_runs_of_equal_quality_do_not_differ_significantly(tmp_path):
     first, second = (write_run(tmp_path / name, {0: predictions(rng, 0.5)}) for name in "ab")
     found = compare(first, second)
     assert all(row.p > 0.05 for row in found.metrics.values())
+    assert found.mcnemar is not None
     assert found.mcnemar.p > 0.05
 
 
@@ -106,6 +109,8 @@ def test_swapped_runs_have_the_negative_difference(runs, first, second):
         assert row.p == other.p
         assert (row.first, row.second_ci95) == (other.second, other.first_ci95)
     test, swapped_test = found.mcnemar, swapped.mcnemar
+    assert test is not None
+    assert swapped_test is not None
     assert (test.first_better, test.p) == (swapped_test.second_better, swapped_test.p)
 
 
