@@ -24,6 +24,7 @@ from ..compute.device import chosen_device
 from ..corpora import Corpus
 from ..encoders import Encoder, check_recorded
 from ..encoders.frame_choice import recorded_choice
+from ..encoders.frame_means import means_of
 from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..extract import load_encoder
@@ -301,6 +302,7 @@ def encoder_of_entry(
             modality=spec.modality,
             **({"max_seconds": windows[0]} if windows else {}),
             frames=frames,
+            means=means_of(spec.identity),
         )
     except UsageError as error:
         if name is not None:
