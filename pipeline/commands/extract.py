@@ -39,8 +39,8 @@ def extract(
     dataset: Annotated[
         str,
         typer.Option(
-            help="Corpus: iemocap, meld, crema-d, synthetic, manifest, or one of a "
-            "plug-in, such as file.py:load."
+            help="Corpus: crema-d, emobox, emodb, esd, iemocap, meld, mosei, msp-podcast, ravdess, "
+            "synthetic, synthetic-other, manifest, or one of a plug-in, such as file.py:load."
         ),
     ],
     cache: CacheOption,

@@ -10,6 +10,7 @@ from ..option_texts import with_options
 from ..plugins import Plugins, is_spec
 from . import torchaudio_bundle
 from .checkpoint_files import EncoderFiles, find_encoder
+from .decoder import DecoderEncoder
 from .egemaps import Egemaps
 from .encoder import THREAD_SAFE, Encoder, EncoderSettings
 from .feature_extractor import (
@@ -26,6 +27,7 @@ from .torchaudio_bundle import BundleEncoder
 from .videomae import VideoMAEEncoder
 from .vit import ViTEncoder
 from .wav2vec2 import Wav2Vec2Encoder
+from .wav2vec2_bert import Wav2Vec2BertEncoder
 from .whisper import WhisperEncoder
 
 # Tests compare the hidden states of each family with a direct forward pass, alone and in batches.
@@ -34,11 +36,17 @@ FAMILIES: dict[str, type[Encoder[Any]] | type[FeatureExtractor]] = {
         ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm"),
         Wav2Vec2Encoder,
     ),
+    "wav2vec2-bert": Wav2Vec2BertEncoder,
     "whisper": WhisperEncoder,
     torchaudio_bundle.MODEL_TYPE: BundleEncoder,
     **dict.fromkeys(
         ("bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet"),
         TextEncoder,
+    ),
+    "modernbert": TextEncoder,
+    **dict.fromkeys(
+        ("gemma3_text", "gpt2", "llama", "mistral", "qwen2", "qwen3"),
+        DecoderEncoder,
     ),
     **dict.fromkeys(("roberta", "xlm-roberta"), TextEncoder),
     **dict.fromkeys(

@@ -254,9 +254,7 @@ class Encoder(ABC, Generic[Raw]):
 
         ``lengths`` are the lengths of the rows without their padding.
         """
-        mask = None
-        if min(lengths) < values.shape[-1]:
-            mask = _mask(lengths, values)
+        mask = padding_mask(lengths, values)
         result = model(values, attention_mask=mask, output_hidden_states=True)
         return result.hidden_states  # type: ignore[no-any-return]
 
@@ -324,8 +322,10 @@ def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
     return layers
 
 
-def _mask(lengths: Sequence[int], values: Tensor) -> Tensor:
-    """Return the attention mask (batch, time): 0 for padding, else 1."""
+def padding_mask(lengths: Sequence[int], values: Tensor) -> Tensor | None:
+    """Return the attention mask (batch, time), 0 for padding, else 1; ``None`` without padding."""
+    if min(lengths) == values.shape[-1]:
+        return None
     ends = torch.tensor(lengths, device=values.device)
     return (torch.arange(values.shape[-1], device=values.device) < ends[:, None]).long()
 

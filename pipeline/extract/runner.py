@@ -16,6 +16,7 @@ from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
 from ..corpora.manifest_file import read_manifest
 from ..encoders import Encoder, SpeechEncoder, load_encoder
+from ..encoders.model_card import emotion_labels
 from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
 from ..feature_cache import FeatureCache, require_most
@@ -225,7 +226,10 @@ def _prepare(
         dtype=settings.dtype,
     )
     spec = _named_as_before(spec, encoder.settings.files.folder.name, cache)
-    origin = {**origin, "encoder_source": encoder.settings.files.source}
+    files = encoder.settings.files
+    seen = emotion_labels(files.folder)
+    more = {"emotion_labels": seen} if seen else {}
+    origin = {**origin, "encoder_source": files.source, **more}
     writer = cache.existing(spec, origin, settings.store, settings.compression)
     if not settings.dry_run:
         writer.check()

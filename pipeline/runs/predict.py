@@ -156,7 +156,7 @@ def predict(
     given = _given(run, {"audio": audio, "text": text, "video": video}, settings)
     features = FeatureCache(settings.cache)
     entries = {
-        modality: features.open(settings.dataset, key, modality=modality)
+        modality: features.open(settings.train_on[0], key, modality=modality)
         for modality, key in settings.encoders.items()
     }
     states = {

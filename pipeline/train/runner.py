@@ -15,9 +15,10 @@ from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
-from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
+from ..evaluation.metrics import aggregate, by_class, of_fold, pooled_by_class, scores
 from ..plugins import folders_of, short_name
 from ..progress import StatusBar, print_note
+from ..protocols.across import split_across
 from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
 from ..protocols.protocols import split_corpus
@@ -150,7 +151,8 @@ def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
     for settings in several:
         encoders = tuple(settings.encoders.items())
         context = reads_context(settings)
-        key = (settings.cache, settings.dataset, encoders, settings.classes, context)
+        across = repr((settings.test_on, settings.class_map))
+        key = (settings.cache, settings.dataset, encoders, settings.classes, context, across)
         plans.append(plan_run(settings, examples.get(key)))
         examples[key] = plans[-1].examples
     return plans
@@ -169,8 +171,7 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
         raise UsageError("amp=float16 needs a GPU: give amp=bfloat16 on a CPU")
     examples = examples or examples_of(settings)
     protocol = settings.protocol or examples.corpus.protocol
-    utterances = examples.corpus.utterances
-    splits = split_corpus(examples.utterances, protocol, utterances, settings.validation)
+    splits = _split(settings, examples, protocol)
     # What equals the default is no setting of its own, and does not change the name of the folder.
     settings = replace(settings, validation=splits.validation)
     names = [fold.name for fold in splits.folds]
@@ -210,6 +211,20 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     run.begin(config, folds, stored, device, threads)
     return PlannedRun(settings, protocol, examples, splits, excluded, leakage, run)
+
+
+def _split(settings: TrainSettings, examples: TrainingExamples, protocol: str) -> Splits:
+    if settings.test_on is None:
+        utterances = examples.corpus.utterances
+        return split_corpus(examples.utterances, protocol, utterances, settings.validation)
+    return split_across(
+        examples.utterances,
+        settings.train_on,
+        settings.test_on,
+        examples.audio_hashes,
+        validation=settings.validation,
+        balance=bool(settings.balance),
+    )
 
 
 def _own_columns(
@@ -335,6 +350,14 @@ def _metrics(
     tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
     groups = chosen_groups(tuple(tested), group_columns(tested.values()))
     read = turns_read(planned.splits.folds, planned.examples.context)
+    tests = {
+        name: {
+            "aggregate": aggregate(of_fold(parts, name), groups=groups.group_of),
+            "chance": aggregate(of_fold(chance, name), groups=groups.group_of),
+        }
+        for name in planned.settings.test_on or ()
+        if name in trained
+    }
     return {
         "head": short_name(planned.settings.head),
         "dataset": planned.settings.dataset,
@@ -353,4 +376,5 @@ def _metrics(
         "chance": aggregate(chance, groups=groups.group_of),
         "pooled": pooled_by_class(parts, classes),
         "folds": folds,
+        **({"tests": tests} if planned.settings.test_on else {}),
     }
