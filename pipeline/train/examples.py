@@ -105,12 +105,12 @@ def find_examples(
     newest = max(entries.values(), key=lambda entry: entry.published)
     manifest = features.read_manifest(dataset, newest.manifest)
     whole, audio_hashes = from_table(manifest)
+    whole = replace(whole, notes=(*whole.notes, *_emotion_notes(entries)))
     hashes = {
         modality: content_hashes(manifest, MODALITIES[modality].source)
         for modality in entries
         if modality in MODALITIES
     }
-    whole = replace(whole, notes=(*whole.notes, *_emotion_notes(entries)))
     corpus = whole.in_classes(classes) if mapped is None else mapped.applied(whole, dataset)
     excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
