@@ -227,13 +227,7 @@ class TrainSettings:
         Raises:
             UsageError: a text is not an assignment, a key is unknown, or a value does not fit.
         """
-        changes: dict[str, Any] = {}
-        for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals:
-                raise UsageError(f"--set '{assignment}': write it as key=value")
-            changes[key] = parsed_value(text)
-        return self.changed(changes)
+        return self.changed(assigned(assignments))
 
     def changed(self, values: Mapping[str, Any]) -> "TrainSettings":
         """Return the settings with other values, by the names that ``--set`` knows.
@@ -251,6 +245,21 @@ class TrainSettings:
             else:
                 changes[key] = value
         return replace(self, **changes, head_options=options)
+
+
+def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the values of ``key=value`` texts by their keys.
+
+    Raises:
+        UsageError: a text is not an assignment.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set '{assignment}': write it as key=value")
+        values[key] = parsed_value(text)
+    return values
 
 
 def load_plugins(recorded: Mapping[str, Mapping[str, str]]) -> None:
