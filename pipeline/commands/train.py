@@ -69,6 +69,10 @@ def train_head(
             "compares; repeatable."
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Log to tensorboard, trackio or wandb as well; repeatable."),
+    ] = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -90,6 +94,7 @@ def train_head(
         encoders=encoders,
         folds=tuple(fold or ()),
         leakage_columns=tuple(leakage_column or ()),
+        track=tuple(track or ()),
         out=out,
         device=device,
         workers=workers,

@@ -34,6 +34,7 @@ from .jobs import (
 from .run import Run, validation_text
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
+from .tracking import require_trackers
 from .trainer import predictions
 
 _PAUSE = 1.0  # seconds, while other processes do the jobs that are left
@@ -114,6 +115,7 @@ def train_heads(
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
     """
+    require_trackers([name for settings in several for name in settings.track])
     backend, device = several[0].backend, chosen_device(several[0].device)
     plans = _plans(several)
     unfinished = [planned for planned in plans if not planned.scored]

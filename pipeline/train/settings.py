@@ -21,6 +21,7 @@ from ..plugins import Plugins
 from ..validation import AnyPath, CachePlace, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
 from .head_plugins import HEAD_PLUGINS
+from .tracking import TRACKERS
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -47,7 +48,7 @@ TUNABLE = (
 )
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
-    *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
+    *("folds", "leakage_columns", "out", "runs", "features", "save_every", "track"),
     *("workers", "scheduler", "slurm", "wait_minutes", "tls_ca_file", "tls_cert", "tls_key"),
 )
 
@@ -67,10 +68,10 @@ _WORKER_SIZING = WorkerSizing(workers=_one, threads=_one, imports=("mser.pipelin
 class TrainSettings:
     """What to train and how.
 
-    No number of the result depends on ``out``, ``runs``, ``features`` and ``save_every``, or on
-    where the work is done (``workers``, ``scheduler``, ``slurm``, ``wait_minutes`` and
-    ``tls_…``), if each training has the same number of threads. ``folds`` chooses which folds are
-    trained; the numbers of a fold do not depend on it.
+    No number of the result depends on ``out``, ``runs``, ``features``, ``save_every`` and
+    ``track``, or on where the work is done (``workers``, ``scheduler``, ``slurm``,
+    ``wait_minutes`` and ``tls_…``), if each training has the same number of threads. ``folds``
+    chooses which folds are trained; the numbers of a fold do not depend on it.
     """
 
     head: Annotated[str, plugin_of(HEAD_PLUGINS)]
@@ -146,6 +147,11 @@ class TrainSettings:
     default): memory if the features fit."""
     save_every: NotNegative = 60.0
     """Seconds between two saves of the training state; default 60."""
+    track: Annotated[
+        tuple[Annotated[str, one_of("tracker", TRACKERS)], ...], Field(strict=False)
+    ] = ()
+    """Where each line of the log goes as well: ``tensorboard``, ``trackio`` or ``wandb``; default
+    nowhere else."""
     workers: int | None = None
     """Processes that train folds and seeds in parallel; default 0, which is this process."""
     scheduler: str | None = None
