@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import needs_extra
 from ..evaluation.registry import METRICS
 from .options import (
     DeviceOption,
@@ -74,6 +75,27 @@ def predict(
 
     prediction = predict(run, audio, text, encoders=encoders, cache=cache, device=device, head=head)
     print_result(prediction, as_json)
+
+
+@app.command(epilog="Example: mser serve runs/meld-hbf-1f3c22aa")
+@with_encoders(cached=True)
+def serve(
+    run: RunArgument,
+    encoders: dict[str, str | None],
+    port: Annotated[int, typer.Option(help="Port of the page; 0 for any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. The default is for this machine alone.")
+    ] = "127.0.0.1",
+    cache: MovedCacheOption = None,
+    device: DeviceOption = "auto",
+    head: PluginHeadOption = None,
+) -> None:
+    """Serve a page on this machine: drop or record a clip, type the text, see the prediction."""
+    with needs_extra("serve", "starlette", "uvicorn"):
+        from ..serve import serve  # noqa: PLC0415 -- torch takes seconds to import
+
+    options = {"encoders": encoders, "cache": cache, "device": device, "head": head}
+    serve(run, host=host, port=port, say=typer.echo, **options)
 
 
 @app.command(epilog="Example: mser report runs/meld-linear runs/meld-hbf --out report.html")

@@ -118,7 +118,7 @@ def predict(
     audio: str | Path | None = None,
     text: str | None = None,
     *,
-    encoders: Mapping[str, str | None] | None = None,
+    encoders: Mapping[str, str | Encoder[Any] | None] | None = None,
     cache: Any = None,
     device: str = "auto",
     head: str | None = None,
@@ -130,7 +130,7 @@ def predict(
         audio: the clip, in any format that an extraction reads.
         text: the words spoken in the clip.
         encoders: modality → name or folder of its encoder, if it is not where the cache entry
-            records it.
+            records it; or the encoder that :func:`encoder_of_entry` loaded for the run.
         cache: where the features of the run are now, if they have moved; their entries record how
             they were made.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -218,10 +218,10 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
 
 
 def _hidden_states(
-    modality: str, raw: Any, entry: Entry, name: str | None, device: str
+    modality: str, raw: Any, entry: Entry, name: str | Encoder[Any] | None, device: str
 ) -> np.ndarray[Any, Any]:
     """Return the hidden states (layers, frames, dim) as an extraction would store them."""
-    encoder = _encoder_of(entry, name, device)
+    encoder = name if isinstance(name, Encoder) else encoder_of_entry(entry, name, device)
     source = MODALITIES[modality].source
     name_of_input = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
     if not str(raw).strip():
@@ -248,8 +248,17 @@ def _loaded(modality: str, source: Any) -> Any:
         raise kind(f"'{source}' cannot be used ({error}): give another clip") from error
 
 
-def _encoder_of(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
-    """Load the encoder of an entry, with the settings with which the entry was made."""
+def encoder_of_entry(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
+    """Load the encoder of an entry, with the settings with which the entry was made.
+
+    Args:
+        entry: the features that a run was trained on.
+        name: the name or folder of the encoder, if it is not where the entry records it.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        UsageError: the encoder is not here, or is not the one of the entry.
+    """
     spec = entry.spec
     option = f"--{spec.modality}-encoder"
     if spec.identity.get("source") == "imported":
