@@ -103,9 +103,20 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     groups: GroupsOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Score by this column of the corpus too, such as scenario."),
+    ] = None,
+    audio: Annotated[
+        bool, typer.Option("--audio", help="Put the clips of the surest mistakes into the page.")
+    ] = False,
+    tables: Annotated[
+        Path | None,
+        typer.Option(help="Folder for each table as CSV and LaTeX, and each figure as SVG."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about one or more runs: scores, confusions, curves, comparisons."""
     from ..runs.report import report  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(report(runs, out, groups), as_json)
+    print_result(report(runs, out, groups, by=by, audio=audio, tables=tables), as_json)
