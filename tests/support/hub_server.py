@@ -79,15 +79,15 @@ class Hub(BaseHTTPRequestHandler):
         path = unquote(self.path.partition("?")[0])
         self.state.asked.append(path)
         body = self.body()
-        status, value = self.state.refuses or 200, {}
-        if not self.state.refuses:
-            status, value = self.written(path, body)
+        refused = self.state.refuses
+        status, value = (refused, {}) if refused else self.written(path, body)
         self.send(json.dumps(value).encode(), status=status)
 
     def written(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
         """Do what a request asks; return the status and the answer."""
         host = f"http://{self.headers['Host']}"
-        status, answer = 200, {}
+        status = 200
+        answer: dict[str, Any] = {}
         if path == "/api/validate-yaml":
             answer = {"errors": [], "warnings": []}
         elif path == "/api/repos/create":
