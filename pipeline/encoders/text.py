@@ -1,6 +1,5 @@
 """Text encoders such as BERT: a text in, a vector for each token out, with special tokens."""
 
-import threading
 from functools import cached_property
 from typing import Any
 
@@ -29,8 +28,6 @@ class TextEncoder(Encoder[str]):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__(settings)
         self.padding = int(self.config.pad_token_id or 0)
-        # A tokenizer keeps its truncation settings; two threads must not set them at once.
-        self._tokenizing = threading.Lock()
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -70,25 +67,28 @@ class TextEncoder(Encoder[str]):
         return sum(len(range(*w.kept.indices(w.positions))) for w in self.prepare(utterance))
 
     def prepare(self, utterance: str) -> list[Window]:
-        """Tokenize a text, and cut it into windows if it is long."""
+        """Tokenize a text, and cut it into windows if it is long.
+
+        The windows are cut here: some versions of the tokenizers lose tokens when they truncate
+        with an overlap.
+        """
+        encoded = self.tokenizer(
+            utterance, truncation=False, return_special_tokens_mask=True, verbose=False
+        )
+        ids = np.array(encoded["input_ids"], dtype=np.int64)
+        before, after = _outer(np.array(encoded["special_tokens_mask"], dtype=bool))
+        first, text, final = np.split(ids, [before, len(ids) - after])
         overlap = min(OVERLAP_TOKENS, self.max_tokens // 4)
-        with self._tokenizing:
-            encoded = self.tokenizer(
-                utterance,
-                truncation=True,
-                max_length=self.max_tokens,
-                stride=overlap,
-                return_overflowing_tokens=True,
-                return_special_tokens_mask=True,
-            )
+        size = self.max_tokens - before - after
+        starts = range(0, max(len(text) - overlap, 1), size - overlap)
         windows = []
-        last = len(encoded["input_ids"]) - 1
-        for number, ids in enumerate(encoded["input_ids"]):
-            special = np.array(encoded["special_tokens_mask"][number], dtype=bool)
-            before, after = _outer(special)
-            start = 0 if number == 0 else before + overlap // 2
-            stop = len(ids) if number == last else len(ids) - after - (overlap - overlap // 2)
-            windows.append(Window(np.array(ids, dtype=np.int64), len(ids), slice(start, stop)))
+        for start in starts:
+            window = np.concatenate([first, text[start : start + size], final])
+            kept = slice(
+                0 if start == starts[0] else before + overlap // 2,
+                len(window) - (0 if start == starts[-1] else after + overlap - overlap // 2),
+            )
+            windows.append(Window(window, len(window), kept))
         return windows
 
 

@@ -19,6 +19,8 @@ LOUDEST = 2.0**31  # peak of 32-bit integers stored as floats; much larger squar
 LONGEST = 3600.0  # seconds
 _LARGEST = 2**31  # bytes of a file
 _HIGHEST_RATE = 2**20  # Hz
+_PART = 60.0  # seconds that are converted at once
+_PLANES = 8  # channels of planar samples that PyAV can read
 _LARGEST_FILTER = 2**22  # coefficients that torchaudio may keep for resampling
 
 
@@ -100,32 +102,57 @@ def decode(content: bytes) -> Wave:
         BadClipError: the clip cannot be decoded to its end, is silent, contains infinite values or
             NaN, lasts more than an hour, or is louder than any recording.
     """
-    frames: list[Wave] = []
+    parts: list[Wave] = []
     rate, samples = SAMPLE_RATE, 0
     with _open(content) as container:
         stream = _audio_stream(container)
-        # Convert to interleaved floats: for planar samples PyAV allows at most 8 channels.
-        converter = av.AudioResampler(format="flt")
+        # Most codecs give short frames: one conversion of many takes far less time than many.
+        gathered = av.AudioFifo()
         try:
             for decoded in container.decode(stream):
-                if not frames:
-                    rate, weights = decoded.sample_rate, _weights(decoded.layout)
+                if not samples:
+                    rate, mix = decoded.sample_rate, _Mix(decoded.layout)
                     _check_rate(rate)
-                for part in converter.resample(decoded):
-                    interleaved = part.to_ndarray().astype(np.float32, copy=False)
-                    frames.append(interleaved.reshape(-1, len(weights)) @ weights)
-                    samples += len(frames[-1])
+                samples += decoded.samples
+                decoded.pts = None  # the samples follow each other, whatever the clip says
+                gathered.write(decoded)
+                if gathered.samples >= _PART * rate:
+                    parts.append(mix(gathered.read()))
                 if samples > LONGEST * rate:
                     minutes = f"{LONGEST / 60:.0f} minutes"
                     raise BadClipError(
                         "too-long", f"it lasts more than {minutes}: cut it into utterances"
                     )
+            if gathered.samples:
+                parts.append(mix(gathered.read()))
         except (av.FFmpegError, ValueError) as error:
             end = f"stops after {samples / rate:.1f} s" if samples else "fails at its beginning"
             raise BadClipError("unreadable", f"decoding {end} ({_reason(error)})") from error
-    wave: Wave = np.concatenate(frames) if frames else np.zeros(0, dtype=np.float32)
+    wave: Wave = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
     _check(wave)
     return _resampled(wave, rate)
+
+
+class _Mix:
+    """Turns frames of one layout into one channel."""
+
+    def __init__(self, layout: Any) -> None:
+        self.weights = _weights(layout)
+        # Interleaved floats: for planar samples PyAV allows at most 8 channels.
+        self.converter = av.AudioResampler(format="flt")
+
+    def __call__(self, frame: Any) -> Wave:
+        """Return the samples (samples,) of a frame."""
+        if frame.format.name == "fltp" and len(self.weights) <= _PLANES:
+            channels = frame.to_ndarray()
+        else:
+            converted = [part.to_ndarray() for part in self.converter.resample(frame)]
+            interleaved = np.concatenate(converted, axis=1, dtype=np.float32)
+            channels = interleaved.reshape(-1, len(self.weights)).T
+        wave: Wave = channels[0] * self.weights[0]
+        for channel, weight in zip(channels[1:], self.weights[1:], strict=True):
+            wave += channel * weight
+        return wave
 
 
 def _weights(layout: Any) -> Wave:
