@@ -26,6 +26,7 @@ from .answers import Answers
 
 LARGEST_CLIP = 64 * 2**20  # bytes: half an hour of mono sound, uncompressed
 LONGEST_TEXT = 2_000  # characters
+_MOST_READ = 8 * 2**30  # bytes of a clip that is too large
 LOOPBACK = ("127.0.0.1", "localhost")
 
 
@@ -72,8 +73,7 @@ def application(answers: Answers, hosts: tuple[str, ...] = LOOPBACK) -> Starlett
                 given = await _given(request, answers, Path(folder))
                 found = await run_in_threadpool(_answer, answers, given, folder)
         except _RefusedError as error:
-            closes = {"Connection": "close"}  # the rest of a large clip is not read
-            return JSONResponse({"error": str(error)}, error.status, headers=_HEADERS | closes)
+            return JSONResponse({"error": str(error)}, error.status, headers=_HEADERS)
         return JSONResponse(found, headers=_HEADERS)
 
     return Starlette(
@@ -110,15 +110,20 @@ async def _given(request: Request, answers: Answers, folder: Path) -> dict[str, 
     if text.strip():
         given["text"] = text
     clip = folder / _file_name(request.query_params.get("name", ""))
-    size = 0
+    stated, size = int(request.headers.get("content-length") or 0), 0
     with clip.open("wb") as file:
-        if int(request.headers.get("content-length") or 0) > LARGEST_CLIP:
-            raise _too_large()
         async for chunk in request.stream():
             size += len(chunk)
-            if size > LARGEST_CLIP:
-                raise _too_large()
-            file.write(chunk)
+            # The rest of a large clip is read and forgotten: a client that still sends when the
+            # connection is closed would not see the answer.
+            if max(stated, size) <= LARGEST_CLIP:
+                file.write(chunk)
+            elif size > _MOST_READ:
+                break
+    if max(stated, size) > LARGEST_CLIP:
+        raise _RefusedError(
+            413, f"the clip is larger than {LARGEST_CLIP // 2**20} MiB: cut it to one utterance"
+        )
     if size:
         given["audio"] = clip
     for source in given:
@@ -131,14 +136,8 @@ async def _given(request: Request, answers: Answers, folder: Path) -> dict[str, 
 
 def _names(sources: tuple[str, ...]) -> str:
     words = {"audio": "a clip", "text": "a text"}
-    names = [words[source] for source in sources if source in words]
+    names = [words.get(source, f"a {source}") for source in sources]
     return f"{', '.join(names)} or both" if len(names) > 1 else names[0]
-
-
-def _too_large() -> _RefusedError:
-    return _RefusedError(
-        413, f"the clip is larger than {LARGEST_CLIP // 2**20} MiB: cut it to one utterance"
-    )
 
 
 def _file_name(name: str) -> str:
