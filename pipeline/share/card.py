@@ -75,12 +75,12 @@ def _encoder(spec: EntrySpec) -> dict[str, Any]:
 
 def _score(name: str, metrics: Mapping[str, Any]) -> dict[str, str]:
     scored = metrics["aggregate"][name]
-    low, high = scored["pooled_ci95"] or (None, None)
+    bounds = scored["pooled_ci95"]
     std = "" if scored["std"] is None else f" ± {100 * scored['std']:.1f}"
     return {
         "title": METRICS[name].title,
         "pooled": f"{100 * scored['pooled']:.1f}",
-        "interval": "–" if low is None else f"{100 * low:.1f} – {100 * high:.1f}",
+        "interval": " – ".join(f"{100 * bound:.1f}" for bound in bounds) if bounds else "–",
         "mean": f"{100 * scored['mean']:.1f}{std}",
         "chance": f"{100 * metrics['chance'][name]['mean']:.1f}",
     }

@@ -17,7 +17,7 @@ def hub(repo: str) -> Iterator[Any]:
         PipelineError: the hub cannot be reached, or it fails.
     """
     from huggingface_hub import HfApi  # noqa: PLC0415 -- slow to import, often unneeded
-    from huggingface_hub.errors import (  # noqa: PLC0415
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]  # noqa: PLC0415
         HfHubHTTPError,
         HFValidationError,
         HTTPError,
