@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .pipeline.runs.evaluate import evaluate
     from .pipeline.runs.loaded_run import load_run, train_head
     from .pipeline.runs.predict import predict
+    from .pipeline.runs.predict_many import predict_many
     from .pipeline.runs.report import report
     from .pipeline.train import TrainSettings
     from .pipeline.train.head_plugins import build_head
@@ -49,6 +50,7 @@ _HOME = {
     "load_run": ".pipeline.runs.loaded_run",
     "pad": ".cache.torch_dataset",
     "predict": ".pipeline.runs.predict",
+    "predict_many": ".pipeline.runs.predict_many",
     "report": ".pipeline.runs.report",
     "train_head": ".pipeline.runs.loaded_run",
 }
@@ -74,6 +76,7 @@ __all__ = [
     "load_run",
     "pad",
     "predict",
+    "predict_many",
     "report",
     "train_head",
 ]

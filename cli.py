@@ -63,6 +63,9 @@ def main() -> None:
 
     Ctrl-C, SIGTERM and SIGHUP end the process by the signal itself: 130, 143 and 129 in a shell.
     """
+    if sys.platform == "win32":
+        sys.stderr.write("mser: Windows is not supported: use Linux or macOS\n")
+        sys.exit(1)
     # OpenMP's threads spin while they wait for each other. Where another program uses the core,
     # they would spin for a whole time slice at each of a small head's many small operations.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -35,6 +35,12 @@ class WarmExtraction:
         threads = threads_of(device, max(1, cores() // workers))
         cluster = self.resources.enter_context(local_cluster(workers, threads, gpus))
         self.address = cluster.client.scheduler_info()["address"]
+        # The cluster accepts only who has its keys, which this process passes on in files.
+        self.keys = {name: job.work / name for name in ("tls_ca_file", "tls_cert", "tls_key")}
+        security = cluster.client.security
+        texts = (security.tls_ca_file, security.tls_client_cert, security.tls_client_key)
+        for file, text in zip(self.keys.values(), texts, strict=True):
+            file.write_text(str(text), "ascii")
 
     def close(self) -> None:
         """Stop the workers."""
@@ -43,15 +49,16 @@ class WarmExtraction:
     def seconds(self, modalities: Sequence[str], dtype: str) -> float:
         """Extract into a new cache; return the time."""
         with tempfile.TemporaryDirectory(dir=self.job.work) as cache:
-            return self._extract(Path(cache), modalities, dtype)
+            return self.extract(Path(cache), modalities, dtype)
 
     def errors(self, modalities: Sequence[str], dtype: str) -> dict[str, States]:
         """Return, by modality, the error of every frame of every layer of every utterance."""
         with tempfile.TemporaryDirectory(dir=self.job.work) as cache:
-            self._extract(Path(cache), modalities, dtype)
+            self.extract(Path(cache), modalities, dtype)
             return stored_errors(self.job, Path(cache), modalities)
 
-    def _extract(self, cache: Path, modalities: Sequence[str], dtype: str) -> float:
+    def extract(self, cache: Path, modalities: Sequence[str], dtype: str) -> float:
+        """Extract into the empty folder ``cache``; return the time."""
         encoders = {modality: str(self.job.encoders[modality]) for modality in modalities}
         settings = ExtractSettings(
             "manifest",
@@ -62,7 +69,9 @@ class WarmExtraction:
             name=NAME,
             device=self.job.device,
             dtype=dtype,
+            precision=self.job.precision,
             scheduler=self.address,
+            **self.keys,
         )
         started = time.perf_counter()
         summary = extract(settings)

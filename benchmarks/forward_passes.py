@@ -35,6 +35,8 @@ class Job:
     """``cpu`` or ``cuda``."""
     work: Path
     """A folder for temporary files, such as the reference hidden states."""
+    precision: str = "float32"
+    """Of mser's forward passes."""
 
     def reference(self, modality: str, id: str) -> Path:
         """Return the file of what transformers computes for this utterance alone."""

@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from mser.benchmarks.results import Results, cell
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("read", "extract", "exactness", "train", "scale", "start")
+BENCHMARKS = ("read", "extract", "exactness", "train", "scale", "start", "gpu")
 
 
 class Page(NamedTuple):
@@ -55,7 +55,9 @@ def render(results: Mapping[str, Results], pictures: str) -> Page:
     template = environment.from_string((HERE / "page.md.jinja").read_text("utf-8"))
     small = any(each.small for each in results.values())
     gpu = any(each.machine["GPU"] != "none" for each in results.values())
-    return Page(template.render(section=section, value=value, small=small, gpu=gpu), drawn)
+    return Page(
+        template.render(section=section, value=value, results=results, small=small, gpu=gpu), drawn
+    )
 
 
 def load(folder: Path) -> dict[str, Results]:

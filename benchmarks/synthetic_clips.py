@@ -15,9 +15,9 @@ RATE = 48_000  # samples per second
 FRAME_SAMPLES = 1024  # per AAC frame
 
 
-def make_corpus(folder: Path, minutes: float) -> Path:
+def make_corpus(folder: Path, minutes: float, seed: int = 0) -> Path:
     """Make mp4 files (AAC, 48 kHz, stereo) of 0.5 to 15 s, 3 s on average; return the manifest."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     words = sorted(SENTENCE_WORDS)
     rows = [("id", "audio", "text")]
     total = 0.0

@@ -20,7 +20,7 @@ from typing import Any
 
 from .modalities import MODALITIES, modality_names
 
-_NEEDED = ("torch", "torchaudio", "transformers", "av", "zarr", "h5py")
+_NEEDED = ("torch", "transformers", "av", "zarr", "h5py")
 _HUB_SECONDS = 4.0
 _TONE = 0.5  # seconds of sound that are encoded as AAC and decoded
 _SMALL_DISK = 5e9  # bytes: all layers of MELD take about nine times as much
@@ -104,7 +104,22 @@ def _packages(problems: list[Problem]) -> dict[str, Any]:
             facts[name] = f"{facts[name]}, cannot be imported"
             sentence = f"{name} cannot be imported ({_one_line(error)}): install mser again"
             problems.append(Problem(sentence, broken=True))
-    return facts
+    return facts | {"torchaudio": _torchaudio(problems)}
+
+
+def _torchaudio(problems: list[Problem]) -> str:
+    """Return what torchaudio can do beside the installed torch; only its own encoders need it."""
+    pair = f"{_version('torchaudio')} beside torch {_version('torch')}"
+    if _version("torchaudio") == "not installed":
+        return "not installed: encoders 'torchaudio:…' cannot be used"
+    try:
+        import_module("torchaudio")
+    except Exception as error:  # its libraries are built for one version of torch
+        sentence = f"torchaudio {pair} cannot be imported ({_one_line(error)}): encoders "
+        sentence += "'torchaudio:…' cannot be used, all others can; install a torchaudio for the "
+        problems.append(Problem(sentence + "same version and CUDA as torch"))
+        return f"{pair}, cannot be imported"
+    return f"{pair}: encoders 'torchaudio:…' can be used"
 
 
 def _machine(problems: list[Problem]) -> dict[str, Any]:
@@ -137,9 +152,8 @@ def _devices(problems: list[Problem]) -> dict[str, Any]:
     if shutil.which("nvidia-smi"):
         problems.append(
             Problem(
-                "an NVIDIA driver is installed, but PyTorch finds no GPU: install torch and "
-                "torchaudio for the CUDA version of the driver (see pytorch.org), or check "
-                "nvidia-smi"
+                "an NVIDIA driver is installed, but PyTorch finds no GPU: install torch for "
+                "the CUDA version of the driver (see pytorch.org), or check nvidia-smi"
             )
         )
     return facts

@@ -15,7 +15,11 @@ AT_THE_ROOT = ("__init__.py", "__main__.py", "cli.py", "py.typed")
 
 
 def repository_files() -> list[str]:
-    """The files that git knows or would add, below the root."""
+    """The files that git knows or would add, below the root, or those of a source distribution."""
+    sources = ROOT / "mser.egg-info" / "SOURCES.txt"
+    if not (ROOT / ".git").exists():
+        names = [Path(name).as_posix() for name in sources.read_text().splitlines()]  # not ./name
+        return [name for name in names if (ROOT / name).is_file()]
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,

@@ -39,8 +39,8 @@ def extract(
     dataset: Annotated[
         str,
         typer.Option(
-            help="Corpus: iemocap, meld, crema-d, synthetic, manifest, or one of a "
-            "plug-in, such as file.py:load."
+            help="Corpus: crema-d, emobox, emodb, esd, iemocap, meld, mosei, msp-podcast, ravdess, "
+            "synthetic, synthetic-other, manifest, or one of a plug-in, such as file.py:load."
         ),
     ],
     cache: CacheOption,
@@ -59,7 +59,10 @@ def extract(
         str, typer.Option(help="Type of the stored features: float16 or float32.")
     ] = "float16",
     precision: Annotated[
-        str, typer.Option(help="Precision of the forward pass: float32, bfloat16 or float16.")
+        str,
+        typer.Option(
+            help="Precision of the forward pass: float32, bfloat16, float16, or on a GPU tf32."
+        ),
     ] = "float32",
     max_seconds: Annotated[
         float,

@@ -65,7 +65,7 @@ ReplaceOption = Annotated[
 ]
 ClassesOption = Annotated[
     str | None,
-    _option("Class set, if the corpus has several: 4 or 6. Other utterances are left out."),
+    _option("Class set, if the corpus has several, such as 4. Other utterances are left out."),
 ]
 ALL_MODALITIES = ",".join(MODALITIES)
 ModalitiesOption = Annotated[
@@ -137,6 +137,29 @@ ProtocolOption = Annotated[
         "Evaluation protocol: official, leave-one-session-out, leave-one-speaker-out, "
         "speaker-folds, group-folds:COLUMN:K, hold-out:COLUMN=VALUE or file:PATH. Default: that of "
         "the corpus."
+    ),
+]
+TrainOnOption = Annotated[
+    str | None,
+    _option("Datasets to train on, separated by commas, such as iemocap; with --test-on."),
+]
+TestOnOption = Annotated[
+    str | None,
+    _option("Other datasets to test on, separated by commas, such as meld,crema-d."),
+]
+ClassMapOption = Annotated[
+    Path | None,
+    _option(
+        "For --test-on: TOML file of the common classes and their labels, such as angry = "
+        '["anger", "ang"]. Default: angry, happy (with excited), sad, neutral.'
+    ),
+]
+BalanceOption = Annotated[
+    bool,
+    _option(
+        "For --test-on: leave dialogues of larger training datasets out, so that all have about "
+        "the size of the smallest.",
+        "--balance",
     ),
 ]
 ValidationOption = Annotated[

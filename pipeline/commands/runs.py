@@ -1,11 +1,11 @@
 """The commands that use finished runs."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from ..errors import needs_extra
+from ..errors import UsageError, needs_extra
 from ..evaluation.registry import METRICS
 from .options import (
     DeviceOption,
@@ -63,18 +63,70 @@ def compare(
 def predict(
     run: RunArgument,
     encoders: dict[str, str | None],
-    audio: Annotated[Path | None, typer.Option(help="Audio or video file, in any format.")] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Option(help="Audio or video file, in any format; or with --out a folder of clips."),
+    ] = None,
     text: Annotated[str | None, typer.Option(help="Transcript of the utterance.")] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Table of many utterances: .csv, .tsv, .jsonl or .parquet."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="CSV file for the predictions of --manifest or a folder.")
+    ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            help="Cache that keeps the features of --manifest or a folder, for other runs. "
+            "Default: a folder beside --out, deleted at the end."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Worker processes that extract; 0: this process. Default: by machine."),
+    ] = None,
     cache: MovedCacheOption = None,
     device: DeviceOption = "auto",
     head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify a clip, a text or both with all checkpoints of a run and the run's encoders."""
-    from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
+    """Classify a clip, a text or both with all checkpoints of a run and the run's encoders.
 
-    prediction = predict(run, audio, text, encoders=encoders, cache=cache, device=device, head=head)
-    print_result(prediction, as_json)
+    With --manifest, or a folder in --audio, all its utterances are classified, into --out. If the
+    command was killed, the same command continues.
+    """
+    from ..runs.predict import predict  # noqa: PLC0415 -- torch takes seconds to import
+    from ..runs.predict_many import predict_many  # noqa: PLC0415
+
+    shared: dict[str, Any] = {"encoders": encoders, "cache": cache, "device": device, "head": head}
+    source = _many(audio, text, manifest, out)
+    if source is None:
+        only_many = {"--out": out, "--features": features, "--workers": workers}
+        for option, value in only_many.items():
+            if value is not None:
+                raise UsageError(f"{option} is for --manifest or a folder of clips: leave it out")
+        print_result(predict(run, audio, text, **shared), as_json)
+    else:
+        shared |= {"features": features, "workers": workers}
+        print_result(predict_many(run, source, out or "", **shared), as_json)
+
+
+def _many(
+    audio: Path | None, text: str | None, manifest: Path | None, out: Path | None
+) -> Path | None:
+    """Return the manifest or the folder of many utterances; ``None`` for one utterance."""
+    if manifest is None and not (audio is not None and audio.is_dir()):
+        return None
+    if manifest is not None and audio is not None:
+        raise UsageError("--manifest names the clips: leave out --audio")
+    if text is not None:
+        raise UsageError("--text is for one clip: give a --manifest with a column text")
+    if out is None:
+        raise UsageError(
+            f"'{manifest or audio}' has many utterances: give --out FILE.csv for the predictions"
+        )
+    return manifest or audio
 
 
 @app.command(epilog="Example: mser serve runs/meld-hbf-1f3c22aa")

@@ -5,11 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import needs_extra
+from ..errors import UsageError, needs_extra
 from ..evaluation.registry import METRIC_PLUGINS
 from .options import (
+    BalanceOption,
     CacheOption,
     ClassesOption,
+    ClassMapOption,
     DatasetOption,
     DeviceOption,
     HeadOption,
@@ -22,9 +24,11 @@ from .options import (
     SeedsOption,
     SetOption,
     SlurmOption,
+    TestOnOption,
     TlsCaFileOption,
     TlsCertOption,
     TlsKeyOption,
+    TrainOnOption,
     ValidationOption,
     WaitMinutesOption,
     WorkersOption,
@@ -57,6 +61,10 @@ def train_head(
     protocol: ProtocolOption = None,
     validation: ValidationOption = None,
     classes: ClassesOption = None,
+    train_on: TrainOnOption = None,
+    test_on: TestOnOption = None,
+    class_map: ClassMapOption = None,
+    balance: BalanceOption = False,
     seeds: SeedsOption = None,
     fold: Annotated[
         list[str] | None,
@@ -88,6 +96,7 @@ def train_head(
     from ..train import combined, preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds to import
 
     given = _given(head, dataset, modalities, layer, protocol, validation, classes, seeds)
+    given |= _across(dataset, train_on, test_on, class_map, balance)
     settings = settings_of(
         combined(preset_of(preset) if preset else {}, given),
         cache=cache,
@@ -256,6 +265,30 @@ def tune(
         device=device,
     )
     print_result(tuning, as_json)
+
+
+def _across(
+    dataset: str | None,
+    train_on: str | None,
+    test_on: str | None,
+    class_map: Path | None,
+    balance: bool,
+) -> dict[str, Any]:
+    """Return the options of a training across corpora, by their names in a preset."""
+    from ..corpora.class_map import read_class_map  # noqa: PLC0415 -- only where it is used
+
+    given: dict[str, Any] = {}
+    if train_on is not None:
+        if dataset is not None:
+            raise UsageError("--dataset and --train-on name the training corpus: give one of them")
+        if test_on is None:
+            raise UsageError(f"--train-on {train_on} needs --test-on: name the test corpora")
+        given["dataset"] = "+".join(split(train_on))
+    if test_on is not None:
+        given["test_on"] = split(test_on)
+    if class_map is not None:
+        given["class_map"] = read_class_map(class_map)
+    return {**given, "balance": True} if balance else given
 
 
 def _given(

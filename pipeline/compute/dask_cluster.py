@@ -195,7 +195,7 @@ def check_scheduler(address: str, tls: TlsFiles | None = None) -> None:
             kind = pool.submit(asyncio.run, server_type()).result()
         except Exception as error:  # the bytes of another program can raise anything
             raise _no_scheduler(address, error) from error
-    if kind != "Scheduler":
+    if not kind.endswith("Scheduler"):
         raise PipelineError(f"{address} is a Dask {kind.lower()}: give its scheduler's address")
 
 

@@ -6,14 +6,32 @@ from typing import Any
 
 from ..errors import UsageError
 from ..plugins import Plugins
-from . import crema_d, iemocap, meld, synthetic
+from . import (
+    crema_d,
+    emobox,
+    emodb,
+    esd,
+    iemocap,
+    meld,
+    mosei,
+    msp_podcast,
+    ravdess,
+    synthetic,
+)
 from .utterance import Corpus, PublishedCounts, Utterance
 
 CORPORA: dict[str, Callable[[Path], Corpus]] = {
     "crema-d": crema_d.load,
+    "emobox": emobox.load,
+    "emodb": emodb.load,
+    "esd": esd.load,
     "iemocap": iemocap.load,
     "meld": meld.load,
+    "mosei": mosei.load,
+    "msp-podcast": msp_podcast.load,
+    "ravdess": ravdess.load,
     "synthetic": synthetic.load,
+    "synthetic-other": synthetic.load_other,
 }
 
 
@@ -38,7 +56,7 @@ def load_corpus(name: str, root: Path) -> Corpus:
         PipelineError: the folder does not contain that corpus.
     """
     name = CORPUS_PLUGINS.admit(name)
-    if not root.is_dir() and name != "synthetic":  # synthetic makes its folder
+    if not root.is_dir() and not name.startswith("synthetic"):  # they make their folder
         raise UsageError(f"there is no folder '{root}': give the folder of {name} with --root")
     corpus = CORPORA[name](root)
     if not isinstance(corpus, Corpus):

@@ -47,18 +47,21 @@ _FLAT_TEXT = 0.30  # in the voice only
 _FLAT_VOICE = 0.30  # in the sentence only; in neither for the remaining 5 %
 
 
-def load(root: Path, *, utterances_per_session: int = 120) -> Corpus:
+def load(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Corpus:
     """Read the synthetic corpus in ``root``; make it first, in this size, if it is not there.
+
+    With another ``seed`` it has other voices and draws other sentences; its name is then
+    ``synthetic-other``.
 
     ``root`` may be absent, empty, or contain a corpus made earlier, complete or interrupted. Clips
     are mono 16-bit wav files at 16 kHz, one to three seconds long.
 
     Raises:
         PipelineError: the folder contains other files, a corpus made by another version of the
-            recipe, or a corpus with missing clips.
+            recipe or with another seed, or a corpus with missing clips.
     """
-    if not (_is_ours(root) and (root / _TABLE).exists()):
-        make(root, utterances_per_session=utterances_per_session)
+    if not (_is_ours(root, seed) and (root / _TABLE).exists()):
+        make(root, utterances_per_session=utterances_per_session, seed=seed)
     rows = read_table(root / _TABLE, _COLUMNS, required=_COLUMNS)
     utterances = [_utterance(root, row.cells) for row in rows]
     missing = sum(not (utterance.audio and utterance.audio.exists()) for utterance in utterances)
@@ -67,7 +70,13 @@ def load(root: Path, *, utterances_per_session: int = 120) -> Corpus:
             f"{missing} of the {len(utterances)} clips of the synthetic corpus in {root} are "
             "missing: delete the folder, and the corpus is made again"
         )
-    return Corpus("synthetic", utterances, CLASSES, "leave-one-session-out", notes=(_NOTE,))
+    name = "synthetic" if seed == 0 else "synthetic-other"
+    return Corpus(name, utterances, CLASSES, "leave-one-session-out", notes=(_NOTE,))
+
+
+def load_other(root: Path, *, utterances_per_session: int = 120) -> Corpus:
+    """Read the synthetic corpus of other voices; see :func:`load`."""
+    return load(root, utterances_per_session=utterances_per_session, seed=1)
 
 
 def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> None:
@@ -85,14 +94,14 @@ def make(root: Path, *, utterances_per_session: int = 120, seed: int = 0) -> Non
 
     from .synthetic_voice import RATE, deliver, speak  # noqa: PLC0415
 
-    interrupted = _is_ours(root)
+    interrupted = _is_ours(root, seed)
     if interrupted and (root / _TABLE).exists():
         raise PipelineError(f"{root} already contains a synthetic corpus: delete the folder first")
     if interrupted:
         for clip in root.glob("wav/ses*/ses*_dia*_utt*.wav"):
             clip.unlink()
     root.mkdir(parents=True, exist_ok=True)
-    write_output(root / _README, f"{_MARK}{RECIPE}\n\nThese are {_NOTE}.\n")
+    write_output(root / _README, f"{_MARK}{_version(seed)}\n\nThese are {_NOTE}.\n")
 
     rows = [_COLUMNS]
     for number in range(1, SESSIONS + 1):
@@ -157,7 +166,11 @@ def _draw(emotion: str, rng: np.random.Generator) -> tuple[str, float]:
     return sentence(None if flat_text else emotion, rng), strength
 
 
-def _is_ours(root: Path) -> bool:
+def _version(seed: int) -> str:
+    return f"{RECIPE}, seed {seed}" if seed else f"{RECIPE}"
+
+
+def _is_ours(root: Path, seed: int) -> bool:
     """Return whether ``root`` contains a synthetic corpus, complete or interrupted.
 
     Raises:
@@ -181,10 +194,10 @@ def _is_ours(root: Path) -> bool:
             f"{root} contains files of something else: give an empty or new folder for the "
             "synthetic corpus"
         )
-    if mark != f"{_MARK}{RECIPE}":
+    if mark != f"{_MARK}{_version(seed)}":
         raise PipelineError(
             f"the synthetic corpus in {root} was made by recipe version {mark[len(_MARK) :]} and "
-            f"this is version {RECIPE}: delete the folder, and the corpus is made again"
+            f"this is version {_version(seed)}: delete the folder, and the corpus is made again"
         )
     return True
 

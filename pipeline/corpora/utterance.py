@@ -15,9 +15,10 @@ class Utterance:
     (``train/dia0_utt3``), because the dialogue numbers of MELD start again in each split. ``audio``
     is the path of the clip, whether or not the file exists, or ``None`` if the corpus has no audio.
     ``dialogue`` and ``session`` are unique in the corpus too. ``turn`` is the position of the
-    utterance in its dialogue. ``split`` is ``train``, ``validation`` or ``test``, or ``None`` if
-    the corpus has no official splits. ``label`` is the corpus's own label, before classes are
-    merged, or ``None`` if the corpus gives none.
+    utterance in its dialogue. ``split`` is ``train``, ``validation`` or ``test`` (``test1``,
+    ``test2`` and so on if the corpus has several test parts), or ``None`` if the corpus has no
+    official splits. ``label`` is the corpus's own label, before classes are merged, or ``None`` if
+    the corpus gives none.
     """
 
     id: str

@@ -10,6 +10,7 @@ from ..option_texts import with_options
 from ..plugins import Plugins, is_spec
 from . import torchaudio_bundle
 from .checkpoint_files import EncoderFiles, find_encoder
+from .decoder import DecoderEncoder
 from .egemaps import Egemaps
 from .encoder import THREAD_SAFE, Encoder, EncoderSettings
 from .feature_extractor import (
@@ -23,6 +24,7 @@ from .speech import SpeechEncoder
 from .text import TextEncoder
 from .torchaudio_bundle import BundleEncoder
 from .wav2vec2 import Wav2Vec2Encoder
+from .wav2vec2_bert import Wav2Vec2BertEncoder
 from .whisper import WhisperEncoder
 
 # Tests compare the hidden states of each family with a direct forward pass, alone and in batches.
@@ -31,11 +33,17 @@ FAMILIES: dict[str, type[Encoder[Any]] | type[FeatureExtractor]] = {
         ("data2vec-audio", "hubert", "unispeech", "unispeech-sat", "wav2vec2", "wavlm"),
         Wav2Vec2Encoder,
     ),
+    "wav2vec2-bert": Wav2Vec2BertEncoder,
     "whisper": WhisperEncoder,
     torchaudio_bundle.MODEL_TYPE: BundleEncoder,
     **dict.fromkeys(
         ("bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "mpnet"),
         TextEncoder,
+    ),
+    "modernbert": TextEncoder,
+    **dict.fromkeys(
+        ("gemma3_text", "gpt2", "llama", "mistral", "qwen2", "qwen3"),
+        DecoderEncoder,
     ),
     **dict.fromkeys(("roberta", "xlm-roberta"), TextEncoder),
     "log-mel": LogMel,
@@ -89,7 +97,8 @@ def load_encoder(
             a feature extractor: ``log-mel``, ``log-mel(n_mels=40)``, ``egemaps``, one of an
             installed package, or ``file.py:Class``.
         device: ``auto`` (a GPU if this machine has one), ``cpu`` or ``cuda``.
-        precision: of the forward pass: ``float32``, ``bfloat16`` or ``float16`` (autocast).
+        precision: of the forward pass: ``float32``, ``bfloat16`` or ``float16`` (autocast), or on a
+            GPU ``tf32``.
         layers: ``all``, ``last`` or numbers such as ``0,6,12``.
         max_seconds: longer audio is encoded in overlapping windows of this length.
         modality: ``speech`` or ``text`` if the encoder must be of this modality.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UsageError
+from .model_card import CARD
 
 _SETTINGS = ("*.json", "*.txt", "*.model")
 # In the order in which transformers tries them.
@@ -115,7 +116,7 @@ def _download(name: str) -> Path:
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(_SETTINGS)))
+        folder = Path(snapshot_download(name, allow_patterns=[*_SETTINGS, CARD]))
         for pattern in _WEIGHTS:
             folder = Path(snapshot_download(name, allow_patterns=[pattern]))
             if _has_weights(folder):

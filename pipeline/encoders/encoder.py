@@ -23,7 +23,13 @@ from .windows import Window, WindowPosition, in_batches, stacked
 
 Raw = TypeVar("Raw")  # an utterance before encoding: a wave or a text
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TF32 = "tf32"  # float32 whose products a GPU rounds to 10 bits
+PRECISIONS = {
+    "float32": None,
+    TF32: None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 # Frames in one forward pass, padding included: the limit on the memory of a batch. The first
 # convolutions of wav2vec2 take about 0.4 MB a frame.
 _FRAMES_AT_ONCE = {"cpu": 2048, "cuda": 16_384}
@@ -57,7 +63,8 @@ class EncoderSettings:
     """``all`` (default), ``last`` or numbers such as ``0,6,12``; 0 is the input of the first
     transformer layer, n the output of the last."""
     precision: str = "float32"
-    """Of the forward pass: ``float32`` (default), ``bfloat16`` or ``float16``."""
+    """Of the forward pass: ``float32`` (default), ``bfloat16``, ``float16``, or on a GPU ``tf32``:
+    float32 with products that are rounded to 10 bits."""
     device: str = "auto"
     """``auto`` (default), ``cpu`` or ``cuda``."""
     max_seconds: float = 30.0
@@ -88,15 +95,15 @@ class Encoder(ABC, Generic[Raw]):
         self.device = chosen_device(settings.device)
         if settings.precision not in PRECISIONS:
             raise unknown("precision", settings.precision, PRECISIONS)
+        if settings.precision == TF32 and self.device.type != "cuda":
+            raise UsageError("precision tf32 needs a GPU: give float32, or --device cuda")
         self.padded = self.device.type == "cuda" and self.exact_when_padded
         self.frames_at_once = _FRAMES_AT_ONCE[self.device.type]
         self._loading = threading.Lock()
         self._computing: AbstractContextManager[Any] = nullcontext()
-        if not THREAD_SAFE:
+        if not THREAD_SAFE or self.device.type == "cuda":
+            # Two batches at once would take twice the GPU memory, and no less time.
             self._computing = threading.Lock()
-        elif self.device.type == "cuda":
-            # One thread computes while another copies; more threads would only take GPU memory.
-            self._computing = threading.Semaphore(2)
         n_layers, self.dim = self.shape()
         self.layers = chosen_layers(settings.layers, n_layers)
 
@@ -159,9 +166,9 @@ class Encoder(ABC, Generic[Raw]):
     @cached_property
     def _model(self) -> torch.nn.Module:
         if self.device.type == "cuda" and PRECISIONS[self.settings.precision] is None:
-            # Otherwise a GPU rounds convolutions to 10 bits, differently for each length.
-            torch.backends.cudnn.allow_tf32 = False
-            torch.backends.cuda.matmul.allow_tf32 = False
+            # By default a GPU rounds convolutions to 10 bits, differently for each length.
+            torch.backends.cudnn.allow_tf32 = self.settings.precision == TF32
+            torch.backends.cuda.matmul.allow_tf32 = self.settings.precision == TF32
         return self.load().eval().requires_grad_(False).to(self.device)
 
     def encode(self, inputs: Sequence[Raw], dtype: str = "float32") -> list[np.ndarray[Any, Any]]:
@@ -208,23 +215,28 @@ class Encoder(ABC, Generic[Raw]):
 
     def _forward(self, windows: Sequence[Window], dtype: str) -> np.ndarray[Any, Any]:
         """Run the model and return (batch, layers, positions, dim)."""
-        half = PRECISIONS[self.settings.precision]
         values, lengths = stacked(windows, self.padding)
-        model = self.model
-        # On a GPU each call has its own stream: one call computes while another copies.
-        with (
-            torch.inference_mode(),
-            torch.autocast(
-                self.device.type, dtype=half or torch.bfloat16, enabled=half is not None
-            ),
-            torch.cuda.stream(_stream(self.device)),
-            self._computing,
-        ):
-            states = self.hidden_states(model, torch.from_numpy(values).to(self.device), lengths)
-            chosen = torch.stack(
+        with torch.inference_mode(), self._computing:
+            return _on_host(self.states(torch.from_numpy(values).to(self.device), lengths, dtype))
+
+    def states(self, values: Tensor, lengths: Sequence[int], dtype: str) -> Tensor:
+        """Run the model on (batch, …, time) in the precision of the settings.
+
+        ``lengths`` are the lengths of the rows without their padding.
+
+        Returns:
+            The hidden states of ``layers``, (batch, layers, positions, dim) of ``dtype``.
+        """
+        half, model = PRECISIONS[self.settings.precision], self.model
+        autocast = torch.autocast(
+            self.device.type, dtype=half or torch.bfloat16, enabled=half is not None
+        )
+        with torch.inference_mode():
+            with autocast:
+                states = self.hidden_states(model, values, lengths)
+            return torch.stack(
                 [states[layer].to(getattr(torch, dtype)) for layer in self.layers], 1
             )
-            return _on_host(chosen)
 
     def hidden_states(
         self, model: torch.nn.Module, values: Tensor, lengths: Sequence[int]
@@ -233,9 +245,7 @@ class Encoder(ABC, Generic[Raw]):
 
         ``lengths`` are the lengths of the rows without their padding.
         """
-        mask = None
-        if min(lengths) < values.shape[-1]:
-            mask = _mask(lengths, values)
+        mask = padding_mask(lengths, values)
         result = model(values, attention_mask=mask, output_hidden_states=True)
         return result.hidden_states  # type: ignore[no-any-return]
 
@@ -303,16 +313,12 @@ def chosen_layers(text: str, n_layers: int) -> tuple[int, ...]:
     return layers
 
 
-def _mask(lengths: Sequence[int], values: Tensor) -> Tensor:
-    """Return the attention mask (batch, time): 0 for padding, else 1."""
+def padding_mask(lengths: Sequence[int], values: Tensor) -> Tensor | None:
+    """Return the attention mask (batch, time), 0 for padding, else 1; ``None`` without padding."""
+    if min(lengths) == values.shape[-1]:
+        return None
     ends = torch.tensor(lengths, device=values.device)
     return (torch.arange(values.shape[-1], device=values.device) < ends[:, None]).long()
-
-
-def _stream(device: torch.device) -> Any:
-    if device.type != "cuda":
-        return None
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def _on_host(states: Tensor) -> np.ndarray[Any, Any]:

@@ -1,11 +1,12 @@
 """``log-mel``: the logarithm of a mel filter bank, without weights."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from torchaudio.functional import melscale_fbanks
+from torch import Tensor
 
 from .feature_extractor import FeatureExtractor
 from .speech import SAMPLE_RATE, Wave
@@ -56,7 +57,7 @@ class LogMel(FeatureExtractor):
             )
         self.frame_seconds = self.hop / SAMPLE_RATE
         self.n_fft = 1 << (self.window - 1).bit_length()
-        self.bank = melscale_fbanks(self.n_fft // 2 + 1, f_min, f_max, n_mels, SAMPLE_RATE)
+        self.bank = _mel_bank(self.n_fft // 2 + 1, f_min, f_max, n_mels)
 
     def facts(self) -> Mapping[str, Any]:
         """Return the version of these numbers."""
@@ -73,3 +74,16 @@ class LogMel(FeatureExtractor):
             (power @ self.bank).clamp(min=_FLOOR).log().numpy()
         )
         return result
+
+
+def _mel_bank(bins: int, f_min: float, f_max: float, n_mels: int) -> Tensor:
+    """Return the weights (bins, n_mels) float32 of the triangles, each with a peak of one.
+
+    ``bins`` frequencies lie evenly between 0 and half of the sample rate.
+    """
+    frequencies = torch.linspace(0, SAMPLE_RATE // 2, bins)
+    low, high = (2595.0 * math.log10(1.0 + frequency / 700.0) for frequency in (f_min, f_max))
+    edges = 700.0 * (10.0 ** (torch.linspace(low, high, n_mels + 2) / 2595.0) - 1.0)
+    widths, distances = edges.diff(), edges[None] - frequencies[:, None]
+    rising, falling = -distances[:, :-2] / widths[:-1], distances[:, 2:] / widths[1:]
+    return torch.minimum(rising, falling).clamp(min=0.0)

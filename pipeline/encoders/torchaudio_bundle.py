@@ -152,8 +152,7 @@ def _keep_input(_: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
 
 
 def _bundle(name: str) -> Any:
-    from torchaudio import pipelines  # noqa: PLC0415 -- seconds to import
-
+    pipelines = _pipelines()
     bundles = {
         key: bundle
         for key, bundle in vars(pipelines).items()
@@ -163,3 +162,21 @@ def _bundle(name: str) -> Any:
     if short not in bundles:
         raise unknown("bundle of torchaudio", short, bundles)
     return bundles[short]
+
+
+def _pipelines() -> Any:
+    """Return ``torchaudio.pipelines``, which takes a second to import.
+
+    Raises:
+        UsageError: torchaudio is not installed, or does not fit the torch that is installed.
+    """
+    try:
+        from torchaudio import pipelines  # noqa: PLC0415
+    except (ImportError, OSError, RuntimeError) as error:
+        why = " ".join(str(error).split())
+        raise UsageError(
+            f"encoders '{PREFIX}…' need torchaudio, which cannot be imported beside torch "
+            f"{torch.__version__} ({why}): install a torchaudio for the same version and CUDA, or "
+            "give an encoder from the Hugging Face hub"
+        ) from error
+    return pipelines

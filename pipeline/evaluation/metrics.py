@@ -100,6 +100,11 @@ def pooled_scores(parts: Sequence[Predictions]) -> dict[int, dict[str, float]]:
     return {seed: scores(*lists) for seed, lists in _pooled(parts).items()}
 
 
+def of_fold(parts: Sequence[Predictions], fold: str) -> list[Predictions]:
+    """Return the predictions of a fold, for every seed."""
+    return [part for part in parts if part.fold == fold]
+
+
 def aggregate(
     parts: Sequence[Predictions],
     *,

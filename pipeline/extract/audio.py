@@ -9,10 +9,10 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from torchaudio.functional import resample
 
 from ..corpora.git_lfs import POINTER
 from ..encoders.speech import SAMPLE_RATE, Wave
+from .resampling import resampled
 
 SILENCE = 1e-4  # peak amplitude (-80 dBFS); a clip below it has no voice
 LOUDEST = 2.0**31  # peak of 32-bit integers stored as floats; much larger squares would overflow
@@ -21,7 +21,7 @@ _LARGEST = 2**31  # bytes of a file
 _HIGHEST_RATE = 2**20  # Hz
 _PART = 60.0  # seconds that are converted at once
 _PLANES = 8  # channels of planar samples that PyAV can read
-_LARGEST_FILTER = 2**22  # coefficients that torchaudio may keep for resampling
+_LARGEST_FILTER = 2**22  # coefficients that resampling may keep
 
 
 class BadClipError(Exception):
@@ -96,7 +96,7 @@ def decode(content: bytes) -> Wave:
     FFmpeg reads any container and codec. If the clip names its channels (stereo, 5.1 and others),
     they are mixed down with the weights of libswresample, scaled to sum to one: stereo becomes its
     mean, and the same sound on every channel keeps its level. Channels without a name become their
-    mean. torchaudio changes the sample rate; scipy does for unusual rates.
+    mean. :mod:`.resampling` changes the sample rate; scipy does for unusual rates.
 
     Raises:
         BadClipError: the clip cannot be decoded to its end, is silent, contains infinite values or
@@ -197,13 +197,13 @@ def _resampled(wave: Wave, rate: int) -> Wave:
         return wave
     common = gcd(rate, SAMPLE_RATE)
     if rate * SAMPLE_RATE // common**2 <= _LARGEST_FILTER:
-        return resample(torch.from_numpy(wave), rate, SAMPLE_RATE).numpy()  # type: ignore[no-any-return]
-    # For example 11,127 Hz, from old Macintoshes: torchaudio would keep a filter for each of 16,000
+        return resampled(torch.from_numpy(wave), rate, SAMPLE_RATE).numpy()
+    # For example 11,127 Hz, from old Macintoshes: there would be a filter for each of 16,000
     # positions between two samples, which takes gigabytes.
     from scipy.signal import resample_poly  # noqa: PLC0415 -- slow to import, rarely needed
 
-    resampled: Wave = resample_poly(wave, SAMPLE_RATE // common, rate // common)
-    return resampled
+    converted: Wave = resample_poly(wave, SAMPLE_RATE // common, rate // common)
+    return converted
 
 
 def _open(content: bytes) -> Any:

@@ -21,6 +21,9 @@ Work = Callable[[ShardJob], ShardReport]
 # The threads of a larger worker would wait for each other in Python. If two forward passes cannot
 # run at once in a process, each pass has a process.
 _CORES_PER_WORKER = 4 if THREAD_SAFE else 1
+# One process cannot decode, hash and write as fast as a GPU computes, so several share a GPU.
+_CORES_PER_GPU_WORKER = 2
+_GPU_BYTES_PER_WORKER = 16e9  # the weights and the largest batch of a large encoder
 
 
 def threads_of(device: torch.device | str, cores: int) -> int:
@@ -34,9 +37,17 @@ def threads_of(device: torch.device | str, cores: int) -> int:
 
 
 def default_workers(device: torch.device) -> int:
-    """Return one worker for each GPU, or for each group of cores; its jobs share the encoders."""
+    """Return the number of workers of this machine; the jobs of a worker share its encoders.
+
+    On a CPU there is one worker for every four cores. On GPUs there is one for every two cores, but
+    on each GPU not more than its memory allows, and at least one.
+    """
     if device.type == "cuda":
-        return max(1, len(visible_gpus()))
+        gpus = max(1, len(visible_gpus()))
+        cores_of_gpu = cores() // gpus
+        memory = torch.cuda.get_device_properties(device).total_memory
+        by_memory = int(memory / _GPU_BYTES_PER_WORKER)
+        return gpus * max(1, min(cores_of_gpu // _CORES_PER_GPU_WORKER, by_memory))
     return -(-cores() // _CORES_PER_WORKER)
 
 

@@ -15,11 +15,12 @@ from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
 from ..corpora.manifest_file import read_manifest
 from ..encoders import Encoder, SpeechEncoder, load_encoder
+from ..encoders.model_card import emotion_labels
 from ..encoders.speech import SAMPLE_RATE
 from ..errors import PipelineError, UsageError
 from ..feature_cache import FeatureCache, require_most
 from ..modalities import MODALITIES, source_of
-from ..progress import progress
+from ..progress import StatusBar
 from ..provenance import provenance
 from ..store_formats import FORMAT_PLUGINS
 from .engine import run_shards
@@ -28,6 +29,7 @@ from .scan import Scan
 from .settings import ExtractSettings
 from .sharding import PlannedUtterance, ShardJob, plan_shards
 from .summary import ModalitySummary, Summary
+from .work_done import WorkDone
 from .worker import ShardReport, extract_shard
 
 _PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "h5py", "numpy")
@@ -125,7 +127,7 @@ def extract(settings: ExtractSettings) -> Summary:
         table = to_table(corpus, root, clips.hashes, clips.seconds)
         manifest = partial(cache.write_manifest, corpus.name, table)
         reports = partial(run_shards, extract_shard, backend=backend, device=device)
-        _extract(runs, reports, manifest, f"extracting {size}", strict=settings.strict)
+        _extract(runs, reports, manifest, size, strict=settings.strict)
     for modality_run in runs:
         modality_run.summary.quarantined = _quarantined(modality_run, chosen)
     summary.seconds = time.monotonic() - started
@@ -209,7 +211,10 @@ def _prepare(
         dtype=settings.dtype,
     )
     spec = _named_as_before(spec, encoder.settings.files.folder.name, cache)
-    origin = {**origin, "encoder_source": encoder.settings.files.source}
+    files = encoder.settings.files
+    seen = emotion_labels(files.folder)
+    more = {"emotion_labels": seen} if seen else {}
+    origin = {**origin, "encoder_source": files.source, **more}
     writer = cache.existing(spec, origin, settings.store, settings.compression)
     if not settings.dry_run:
         writer.check()
@@ -294,20 +299,20 @@ def _checked_size(cache: FeatureCache, runs: list[_ModalityRun]) -> str:
     needed = sum(modality.summary.bytes for modality in runs)
     free = cache.root.free()
     if free is None:
-        return f"({needed / 1e9:.2f} GB)"
+        return f"writes {needed / 1e9:.2f} GB"
     if needed > free:
         raise PipelineError(
             f"{cache.root} has {free / 1e9:.1f} GB free, and this extraction writes "
             f"{needed / 1e9:.1f} GB: give another --cache, fewer --layers, or a --limit"
         )
-    return f"({needed / 1e9:.2f} GB, {free / 1e9:.0f} GB free)"
+    return f"writes {needed / 1e9:.2f} GB of {free / 1e9:.0f} GB free"
 
 
 def _extract(
     runs: list[_ModalityRun],
     reports: Callable[[list[ShardJob]], Generator[ShardReport]],
     manifest: Callable[[], str],
-    what: str,
+    size: str,
     *,
     strict: bool,
 ) -> None:
@@ -317,15 +322,13 @@ def _extract(
     try:
         with (
             closing(reports(jobs)) as done,  # the workers end before their shards are published
-            progress(sum(len(job.items) for job in jobs), what, "utterance") as bar,
+            StatusBar() as bar,
         ):
-            audio, started = 0.0, time.monotonic()
+            work = WorkDone(jobs)
+            bar.show(0.0, f"{work}, {size}")
             for report in done:
-                audio += sum(item.seconds for item in report.job.items)
-                if audio:
-                    speed = audio / (time.monotonic() - started)
-                    bar.set_postfix_str(f"{audio / 3600:.2f} h of audio, {speed:.0f}x", False)
-                bar.update(len(report.job.items))
+                work.add(report.job)
+                bar.show(work.share, f"{work}, {size}")
                 _count(by_entry[report.job.writer.folder], report, strict=strict)
     finally:
         for modality in runs:
@@ -341,6 +344,8 @@ def _extract(
 def _count(modality: _ModalityRun, report: ShardReport, *, strict: bool) -> None:
     summary = modality.summary
     summary.new += len(report.stored)
+    stored = set(report.stored)
+    summary.audio += sum(item.seconds for item in report.job.items if item.id in stored)
     summary.elsewhere += len(report.elsewhere)
     summary.pending -= len(report.job.items)
     modality.quarantined.update({bad.id: bad for bad in report.quarantined})

@@ -54,7 +54,8 @@ class ExtractSettings:
     dtype: Annotated[str, one_of("dtype", _DTYPES)] = "float16"
     """Of the stored features: ``float16`` (default) or ``float32``."""
     precision: Annotated[str, one_of("precision", PRECISIONS)] = "float32"
-    """Of the forward pass: ``float32`` (default), ``bfloat16`` or ``float16``."""
+    """Of the forward pass: ``float32`` (default), ``bfloat16``, ``float16``, or ``tf32``, which
+    needs a GPU."""
     max_seconds: float = 30.0
     """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
     device: str = "auto"

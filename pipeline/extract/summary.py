@@ -8,6 +8,7 @@ from typing import Any
 
 from ...cache import Quarantined
 from ..corpora import Corpus, Utterance
+from ..progress import duration, times
 from .corpus_report import CorpusReport
 
 _EXAMPLES = 10  # printed for each reason
@@ -35,6 +36,8 @@ class ModalitySummary:
     """Utterances that this run has extracted."""
     elsewhere: int = 0
     """Utterances that another run has extracted at the same time."""
+    audio: float = 0.0
+    """Length of the clips that this run has extracted, in seconds."""
     pending: int = 0
     """Utterances that are still to be extracted, in a dry run."""
     gone: int = 0
@@ -149,7 +152,14 @@ class Summary:
 
     def _modality_lines(self) -> list[str]:
         lines = [line for modality in self.modalities for line in modality.lines(self.dry_run)]
-        return lines if self.dry_run else [*lines, f"done in {self.seconds:.0f} s"]
+        if self.dry_run:
+            return lines
+        audio = max(modality.audio for modality in self.modalities)  # all read the same clips
+        done = f"done in {duration(self.seconds)}"
+        if audio and self.seconds:
+            speed = times(audio / self.seconds)
+            done += f": {_duration(audio / 3600)} of audio, {speed} times real time"
+        return [*lines, done]
 
     def _left_out_lines(self) -> list[str]:
         lines = []

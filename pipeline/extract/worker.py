@@ -12,13 +12,13 @@ import numpy as np
 import torch
 
 from ...cache import Quarantined, UtteranceFeatures
-from ..compute.device import cores
 from ..encoders import Encoder, EncoderSettings, encoder_of
 from ..store_formats import FORMAT_PLUGINS
 from .audio import BadClipError
 from .readers import READERS
 from .sharding import PlannedUtterance, ShardJob
 
+_READERS = 4  # threads that decode for a GPU; more would wait for each other in Python
 _PATIENCE = 2.0  # seconds to wait for the lease of a shard before another shard is done
 
 
@@ -121,7 +121,7 @@ def _read_all(
 @cache
 def _readers() -> ThreadPoolExecutor:
     """Return the threads on which all jobs of this process decode."""
-    return ThreadPoolExecutor(cores())
+    return ThreadPoolExecutor(_READERS)
 
 
 def _try(encoder: Encoder[Any], item: PlannedUtterance) -> Any:

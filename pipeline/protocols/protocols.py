@@ -102,12 +102,16 @@ def split_corpus(
 
 
 def _official(request: SplitRequest) -> Splits:
-    """Use the corpus's own splits."""
+    """Use the corpus's own splits; a corpus with several test parts has a fold for each of them.
+
+    The folds then have the same training and validation parts, and the names of the test parts.
+    """
     _require(request, "split")
-    train, validation, test = (
-        tuple(utterance for utterance in request.utterances if utterance.split == split)
-        for split in PARTS
-    )
+    parts = {
+        split: tuple(utterance for utterance in request.utterances if utterance.split == split)
+        for split in sorted({str(utterance.split) for utterance in request.utterances})
+    }
+    train, validation = parts.pop("train", ()), parts.pop("validation", ())
     by = request.cut_by("dialogue")
     if validation and request.validation:
         raise UsageError(
@@ -116,9 +120,10 @@ def _official(request: SplitRequest) -> Splits:
         )
     if not validation and train:
         train, validation = cut_validation(train, by)
-    fold = Fold("official", train, validation, test)
+    named = parts if len(parts) > 1 else {"official": next(iter(parts.values()), ())}
+    folds = tuple(Fold(name, train, validation, test) for name, test in named.items())
     disjoint = _disjoint_columns(("id", "dialogue"), _kept_whole(by))
-    return Splits((fold,), disjoint, validation=request.not_default("dialogue"))
+    return Splits(folds, disjoint, validation=request.not_default("dialogue"))
 
 
 def _leave_one_session_out(request: SplitRequest) -> Splits:

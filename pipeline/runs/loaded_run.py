@@ -27,6 +27,7 @@ from ..train.runner import train_head as train
 from ..train.settings import TrainSettings
 from .evaluate import load_weights, settings_of_run
 from .predict import Prediction, predict
+from .predict_many import ManyPredictions, predict_many
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,13 @@ class LoadedRun(Run):
     ) -> Prediction:
         """Classify a clip, a text or both; see :func:`mser.predict` for the options."""
         return predict(self.path, audio, text, **options)
+
+    def predict_many(self, source: str | Path, out: str | Path, **options: Any) -> ManyPredictions:
+        """Classify a manifest or a folder of clips; see :func:`mser.predict_many` for the options.
+
+        The ``table`` of the result holds the rows of the CSV file ``out``.
+        """
+        return predict_many(self.path, source, out, **options)
 
     def embed(
         self,

@@ -7,7 +7,7 @@ choice of mser: no score in ``metrics.json`` belongs to it.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,13 +143,15 @@ def predict(
         CacheError: the cache no longer holds the features of the run.
     """
     run, audio = path_of(run), None if audio is None else Path(audio)
+    if audio is not None and audio.is_dir():
+        raise UsageError(f"'{audio}' is a folder: give it to predict_many")
     folder = RunFolder(run)
-    classes, trainings, run_notes = _from_metrics(folder)
+    classes, trainings, run_notes = from_metrics(folder)
     settings, changed = settings_of_run(run, folder.config(), cache, device, head)
     given = _given(run, {"audio": audio, "text": text}, settings)
     features = FeatureCache(settings.cache)
     entries = {
-        modality: features.open(settings.dataset, key, modality=modality)
+        modality: features.open(settings.train_on[0], key, modality=modality)
         for modality, key in settings.encoders.items()
     }
     states = {
@@ -158,22 +160,14 @@ def predict(
         )
         for modality, raw in given.items()
     }
-    corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
-    module = (
-        build(settings, TrainingExamples(corpus, entries, (), {}, {}, features))
-        .to(chosen_device(device))
-        .eval()
-    )
+    module = head_of_run(settings, entries, classes, features)
     checkpoints = []
     for fold, seed in trainings:
         load_weights(module, folder.checkpoint(fold, seed))
         row = _probabilities(module, entries, states, settings).tolist()
-        checkpoints.append(
-            CheckpointPrediction(fold, seed, dict(zip(corpus.classes, row, strict=True)))
-        )
+        checkpoints.append(CheckpointPrediction(fold, seed, dict(zip(classes, row, strict=True))))
     mean = {
-        name: float(np.mean([each.probabilities[name] for each in checkpoints]))
-        for name in corpus.classes
+        name: float(np.mean([each.probabilities[name] for each in checkpoints])) for name in classes
     }
     notes = (*run_notes, *changed, *_notes(module, settings, given))
     return Prediction(
@@ -187,7 +181,7 @@ def predict(
     )
 
 
-def _from_metrics(
+def from_metrics(
     folder: RunFolder,
 ) -> tuple[tuple[str, ...], list[tuple[str, int]], list[str]]:
     """Return the classes of a finished run, the fold and seed of its trainings, and its notes."""
@@ -200,6 +194,21 @@ def _from_metrics(
             f"{folder.path / 'metrics.json'} is damaged ({error!r}): train the run again, with "
             "another --out"
         ) from error
+
+
+def head_of_run(
+    settings: TrainSettings,
+    entries: Mapping[str, Entry],
+    classes: tuple[str, ...],
+    features: FeatureCache,
+) -> Head:
+    """Return the head of a run in evaluation mode, on the device, without its weights yet.
+
+    ``entries`` and ``features`` are the features that the run was trained on.
+    """
+    corpus = Corpus(settings.dataset, [], classes, str(settings.protocol))
+    module = build(settings, TrainingExamples(corpus, entries, (), {}, {}, features))
+    return module.to(chosen_device(settings.device)).eval()
 
 
 def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> dict[str, Any]:
@@ -248,13 +257,16 @@ def _loaded(modality: str, source: Any) -> Any:
         raise kind(f"'{source}' cannot be used ({error}): give another clip") from error
 
 
-def encoder_of_entry(entry: Entry, name: str | None, device: str) -> Encoder[Any]:
+def encoder_of_entry(
+    entry: Entry, name: str | None, device: str, layers: Sequence[int] | None = None
+) -> Encoder[Any]:
     """Load the encoder of an entry, with the settings with which the entry was made.
 
     Args:
         entry: the features that a run was trained on.
         name: the name or folder of the encoder, if it is not where the entry records it.
         device: ``auto``, ``cpu`` or ``cuda``.
+        layers: the encoder's numbers of the layers to give; default those of the entry.
 
     Raises:
         UsageError: the encoder is not here, or is not the one of the entry.
@@ -275,7 +287,7 @@ def encoder_of_entry(entry: Entry, name: str | None, device: str) -> Encoder[Any
             source,
             device=device,
             precision=spec.identity["precision"],
-            layers=",".join(map(str, spec.layers)),
+            layers=",".join(map(str, spec.layers if layers is None else layers)),
             modality=spec.modality,
             **({"max_seconds": windows[0]} if windows else {}),
         )
@@ -327,11 +339,15 @@ def _probabilities(
     return logits[0].float().cpu().double().softmax(dim=0)
 
 
+def trains_without(head: Head) -> bool:
+    """Whether the training of a head hides modalities, so that it knows utterances without them."""
+    return any(isinstance(m, ModalityMasking) and m.rate > 0 for m in head.modules())
+
+
 def _notes(head: Head, settings: TrainSettings, given: Mapping[str, Any]) -> list[str]:
     notes = []
     missing = [modality for modality in settings.encoders if modality not in given]
-    masked = any(isinstance(m, ModalityMasking) and m.rate > 0 for m in head.modules())
-    if missing and not masked:
+    if missing and not trains_without(head):
         notes.append(
             f"the head never trained without {' or '.join(missing)}: expect worse results than "
             "with all modalities"

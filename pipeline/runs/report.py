@@ -150,6 +150,7 @@ def _run_content(run: Path, name: str, groups: str | None) -> dict[str, Any]:
             "path": str(run),
             "metrics": metrics,
             "chance": metrics["chance"],
+            "tests": metrics.get("tests", {}),
             "facts": _facts(config, metrics, environment),
             "settings": list(_settings(config)),
             "drawn": counted_groups(metrics.get("intervals")),
@@ -204,7 +205,7 @@ def _facts(
 def _settings(config: Mapping[str, Any]) -> Iterable[tuple[str, Any, Any]]:
     """Yield the name, value and default of each setting that is not at its default."""
     defaults = {setting.name: setting.default for setting in fields(TrainSettings)}
-    for name in ("layer", "validation", "classes", *TUNABLE):
+    for name in ("layer", "validation", "classes", "test_on", "balance", *TUNABLE):
         if name in config and config[name] != defaults[name]:
             by_position = name == "layer" and names_layers_by_position(config)
             note = " (position among the cached layers)" if by_position else ""

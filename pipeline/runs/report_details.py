@@ -103,7 +103,7 @@ def _layer_names(run: Path, config: Mapping[str, Any], modality: str, count: int
         features = FeatureCache(cache_of_run(run, config))
         key = str(config["encoders"][modality]["key"])
         stored = features.open(config["dataset"], key, modality=modality).spec.layers
-    except (CacheError, PipelineError, OSError, KeyError):
+    except (CacheError, PipelineError, OSError, KeyError, TypeError):
         return positions
     return [str(layer) for layer in stored] if len(stored) == count else positions
 

@@ -84,7 +84,7 @@ def read_corpus(run: Path, config: Mapping[str, Any]) -> CorpusRows | None:
         modality, encoder = next(iter(config["encoders"].items()))
         entry = features.open(config["dataset"], str(encoder["key"]), modality=modality)
         table = features.read_manifest(config["dataset"], entry.manifest)
-    except (CacheError, PipelineError, OSError):
+    except (CacheError, PipelineError, OSError, KeyError, TypeError):
         return None
     roots = [record["root"] for record in entry.provenance if isinstance(record.get("root"), str)]
     rows = {row["id"]: row for row in table.to_pylist()}

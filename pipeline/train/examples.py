@@ -1,18 +1,20 @@
 """Which utterances can be trained on, and why the others are excluded."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from ...cache import Entry, missing_pooled, pooled_entry
 from ..corpora import Corpus, Utterance
+from ..corpora.class_map import ClassMap
 from ..corpora.manifest import from_table
 from ..errors import PipelineError, unknown
 from ..feature_cache import FeatureCache
 from ..modalities import source_of
 from ..progress import progress
+from .joined_entry import JoinedEntry
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def find_examples(
     encoders: Mapping[str, str | None],
     classes: str | None = None,
     context: bool = False,
+    mapped: ClassMap | None = None,
 ) -> TrainingExamples:
     """Open the entries of a dataset and select the utterances that can be trained on.
 
@@ -81,6 +84,7 @@ def find_examples(
         encoders: modality → name, folder or key of its encoder; ``None`` if there is only one.
         classes: name of the class set, if the corpus has several.
         context: also select the turns that can only be context.
+        mapped: the classes, instead of those of the corpus.
 
     Raises:
         CacheError: the cache does not hold the features, or holds those of several encoders.
@@ -100,7 +104,8 @@ def find_examples(
     }
     newest = max(entries.values(), key=lambda entry: entry.published)
     whole, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
-    corpus = whole.in_classes(classes)
+    whole = replace(whole, notes=(*whole.notes, *_emotion_notes(entries)))
+    corpus = whole.in_classes(classes) if mapped is None else mapped.applied(whole, dataset)
     excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
         if utterance.label is not None:
@@ -127,9 +132,23 @@ def find_examples(
 
 
 def _pooled(cache: FeatureCache, modality: str, entry: Entry) -> Entry:
+    if isinstance(entry, JoinedEntry):
+        each = {name: _pooled(cache, modality, own) for name, own in entry.of_corpus.items()}
+        return JoinedEntry(each)
     count = missing_pooled(cache, entry)
     with progress(count, f"pooling {modality}", "utterance") as bar:
         return pooled_entry(cache, entry, bar.update)
+
+
+def _emotion_notes(entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Yield a note for each encoder whose card tells of emotion labels; see ``model_card``."""
+    for modality, entry in entries.items():
+        for run in entry.provenance[-1:]:
+            if labels := run.get("emotion_labels"):
+                yield (
+                    f"the {modality} encoder {entry.spec.encoder} was trained on emotion labels, "
+                    f"by its card ({', '.join(labels)}): it may have seen the test utterances"
+                )
 
 
 def _unreadable(

@@ -199,7 +199,7 @@ class FeatureLoader:
     def _batch(
         self, part: Sequence[Utterance], plan: BatchSampler, missing: Collection[str]
     ) -> Batch:
-        return self.batch(part, missing, _dialogues(part, plan), plan.context)
+        return self.batch(part, missing, dialogues_of(part, plan), plan.context)
 
     def batch(
         self,
@@ -222,7 +222,8 @@ class FeatureLoader:
         return Batch(features, lengths, labels.to(self.device), dialogues)
 
 
-def _dialogues(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | None:
+def dialogues_of(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | None:
+    """Return the dialogues of a batch of ``plan``; ``None`` if the plan has no dialogues."""
     if plan.dialogue_sizes is None:
         return None
     names = [dialogue_of(utterance) for utterance in part]

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
 from threading import Lock
@@ -17,10 +17,12 @@ from ...cache.storage.leases import lease
 from ...heads import HEADS, Head, HeadError, build_head
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError
-from .checkpoint import TrainingProgress, TrainingState, to_safetensors
+from ..protocols.folds import Fold
+from .checkpoint import TrainingProgress, TrainingState, from_safetensors, to_safetensors
 from .determinism import reproducible
 from .examples import TrainingExamples, find_examples
 from .features import FeatureLoader
+from .joined import find_joined
 from .layers import layer_positions
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings, load_plugins
@@ -119,13 +121,7 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
         PipelineError: see there; or the features do not have ``digest``.
     """
     if digest not in _examples:
-        examples = find_examples(
-            settings.cache,
-            settings.dataset,
-            settings.encoders,
-            settings.classes,
-            reads_context(settings),
-        )
+        examples = _found(settings)
         _examples.clear()
         _examples[examples.digest] = examples
         if digest not in (None, examples.digest):
@@ -135,6 +131,14 @@ def examples_of(settings: TrainSettings, digest: str | None = None) -> TrainingE
             )
         return examples
     return _examples[digest]
+
+
+def _found(settings: TrainSettings) -> TrainingExamples:
+    cache, encoders, context = settings.cache, settings.encoders, reads_context(settings)
+    if settings.test_on is None:
+        return find_examples(cache, settings.dataset, encoders, settings.classes, context)
+    train_on, test_on = settings.train_on, settings.test_on
+    return find_joined(cache, train_on, test_on, encoders, settings.mapped, context)
 
 
 def reads_context(settings: TrainSettings) -> bool:
@@ -189,7 +193,12 @@ def trainer_of(settings: TrainSettings, examples: TrainingExamples, processes: i
 def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
     examples = examples_of(job.settings, job.digest)
     trainer = trainer_of(job.settings, examples, job.processes)
-    fold = next(fold for fold in run.folds(examples) if fold.name == job.fold)
+    folds = run.folds(examples)
+    fold = next(fold for fold in folds if fold.name == job.fold)
+    # With context, the turns that a part reads depend on the test part too.
+    if not examples.context and (twin := _twin(job, fold, folds)):
+        _test(job, twin, run, trainer, fold, on_epoch)
+        return
     state_file, log = f"{job.name}.state.safetensors", run.trainings.at / f"{job.name}.jsonl"
     saved = time.monotonic()
 
@@ -207,8 +216,9 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
     ) -> None:
         nonlocal saved
         line = {"fold": job.fold, "seed": job.seed, **values}
-        with log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        for file in (log, job.run / "log.jsonl"):  # the second is for people, until it is complete
+            with file.open("a", encoding="utf-8") as opened:
+                opened.write(json.dumps(line) + "\n")
         track(line)
         if state is not None and time.monotonic() - saved >= job.settings.save_every:
             state.save(run.trainings, state_file, progress)
@@ -228,6 +238,40 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
     result = to_safetensors({"probabilities": trained.probabilities}, facts)
     run.trainings.write(job.result, result)
     run.trainings.remove(state_file)
+
+
+def _twin(job: TrainingJob, fold: Fold, folds: Sequence[Fold]) -> TrainingJob | None:
+    """Return a finished job of the same training, of a fold with another test part."""
+    for other in folds:
+        twin = replace(job, fold=other.name)
+        same = (other.train, other.validation) == (fold.train, fold.validation)
+        if same and other is not fold and (job.run / "trainings" / twin.result).exists():
+            return twin
+    return None
+
+
+def _test(
+    job: TrainingJob,
+    twin: TrainingJob,
+    run: RunFolder,
+    trainer: Trainer,
+    fold: Fold,
+    on_epoch: OnEpoch,
+) -> None:
+    """Do a job with the head of another: the same training would give the same weights."""
+    weights, _ = from_safetensors(run.checkpoints, f"{twin.name}.safetensors")
+    _, facts = from_safetensors(run.trainings, twin.result)
+    head = trainer.build()
+    head.load_state_dict(weights)
+    head.to(trainer.device)
+    probabilities = trainer.predict(head, trainer.features(head), fold.test).double().softmax(dim=1)
+    run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(weights, {}))
+    lines = run.trainings.read(f"{twin.name}.jsonl").decode().splitlines()
+    log = [json.dumps(json.loads(line) | {"fold": job.fold}) for line in lines]
+    run.trainings.write(f"{job.name}.jsonl", "".join(f"{line}\n" for line in log).encode())
+    run.trainings.write(job.result, to_safetensors({"probabilities": probabilities}, facts))
+    for number in range(len(lines)):
+        on_epoch(number + 1)
 
 
 # One process does many jobs of the same run, or of runs on the same features.

@@ -20,6 +20,9 @@ class Choices(TypedDict, total=False):
     head: str
     dataset: str
     any_dataset: bool
+    test_on: list[str]
+    class_map: dict[str, Any]
+    balance: bool
     protocol: str
     validation: str
     classes: str
@@ -90,6 +93,9 @@ def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, A
     Raises:
         UsageError: the user gives another dataset than that of the preset, but not all of these.
     """
+    if given.get("test_on"):  # it takes the place of the protocol and of the classes
+        kept = {key: value for key, value in values.items() if key not in ("protocol", "classes")}
+        return {**kept, **given}
     own, dataset = values.get("dataset"), given.get("dataset")
     if own is None or dataset in (None, own):
         return {**values, **given}

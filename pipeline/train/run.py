@@ -24,6 +24,7 @@ class Run:
         folds, seeds = (len({fold[key] for fold in metrics["folds"]}) for key in ("fold", "seed"))
         left = metrics.get("not_trained", [])
         of_folds = f"{folds} of {_counted(folds + len(left), 'fold')}"
+        tests = metrics.get("tests", {})
         lines = [
             f"{metrics['head']} on {metrics['dataset']}, {metrics['protocol']}"
             f"{validation_text(metrics.get('validation'))}: "
@@ -35,6 +36,12 @@ class Run:
         if context := metrics.get("context_turns"):
             lines.append(f"  read as context of their dialogues: {context} of those left out")
         rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
+        if tests:  # a row for each pair of training and test corpora
+            several = seeds > 1
+            rows = {}
+            for name, of_test in tests.items():
+                rows[f"{metrics['dataset']} → {name}"] = of_test["aggregate"]
+                rows[f"chance on {name}"] = of_test["chance"]
         table = score_table(rows, several, metrics.get("intervals"))
         return "\n".join([*lines, *table, f"  {self.path}"])
 
@@ -53,16 +60,18 @@ def score_table(
     """
     # A run may be older than an installed metric, or have one that is not installed here.
     metrics = [metric for metric in METRICS if all(metric in scored for scored in rows.values())]
-    lines = [f"  {'':14}" + "".join(f"{METRICS[metric].title:>14}" for metric in metrics)]
+    width = max(14, *(len(name) + 1 for name in rows))
+    lines = [f"  {'':{width}}" + "".join(f"{METRICS[metric].title:>14}" for metric in metrics)]
     for name, scored in rows.items():
         cells = (_cell(scored[metric], several) for metric in metrics)
-        lines.append(f"  {name:14}{''.join(f'{cell:>14}' for cell in cells)}")
-        if several and name != "chance":
+        lines.append(f"  {name:{width}}{''.join(f'{cell:>14}' for cell in cells)}")
+        by_chance = name.startswith("chance")
+        if several and not by_chance:
             pooled = (f"{100 * scored[metric]['pooled']:.1f}" for metric in metrics)
-            lines.append(f"  {'  pooled':14}{''.join(f'{cell:>14}' for cell in pooled)}")
-        if all(scored[metric]["pooled_ci95"] for metric in metrics) and name != "chance":
+            lines.append(f"  {'  pooled':{width}}{''.join(f'{cell:>14}' for cell in pooled)}")
+        if all(scored[metric]["pooled_ci95"] for metric in metrics) and not by_chance:
             intervals = (_interval(scored[metric]["pooled_ci95"]) for metric in metrics)
-            lines.append(f"  {'  95 %':14}{''.join(f'{cell:>14}' for cell in intervals)}")
+            lines.append(f"  {'  95 %':{width}}{''.join(f'{cell:>14}' for cell in intervals)}")
     lines.append(
         f"  {'mean ± std over folds and seeds, ' if several else ''}in %; "
         "chance: always the most frequent class of the training part"

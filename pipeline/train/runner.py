@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
@@ -14,9 +15,10 @@ from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.groups import chosen_groups, group_columns
-from ..evaluation.metrics import aggregate, by_class, pooled_by_class, scores
+from ..evaluation.metrics import aggregate, by_class, of_fold, pooled_by_class, scores
 from ..plugins import folders_of, short_name
-from ..progress import print_note, progress
+from ..progress import StatusBar, print_note
+from ..protocols.across import split_across
 from ..protocols.folds import Fold, Splits
 from ..protocols.leakage import Leakage, check_leakage
 from ..protocols.protocols import split_corpus
@@ -34,6 +36,7 @@ from .jobs import (
 from .run import Run, validation_text
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
+from .shown_trainings import ShownTrainings
 from .tracking import require_trackers
 from .trainer import predictions
 
@@ -124,9 +127,8 @@ def train_heads(
     for note in dict.fromkeys(notes):
         print_note(note)
     threads, processes = _threads(backend, device), _processes(backend, device)
-    jobs = [job for run in unfinished for job in run.jobs(threads, processes) if not job.done]
-    epochs = sum(job.settings.epochs for job in jobs)
-    heads = ", ".join(dict.fromkeys(short_name(planned.settings.head) for planned in plans))
+    trainings = [job for run in unfinished for job in run.jobs(threads, processes)]
+    jobs = [job for job in trainings if not job.done]
     runs: dict[int, Run] = {}
 
     def finish() -> None:
@@ -136,8 +138,10 @@ def train_heads(
                 on_finished(run)
 
     finish()
-    with progress(epochs, f"training {heads}", "epoch") as bar:
-        for _ in _reports(jobs, backend, device, lambda epoch: bar.update()):
+    with StatusBar() as bar:
+        progress = ShownTrainings(trainings, bar)
+        for report in _reports(jobs, backend, device, progress):
+            progress.finished(report.job)
             finish()
     return [runs[number] for number in range(len(plans))]
 
@@ -149,7 +153,8 @@ def _plans(several: Sequence[TrainSettings]) -> list[PlannedRun]:
     for settings in several:
         encoders = tuple(settings.encoders.items())
         context = reads_context(settings)
-        key = (settings.cache, settings.dataset, encoders, settings.classes, context)
+        across = repr((settings.test_on, settings.class_map))
+        key = (settings.cache, settings.dataset, encoders, settings.classes, context, across)
         plans.append(plan_run(settings, examples.get(key)))
         examples[key] = plans[-1].examples
     return plans
@@ -175,6 +180,11 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
         print_note(
             f"mser: note: adam adds weight_decay={settings.weight_decay:g} to the gradient, where "
             "it is divided by the gradient's size; give optimizer=adamw for a decay of the weights"
+        )
+    if unused := settings.without_effect(head):
+        print_note(
+            f"mser: note: {', '.join(unused)} has no effect on {short_name(settings.head)}, which "
+            "is solved and not trained by epochs: set l2, or optimizer=adamw"
         )
     if settings.standardise or head.reads_pooled:
         _ = examples.pooled  # in this process, once for all workers
@@ -208,8 +218,7 @@ def checked_splits(
         PipelineError: a part of a fold is empty or leaks into another.
     """
     protocol = settings.protocol or examples.corpus.protocol
-    utterances = examples.corpus.utterances
-    splits = split_corpus(examples.utterances, protocol, utterances, settings.validation)
+    splits = _split(settings, examples, protocol)
     names = [fold.name for fold in splits.folds]
     for name in settings.folds:
         if name not in names:
@@ -217,6 +226,20 @@ def checked_splits(
     own = _own_columns(settings, examples)
     leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes, own)
     return protocol, splits, leakage
+
+
+def _split(settings: TrainSettings, examples: TrainingExamples, protocol: str) -> Splits:
+    if settings.test_on is None:
+        utterances = examples.corpus.utterances
+        return split_corpus(examples.utterances, protocol, utterances, settings.validation)
+    return split_across(
+        examples.utterances,
+        settings.train_on,
+        settings.test_on,
+        examples.audio_hashes,
+        validation=settings.validation,
+        balance=bool(settings.balance),
+    )
 
 
 def _own_columns(
@@ -250,34 +273,33 @@ def _threads(backend: Backend, device: torch.device) -> int | None:
 
 
 def _reports(
-    jobs: Sequence[TrainingJob], backend: Backend, device: torch.device, tick: Callable[[int], None]
+    jobs: Sequence[TrainingJob], backend: Backend, device: torch.device, shown: ShownTrainings
 ) -> Generator[TrainingReport]:
-    """Do the trainings on a backend; call ``tick`` with the number of each epoch that is over."""
+    """Do the trainings on a backend, and show their epochs."""
 
     def requirements() -> WorkerRequirements:
         folders = {job.run for job in jobs}
         folders |= folders_of(origin["spec"] for job in jobs for origin in job.plugins.values())
         return WorkerRequirements.of_this_process(folders, device.type == "cuda")
 
-    def with_ticks(job: TrainingJob) -> TrainingReport:
-        return run_training(job, tick)
+    def shown_here(job: TrainingJob) -> TrainingReport:
+        return run_training(job, lambda epoch: shown.look())
 
     def advance() -> object:
         return {run: RunFolder(run).saved_states() for run in {job.run for job in jobs}}
 
-    work = with_ticks if backend.in_process else run_training
-    reports = run_jobs(work, jobs, backend, device, requirements, pause=_PAUSE, advance=advance)
-    for job, report in reports:
-        if report is None:
-            raise PipelineError(
-                f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
-                f"(too little memory?); what was finished is kept: {backend.memory_advice}, then "
-                "run the same command again"
-            )
-        if not backend.in_process:  # workers report whole trainings only
-            for epoch in range(job.settings.epochs):
-                tick(epoch)
-        yield report
+    work = shown_here if backend.in_process else run_training
+    with nullcontext() if backend.in_process else shown.watched():
+        for job, report in run_jobs(
+            work, jobs, backend, device, requirements, pause=_PAUSE, advance=advance
+        ):
+            if report is None:
+                raise PipelineError(
+                    f"workers died while they trained fold '{job.fold}' with seed {job.seed} "
+                    f"(too little memory?); what was finished is kept: {backend.memory_advice}, "
+                    "then run the same command again"
+                )
+            yield report
 
 
 def _finished(planned: PlannedRun) -> Run | None:
@@ -343,6 +365,14 @@ def _metrics(
     tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
     groups = chosen_groups(tuple(tested), group_columns(tested.values()))
     read = turns_read(planned.splits.folds, planned.examples.context)
+    tests = {
+        name: {
+            "aggregate": aggregate(of_fold(parts, name), groups=groups.group_of),
+            "chance": aggregate(of_fold(chance, name), groups=groups.group_of),
+        }
+        for name in planned.settings.test_on or ()
+        if name in trained
+    }
     return {
         "head": short_name(planned.settings.head),
         "dataset": planned.settings.dataset,
@@ -361,4 +391,5 @@ def _metrics(
         "chance": aggregate(chance, groups=groups.group_of),
         "pooled": pooled_by_class(parts, classes),
         "folds": folds,
+        **({"tests": tests} if planned.settings.test_on else {}),
     }

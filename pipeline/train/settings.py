@@ -13,11 +13,13 @@ from ...heads import Head
 from ...heads.linear import LinearProbe
 from ..compute import Backend, WorkerSizing
 from ..compute.tls import tls_files
+from ..corpora.class_map import ClassMap, class_map
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.registry import METRIC_PLUGINS
 from ..modalities import MODALITIES, modality_names
 from ..option_texts import default_cache, parsed_value
 from ..plugins import Plugins
+from ..protocols.across import NAME as CROSS_CORPUS
 from ..validation import AnyPath, CachePlace, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
 from .head_plugins import HEAD_PLUGINS
@@ -45,6 +47,11 @@ TUNABLE = (
         "clip",
     ),
     *("class_weights", "amp", "monitor", "features", "save_every"),
+)
+# These have no effect if a solver trains the head.
+_OF_EPOCHS = (
+    *("epochs", "patience", "accumulate", "learning_rate", "weight_decay", "schedule", "warmup"),
+    "clip",
 )
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
@@ -77,7 +84,7 @@ class TrainSettings:
     head: Annotated[str, plugin_of(HEAD_PLUGINS)]
     """Name of the head: of mser, of an installed plug-in, or ``file.py:Class``."""
     dataset: str
-    """Name of the dataset in the cache."""
+    """Name of the dataset in the cache; with ``test_on`` the training corpora, joined by ``+``."""
     cache: CachePlace = field(default_factory=default_cache)
     """Folder of the cache, its URL in an object store, or a ``FeatureCache``; default
     ``$MSER_CACHE``, else ``~/.cache/mser``."""
@@ -101,6 +108,14 @@ class TrainSettings:
     """Further columns of the corpus, such as ``scenario``, that the leakage check compares."""
     classes: str | None = None
     """Name of the class set, such as ``4``; by default the corpus's own classes."""
+    test_on: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    """Names of other datasets on which the head is tested, with a fold for each, instead of a
+    protocol; by default the dataset is tested on itself."""
+    class_map: dict[str, Any] | None = None
+    """For ``test_on``: class → its labels, see :mod:`~mser.pipeline.corpora.class_map`; by default
+    the four common emotions."""
+    balance: bool | None = None
+    """For ``test_on``: whether larger training corpora are cut to the size of the smallest."""
     seeds: Seeds = (0,)
     """One training for each fold and each seed; default 0 alone."""
     folds: Annotated[tuple[str, ...], Field(strict=False)] = ()
@@ -178,7 +193,33 @@ class TrainSettings:
             raise UsageError(f"seeds '{seeds}': give one or more different numbers, such as 0,1,2")
         if not self.encoders:
             raise UsageError(f"no modality is given: give {modality_names()} in --modalities")
+        self._check_across()
         _ = self.backend
+
+    def _check_across(self) -> None:
+        for option in ("class_map", "balance"):
+            if self.test_on is None and getattr(self, option) is not None:
+                name = option.replace("_", "-")
+                raise UsageError(f"--{name} is for several corpora: give --train-on and --test-on")
+        for option in ("protocol", "classes"):
+            if self.test_on is not None and getattr(self, option) not in (None, CROSS_CORPUS):
+                raise UsageError(
+                    f"--{option} is for one corpus: leave it out with --train-on and --test-on"
+                )
+        if self.test_on is not None:
+            if not self.test_on:
+                raise UsageError("no corpus is given to test on: give it in --test-on")
+            _ = self.mapped
+
+    @property
+    def train_on(self) -> tuple[str, ...]:
+        """The names of the training corpora; with ``test_on`` perhaps several."""
+        return tuple(self.dataset.split("+")) if self.test_on is not None else (self.dataset,)
+
+    @cached_property
+    def mapped(self) -> ClassMap:
+        """The map of labels to classes that is used with ``test_on``."""
+        return class_map(self.class_map)
 
     @cached_property
     def backend(self) -> Backend:
@@ -212,6 +253,13 @@ class TrainSettings:
             raise UsageError("l2 is the strength for optimizer=lbfgs: give weight_decay instead")
         return chosen
 
+    def without_effect(self, head: Head) -> list[str]:
+        """Return the settings that are not at their default, and that do not change the head."""
+        if self.optimizer_of(head) != LBFGS:
+            return []
+        defaults = {setting.name: setting.default for setting in fields(self)}
+        return [name for name in _OF_EPOCHS if getattr(self, name) != defaults[name]]
+
     def as_config(self) -> dict[str, Any]:
         """Return the settings that the result depends on, as values that TOML can hold."""
         config = {
@@ -222,6 +270,8 @@ class TrainSettings:
         cache = str(self.cache)
         config["cache"] = cache if "://" in cache else str(Path(cache).expanduser().absolute())
         config["seeds"] = list(self.seeds)
+        if self.test_on is not None:
+            config |= {"test_on": list(self.test_on), "class_map": self.mapped.as_toml()}
         options = dict(self.head_options).items()
         config["head_options"] = {k: list(v) if isinstance(v, tuple) else v for k, v in options}
         plugins = self.plugins()

@@ -29,7 +29,7 @@ class _TensorBoard:
 
         # Epochs that were logged after the saved state are trained again: forget their values.
         folder = str(run / "tensorboard" / training)
-        self.writer: Any = SummaryWriter(folder, purge_step=epoch)  # type: ignore[no-untyped-call]
+        self.writer: Any = SummaryWriter(folder, purge_step=epoch)
 
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():

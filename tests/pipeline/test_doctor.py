@@ -159,7 +159,7 @@ def test_a_package_that_cannot_be_imported_is_broken(
     call: Call, filled_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without(name: str):
-        if name == "torchaudio":
+        if name == "av":
             raise OSError("libcudart.so.13: cannot open shared object file:\nNo such file")
         return import_module(name)
 
@@ -167,7 +167,23 @@ def test_a_package_that_cannot_be_imported_is_broken(
     code, out, err = call("doctor", "--cache", filled_cache)
     assert (code, err) == (1, "")
     (line,) = (line for line in out.splitlines() if line.startswith("BROKEN: "))
-    assert "torchaudio cannot be imported (OSError: libcudart.so.13" in line
+    assert "av cannot be imported (OSError: libcudart.so.13" in line
+
+
+def test_a_torchaudio_that_does_not_fit_torch_is_no_fault_of_the_rest(
+    call: Call, filled_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(name: str):
+        if name == "torchaudio":
+            raise OSError("undefined symbol: aoti_torch_abi_version")
+        return import_module(name)
+
+    monkeypatch.setattr(module, "import_module", without)
+    code, out, err = call("doctor", "--cache", filled_cache)
+    assert (code, err) == (0, "")
+    (line,) = (line for line in out.splitlines() if line.startswith("problem: torchaudio"))
+    assert "undefined symbol" in line
+    assert "all others can" in line
 
 
 def test_an_ffmpeg_that_does_not_decode_aac_is_broken(

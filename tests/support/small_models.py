@@ -25,17 +25,34 @@ from transformers import (
     DistilBertModel,
     ElectraConfig,
     ElectraModel,
+    Gemma3TextConfig,
+    Gemma3TextModel,
+    GPT2Config,
+    GPT2Model,
     HubertConfig,
     HubertModel,
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
+    ModernBertConfig,
+    ModernBertModel,
     MPNetConfig,
     MPNetModel,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
     RobertaConfig,
     RobertaModel,
+    SeamlessM4TFeatureExtractor,
     UniSpeechConfig,
     UniSpeechModel,
     UniSpeechSatConfig,
     UniSpeechSatModel,
+    Wav2Vec2BertConfig,
+    Wav2Vec2BertModel,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
@@ -98,6 +115,11 @@ TEXT: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "xlm-roberta": (XLMRobertaModel, XLMRobertaConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
     "camembert": (CamembertModel, CamembertConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
     "mpnet": (MPNetModel, MPNetConfig, {"hidden_size": 32, "num_hidden_layers": 2}),
+    "modernbert": (
+        ModernBertModel,
+        ModernBertConfig,
+        {"hidden_size": 32, "num_hidden_layers": 2, "local_attention": 8},
+    ),
     "deberta": (DebertaModel, DebertaConfig, {"hidden_size": 32, "num_hidden_layers": 2, **V1}),
     "deberta-v3": (
         DebertaV2Model,
@@ -187,6 +209,69 @@ def save_whisper(folder: Path) -> Path:
     )
     WhisperModel(config).save_pretrained(folder)
     WhisperFeatureExtractor().save_pretrained(folder)
+    return folder
+
+
+DECODERS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "gpt2": (GPT2Model, GPT2Config, {}),
+    "llama": (LlamaModel, LlamaConfig, {}),
+    "mistral": (MistralModel, MistralConfig, {"sliding_window": 8}),
+    "qwen2": (Qwen2Model, Qwen2Config, {"max_position_embeddings": 256}),
+    "qwen3": (Qwen3Model, Qwen3Config, {"head_dim": 16}),
+    "gemma3_text": (
+        Gemma3TextModel,
+        Gemma3TextConfig,
+        {"sliding_window": 8, "head_dim": 16, "query_pre_attn_scalar": 16},
+    ),
+}
+BEGINS = ("llama", "gemma3_text")  # their tokenizers add a beginning of the text, others nothing
+
+
+def save_decoder(folder: Path, kind: str) -> Path:
+    model, config, changes = DECODERS[kind]
+    torch.manual_seed(1)
+    vocabulary = {word: number for number, word in enumerate(["<s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    if kind == "qwen2":  # transformers loads it with bytes as tokens, whatever was saved
+        letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+        vocabulary = {letter: number for number, letter in enumerate(["<s>", "<unk>", *letters])}
+        tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if kind in BEGINS:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
+    small = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "num_hidden_layers": LAYERS - 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+    }
+    like_gpt = kind == "gpt2"
+    more = {} if like_gpt else {"num_key_value_heads": 1, "intermediate_size": 64}
+    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+    model(config(**{**small, **more, **tokens, **changes})).save_pretrained(folder)
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>"
+    ).save_pretrained(folder)
+    return folder
+
+
+def save_wav2vec2_bert(folder: Path) -> Path:
+    torch.manual_seed(1)
+    config = Wav2Vec2BertConfig(
+        hidden_size=32,
+        num_hidden_layers=LAYERS - 1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        conv_depthwise_kernel_size=7,
+        left_max_position_embeddings=8,
+        right_max_position_embeddings=4,
+    )
+    Wav2Vec2BertModel(config).save_pretrained(folder)
+    SeamlessM4TFeatureExtractor().save_pretrained(folder)
     return folder
 
 

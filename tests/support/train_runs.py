@@ -79,16 +79,18 @@ def made_cache(
     labelled_layers: Sequence[int] | None = None,
     shown: Mapping[str, str] | None = None,
     encoder: str = "small",
+    dataset: str = "made-up",
+    clip: str = "hash",
 ) -> Path:
     """Fill a cache of one modality, speech, 6 wide, with features that show the label.
 
-    ``hashes`` are the hashes of the clips in the manifest, by default ``hash`` for each clip, which
-    is also the hash of the content that was extracted. Only ``labelled_layers`` of the stored
+    ``hashes`` are the hashes of the clips in the manifest, by default ``clip`` for each, which is
+    also the hash of the content that was extracted. Only ``labelled_layers`` of the stored
     ``layers`` show the label, by default all; the others are noise. ``shown`` gives the class that
     an utterance's features show where it is not the label.
     """
     cache = FeatureCache(root)
-    spec = EntrySpec("made-up", "speech", encoder, {}, tuple(layers), 6, "float32")
+    spec = EntrySpec(dataset, "speech", encoder, {}, tuple(layers), 6, "float32")
     shows = layers if labelled_layers is None else labelled_layers
     labelled = [layers.index(layer) for layer in shows]
     writer = cache.writer(spec, {})
@@ -101,12 +103,12 @@ def made_cache(
             label = (shown or {}).get(utterance.id, utterance.label)
             if label in CLASSES:
                 states[labelled, :, CLASSES.index(label)] += 4
-            features.append(UtteranceFeatures(utterance.id, "hash", states))
+            features.append(UtteranceFeatures(utterance.id, clip, states))
     writer.write_shard(0, features)
     writer.quarantine(quarantined)
-    corpus = Corpus("made-up", list(utterances), CLASSES, protocol)
-    known = {utterance.id: "hash" for utterance in utterances} | dict(hashes or {})
-    writer.publish(cache.write_manifest("made-up", to_table(corpus, root, known, {})))
+    corpus = Corpus(dataset, list(utterances), CLASSES, protocol)
+    known = {utterance.id: clip for utterance in utterances} | dict(hashes or {})
+    writer.publish(cache.write_manifest(dataset, to_table(corpus, root, known, {})))
     return root
 
 

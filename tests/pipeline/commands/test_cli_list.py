@@ -9,6 +9,7 @@ import pytest
 from mser.heads import HEADS
 from mser.pipeline.commands.catalogue import KINDS
 from mser.pipeline.commands.options import SETTINGS
+from mser.pipeline.corpora import CORPORA
 from mser.pipeline.encoders import FAMILIES
 from mser.pipeline.protocols.protocols import PROTOCOLS
 from mser.pipeline.train.presets import preset_names
@@ -18,7 +19,7 @@ from mser.tests.support.installed_plugins import install
 
 EXPECTED = {
     "heads": set(HEADS),
-    "corpora": {"crema-d", "iemocap", "meld", "synthetic"},
+    "corpora": set(CORPORA),
     "encoders": set(FAMILIES),
     "protocols": set(PROTOCOLS),
     "presets": set(preset_names("presets")),

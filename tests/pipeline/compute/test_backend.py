@@ -9,6 +9,7 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask
 import pytest
@@ -124,7 +125,26 @@ def test_only_gpus_that_this_process_may_use_are_visible(names):
         assert visible_gpus() == [str(number) for number in range(len(names))]
         patch.setenv("CUDA_VISIBLE_DEVICES", ",".join(names))
         assert visible_gpus() == names
-        assert default_workers(torch.device("cuda")) == max(1, len(names))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cores", "gigabytes", "workers"),
+    [
+        (1, 16, 141, 8),
+        (1, 16, 80, 5),
+        (1, 16, 24, 1),
+        (1, 1, 80, 1),
+        (4, 32, 80, 16),
+        (1, 8, 11, 1),
+    ],
+)
+def test_workers_share_a_gpu_as_its_memory_allows(monkeypatch, gpus, cores, gigabytes, workers):
+    gpu = SimpleNamespace(total_memory=gigabytes * 10**9)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda _: gpu)
+    monkeypatch.setattr("mser.pipeline.extract.engine.cores", lambda: cores)
+    assert default_workers(torch.device("cuda")) == workers
 
 
 def test_gpus_after_an_invalid_number_are_ignored(monkeypatch):

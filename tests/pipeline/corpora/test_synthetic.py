@@ -256,3 +256,14 @@ def test_lost_clips_are_named(tmp_path):
     next(tmp_path.glob("wav/*/*.wav")).unlink()
     with pytest.raises(PipelineError, match="1 of the 8 clips"):
         synthetic.load(tmp_path)
+
+
+def test_other_voices_say_other_sentences(tmp_path):
+    first = synthetic.load(tmp_path / "a", utterances_per_session=2)
+    other = synthetic.load_other(tmp_path / "b", utterances_per_session=2)
+    assert (first.name, other.name) == ("synthetic", "synthetic-other")
+    clips = [{u.audio.read_bytes() for u in each.utterances if u.audio} for each in (first, other)]
+    assert not clips[0] & clips[1]
+    with pytest.raises(PipelineError, match="version 1 and this is version 1, seed 1"):
+        synthetic.load_other(tmp_path / "a")
+    assert synthetic.load_other(tmp_path / "b").utterances == other.utterances

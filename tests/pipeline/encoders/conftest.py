@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from mser.tests.support.small_models import SPEECH, save_speech, save_text, save_whisper
+from mser.tests.support.small_models import (
+    DECODERS,
+    SPEECH,
+    save_decoder,
+    save_speech,
+    save_text,
+    save_wav2vec2_bert,
+    save_whisper,
+)
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +26,10 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
     def save(kind: str) -> Path:
         if kind == "whisper":
             return save_whisper(root / kind)
+        if kind == "wav2vec2-bert":
+            return save_wav2vec2_bert(root / kind)
+        if kind in DECODERS:
+            return save_decoder(root / kind, kind)
         return (save_speech if kind in SPEECH else save_text)(root / kind, kind)
 
     return save

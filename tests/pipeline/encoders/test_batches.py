@@ -15,6 +15,7 @@ from mser.pipeline.encoders.checkpoint_files import find_encoder
 from mser.pipeline.extract import load_encoder
 from mser.pipeline.extract.worker import cached_encoder
 from mser.tests.support.small_models import (
+    DECODERS,
     SPEECH,
     TEXT,
     WORDS,
@@ -55,6 +56,7 @@ def passes_of(encoder, monkeypatch) -> list[tuple[int, ...]]:
 def test_every_family_is_tested_here():
     kinds = {kind.partition("-group")[0] for kind in (*SPEECH, *TEXT)} | {"whisper", "torchaudio"}
     kinds |= {"deberta-v2"}
+    kinds |= {*DECODERS, "wav2vec2-bert"}  # in test_decoder.py and test_wav2vec2_bert.py
     kinds |= {"log-mel", "egemaps"}  # in test_feature_extractors.py
     assert set(FAMILIES) <= kinds
 

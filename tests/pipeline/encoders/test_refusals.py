@@ -73,6 +73,11 @@ def test_an_unknown_precision(folder_of):
         load_encoder(str(folder_of("bert")), precision="int8")
 
 
+def test_tf32_needs_a_gpu(folder_of):
+    with pytest.raises(UsageError, match="precision tf32 needs a GPU: give float32"):
+        load_encoder(str(folder_of("bert")), precision="tf32", device="cpu")
+
+
 @pytest.mark.parametrize("layers", ["3", "0,7"])
 def test_layers_the_encoder_does_not_have(folder_of, layers):
     with pytest.raises(UsageError, match="this encoder has the layers 0 to 2"):

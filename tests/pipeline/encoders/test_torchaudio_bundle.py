@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from typing import Any
 
 import numpy as np
@@ -131,3 +132,9 @@ def test_a_normalised_wave_has_mean_0_and_variance_1():
     values = encoder.preprocess(noise(5000, 3))
     assert math.isclose(float(values.mean()), 0, abs_tol=1e-5)
     assert math.isclose(float(np.var(values)), 1, rel_tol=1e-2)
+
+
+def test_without_a_torchaudio_that_fits_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torchaudio", None)
+    with pytest.raises(UsageError, match="need torchaudio, which cannot be imported beside torch"):
+        load_encoder("torchaudio:WAV2VEC2_BASE")

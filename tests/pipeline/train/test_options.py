@@ -262,3 +262,15 @@ def test_memory_and_streaming_give_the_same_bytes(cache: Path, tmp_path: Path) -
     for other in others:
         assert results(other) == results(first)
         assert timeless(other) == timeless(first)
+
+
+def test_settings_that_a_solver_does_not_use_are_named(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    solved = TrainSettings("linear", "made-up", cache, out=tmp_path / "run", device="cpu", l2=0.1)
+    train_head(solved.with_overrides(["epochs=3", "learning_rate=0.1", "monitor=ua"]))
+    (note,) = (line for line in capsys.readouterr().err.splitlines() if "note" in line)
+    assert "epochs, learning_rate has no effect on linear" in note
+    by_epochs = ["epochs=1", "optimizer=adamw"]
+    train_head(replace(solved, out=tmp_path / "other", l2=None).with_overrides(by_epochs))
+    assert "no effect" not in capsys.readouterr().err
