@@ -1,7 +1,6 @@
 """Predictions for the page: with everything that is given, and with each part left out."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -56,11 +55,11 @@ class Answers:
         }
         self._lock = Lock()  # the weights of one checkpoint at a time are in the head
 
-    def answer(self, given: Mapping[str, Path | str]) -> dict[str, Any]:
+    def answer(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the prediction as JSON values.
 
         Args:
-            given: source → its content, at least one; the sources are some of :attr:`sources`.
+            given: source → its content, a path or a text, at least one; the sources are some of :attr:`sources`.
 
         Returns:
             ``predicted``, ``probabilities`` (for each class the mean, the least and the largest

@@ -149,7 +149,7 @@ def _range(name: str, value: Any, where: str) -> BaseDistribution:
     interval = checked(_Interval, value, where)
     if not interval["low"] < interval["high"]:
         raise UsageError(f"{where}: low must be less than high")
-    whole = all(isinstance(interval[end], int) for end in ("low", "high"))  # type: ignore[literal-required]
+    whole = all(isinstance(interval[end], int) for end in ("low", "high"))
     step = interval.get("step")
     try:
         if whole and not isinstance(step, float):

@@ -105,7 +105,7 @@ def _begin(
     Raises:
         UsageError: the folder holds another search, or something else.
     """
-    study = {
+    study: dict[str, Any] = {
         "digest": examples.digest,
         "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
         "ranges": {name: as_text(distribution) for name, distribution in ranges.items()},
