@@ -71,7 +71,9 @@ class WarmExtraction:
             dtype=dtype,
             precision=self.job.precision,
             scheduler=self.address,
-            **self.keys,
+            tls_ca_file=self.keys["tls_ca_file"],
+            tls_cert=self.keys["tls_cert"],
+            tls_key=self.keys["tls_key"],
         )
         started = time.perf_counter()
         summary = extract(settings)

@@ -261,13 +261,17 @@ class EntryWriter:
         """Return the published index, or ``None`` if it is missing or damaged."""
         for _ in range(5):
             try:
-                index = Index.read(self.folder, str(read_record(self.folder)["index"]))
+                name = str(read_record(self.folder)["index"])
+            except (CacheError, FileNotFoundError):
+                return None  # nothing is published: a record is replaced in one step
+            try:
+                index = Index.read(self.folder, name)
                 _ = index.table  # here, where damage is handled
                 return index
             except CacheError:
                 return None
             except FileNotFoundError:
-                continue  # there is no index, or another writer has just replaced it
+                continue  # another writer has just replaced the index
         return None
 
     def _checked(self, utterance: UtteranceFeatures) -> UtteranceFeatures:

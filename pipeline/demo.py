@@ -1,13 +1,18 @@
 """The whole pipeline on a small synthetic corpus, offline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .compute.device import cores
 from .corpora import synthetic
-from .encoders.random_encoders import save_speech_encoder, save_text_encoder
-from .errors import UsageError
+from .encoders.random_encoders import (
+    save_speech_encoder,
+    save_text_encoder,
+    save_vision_encoder,
+)
+from .errors import UsageError, unknown
 from .extract import ExtractSettings, extract
+from .modalities import USUAL
 from .runs.report import report
 from .train import Run, TrainSettings, train_heads
 
@@ -15,6 +20,13 @@ from .train import Run, TrainSettings, train_heads
 DEMO_HEADS = {
     "linear": [],
     "hbf": ["learning_rate=0.002", "patience=6", "head.width=64"],
+}
+
+# Modality → the folder of its encoder, and what makes it.
+ENCODERS: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "speech": ("random-wav2vec2", save_speech_encoder),
+    "text": ("random-bert", lambda folder: save_text_encoder(folder, synthetic.SENTENCE_WORDS)),
+    "vision": ("random-vit", save_vision_encoder),
 }
 
 _MEANING = """\
@@ -27,7 +39,12 @@ What the numbers mean
   pipeline works from clip to score, and nothing about emotion in real speech."""
 
 
-def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[Run]:
+def demo(
+    out: Path,
+    say: Callable[[str], None],
+    utterances: int = 320,
+    modalities: Sequence[str] = USUAL,
+) -> list[Run]:
     """Make a corpus and encoders below ``out``, extract, and train ``DEMO_HEADS``.
 
     A second call uses the corpus, the encoders and the features of the first again.
@@ -36,14 +53,18 @@ def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[R
         out: the folder for all files.
         say: is called with each part of the text that the demo prints.
         utterances: size of the corpus, a multiple of its number of sessions.
+        modalities: those that are extracted and trained on.
 
     Returns:
         One run per head.
 
     Raises:
         UsageError: the corpus below ``out`` has another number of utterances, or ``utterances``
-            cannot be divided into equal sessions.
+            cannot be divided into equal sessions, or there is no such modality.
     """
+    for modality in modalities:
+        if modality not in ENCODERS:
+            raise unknown("modality of the demo", modality, ENCODERS)
     per_session, rest = divmod(utterances, synthetic.SESSIONS)
     if rest or per_session < 1:
         raise UsageError(
@@ -52,22 +73,24 @@ def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[R
         )
     corpus, encoders, cache = out / "corpus", out / "encoders", out / "cache"
     say("1. Small encoders with random weights (seed 0), without any training")
-    speech, text = encoders / "random-wav2vec2", encoders / "random-bert"
-    if not text.exists():  # made last
-        save_speech_encoder(speech)
-        save_text_encoder(text, synthetic.SENTENCE_WORDS)
+    chosen = {name: encoders / ENCODERS[name][0] for name in modalities}
+    for name, folder in chosen.items():
+        if not (folder / "complete").exists():
+            ENCODERS[name][1](folder)
+            (folder / "complete").touch()
     made = len(synthetic.load(corpus, utterances_per_session=per_session).utterances)
     if made != utterances:
         raise UsageError(
             f"{corpus} holds {made} utterances, not {utterances}: give another folder with --out"
         )
-    say("2. mser extract: the synthetic corpus through both encoders, all layers, into the cache")
+    both = "both encoders" if len(chosen) == 2 else "the encoders"
+    say(f"2. mser extract: the synthetic corpus through {both}, all layers, into the cache")
     summary = extract(
         ExtractSettings(
             dataset="synthetic",
             root=corpus,
             cache=cache,
-            encoders={"speech": str(speech), "text": str(text)},
+            encoders={name: str(folder) for name, folder in chosen.items()},
         )
     )
     say(str(summary))
@@ -78,7 +101,7 @@ def demo(out: Path, say: Callable[[str], None], utterances: int = 320) -> list[R
             head=head,
             dataset="synthetic",
             cache=cache,
-            encoders={"speech": None, "text": None},
+            encoders=dict.fromkeys(chosen),
             runs=out / "runs",
             workers=processes if processes > 1 else 0,
         ).with_overrides(assignments)

@@ -18,7 +18,7 @@ from math import pi
 from pathlib import Path
 from typing import Any
 
-from .modalities import MODALITIES, modality_names
+from .modalities import USUAL, modality_names
 
 _NEEDED = ("torch", "transformers", "av", "zarr", "h5py")
 _HUB_SECONDS = 4.0
@@ -210,7 +210,7 @@ def _hub(problems: list[Problem], encoders: tuple[str, ...]) -> dict[str, Any]:
     absent = [name for name, is_local in local.items() if not is_local]
     if absent and not reached:
         reason = "HF_HUB_OFFLINE is set" if offline else f"it does not answer ({why})"
-        options = modality_names([f"--{modality}-encoder" for modality in MODALITIES], last="and")
+        options = modality_names([f"--{modality}-encoder" for modality in USUAL], last="and")
         problems.append(
             Problem(
                 f"{' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} not on this machine, "

@@ -21,6 +21,10 @@ class Modality:
     """The field of an utterance that the features are computed from, and the option of predict."""
     missing_reason: str
     """The reason in the quarantine of an utterance whose ``source`` is ``None`` or empty."""
+    content: str = ""
+    """The attribute of an utterance that is read, if it is not ``source`` itself."""
+    usual: bool = True
+    """Whether commands use the modality if the user names none."""
 
     @property
     def missing(self) -> str:
@@ -33,17 +37,27 @@ MODALITIES: dict[str, Modality] = {
     for modality in (
         Modality("speech", "facebook/wav2vec2-base", "audio", "absent"),
         Modality("text", "bert-base-uncased", "text", "no-text"),
+        Modality(
+            *("vision", "openai/clip-vit-base-patch32", "video", "absent"),
+            content="footage",
+            usual=False,
+        ),
     )
 }
 
+USUAL = tuple(modality.name for modality in MODALITIES.values() if modality.usual)
+"""The modalities of a command if the user names none: those of the papers."""
+
 
 def source_of(utterance: Any, modality: str) -> Any:
-    """Return what the features of a modality are computed from: a path, a text or ``None``.
+    """Return what the features of a modality are computed from, or ``None``.
+
+    It is a path, a text, or the footage that shows the utterance.
 
     It is ``None`` for a modality that is not in the table, whose features were imported.
     """
     known = MODALITIES.get(modality)
-    return getattr(utterance, known.source) if known else None
+    return getattr(utterance, known.content or known.source) if known else None
 
 
 def modality_names(modalities: Iterable[str] = MODALITIES, last: str = "or") -> str:

@@ -108,8 +108,10 @@ class RemoteFolder(Folder):
             return time.time() - float(newest)
 
     def read(self, name: str) -> bytes:
+        # Without this option, s3fs asks for the size of the file before each read.
+        at_once = {"max_concurrency": 1} if hasattr(self._fs, "call_s3") else {}
         with _translate_errors("read", self._url(name)):
-            content: bytes = self._fs.cat_file(self._key(name))
+            content: bytes = self._fs.cat_file(self._key(name), **at_once)
             return content
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:

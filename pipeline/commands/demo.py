@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import USUAL_MODALITIES, ModalitiesOption, split
+
 app = typer.Typer()
 
 
@@ -16,8 +18,9 @@ def demo(
     utterances: Annotated[
         int, typer.Option(help="Number of utterances in the synthetic corpus.")
     ] = 320,
+    modalities: ModalitiesOption = USUAL_MODALITIES,
 ) -> None:
     """Run the whole pipeline on a small synthetic corpus, offline."""
     from ..demo import demo  # noqa: PLC0415 -- torch takes seconds to import
 
-    demo(out, typer.echo, utterances)
+    demo(out, typer.echo, utterances, split(modalities or USUAL_MODALITIES))

@@ -2,7 +2,7 @@
 
 import typer
 
-from ..modalities import MODALITIES
+from ..modalities import MODALITIES, USUAL
 from .options import CacheOption, JsonOption, print_result
 
 app = typer.Typer()
@@ -13,7 +13,7 @@ def doctor(cache: CacheOption, as_json: JsonOption = False) -> None:
     """Check this machine: packages, devices, FFmpeg, the hub, the cache, SLURM."""
     from ..doctor import doctor  # noqa: PLC0415 -- imports what it checks
 
-    encoders = tuple(modality.encoder for modality in MODALITIES.values())
+    encoders = tuple(MODALITIES[name].encoder for name in USUAL)
     diagnosis = doctor(cache, encoders)
     print_result(diagnosis, as_json)
     if diagnosis.broken:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from .options import (
-    ALL_MODALITIES,
+    USUAL_MODALITIES,
     CacheOption,
     ClassesOption,
     CompressionOption,
@@ -51,7 +51,7 @@ def extract(
         str | None, typer.Option(help="Name of the corpus of --manifest in the cache.")
     ] = None,
     classes: ClassesOption = None,
-    modalities: ModalitiesOption = ALL_MODALITIES,
+    modalities: ModalitiesOption = USUAL_MODALITIES,
     layers: Annotated[
         str, typer.Option(help="Layers to store: all, last, or numbers such as 0,6,12.")
     ] = "all",
@@ -68,6 +68,21 @@ def extract(
         float,
         typer.Option(help="Longest audio encoded whole; longer audio is cut into windows (s)."),
     ] = 30.0,
+    fps: Annotated[float, typer.Option(help="Frames a second that are taken of a video.")] = 5.0,
+    video_frames: Annotated[
+        int | None,
+        typer.Option(help="Take N frames of each video, evenly spaced, instead of --fps."),
+    ] = None,
+    faces: Annotated[
+        str,
+        typer.Option(
+            help="Part of a frame: none (the whole frame), FOLDER (crops by utterance), yunet (the "
+            "largest face, followed), or the file of YuNet's weights."
+        ),
+    ] = "none",
+    no_face: Annotated[
+        str, typer.Option(help="Without a face: frame (whole frames) or quarantine.")
+    ] = "frame",
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
     scheduler: SchedulerOption = None,
@@ -111,6 +126,10 @@ def extract(
             dtype=dtype,
             precision=precision,
             max_seconds=max_seconds,
+            fps=fps,
+            video_frames=video_frames,
+            faces=faces,
+            no_face=no_face,
             device=device,
             workers=workers,
             scheduler=scheduler,

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..errors import UsageError
-from ..modalities import MODALITIES
+from ..modalities import MODALITIES, USUAL
 from ..option_texts import default_cache
 
 
@@ -67,10 +67,14 @@ ClassesOption = Annotated[
     str | None,
     _option("Class set, if the corpus has several, such as 4. Other utterances are left out."),
 ]
-ALL_MODALITIES = ",".join(MODALITIES)
+USUAL_MODALITIES = ",".join(USUAL)
 ModalitiesOption = Annotated[
     str | None,
-    _option(f"Modalities, separated by commas. Default: {ALL_MODALITIES}.", show_default=False),
+    _option(
+        f"Modalities, separated by commas, of: {', '.join(MODALITIES)}. Default: "
+        f"{USUAL_MODALITIES}.",
+        show_default=False,
+    ),
 ]
 
 # Where the work is done

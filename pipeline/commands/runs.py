@@ -68,6 +68,12 @@ def predict(
         typer.Option(help="Audio or video file, in any format; or with --out a folder of clips."),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Transcript of the utterance.")] = None,
+    video: Annotated[
+        Path | None,
+        typer.Option(
+            help="Video that shows the speaker. Its sound is used unless --audio is given."
+        ),
+    ] = None,
     manifest: Annotated[
         Path | None,
         typer.Option(help="Table of many utterances: .csv, .tsv, .jsonl or .parquet."),
@@ -91,7 +97,7 @@ def predict(
     head: PluginHeadOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Classify a clip, a text or both with all checkpoints of a run and the run's encoders.
+    """Classify a clip, a text, a video or all of them with a run's encoders and checkpoints.
 
     With --manifest, or a folder in --audio, all its utterances are classified, into --out. If the
     command was killed, the same command continues.
@@ -100,20 +106,24 @@ def predict(
     from ..runs.predict_many import predict_many  # noqa: PLC0415
 
     shared: dict[str, Any] = {"encoders": encoders, "cache": cache, "device": device, "head": head}
-    source = _many(audio, text, manifest, out)
+    source = _many(audio, text, video, manifest, out)
     if source is None:
         only_many = {"--out": out, "--features": features, "--workers": workers}
         for option, value in only_many.items():
             if value is not None:
                 raise UsageError(f"{option} is for --manifest or a folder of clips: leave it out")
-        print_result(predict(run, audio, text, **shared), as_json)
+        print_result(predict(run, audio, text, video=video, **shared), as_json)
     else:
         shared |= {"features": features, "workers": workers}
         print_result(predict_many(run, source, out or "", **shared), as_json)
 
 
 def _many(
-    audio: Path | None, text: str | None, manifest: Path | None, out: Path | None
+    audio: Path | None,
+    text: str | None,
+    video: Path | None,
+    manifest: Path | None,
+    out: Path | None,
 ) -> Path | None:
     """Return the manifest or the folder of many utterances; ``None`` for one utterance."""
     if manifest is None and not (audio is not None and audio.is_dir()):
@@ -122,6 +132,8 @@ def _many(
         raise UsageError("--manifest names the clips: leave out --audio")
     if text is not None:
         raise UsageError("--text is for one clip: give a --manifest with a column text")
+    if video is not None:
+        raise UsageError("--video is for one clip: give a --manifest with a column video")
     if out is None:
         raise UsageError(
             f"'{manifest or audio}' has many utterances: give --out FILE.csv for the predictions"

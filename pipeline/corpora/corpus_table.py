@@ -18,8 +18,9 @@ class CorpusTable:
 
     The columns are ``id``, ``audio`` (the path of the clip), ``text``, ``label``, ``speaker``,
     ``session``, ``dialogue``, ``turn``, ``split``, ``audio_sha256``, ``duration`` (in seconds), and
-    those of the user's own manifest. Each is a list with one value for each utterance, in the order
-    of the corpus; ``None`` is a value that is not known.
+    those of the user's own manifest. If videos were extracted, there are also ``video``,
+    ``video_start``, ``video_end``, ``video_side`` and ``video_sha256``. Each is a list with one
+    value for each utterance, in the order of the corpus; ``None`` is a value that is not known.
 
     Attributes:
         name: the name of the corpus.
@@ -100,5 +101,7 @@ def corpus_table(corpus: Corpus, manifest: Any) -> CorpusTable:
     columns = {name: manifest[name].to_pylist() for name in manifest.column_names}
     fields = [*corpus.utterances]
     columns["label"] = [utterance.label for utterance in fields]
-    order = [*_FIELDS, *(name for name in columns if name not in _FIELDS)]
+    # A manifest has no columns of videos if the corpus has none.
+    order = [name for name in _FIELDS if name in columns]
+    order += [name for name in columns if name not in order]
     return CorpusTable(corpus.name, corpus.classes, {name: columns[name] for name in order})

@@ -1,6 +1,7 @@
 """CREMA-D (Cao et al., IEEE Transactions on Affective Computing 2014), a clone of its repository.
 
     ROOT/AudioWAV/1001_DFA_ANG_XX.wav      actor, sentence, emotion, level (or ROOT is AudioWAV)
+    ROOT/VideoFlash/1001_DFA_ANG_XX.flv    the video of the same clip, if there is such a folder
     ROOT/SentenceFilenames.csv             the names of all clips; often missing in copies
 
 The label is the emotion that the actor was asked to express, from the file name. It is not the
@@ -52,6 +53,7 @@ _PUBLISHED = PublishedCounts(
 )
 _NAME = re.compile(rf"([0-9]{{4}})_({'|'.join(SENTENCES)})_({'|'.join(EMOTIONS)})_(LO|MD|HI|XX?)")
 _TABLE = "SentenceFilenames.csv"
+_VIDEOS = "VideoFlash"
 
 
 def load(root: Path) -> Corpus:
@@ -84,9 +86,14 @@ def load(root: Path) -> Corpus:
     note += f"run 'git lfs pull' in {root}"
     for id in _listed(folder.parent / _TABLE):
         clips.setdefault(id, folder / f"{id}.wav")
+    videos = folder.parent / _VIDEOS
+    filmed = videos.is_dir()
     return Corpus(
         "crema-d",
-        [_utterance(id, clips[id]) for id in sorted(clips)],
+        [
+            _utterance(id, clips[id], videos / f"{id}.flv" if filmed else None)
+            for id in sorted(clips)
+        ],
         tuple(EMOTIONS.values()),
         "speaker-folds",
         sorted(ignored),
@@ -114,7 +121,7 @@ def _listed(table: Path) -> Iterator[str]:
         yield id
 
 
-def _utterance(id: str, clip: Path) -> Utterance:
+def _utterance(id: str, clip: Path, video: Path | None) -> Utterance:
     actor, sentence, emotion, _ = id.split("_")
     return Utterance(
         id=id,
@@ -126,4 +133,5 @@ def _utterance(id: str, clip: Path) -> Utterance:
         dialogue=None,
         turn=None,
         split=None,
+        video=video,
     )

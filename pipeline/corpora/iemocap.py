@@ -3,10 +3,15 @@
     ROOT/Session1/dialog/EmoEvaluation/Ses01F_impro01.txt      (ROOT is IEMOCAP_full_release, or
     ROOT/Session1/dialog/transcriptions/Ses01F_impro01.txt      the folder that it lies in)
     ROOT/Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav
+    ROOT/Session1/dialog/avi/DivX/Ses01F_impro01.avi           (without it there is no video)
 
 An utterance is a line of the consensus labels. The labels of single annotators, in the folders
 below EmoEvaluation, are not read. The last field of an id gives the speaker, because both speakers
-talk in every dialogue: the speaker of ``Ses01F_impro01_M000`` is ``Ses01_M``. Texts are those of
+talk in every dialogue: the speaker of ``Ses01F_impro01_M000`` is ``Ses01_M``. A video shows a whole
+dialogue, both speakers side by side. An utterance is the part between the times of its label, and
+the half of its speaker: the left half for the person who is named in the dialogue's name and wears
+the markers (F in ``Ses01F_impro01``), the right half for the other one. The release does not state
+this; it is the rule of public preparations of the corpus [interpretation]. Texts are those of
 the release, with its marks such as ``[LAUGHTER]``. The label ``xxx`` means that the annotators did
 not agree; it is not an emotion and not a class, but its utterances are part of the corpus, as are
 those with ``oth``.
@@ -95,7 +100,15 @@ def load(root: Path) -> Corpus:
         in_session: list[Utterance] = []
         for path in sorted((folder / "dialog" / "EmoEvaluation").glob("Ses0*.txt")):
             transcripts = _transcripts(folder / "dialog" / "transcriptions" / path.name)
-            dialogue = list(_dialogue(path, folder / "sentences" / "wav", transcripts.texts))
+            video = folder / "dialog" / "avi" / "DivX" / f"{path.stem}.avi"
+            dialogue = list(
+                _dialogue(
+                    path,
+                    folder / "sentences" / "wav",
+                    video if video.parent.is_dir() else None,
+                    transcripts.texts,
+                )
+            )
             without_id += transcripts.without_id
             labelled = {utterance.id for utterance in dialogue}
             without_label += len(transcripts.texts.keys() - labelled)
@@ -152,7 +165,9 @@ def _not_iemocap(root: Path) -> PipelineError:
     )
 
 
-def _dialogue(path: Path, wavs: Path, texts: dict[str, str]) -> Iterator[Utterance]:
+def _dialogue(
+    path: Path, wavs: Path, video: Path | None, texts: dict[str, str]
+) -> Iterator[Utterance]:
     """Yield the utterances of a dialogue in the order of their start times.
 
     The numbers in the ids do not give that order, because they begin at 0 for each speaker.
@@ -169,6 +184,10 @@ def _dialogue(path: Path, wavs: Path, texts: dict[str, str]) -> Iterator[Utteran
             dialogue=path.stem,
             turn=turn,
             split=None,
+            video=video,
+            video_start=float(line["start"]),
+            video_end=float(line["end"]),
+            video_side="left" if line["gender"] == path.stem[len("Ses01")] else "right",
         )
 
 

@@ -23,17 +23,32 @@ _COLUMNS: list[tuple[str, pa.DataType]] = [
     ("audio_sha256", pa.string()),
     ("duration", pa.float64()),
 ]
+# Only in a manifest of an extraction of videos, so that the others are as they were before.
+_VIDEO_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("video", pa.string()),
+    ("video_start", pa.float64()),
+    ("video_end", pa.float64()),
+    ("video_side", pa.string()),
+    ("video_sha256", pa.string()),
+]
 COLUMNS = tuple(name for name, _ in _COLUMNS)
 """The columns of every manifest; a corpus may have further ones, of texts."""
+VIDEO_COLUMNS = tuple(name for name, _ in _VIDEO_COLUMNS)
+"""The columns of the manifest of a corpus with videos."""
 
 
 def to_table(
-    corpus: Corpus, root: Path, sha256: Mapping[str, str], seconds: Mapping[str, float]
+    corpus: Corpus,
+    root: Path,
+    sha256: Mapping[str, str],
+    seconds: Mapping[str, float],
+    video_sha256: Mapping[str, str] | None = None,
 ) -> Any:
     """Return the manifest of a corpus as a ``pyarrow.Table``.
 
     The paths of clips below ``root`` are relative to it. ``sha256`` and ``seconds`` give the hash
-    and the duration of the clips that were read, by utterance id.
+    and the duration of the clips that were read, by utterance id. ``video_sha256`` gives the hash
+    of the videos; with ``None``, because they were not read, there are no columns of videos.
     """
     rows = [
         {
@@ -41,6 +56,8 @@ def to_table(
             "audio": _relative(utterance.audio, root),
             "audio_sha256": sha256.get(utterance.id),
             "duration": seconds.get(utterance.id),
+            "video": _relative(utterance.video, root),
+            "video_sha256": (video_sha256 or {}).get(utterance.id),
             **{name: values.get(utterance.id) for name, values in corpus.columns.items()},
         }
         for utterance in corpus.utterances
@@ -52,7 +69,9 @@ def to_table(
         "notes": list(corpus.notes),
         "class_sets": corpus.class_sets,
     }
-    schema = pa.schema([*_COLUMNS, *((name, pa.string()) for name in corpus.columns)])
+    filmed = video_sha256 is not None and any(u.video is not None for u in corpus.utterances)
+    own = ((name, pa.string()) for name in corpus.columns)
+    schema = pa.schema([*_COLUMNS, *(_VIDEO_COLUMNS if filmed else ()), *own])
     return pa.Table.from_pylist(rows, schema=schema.with_metadata({"mser": json.dumps(facts)}))
 
 
@@ -64,13 +83,18 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
     columns = {
         name: {row["id"]: value for row in rows if (value := row.pop(name)) is not None}
         for name in table.column_names
-        if name not in COLUMNS
+        if name not in (*COLUMNS, *VIDEO_COLUMNS)
     }
     utterances = []
     for row in rows:
         row.pop("duration")
-        audio = row.pop("audio")
-        utterances.append(Utterance(audio=Path(audio) if audio else None, **row))
+        row.pop("video_sha256", None)
+        audio, video = row.pop("audio"), row.pop("video", None)
+        utterances.append(
+            Utterance(
+                audio=Path(audio) if audio else None, video=Path(video) if video else None, **row
+            )
+        )
     corpus = Corpus(
         facts["name"],
         utterances,
@@ -81,6 +105,17 @@ def from_table(table: Any) -> tuple[Corpus, dict[str, str | None]]:
         columns=columns,
     )
     return corpus, hashes
+
+
+def content_hashes(table: Any, source: str) -> dict[str, str | None]:
+    """Return the hash of what was read of each utterance, by id; without those not known.
+
+    ``source`` is ``audio`` or ``video``.
+    """
+    column = f"{source}_sha256"
+    if column not in (*COLUMNS, *VIDEO_COLUMNS) or column not in table.column_names:
+        return {}
+    return dict(zip(table["id"].to_pylist(), table[column].to_pylist(), strict=True))
 
 
 def _relative(path: Path | None, root: Path) -> str | None:

@@ -94,6 +94,7 @@ def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Ut
         dialogue=f"{name}/dia{dialogue}",
         turn=turn,
         split=split,
+        video=clips / f"dia{dialogue}_utt{turn}.mp4",
     )
 
 

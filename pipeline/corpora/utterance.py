@@ -6,6 +6,27 @@ from pathlib import Path
 
 from ..errors import UsageError, unknown
 
+SIDES = ("left", "right")
+"""The halves of a picture that shows two people side by side."""
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The part of a video that shows an utterance: by default the whole video.
+
+    ``start`` and ``end`` are times in the video, in seconds; ``side`` is ``left`` or ``right`` if
+    only this half of the picture shows the speaker.
+    """
+
+    path: Path
+    start: float | None = None
+    end: float | None = None
+    side: str | None = None
+
+    def __str__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -18,7 +39,8 @@ class Utterance:
     utterance in its dialogue. ``split`` is ``train``, ``validation`` or ``test`` (``test1``,
     ``test2`` and so on if the corpus has several test parts), or ``None`` if the corpus has no
     official splits. ``label`` is the corpus's own label, before classes are merged, or ``None`` if
-    the corpus gives none.
+    the corpus gives none. ``video`` is the path of the video that shows the speaker, or ``None``;
+    ``video_start``, ``video_end`` and ``video_side`` are as in :class:`Footage`.
     """
 
     id: str
@@ -30,6 +52,18 @@ class Utterance:
     dialogue: str | None
     turn: int | None
     split: str | None
+    # Not in the repr: the digest of a run that was made before these fields is made of it.
+    video: Path | None = field(default=None, repr=False)
+    video_start: float | None = field(default=None, repr=False)
+    video_end: float | None = field(default=None, repr=False)
+    video_side: str | None = field(default=None, repr=False)
+
+    @property
+    def footage(self) -> Footage | None:
+        """The part of the video that shows the utterance; ``None`` without a video."""
+        if self.video is None:
+            return None
+        return Footage(self.video, self.video_start, self.video_end, self.video_side)
 
 
 @dataclass(frozen=True)

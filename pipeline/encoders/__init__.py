@@ -19,10 +19,13 @@ from .feature_extractor import (
     FeatureExtractor,
     extractor_files,
 )
+from .frame_choice import DEFAULT_FRAMES, FrameChoice
 from .log_mel import LogMel
 from .speech import SpeechEncoder
 from .text import TextEncoder
 from .torchaudio_bundle import BundleEncoder
+from .videomae import VideoMAEEncoder
+from .vit import ViTEncoder
 from .wav2vec2 import Wav2Vec2Encoder
 from .wav2vec2_bert import Wav2Vec2BertEncoder
 from .whisper import WhisperEncoder
@@ -46,6 +49,10 @@ FAMILIES: dict[str, type[Encoder[Any]] | type[FeatureExtractor]] = {
         DecoderEncoder,
     ),
     **dict.fromkeys(("roberta", "xlm-roberta"), TextEncoder),
+    **dict.fromkeys(
+        ("clip", "clip_vision_model", "dinov2", "dinov2_with_registers", "vit"), ViTEncoder
+    ),
+    "videomae": VideoMAEEncoder,
     "log-mel": LogMel,
     "egemaps": Egemaps,
 }
@@ -72,6 +79,7 @@ __all__ = [
     "Encoder",
     "EncoderSettings",
     "FeatureExtractor",
+    "FrameChoice",
     "SpeechEncoder",
     "TextEncoder",
     "Wav2Vec2Encoder",
@@ -88,6 +96,7 @@ def load_encoder(
     precision: str = "float32",
     layers: str = "all",
     max_seconds: float = 30.0,
+    frames: FrameChoice = DEFAULT_FRAMES,
     modality: str | None = None,
 ) -> Encoder[Any]:
     """Load a frozen encoder from a folder, the Hugging Face hub, torchaudio, or a plug-in.
@@ -101,10 +110,12 @@ def load_encoder(
             GPU ``tf32``.
         layers: ``all``, ``last`` or numbers such as ``0,6,12``.
         max_seconds: longer audio is encoded in overlapping windows of this length.
-        modality: ``speech`` or ``text`` if the encoder must be of this modality.
+        frames: which frames of a video an extraction encodes; default 5 a second, uncropped.
+        modality: ``speech``, ``text`` or ``vision`` if the encoder must be of this modality.
 
     Returns:
-        An encoder whose ``encode`` takes waves (samples,) float32 mono 16 kHz, or texts.
+        An encoder whose ``encode`` takes waves (samples,) float32 mono 16 kHz, texts, or videos:
+        sequences of frames (height, width, 3) uint8, RGB.
 
     Raises:
         UsageError: the encoder does not exist, or its family or modality is not supported here.
@@ -118,7 +129,9 @@ def load_encoder(
             f"'{name}' is a {family.modality} encoder ({model_type}): give a {modality} encoder "
             f"(model types: {fit})"
         )
-    return encoder_of(EncoderSettings(files, model_type, layers, precision, device, max_seconds))
+    return encoder_of(
+        EncoderSettings(files, model_type, layers, precision, device, max_seconds, frames)
+    )
 
 
 def encoder_of(settings: EncoderSettings) -> Encoder[Any]:

@@ -19,6 +19,7 @@ from ..errors import PipelineError, UsageError, unknown
 from ..layers import parse_layers
 from ..plugins import Origin
 from .checkpoint_files import EncoderFiles
+from .frame_choice import DEFAULT_FRAMES, FrameChoice
 from .windows import Window, WindowPosition, in_batches, stacked
 
 Raw = TypeVar("Raw")  # an utterance before encoding: a wave or a text
@@ -69,6 +70,8 @@ class EncoderSettings:
     """``auto`` (default), ``cpu`` or ``cuda``."""
     max_seconds: float = 30.0
     """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
+    frames: FrameChoice = DEFAULT_FRAMES
+    """Which frames of a video are encoded; other modalities do not use this."""
 
 
 class Encoder(ABC, Generic[Raw]):
@@ -128,6 +131,11 @@ class Encoder(ABC, Generic[Raw]):
         return True
 
     @property
+    def input_bytes(self) -> int:
+        """The size in memory of the input of a frame, if it may be larger than the frame."""
+        return 0
+
+    @property
     def name(self) -> str:
         """The hub name, or the name of the folder."""
         return self.settings.files.name
@@ -174,7 +182,8 @@ class Encoder(ABC, Generic[Raw]):
     def encode(self, inputs: Sequence[Raw], dtype: str = "float32") -> list[np.ndarray[Any, Any]]:
         """Encode utterances; each result equals that of the utterance encoded alone.
 
-        ``inputs`` are waves (samples,) floating, mono at 16 kHz, or texts.
+        ``inputs`` are waves (samples,) floating, mono at 16 kHz, or texts, or videos, each a
+        sequence of frames (height, width, 3) uint8, RGB.
 
         Several threads may call this at once. If a batch does not fit into the memory of the GPU,
         this batch and all later ones become half as large.

@@ -1,10 +1,11 @@
 """Small encoders with random weights, for the demo and for tests that have no trained weights.
 
-They are real transformers models (Wav2Vec2Model with its group-normalised convolutions, BertModel)
-and use the same code as encoders from the hub. They are not trained: their hidden states are random
-projections of the input.
+They are real transformers models (Wav2Vec2Model with its group-normalised convolutions, BertModel,
+ViTModel) and use the same code as encoders from the hub. They are not trained: their hidden states
+are random projections of the input.
 """
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_lowercase, digits, punctuation
@@ -91,4 +92,29 @@ def save_text_encoder(
         mask_token="[MASK]",  # noqa: S106
         model_max_length=128,
     ).save_pretrained(folder)
+    return folder
+
+
+def save_vision_encoder(folder: Path, *, seed: int = SEED, **changes: Any) -> Path:
+    """Save a ViTModel of 4 layers, 64 wide, for pictures of 64 x 64; return its folder."""
+    import torch  # noqa: PLC0415
+    from transformers import ViTConfig, ViTModel  # noqa: PLC0415
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.disable_progress_bar()
+
+    torch.manual_seed(seed)
+    small = {
+        "hidden_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "intermediate_size": 256,
+        "image_size": 64,
+        "patch_size": 16,
+    }
+    config = ViTConfig(**{**small, **changes})
+    ViTModel(config).save_pretrained(folder)
+    size = {"height": config.image_size, "width": config.image_size}
+    processor = {"image_processor_type": "ViTImageProcessor", "size": size, "do_resize": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor), encoding="utf-8")
     return folder

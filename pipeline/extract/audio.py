@@ -4,13 +4,13 @@ import io
 import stat
 from math import gcd
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 import torch
 
-from ..corpora.git_lfs import POINTER
+from ..corpora.git_lfs import is_pointer
 from ..encoders.speech import SAMPLE_RATE, Wave
 from .resampling import resampled
 
@@ -41,8 +41,8 @@ class BadClipError(Exception):
         self.transient = transient
 
 
-def read_clip(path: Path) -> bytes:
-    """Return the bytes of a clip's file.
+def open_clip(path: Path, kind: str = "audio") -> BinaryIO:
+    """Open a clip's file; ``kind`` is what it should hold, for the message of a pointer.
 
     Raises:
         BadClipError: the file does not exist, cannot be read, is empty or larger than 2 GiB, or is
@@ -56,18 +56,45 @@ def read_clip(path: Path) -> bytes:
         if status.st_size > _LARGEST:
             detail = f"{path} has {status.st_size / 2**30:.1f} GiB: cut it into utterances"
             raise BadClipError("too-large", detail, transient=True)
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise BadClipError("absent", f"the file {path} does not exist", transient=True) from None
+        if not status.st_size:
+            raise BadClipError("empty", f"{path} is an empty file")
+        file = path.open("rb")
     except OSError as error:
-        detail = f"{path} cannot be read: {error.strerror}"
-        raise BadClipError("unreadable", detail, transient=True) from error
-    if not content:
-        raise BadClipError("empty", f"{path} is an empty file")
-    if content.startswith(POINTER):
-        detail = f"{path} is a Git LFS pointer, not audio: run 'git lfs pull' where it was cloned"
+        raise unreadable(path, error) from error
+    if is_pointer(path):
+        file.close()
+        detail = f"{path} is a Git LFS pointer, not {kind}: run 'git lfs pull' where it was cloned"
         raise BadClipError("git-lfs-pointer", detail, transient=True)
-    return content
+    return file
+
+
+def unreadable(path: Path, error: OSError) -> BadClipError:
+    """Return the error for a file that is not there, or cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return BadClipError("absent", f"the file {path} does not exist", transient=True)
+    return BadClipError("unreadable", f"{path} cannot be read: {error.strerror}", transient=True)
+
+
+def read_clip(path: Path) -> bytes:
+    """Return the bytes of a clip's file.
+
+    Raises:
+        BadClipError: see :func:`open_clip`.
+    """
+    try:
+        with open_clip(path) as file:
+            return file.read()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def has_sound(path: Path) -> bool:
+    """Return whether a video has an audio stream; ``True`` if it cannot be read."""
+    try:
+        with _open(read_clip(path)) as container:
+            return bool(container.streams.audio)
+    except BadClipError:
+        return True  # reading it as audio says what is wrong
 
 
 def probe(content: bytes) -> float:
@@ -127,7 +154,7 @@ def decode(content: bytes) -> Wave:
                 parts.append(mix(gathered.read()))
         except (av.FFmpegError, ValueError) as error:
             end = f"stops after {samples / rate:.1f} s" if samples else "fails at its beginning"
-            raise BadClipError("unreadable", f"decoding {end} ({_reason(error)})") from error
+            raise BadClipError("unreadable", f"decoding {end} ({reason_of(error)})") from error
     wave: Wave = np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
     _check(wave)
     return _resampled(wave, rate)
@@ -213,7 +240,7 @@ def _open(content: bytes) -> Any:
         options = {"protocol_whitelist": "none"}
         return av.open(io.BytesIO(content), metadata_errors="ignore", options=options)
     except (av.FFmpegError, ValueError) as error:
-        detail = f"it is not audio, or damaged: FFmpeg cannot open it ({_reason(error)})"
+        detail = f"it is not audio, or damaged: FFmpeg cannot open it ({reason_of(error)})"
         raise BadClipError("unreadable", detail) from error
 
 
@@ -240,5 +267,6 @@ def _audio_stream(container: Any) -> Any:
     return container.streams.audio[0]
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return what FFmpeg says of an error."""
     return getattr(error, "strerror", None) or str(error)

@@ -114,8 +114,10 @@ def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
     folders = {folder for job in jobs for folder in job.encoder.files.shared}
     folders |= folders_of({job.writer.store for job in jobs})
     folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
-    clips = [item.source for job in jobs for item in job.items if isinstance(item.source, Path)]
+    clips = [item.path for job in jobs for item in job.items if item.path is not None]
     if clips:
         folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
+    detectors = {job.encoder.frames.faces for job in jobs if job.encoder.frames.faces.detects}
+    folders |= {Path(faces.place).parent for faces in detectors if faces.place}
     gpu = any(job.encoder.device == "cuda" for job in jobs)
     return WorkerRequirements.of_this_process(folders, gpu)

@@ -3,14 +3,17 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...cache import Quarantined
 from ..corpora import Utterance
+from ..encoders import Encoder
 from ..encoders.speech import SAMPLE_RATE, Wave
 from ..modalities import MODALITIES, source_of
 from .audio import BadClipError, decode, read_clip
+from .footage import load_pictures, scan_footage
 from .scan import Scan, scan_clips, scan_texts
 
 
@@ -20,10 +23,11 @@ class Reader:
 
     scan: Callable[[Sequence[Utterance]], Scan]
     """Hash the content of utterances that have some, and look up its length in seconds."""
-    load: Callable[[Any, str | None], Any]
-    """Turn an utterance's source into what the encoders take, or raise ``BadClipError``.
+    load: Callable[[Any, str | None, Encoder[Any]], Any]
+    """Turn an utterance's source into what the encoder takes, or raise ``BadClipError``.
 
-    Takes the source (a path or a text) and the content hash expected, ``None`` for any.
+    Takes the source (a path, a text or footage), the content hash expected, ``None`` for any, and
+    the encoder.
     """
     length: Callable[[Any], str]
     """Describe the length of what was loaded, such as ``25 ms of audio``."""
@@ -45,7 +49,7 @@ def scan(utterances: Sequence[Utterance], modality: str) -> Scan:
     return result
 
 
-def load_clip(path: Path, content_hash: str | None = None) -> Wave:
+def load_clip(path: Path, content_hash: str | None = None, _: Encoder[Any] | None = None) -> Wave:
     """Decode a clip to a wave (samples,) float32, mono at 16 kHz.
 
     Raises:
@@ -63,6 +67,11 @@ READERS: dict[str, Reader] = {
     "speech": Reader(
         scan_clips, load_clip, lambda wave: f"{1000 * len(wave) / SAMPLE_RATE:.0f} ms of audio"
     ),
-    "text": Reader(scan_texts, lambda text, _: text, lambda text: f"{len(text)} characters"),
+    "text": Reader(scan_texts, lambda text, *_: text, lambda text: f"{len(text)} characters"),
+    "vision": Reader(
+        partial(scan_clips, scan_one=scan_footage),
+        load_pictures,
+        lambda pictures: f"{len(pictures.values)} pictures",
+    ),
 }
 """Modality → how its content is read."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..modalities import MODALITIES, source_of
 from ..progress import StatusBar
 from ..provenance import provenance
 from ..store_formats import FORMAT_PLUGINS
+from .crops import with_crops
 from .engine import run_shards
 from .readers import scan
 from .scan import Scan
@@ -32,6 +34,7 @@ from .summary import ModalitySummary, Summary
 from .work_done import WorkDone
 from .worker import ShardReport, extract_shard
 
+_OF_VIDEOS = ("pillow", "opencv-python-headless")
 _PACKAGES = ("mser", "torch", "torchaudio", "transformers", "av", "zarr", "h5py", "numpy")
 
 
@@ -72,12 +75,14 @@ def extract(settings: ExtractSettings) -> Summary:
             precision=settings.precision,
             layers=settings.layers,
             max_seconds=settings.max_seconds,
+            frames=settings.frames,
             modality=modality,
         )
         for modality, name in settings.encoders.items()
     }
     device = next(iter(encoders.values())).device
-    chosen = corpus.utterances
+    filmed = with_crops(corpus, settings.frames.faces)
+    chosen = filmed.utterances
     if settings.classes is not None:
         labelled = corpus.in_classes(settings.classes).utterances
         chosen = [
@@ -86,7 +91,7 @@ def extract(settings: ExtractSettings) -> Summary:
             if in_class.label is not None
         ]
     for modality in encoders:
-        _require_content(corpus, modality, list(encoders))
+        _require_content(filmed, modality, list(encoders))
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:
@@ -95,8 +100,9 @@ def extract(settings: ExtractSettings) -> Summary:
         backend.check_available()
 
     scans = {modality: scan(chosen, modality) for modality in encoders}
+    by_source = {MODALITIES[modality].source: result for modality, result in scans.items()}
     origin = provenance(
-        _PACKAGES,
+        (*_PACKAGES, *_installed(_OF_VIDEOS if "video" in by_source else ())),
         settings=settings.as_json(device),
         root=str(root),
         **({"plugins": plugins} if (plugins := _plugins(settings)) else {}),
@@ -108,23 +114,26 @@ def extract(settings: ExtractSettings) -> Summary:
     if settings.strict:
         for modality_run in runs:
             _raise_first(_quarantined(modality_run, chosen))
-    of_audio = [scans[modality] for modality in scans if MODALITIES[modality].source == "audio"]
-    clips = of_audio[0] if of_audio else Scan()
+    audio, video = (by_source.get(source, Scan()) for source in ("audio", "video"))
+    seconds = (audio if "audio" in by_source else video).seconds
     summary = Summary(
         corpus,
         root,
         str(cache.root),
         settings.dry_run,
         len(chosen),
-        sum(clips.seconds.values()) / 3600 if of_audio else None,
-        identical_clips(chosen, clips.hashes),
+        sum(audio.seconds.values()) / 3600 if "audio" in by_source else None,
+        identical_clips(chosen, audio.hashes or video.hashes),
         [modality_run.summary for modality_run in runs],
     )
     if not settings.dry_run:
         for modality_run in runs:
             _make_folders(modality_run)
         size = _checked_size(cache, runs)
-        table = to_table(corpus, root, clips.hashes, clips.seconds)
+        # Crops are not the videos of the corpus, and may be others the next time.
+        hashes = video.hashes if filmed is corpus else {}
+        read = hashes if "video" in by_source else None
+        table = to_table(corpus, root, audio.hashes, seconds, read)
         manifest = partial(cache.write_manifest, corpus.name, table)
         reports = partial(run_shards, extract_shard, backend=backend, device=device)
         _extract(runs, reports, manifest, size, strict=settings.strict)
@@ -144,6 +153,12 @@ def _find_corpus(settings: ExtractSettings) -> tuple[Corpus, Path]:
     assert settings.root is not None  # noqa: S101 -- the settings have been checked
     root = settings.root.expanduser().resolve()
     return load_corpus(settings.dataset, root), root
+
+
+def _installed(packages: Iterable[str]) -> Iterator[str]:
+    for name in packages:
+        if any(distributions(name=name)):
+            yield name
 
 
 def _plugins(settings: ExtractSettings) -> dict[str, dict[str, str]]:
@@ -257,7 +272,7 @@ def _prepare(
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))
     encoder_settings = replace(encoder.settings, device=settings.device)
-    jobs = plan_shards(items, pending, encoder_settings, writer, shard_bytes)
+    jobs = plan_shards(items, pending, encoder_settings, writer, shard_bytes, encoder.input_bytes)
     return _ModalityRun(encoder, writer, quarantined, before, jobs, summary)
 
 
@@ -344,8 +359,10 @@ def _extract(
 def _count(modality: _ModalityRun, report: ShardReport, *, strict: bool) -> None:
     summary = modality.summary
     summary.new += len(report.stored)
+    summary.remarks += report.remarks
     stored = set(report.stored)
-    summary.audio += sum(item.seconds for item in report.job.items if item.id in stored)
+    if MODALITIES[summary.modality].source == "audio":
+        summary.audio += sum(item.seconds for item in report.job.items if item.id in stored)
     summary.elsewhere += len(report.elsewhere)
     summary.pending -= len(report.job.items)
     modality.quarantined.update({bad.id: bad for bad in report.quarantined})

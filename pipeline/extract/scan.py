@@ -1,7 +1,7 @@
 """Scan a corpus before the extraction: the hash of each utterance, and the length of its clip."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -25,15 +25,23 @@ class Scan:
     """Utterances without usable content, each with its reason."""
 
 
-def scan_clips(utterances: Iterable[Utterance]) -> Scan:
-    """Read every clip once: hash it, and read its length from its container."""
+def scan_clips(
+    utterances: Iterable[Utterance],
+    scan_one: Callable[[Utterance], tuple[str, float] | Quarantined] | None = None,
+) -> Scan:
+    """Read every clip once: hash it, and read its length from its container.
+
+    ``scan_one`` returns the hash and the length in seconds of an utterance's clip, or why it cannot
+    be used; by default those of its audio.
+    """
     utterances = list(utterances)
     scan = Scan()
     with (
         progress(len(utterances), "reading clips", "clip") as bar,
         ThreadPoolExecutor(_THREADS) as pool,
     ):
-        for utterance, result in zip(utterances, pool.map(_scan_clip, utterances), strict=True):
+        results = pool.map(scan_one or _scan_audio, utterances)
+        for utterance, result in zip(utterances, results, strict=True):
             bar.update()
             if isinstance(result, Quarantined):
                 scan.quarantined.append(result)
@@ -51,7 +59,7 @@ def scan_texts(utterances: Iterable[Utterance]) -> Scan:
     return Scan(hashes)
 
 
-def _scan_clip(utterance: Utterance) -> tuple[str, float] | Quarantined:
+def _scan_audio(utterance: Utterance) -> tuple[str, float] | Quarantined:
     content_hash = None
     try:
         assert utterance.audio is not None  # noqa: S101 -- only utterances that have a clip

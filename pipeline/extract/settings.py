@@ -10,12 +10,14 @@ from ...cache import COMPRESSIONS
 from ..compute import Backend
 from ..compute.tls import tls_files
 from ..encoders.encoder import PRECISIONS
+from ..encoders.frame_choice import FPS, NO_FACE, WHOLE_FRAME, FrameChoice
 from ..errors import UsageError
-from ..modalities import MODALITIES, modality_names
+from ..modalities import MODALITIES, USUAL, modality_names
 from ..option_texts import default_cache
 from ..store_formats import FORMAT_PLUGINS
 from ..validation import AnyPath, CachePlace, Count, Positive, one_of, plugin_of, settings
 from .engine import WORKER_SIZING
+from .faces import face_choice
 
 _DTYPES = ("float16", "float32")
 ModalityName = Annotated[str, one_of("modality", MODALITIES)]
@@ -25,9 +27,9 @@ ModalityName = Annotated[str, one_of("modality", MODALITIES)]
 class ExtractSettings:
     """Which corpus to extract, with which encoders, into which cache, and where.
 
-    ``layers``, ``dtype``, ``precision`` and ``max_seconds`` change the numbers, so they are part of
-    an entry's identity. ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do
-    not.
+    ``layers``, ``dtype``, ``precision``, ``max_seconds``, ``fps``, ``video_frames``, ``faces`` and
+    ``no_face`` change the numbers, so they are part of an entry's identity. ``device``,
+    ``workers``, ``store``, ``compression`` and ``shard_mib`` do not.
     """
 
     dataset: str
@@ -39,7 +41,7 @@ class ExtractSettings:
     """Folder of the cache, the URL of an object store, or a ``FeatureCache``; default
     ``$MSER_CACHE``, else ``~/.cache/mser``."""
     encoders: dict[ModalityName, str] = field(
-        default_factory=lambda: {name: modality.encoder for name, modality in MODALITIES.items()}
+        default_factory=lambda: {name: MODALITIES[name].encoder for name in USUAL}
     )
     """Modality → its encoder: a hub name, a folder, or what else ``load_encoder`` takes;
     default the papers' pair, facebook/wav2vec2-base and bert-base-uncased."""
@@ -58,6 +60,15 @@ class ExtractSettings:
     needs a GPU."""
     max_seconds: float = 30.0
     """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
+    fps: Positive = FPS
+    """Frames a second that are taken of a video; default 5."""
+    video_frames: Count | None = None
+    """Take so many frames of each video, evenly spaced, instead of ``fps``."""
+    faces: str = WHOLE_FRAME
+    """Part of a frame that is encoded: ``none`` (default: the whole frame), a folder of crops,
+    ``yunet`` (the largest face), or the file of YuNet's weights."""
+    no_face: Annotated[str, one_of("no_face", NO_FACE)] = "frame"
+    """Without a face: ``frame`` (default: whole frames) or ``quarantine``."""
     device: str = "auto"
     """``auto`` (default: a GPU if this machine has one), ``cpu`` or ``cuda``."""
     workers: int | None = None
@@ -106,7 +117,12 @@ class ExtractSettings:
             raise UsageError(
                 f"dataset '{self.dataset}' takes --root, and neither --manifest nor --name"
             )
-        _ = self.backend
+        _ = self.backend, self.frames
+
+    @cached_property
+    def frames(self) -> FrameChoice:
+        """Which frames of a video are encoded."""
+        return FrameChoice(self.fps, self.video_frames, face_choice(self.faces, self.no_face))
 
     @cached_property
     def backend(self) -> Backend:

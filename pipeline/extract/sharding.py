@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...cache import EntryWriter, digest
+from ..corpora.utterance import Footage
 from ..encoders import EncoderSettings
 
 _SHARDS_OF_A_SMALL_CORPUS = 16
@@ -17,14 +18,22 @@ class PlannedUtterance:
 
     id: str
     """The utterance's id in the corpus."""
-    source: Path | str
-    """The path of its clip, or its text."""
+    source: Path | str | Footage
+    """The path of its clip, its text, or the part of a video that shows it."""
     content_hash: str
     """SHA-256 of the clip or the text."""
     frames: int
     """How many frames its features will have."""
     seconds: float = 0.0
     """Length of the clip; 0 for a text."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that a worker must see; ``None`` for a text."""
+        source = self.source
+        if isinstance(source, str):
+            return None
+        return source if isinstance(source, Path) else source.path
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,7 @@ def plan_shards(
     encoder: EncoderSettings,
     writer: EntryWriter,
     shard_bytes: int,
+    input_bytes: int = 0,
 ) -> list[ShardJob]:
     """Divide a corpus into shards, and return a job for each shard with pending utterances.
 
@@ -71,11 +81,13 @@ def plan_shards(
         writer: writes the shards into the cache.
         shard_bytes: the largest size of a shard; a larger utterance has a shard of its own, and the
             shards of a small corpus are smaller, so that several workers have work.
+        input_bytes: the size of the input of a frame. If it is larger than the frame, it counts: a
+            worker holds the input of a whole shard.
 
     Returns:
         Jobs with their pending utterances only, the longest utterances first.
     """
-    per_frame = writer.spec.bytes_per_frame
+    per_frame = max(writer.spec.bytes_per_frame, input_bytes)
     total = sum(item.frames for item in items) * per_frame
     shard_bytes = min(shard_bytes, max(total // _SHARDS_OF_A_SMALL_CORPUS, _SMALL_SHARD))
     shards: list[list[PlannedUtterance]] = []

@@ -46,6 +46,9 @@ class ModalitySummary:
     """Size on the disk of the features of the new or pending utterances."""
     quarantined: list[Quarantined] = field(default_factory=list)
     """Utterances that failed, each with its reason."""
+    remarks: list[tuple[str, str]] = field(default_factory=list)
+    """Ids of utterances of this run, each with what a user should know, such as that no face was
+    found."""
     long: list[tuple[str, str]] = field(default_factory=list)
     """Ids of utterances that are encoded in windows, each with a description."""
 
@@ -169,6 +172,10 @@ class Summary:
                 ((bad.reason, f"{bad.id}: {bad.detail}") for bad in modality.quarantined),
                 "--json lists them" if self.dry_run else f"see {modality.entry}/quarantine.jsonl",
             )
+        lines += _grouped(
+            "extracted, with a remark",
+            ((text, id) for modality in self.modalities for id, text in modality.remarks),
+        )
         lines += _grouped(
             "long, encoded in overlapping windows without losing a frame",
             (

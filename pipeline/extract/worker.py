@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache, partial
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -34,6 +33,8 @@ class ShardReport:
     """Ids of the utterances that another process had stored before."""
     quarantined: tuple[Quarantined, ...] = ()
     """The utterances that failed, each with its reason."""
+    remarks: tuple[tuple[str, str], ...] = ()
+    """Ids of utterances that are stored, each with what a user should know of it."""
     busy: bool = False
     """Whether another process is working on this shard; then nothing was done."""
 
@@ -97,9 +98,13 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
             quarantined.append(_failed(item, BadClipError("not-finite", detail)))
     if features:
         job.writer.write_shard(job.number, features)
-    return ShardReport(
-        job, tuple(utterance.id for utterance in features), quarantined=tuple(quarantined)
+    stored = tuple(utterance.id for utterance in features)
+    remarks = tuple(
+        (item.id, remark)
+        for item, raw in readable
+        if (remark := getattr(raw, "remark", None)) and item.id in stored
     )
+    return ShardReport(job, stored, quarantined=tuple(quarantined), remarks=remarks)
 
 
 def crash_report(job: ShardJob) -> ShardReport:
@@ -133,9 +138,9 @@ def _try(encoder: Encoder[Any], item: PlannedUtterance) -> Any:
 
 def _read(item: PlannedUtterance, encoder: Encoder[Any]) -> Any:
     reader = READERS[encoder.modality]
-    raw = reader.load(item.source, item.content_hash)
+    raw = reader.load(item.source, item.content_hash, encoder)
     # A text has its special tokens at least, and counting them would take as long as encoding.
-    if isinstance(item.source, Path) and not encoder.frames(raw):
+    if item.path is not None and not encoder.frames(raw):
         raise BadClipError("too-short", f"{reader.length(raw)} are shorter than one frame")
     return raw
 

@@ -115,7 +115,7 @@ class LoadedRun(Run):
     def predict(
         self, audio: str | Path | None = None, text: str | None = None, **options: Any
     ) -> Prediction:
-        """Classify a clip, a text or both; see :func:`mser.predict` for the options."""
+        """Classify an utterance; see :func:`mser.predict` for the options, such as ``video``."""
         return predict(self.path, audio, text, **options)
 
     def predict_many(self, source: str | Path, out: str | Path, **options: Any) -> ManyPredictions:

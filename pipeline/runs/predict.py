@@ -1,4 +1,4 @@
-"""Classify a clip, a text or both with the heads of a finished run.
+"""Classify a clip, a text, a video or several of them with the heads of a finished run.
 
 A clip is processed as in the extraction: with the same decoding, encoder, precision, layers,
 windows and rounding as the cached features on which the run was trained. Each checkpoint, of every
@@ -8,7 +8,7 @@ choice of mser: no score in ``metrics.json`` belongs to it.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ from ...heads.modules.modality_masking import ModalityMasking
 from ..compute.device import chosen_device
 from ..corpora import Corpus
 from ..encoders import Encoder, check_recorded
+from ..encoders.frame_choice import recorded_choice
 from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..extract import load_encoder
-from ..extract.audio import BadClipError
+from ..extract.audio import BadClipError, has_sound
+from ..extract.faces import recorded_faces
 from ..extract.readers import READERS
 from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
@@ -101,7 +103,7 @@ class Prediction:
         return "\n".join(
             [
                 f"{self.winner}: {self.head} trained on {self.dataset}, from "
-                f"{' and '.join(self.modalities)}",
+                f"{modality_names(self.modalities, 'and')}",
                 *(f"  note: {note}" for note in self.notes),
                 *(
                     f"  {name:{width}}{100 * p:7.1f} %  {'#' * round(_BAR * p)}".rstrip()
@@ -122,6 +124,7 @@ def predict(
     cache: Any = None,
     device: str = "auto",
     head: str | None = None,
+    video: str | Path | None = None,
 ) -> Prediction:
     """Classify one utterance with every checkpoint of a run; a modality not given is missing.
 
@@ -135,20 +138,22 @@ def predict(
             they were made.
         device: ``auto``, ``cpu`` or ``cuda``.
         head: see :func:`~mser.pipeline.runs.evaluate.evaluate`.
+        video: the video that shows the speaker. Its sound is the clip if no ``audio`` is given.
 
     Raises:
-        UsageError: it is not a finished run; neither clip nor text is given, or the run was trained
-            without that modality; an encoder is missing, or is not the one of the run.
+        UsageError: it is not a finished run; neither clip, text nor video is given, or the run was
+            trained without that modality; an encoder is missing, or is not the one of the run.
         PipelineError: the clip or the text cannot be used, or a checkpoint is damaged.
         CacheError: the cache no longer holds the features of the run.
     """
-    run, audio = path_of(run), None if audio is None else Path(audio)
+    run = path_of(run)
+    audio, video = (None if path is None else Path(path) for path in (audio, video))
     if audio is not None and audio.is_dir():
         raise UsageError(f"'{audio}' is a folder: give it to predict_many")
     folder = RunFolder(run)
     classes, trainings, run_notes = from_metrics(folder)
     settings, changed = settings_of_run(run, folder.config(), cache, device, head)
-    given = _given(run, {"audio": audio, "text": text}, settings)
+    given = _given(run, {"audio": audio, "text": text, "video": video}, settings)
     features = FeatureCache(settings.cache)
     entries = {
         modality: features.open(settings.train_on[0], key, modality=modality)
@@ -215,13 +220,17 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
     """Return the content given for each modality of a run; ``sources`` is by utterance field."""
     given = {field: raw for field, raw in sources.items() if raw is not None}
     if not given:
-        raise UsageError("no clip and no text is given: give --audio, --text, or both")
+        options = ", ".join(f"--{modality.source}" for modality in MODALITIES.values())
+        raise UsageError(f"nothing to classify is given: give one or more of {options}")
     for field in given:
         readers = [modality.name for modality in MODALITIES.values() if modality.source == field]
         if not set(readers) & set(settings.encoders):
             raise UsageError(
                 f"{run} was trained without {modality_names(readers)}: leave out --{field}"
             )
+    video = given.get("video")
+    if video is not None and has_sound(video):
+        given.setdefault("audio", video)
     known = [MODALITIES[modality] for modality in settings.encoders if modality in MODALITIES]
     return {m.name: given[m.source] for m in known if m.source in given}
 
@@ -235,7 +244,7 @@ def _hidden_states(
     name_of_input = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
     if not str(raw).strip():
         raise UsageError(f"{name_of_input} is empty: give words, or leave out --{source}")
-    raw = _loaded(modality, raw)
+    raw = _loaded(modality, raw, encoder)
     if not encoder.frames(raw):
         raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
     (states,) = encoder.encode([raw], entry.spec.dtype)
@@ -249,9 +258,9 @@ def _hidden_states(
     return states
 
 
-def _loaded(modality: str, source: Any) -> Any:
+def _loaded(modality: str, source: Any, encoder: Encoder[Any]) -> Any:
     try:
-        return READERS[modality].load(source, None)
+        return READERS[modality].load(source, None, encoder)
     except BadClipError as error:
         kind = UsageError if error.reason == "absent" else PipelineError
         raise kind(f"'{source}' cannot be used ({error}): give another clip") from error
@@ -279,6 +288,7 @@ def encoder_of_entry(
             "compute such features for new clips: extract them with mser and train again"
         )
     windows = spec.identity.get("window_seconds")
+    frames = replace(recorded_choice(spec.identity), faces=recorded_faces(spec.identity))
     source = name or _source(entry)
     if name is None:
         check_recorded(source, spec.identity, spec.modality, str(entry.folder))
@@ -290,6 +300,7 @@ def encoder_of_entry(
             layers=",".join(map(str, spec.layers if layers is None else layers)),
             modality=spec.modality,
             **({"max_seconds": windows[0]} if windows else {}),
+            frames=frames,
         )
     except UsageError as error:
         if name is not None:

@@ -45,8 +45,9 @@ class Answers:
         for modality, key in settings.encoders.items():
             entry = features.open(settings.dataset, key, modality=modality)
             loaded[modality] = encoder_of_entry(entry, named.get(modality), device)
-        self.sources = tuple(dict.fromkeys(MODALITIES[modality].source for modality in loaded))
-        """What the run can read of an utterance: ``audio``, ``text`` or both."""
+        read = {MODALITIES[modality].source for modality in loaded}
+        self.sources = tuple(source for source in ("audio", "text") if source in read)
+        """What the run can read of what the page gives: ``audio``, ``text`` or both."""
         self._options: dict[str, Any] = {
             "encoders": loaded,
             "cache": cache,
@@ -59,7 +60,8 @@ class Answers:
         """Return the prediction as JSON values.
 
         Args:
-            given: source → its content, a path or a text, at least one; the sources are some of :attr:`sources`.
+            given: source → its content, a path or a text, at least one; the sources are some of
+                :attr:`sources`.
 
         Returns:
             ``predicted``, ``probabilities`` (for each class the mean, the least and the largest

@@ -136,8 +136,8 @@ async def _given(request: Request, answers: Answers, folder: Path) -> dict[str, 
 
 def _names(sources: tuple[str, ...]) -> str:
     words = {"audio": "a clip", "text": "a text"}
-    names = [words.get(source, f"a {source}") for source in sources]
-    return f"{', '.join(names)} or both" if len(names) > 1 else names[0]
+    names = [words[source] for source in sources]
+    return f"{', '.join(names)} or both" if len(names) > 1 else "".join(names)
 
 
 def _file_name(name: str) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from ...cache import Entry, missing_pooled, pooled_entry
 from ..corpora import Corpus, Utterance
 from ..corpora.class_map import ClassMap
-from ..corpora.manifest import from_table
+from ..corpora.manifest import content_hashes, from_table
 from ..errors import PipelineError, unknown
 from ..feature_cache import FeatureCache
-from ..modalities import source_of
+from ..modalities import MODALITIES, source_of
 from ..progress import progress
 from .joined_entry import JoinedEntry
 
@@ -103,13 +103,19 @@ def find_examples(
         for modality, encoder in encoders.items()
     }
     newest = max(entries.values(), key=lambda entry: entry.published)
-    whole, audio_hashes = from_table(features.read_manifest(dataset, newest.manifest))
+    manifest = features.read_manifest(dataset, newest.manifest)
+    whole, audio_hashes = from_table(manifest)
     whole = replace(whole, notes=(*whole.notes, *_emotion_notes(entries)))
+    hashes = {
+        modality: content_hashes(manifest, MODALITIES[modality].source)
+        for modality in entries
+        if modality in MODALITIES
+    }
     corpus = whole.in_classes(classes) if mapped is None else mapped.applied(whole, dataset)
     excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
         if utterance.label is not None:
-            reason = _unreadable(utterance, entries, audio_hashes)
+            reason = _unreadable(utterance, entries, hashes)
         elif unmerged.label is not None:
             reason = f"its label '{unmerged.label}' is not in any of the classes"
         else:
@@ -118,7 +124,7 @@ def find_examples(
             excluded[utterance.id] = reason
         # A turn without its features is absent from the dialogue.
         in_dialogue = context and utterance.label is None and utterance.dialogue is not None
-        if in_dialogue and _unreadable(utterance, entries, audio_hashes) is None:
+        if in_dialogue and _unreadable(utterance, entries, hashes) is None:
             turns.append(utterance)
     utterances = tuple(u for u in corpus.utterances if u.id not in excluded)
     if not utterances:
@@ -152,9 +158,14 @@ def _emotion_notes(entries: Mapping[str, Entry]) -> Iterator[str]:
 
 
 def _unreadable(
-    utterance: Utterance, entries: Mapping[str, Entry], audio_hashes: Mapping[str, str | None]
+    utterance: Utterance,
+    entries: Mapping[str, Entry],
+    hashes: Mapping[str, Mapping[str, str | None]],
 ) -> str | None:
-    """Return why the features of an utterance cannot be used; ``None`` if they can."""
+    """Return why the features of an utterance cannot be used; ``None`` if they can.
+
+    ``hashes`` are those of the newest manifest: modality → utterance id → hash.
+    """
     for modality, entry in entries.items():
         if utterance.id in entry.quarantine:
             return f"{modality}: {entry.quarantine[utterance.id].reason}"
@@ -162,7 +173,7 @@ def _unreadable(
             return f"{modality}: not extracted yet"
         if entry.spec.identity.get("source") == "imported":
             continue  # these hashes are of the features: the content they were made from is unknown
-        current = audio_hashes[utterance.id]
+        current = hashes.get(modality, {}).get(utterance.id)
         if isinstance(source := source_of(utterance, modality), str):
             current = hashlib.sha256(source.encode()).hexdigest()
         if current is not None and entry.content_hash(utterance.id) != current:

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from typing_extensions import TypedDict
 
 from ..errors import UsageError, unknown
-from ..modalities import MODALITIES
+from ..modalities import USUAL
 from ..validation import Seeds, checked, file_table, read_toml
 from .settings import TUNABLE, TrainSettings
 
@@ -124,7 +124,7 @@ def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
         if key not in chosen:
             raise UsageError(f"no {key} given: give --{key}, or a --preset with a {key}")
     encoders = others.pop("encoders")
-    modalities = chosen.pop("modalities", MODALITIES)
+    modalities = chosen.pop("modalities", USUAL)
     settings = TrainSettings(
         **chosen, **others, encoders={name: encoders.get(name) for name in modalities}
     )

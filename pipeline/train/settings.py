@@ -16,7 +16,7 @@ from ..compute.tls import tls_files
 from ..corpora.class_map import ClassMap, class_map
 from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.registry import METRIC_PLUGINS
-from ..modalities import MODALITIES, modality_names
+from ..modalities import USUAL, modality_names
 from ..option_texts import default_cache, parsed_value
 from ..plugins import Plugins
 from ..protocols.across import NAME as CROSS_CORPUS
@@ -88,9 +88,10 @@ class TrainSettings:
     cache: CachePlace = field(default_factory=default_cache)
     """Folder of the cache, its URL in an object store, or a ``FeatureCache``; default
     ``$MSER_CACHE``, else ``~/.cache/mser``."""
-    encoders: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(MODALITIES))
+    encoders: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(USUAL))
     """Modality → its encoder: a name, a folder or an entry's key; ``None`` if the cache holds the
-    features of only one encoder. These are the modalities of the training; default all."""
+    features of only one encoder. These are the modalities of the training; default
+    speech and text."""
     out: AnyPath | None = None
     """The run folder; by default a folder below ``runs``, named by a hash of the settings."""
     runs: AnyPath = Path("runs")

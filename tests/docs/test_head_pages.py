@@ -212,7 +212,7 @@ def test_the_training_in_python_runs(
     (code,) = examples("training.md")
     monkeypatch.chdir(tmp_path)
     shutil.copytree(filled_cache, tmp_path / "mser-demo" / "cache")
-    trained = run(code.replace("epochs=20", "epochs=2"))["run"]
+    trained = run(code.replace("epochs=20", "epochs=2, l2=0.1"))["run"]
     assert trained.path.resolve().parent == tmp_path / "runs"
     assert json.loads((trained.path / "metrics.json").read_text())["head"] == "linear"
 

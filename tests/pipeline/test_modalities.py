@@ -1,4 +1,4 @@
-"""A third modality is an entry of the table, its encoders and its reader, and nothing else."""
+"""A further modality is an entry of the table, its encoders and its reader, and nothing else."""
 
 import json
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ Pictures = np.ndarray[Any, np.dtype[np.float32]]
 class PictureEncoder(Encoder[Pictures]):
     """Two layers, 4 wide, of pictures (3, frames)."""
 
-    modality = "vision"
+    modality = "motion"
 
     def shape(self) -> tuple[int, int]:
         return 2, 4
@@ -60,43 +60,43 @@ class PictureEncoder(Encoder[Pictures]):
         return [states, states.tanh()]
 
 
-def load_pictures(path: Path, content_hash: str | None) -> Pictures:
+def load_pictures(path: Path, content_hash: str | None, encoder: Encoder[Any]) -> Pictures:
     wave = decode(path.read_bytes())
     rows = wave[: len(wave) // FRAME * FRAME].reshape(-1, FRAME)
     return np.stack([rows.std(1), rows.min(1), rows.max(1)]).astype(np.float32)
 
 
 @pytest.fixture
-def vision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+def motion(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The folder of an encoder of a modality that is registered for the test."""
-    folder = tmp_path / "small-vision"
+    folder = tmp_path / "small-motion"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"model_type": "pictures"}))
     torch.manual_seed(0)
     save_file(torch.nn.Linear(3, 4).state_dict(), folder / "model.safetensors")
-    entry = Modality("vision", "small-vision", "audio", "absent")
-    monkeypatch.setitem(MODALITIES, "vision", entry)
+    entry = Modality("motion", "small-motion", "audio", "absent")
+    monkeypatch.setitem(MODALITIES, "motion", entry)
     monkeypatch.setitem(FAMILIES, "pictures", PictureEncoder)
     reader = Reader(scan_clips, load_pictures, lambda raw: f"{raw.shape[1]} pictures")
-    monkeypatch.setitem(READERS, "vision", reader)
+    monkeypatch.setitem(READERS, "motion", reader)
     return str(folder)
 
 
-def test_a_third_modality_is_extracted_trained_on_and_predicted_from(
-    vision: str, corpus_root: Path, encoders: dict[str, str], tmp_path: Path
+def test_a_further_modality_is_extracted_trained_on_and_predicted_from(
+    motion: str, corpus_root: Path, encoders: dict[str, str], tmp_path: Path
 ) -> None:
     cache = tmp_path / "cache"
-    chosen = {"vision": vision, "text": encoders["text"]}
+    chosen = {"motion": motion, "text": encoders["text"]}
     summary = extract(ExtractSettings("synthetic", corpus_root, cache, chosen, workers=0))
-    assert [(one.modality, one.new) for one in summary.modalities] == [("vision", 96), ("text", 96)]
-    entry = FeatureCache(cache).open("synthetic", modality="vision")
+    assert [(one.modality, one.new) for one in summary.modalities] == [("motion", 96), ("text", 96)]
+    entry = FeatureCache(cache).open("synthetic", modality="motion")
     assert (entry.spec.layers, entry.dim) == ((0, 1), 4)
 
     settings = TrainSettings(
         "linear",
         "synthetic",
         cache,
-        {"vision": None, "text": None},
+        {"motion": None, "text": None},
         out=tmp_path / "run",
         device="cpu",
     )
@@ -104,24 +104,24 @@ def test_a_third_modality_is_extracted_trained_on_and_predicted_from(
     assert len(run.metrics["folds"]) == 4
 
     clip = next((corpus_root).rglob("*.wav"))
-    assert predict(run.path, clip, device="cpu").modalities == ("vision",)
-    assert predict(run.path, clip, "Excuse me.", device="cpu").modalities == ("vision", "text")
+    assert predict(run.path, clip, device="cpu").modalities == ("motion",)
+    assert predict(run.path, clip, "Excuse me.", device="cpu").modalities == ("motion", "text")
 
 
 def test_an_encoder_of_another_modality_is_an_error(
-    vision: str, corpus_root: Path, tmp_path: Path
+    motion: str, corpus_root: Path, tmp_path: Path
 ) -> None:
-    settings = ExtractSettings("synthetic", corpus_root, tmp_path / "cache", {"text": vision})
-    with pytest.raises(UsageError, match=r"is a vision encoder .*: give a text encoder .*bert"):
+    settings = ExtractSettings("synthetic", corpus_root, tmp_path / "cache", {"text": motion})
+    with pytest.raises(UsageError, match=r"is a motion encoder .*: give a text encoder .*bert"):
         extract(settings)
 
 
-def test_an_unknown_modality_lists_the_third(vision: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'visoin': did you mean 'vision'\? \(known: .*vision"):
-        ExtractSettings("synthetic", tmp_path, tmp_path, {"visoin": "x"})
+def test_an_unknown_modality_lists_the_further_one(motion: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'moiton': did you mean 'motion'\? \(known: .*motion"):
+        ExtractSettings("synthetic", tmp_path, tmp_path, {"moiton": "x"})
 
 
-def test_commands_have_an_option_for_the_encoder_of_each_modality(vision: str) -> None:
+def test_commands_have_an_option_for_the_encoder_of_each_modality(motion: str) -> None:
     got: dict[str, str] = {}
 
     @with_encoders(cached=False)
@@ -129,7 +129,7 @@ def test_commands_have_an_option_for_the_encoder_of_each_modality(vision: str) -
         got.update(encoders)
 
     parameters = signature(command).parameters
-    assert list(parameters) == ["speech_encoder", "text_encoder", "vision_encoder", "limit"]
+    assert list(parameters) == [*(f"{name}_encoder" for name in MODALITIES), "limit"]
     command(**{name: one.default for name, one in parameters.items()})
     assert got == {name: modality.encoder for name, modality in MODALITIES.items()}
 
@@ -139,6 +139,6 @@ def test_every_family_and_reader_is_of_a_modality_of_the_table() -> None:
 
 
 def test_names_in_a_sentence() -> None:
-    assert modality_names() == "speech or text"
+    assert modality_names() == "speech, text or vision"
     assert modality_names(["speech"]) == "speech"
     assert modality_names(["speech", "text", "vision"], last="and") == "speech, text and vision"

@@ -99,6 +99,15 @@ def test_utterances_are_fetched_in_parallel_and_a_shard_is_opened_once(
     assert len([asked for asked in store.asked if asked.method == "HEAD"]) <= 2
 
 
+def test_a_small_file_takes_one_request_even_if_it_is_missing(store: ObjectStore) -> None:
+    writer = store.cache().writer(spec(), {})
+    store.forget()
+    assert len(writer.current([])) == 0  # nothing is published
+    writer.folder.write("entry.json", b"{}")
+    assert writer.folder.read("entry.json") == b"{}"
+    assert [asked.method for asked in store.asked] == ["GET", "PUT", "GET"]
+
+
 # Other processes ----------------------------------------------------------------------------------
 
 

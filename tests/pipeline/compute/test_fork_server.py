@@ -70,7 +70,7 @@ with local_cluster(1, 1, []) as cluster:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_worker_and_server_end_with_a_process_that_ends_by_a_signal(number):
-    with fork_server().start(KILLED, session=True) as running:
+    with fork_server().start(KILLED, session=True, workers=True) as running:
         processes = json.loads(running.stdout.readline())
         assert not any(map(ended, processes))
         running.send_signal(number)

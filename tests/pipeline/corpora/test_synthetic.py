@@ -181,7 +181,7 @@ def test_load_reads_what_is_there(small):
     assert digests(small) == before
     with (small / "utterances.csv").open(encoding="utf-8", newline="") as table:
         row = next(csv.DictReader(table))
-    assert ",".join(row) == "id,audio,text,label,speaker,session,dialogue,turn"
+    assert ",".join(row) == "id,audio,text,label,speaker,session,dialogue,turn,video"
     first = corpus.utterances[0]
     assert first.audio == small / row["audio"] == small / f"wav/ses01/{first.id}.wav"
 

@@ -2,6 +2,7 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,10 @@ def padding(folder, device="cpu") -> Any:
     return encoder
 
 
+shared = cache(padding)
+"""The same encoder for all examples of a test. Do not change it."""
+
+
 def passes_of(encoder, monkeypatch) -> list[tuple[int, ...]]:
     """The lengths in every forward pass from now on."""
     seen: list[tuple[int, ...]] = []
@@ -68,7 +73,7 @@ def test_every_family_is_tested_here():
 def test_speech_in_padded_batches(folder_of, kind, device, lengths):
     folder = folder_of(kind)
     waves = [noise(length, number) for number, length in enumerate(lengths)]
-    for one, ours in zip(waves, padding(folder, device).encode(waves), strict=True):
+    for one, ours in zip(waves, shared(folder, device).encode(waves), strict=True):
         assert_same(ours, direct_speech(folder, one))
 
 
@@ -80,7 +85,7 @@ def test_text_in_padded_batches(folder_of, kind, device, counts, seed):
     folder = folder_of(kind)
     rng = np.random.default_rng(seed)
     texts = [" ".join(rng.choice(WORDS, count)) for count in counts]
-    for one, ours in zip(texts, padding(folder, device).encode(texts), strict=True):
+    for one, ours in zip(texts, shared(folder, device).encode(texts), strict=True):
         assert_same(ours, direct_text(folder, one))
 
 
@@ -166,7 +171,7 @@ def test_threads_do_not_disturb_each_other(folder_of, kind):
             " ".join(rng.choice(WORDS, n)) if text else noise(400 * n, n)
             for n in rng.integers(1, 9, 4)
         ]
-        for _ in range(12)
+        for _ in range(6)
     ]
     alone = list(map(padding(folder).encode, batches))
     with ThreadPoolExecutor(4) as pool:

@@ -80,7 +80,7 @@ def test_two_users_fill_train_from_repair_and_clean_a_shared_cache(place: Path, 
         done = call_as(
             *(user, umask, place, "train-head", "--dataset", "synthetic", "--modalities", "text"),
             *("--head", "linear", "--device", "cpu", "--out", "run", "--protocol"),
-            *("leave-one-session-out", "--fold", "ses01"),
+            *("leave-one-session-out", "--fold", "ses01", "--set", "l2=0.1"),
         )
         assert done.returncode == 0, done.stderr
     damage_one_shard(place)

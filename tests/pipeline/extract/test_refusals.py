@@ -46,7 +46,7 @@ def test_a_disk_that_is_too_small_is_an_error(meld, encoders, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"encoders": {}}, "no modality is given: give speech or text"),
+        ({"encoders": {}}, "no modality is given: give speech, text or vision"),
         ({"encoders": {"speach": "x"}}, "unknown modality 'speach': did you mean 'speech'"),
         ({"dtype": "float61"}, "unknown dtype 'float61': did you mean 'float16'"),
         ({"workers": -1}, "-1 workers: give 0"),

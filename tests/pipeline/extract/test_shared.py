@@ -17,7 +17,7 @@ from mser.tests.support.cache_entries import path_of
 from mser.tests.support.extract_runs import features, ids_of, run, shards
 from mser.tests.support.fork_server import MSER, Fork, fork_server
 
-UTTERANCES = 64
+UTTERANCES = 40
 
 
 @pytest.fixture(scope="module")

@@ -215,7 +215,7 @@ def test_the_command_prints_json(call: Call, run: Path, utterances) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        ([], 2, "give --audio, --text, or both"),
+        ([], 2, "give one or more of --audio, --text, --video"),
         (["--audio", "nowhere.wav"], 2, "nowhere.wav"),
         (["--text", "  "], 2, "the text is empty"),
         (["--audio", "noise.wav"], 1, "noise.wav"),

@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -125,21 +126,28 @@ def test_every_system_of_every_ablation_can_be_built(name: str, planned: Any) ->
 @pytest.mark.parametrize("name", ["hbf-parts", "hbf-modalities"])
 def test_the_systems_of_hbf_make_the_same_number_of_steps(name: str, planned: Any) -> None:
     _, asked = planned(name)
-    steps = {len(built(system).turns()) for system in asked}
-    assert steps == {2}  # with each batch
-    (epochs,) = {system.epochs for system in asked}
-    assert all(system.patience > epochs for system in asked)  # none stops early
+    steps = {len(built(system).turns()) * system.epochs for system in asked}  # times the batches
+    assert steps == {120 if name == "hbf-parts" else 180}
+    assert all(system.patience > system.epochs for system in asked)  # none stops early
     same = {(system.batch_size, system.accumulate, system.learning_rate) for system in asked}
     assert len(same) == 1
     if name == "hbf-parts":
         assert {system.head_options["mb"] for system in asked} == {True, False}
     else:
-        found = {tuple(system.encoders) for system in asked}
-        assert found == {("speech",), ("text",), ("speech", "text")}
+        three = ("speech", "text", "vision")
+        every = {part for count in (1, 2, 3) for part in combinations(three, count)}
+        assert {tuple(system.encoders) for system in asked} == every
+        assert len(asked) == len(every) == 7
 
 
-def test_crema_d_is_trained_on_speech_alone() -> None:
-    assert set(settings("hbf-crema-d").encoders) == {"speech"}
+def test_crema_d_is_trained_on_speech_and_vision() -> None:
+    """Its text is one of twelve sentences, each said in every emotion."""
+    assert set(settings("hbf-crema-d").encoders) == {"speech", "vision"}
+
+
+def test_a_preset_names_its_modalities_or_has_speech_and_text() -> None:
+    assert set(settings("hbf-meld").encoders) == {"speech", "text"}
+    assert set(settings("hbf-meld-three").encoders) == {"speech", "text", "vision"}
 
 
 def test_the_six_classes_of_iemocap_are_tested_on_the_fifth_session() -> None:
