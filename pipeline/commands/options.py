@@ -199,6 +199,15 @@ GroupsOption = Annotated[
     ),
 ]
 
+# A repository of the Hugging Face hub
+RepoArgument = Annotated[
+    str, typer.Argument(metavar="REPO", help="Repository on the hub: OWNER/NAME.")
+]
+RevisionOption = Annotated[str | None, _option("Branch, tag or commit. Default: the newest state.")]
+PrivateOption = Annotated[
+    bool, _option("Who may see a repository that is created.", "--private/--public")
+]
+
 # The result
 JsonOption = Annotated[bool, _option("Print the result as JSON.", "--json")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]

@@ -94,16 +94,22 @@ def line_chart(curves: Sequence[Curve], dots: Points = (), percent: bool = False
 def interval_chart(
     rows: Iterable[tuple[str, float, Sequence[float] | None]],
 ) -> Intervals:
-    """Draw rows (label, value, interval [low, high] or ``None``), all in [0, 1]."""
-    span = WIDTH - _LABELS - _RIGHT
+    """Draw rows (label, value, interval [low, high] or ``None``), all in [0, 1].
+
+    The scale spans the intervals, not 0 to 1, so that small differences are visible.
+    """
+    rows = list(rows)
+    ends = [end for _, value, bounds in rows for end in (value, *(bounds or ()))]
+    marks = ticks(min(ends, default=0.0), max(ends, default=1.0))
+    span, first, width = WIDTH - _LABELS - _RIGHT, marks[0], marks[-1] - marks[0]
     bars = []
     for number, (label, value, bounds) in enumerate(rows):
         low, high = bounds or (value, value)
         text = f"{100 * value:.1f} %" + (f" [{100 * low:.1f}, {100 * high:.1f}]" if bounds else "")
-        across = (round(_LABELS + span * x, 1) for x in (value, low, high))
+        across = (round(_LABELS + span * (x - first) / width, 1) for x in (value, low, high))
         bars.append(Bar(label, text, _TOP + _ROW * (number + 0.5), *across))
     height = _TOP + _ROW * len(bars) + 26
-    labels = tuple((_LABELS + span * n / 4, f"{25 * n}") for n in range(5))
+    labels = tuple((_LABELS + span * (x - first) / width, f"{100 * x:g}") for x in marks)
     return Intervals(tuple(bars), labels, height)
 
 

@@ -121,7 +121,7 @@ def predict(
     audio: str | Path | None = None,
     text: str | None = None,
     *,
-    encoders: Mapping[str, str | None] | None = None,
+    encoders: Mapping[str, str | Encoder[Any] | None] | None = None,
     cache: Any = None,
     device: str = "auto",
     head: str | None = None,
@@ -134,7 +134,7 @@ def predict(
         audio: the clip, in any format that an extraction reads.
         text: the words spoken in the clip.
         encoders: modality → name or folder of its encoder, if it is not where the cache entry
-            records it.
+            records it; or the encoder that :func:`encoder_of_entry` loaded for the run.
         cache: where the features of the run are now, if they have moved; their entries record how
             they were made.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -237,10 +237,10 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
 
 
 def _hidden_states(
-    modality: str, raw: Any, entry: Entry, name: str | None, device: str
+    modality: str, raw: Any, entry: Entry, name: str | Encoder[Any] | None, device: str
 ) -> np.ndarray[Any, Any]:
     """Return the hidden states (layers, frames, dim) as an extraction would store them."""
-    encoder = encoder_of_entry(entry, name, device)
+    encoder = name if isinstance(name, Encoder) else encoder_of_entry(entry, name, device)
     source = MODALITIES[modality].source
     name_of_input = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
     if not str(raw).strip():

@@ -20,7 +20,7 @@ from torch.amp.grad_scaler import GradScaler
 from ...heads import Head, HeadOutput
 from ...heads.linear import LinearProbe
 from ..corpora import Utterance
-from ..errors import PipelineError
+from ..errors import NotFiniteError
 from ..evaluation.metrics import Predictions, scores
 from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
@@ -30,6 +30,8 @@ from .features import Batch, FeatureLoader
 from .linear_solver import STRENGTHS, LinearProblem, whole_groups
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
 from .standardise import standardise
+
+_NONE = torch.empty(0, 0, dtype=torch.float64)
 
 AfterEpoch = Callable[[TrainingState | None, TrainingProgress, dict[str, Any]], None]
 """Called with the state, the progress and the values to log; a linear solver has no state."""
@@ -41,7 +43,8 @@ class TrainedHead:
 
     ``validation`` are the scores of the best epoch. ``probabilities`` is (utterances, classes)
     float64, in the order of the fold's test part. ``steps`` is the number of optimizer steps in all
-    epochs. For a linear head, an epoch and a step are a strength of L2.
+    epochs. For a linear head, an epoch and a step are a strength of L2. Without a test there are no
+    probabilities.
     """
 
     weights: dict[str, Tensor]
@@ -69,6 +72,8 @@ class Trainer:
         seed: int,
         restore: Callable[[TrainingState], TrainingProgress] = lambda state: TrainingProgress(),
         after_epoch: AfterEpoch = lambda *_: None,
+        *,
+        test: bool = True,
     ) -> TrainedHead:
         """Train on one fold with one seed.
 
@@ -77,9 +82,10 @@ class Trainer:
             seed: decides the initial weights, the dropout and the order of the batches.
             restore: loads a saved state, and returns its progress.
             after_epoch: called after each epoch with the state, the progress and the values to log.
+            test: predict the test part; without it, the head never reads that part.
 
         Raises:
-            PipelineError: the loss is not finite.
+            NotFiniteError: the loss is not finite.
         """
         settings = self.settings
         torch.manual_seed(seed)
@@ -91,7 +97,7 @@ class Trainer:
         optimizer = settings.optimizer_of(head)
         if optimizer == LBFGS:
             assert isinstance(head, LinearProbe)  # noqa: S101 -- no other head is linear
-            return self._solve(head, features, fold, after_epoch)
+            return self._solve(head, features, fold, after_epoch, test)
         if settings.class_weights == "balanced":
             head.class_weights = _balanced(fold.train, features).to(self.device)
         state = TrainingState(
@@ -125,8 +131,7 @@ class Trainer:
                 | {"steps": _steps(state.optimizer), "seconds": seconds},
             )
         head.load_state_dict(progress.weights)
-        logits = self.predict(head, features, fold.test, context=context["test"])
-        probabilities = logits.double().softmax(dim=1)
+        probabilities = self._tested(head, features, fold, context["test"]) if test else _NONE
         best = {name: value.cpu() for name, value in progress.weights.items()}
         steps = _steps(state.optimizer)
         return TrainedHead(best, progress.best_epoch, progress.validation, probabilities, steps)
@@ -199,7 +204,12 @@ class Trainer:
         return {name: float(value) / count for name, value in sums.items()}
 
     def _solve(
-        self, head: LinearProbe, features: FeatureLoader, fold: Fold, after_epoch: AfterEpoch
+        self,
+        head: LinearProbe,
+        features: FeatureLoader,
+        fold: Fold,
+        after_epoch: AfterEpoch,
+        test: bool,
     ) -> TrainedHead:
         """Train a linear head by logistic regression; see :mod:`.linear_solver`."""
         both = [*fold.train, *fold.validation]
@@ -233,7 +243,7 @@ class Trainer:
         with torch.no_grad():
             head.classifier.weight.copy_(chosen.model.weight)
             head.classifier.bias.copy_(chosen.model.bias)
-        probabilities = self.predict(head, features, fold.test).double().softmax(dim=1)
+        probabilities = self._tested(head, features, fold) if test else _NONE
         weights = {name: value.cpu() for name, value in head.state_dict().items()}
         validation = {**chosen.validation, "l2": chosen.strength}
         return TrainedHead(weights, chosen.number, validation, probabilities, chosen.number)
@@ -247,6 +257,13 @@ class Trainer:
             batch = features.batch(utterances[start : start + size])
             vectors = head.vectors(batch.features, batch.lengths)
             yield torch.cat([vectors[m] for m in head.dims], dim=1)
+
+    def _tested(
+        self, head: Head, features: FeatureLoader, fold: Fold, context: Sequence[Utterance] = ()
+    ) -> Tensor:
+        """Return the probabilities (utterances, classes) float64 of the test part."""
+        logits = self.predict(head, features, fold.test, context=context)
+        return logits.double().softmax(dim=1)
 
     def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
@@ -320,7 +337,7 @@ def _parameter_groups(head: Head, weight_decay: float) -> list[dict[str, Any]]:
 
 def _require_finite(losses: Iterable[float], fold: str, epoch: int) -> None:
     if not all(map(math.isfinite, losses)):
-        raise PipelineError(
+        raise NotFiniteError(
             f"the loss of fold '{fold}' was not finite in epoch {epoch}: lower learning_rate, "
             "set clip, or set amp=off"
         )
