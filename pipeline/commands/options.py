@@ -83,7 +83,8 @@ WorkersOption = Annotated[
     int | None,
     _option(
         "Number of worker processes on this machine; 0 works in this process, without Dask. "
-        "Default for extract: one per GPU, or one per core up to four. Default for training: 0."
+        "Default for extract: one for every four cores, on a GPU one for every two as its memory "
+        "allows. Default for training: 0."
     ),
 ]
 SchedulerOption = Annotated[

@@ -52,7 +52,8 @@ class FrameMeans:
         starts = np.arange(0, frames, size)
         lengths = np.minimum(starts + size, frames) - starts
         sums = np.add.reduceat(states, starts, axis=1, dtype=np.float64)
-        return (sums / lengths[:, None]).astype(states.dtype)
+        means: np.ndarray[Any, Any] = (sums / lengths[:, None]).astype(states.dtype)
+        return means
 
 
 ALL_FRAMES = FrameMeans()
