@@ -18,7 +18,10 @@ from .options import (
     ManifestOption,
     ModalityOption,
     OptionalDatasetOption,
+    PrivateOption,
     ReplaceOption,
+    RepoArgument,
+    RevisionOption,
     StoreOption,
     print_result,
 )
@@ -214,3 +217,47 @@ def export(
         layers=layer_numbers(layers) if layers else None,
     )
     print_result(export_features(settings), as_json)
+
+
+@app.command(epilog="Example: mser cache push me/own --dataset own --i-may-share --license mit")
+def push(
+    repo: RepoArgument,
+    dataset: DatasetOption,
+    cache: CacheOption,
+    modality: ModalityOption = None,
+    encoder: EntryEncoderOption = None,
+    i_may_share: Annotated[
+        bool,
+        typer.Option("--i-may-share", help="The licence of the corpus lets me pass them on."),
+    ] = False,
+    license_: Annotated[
+        str | None,
+        typer.Option("--license", help="Licence of the corpus, by the hub's name, such as odbl."),
+    ] = None,
+    private: PrivateOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the features of an entry into a dataset repository of the Hugging Face hub."""
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
+    from ..share.features import push_features  # noqa: PLC0415
+
+    features = FeatureCache(cache)
+    entry = features.open(dataset, encoder, modality=modality)
+    pushed = push_features(
+        features, entry, repo, license=license_, i_may_share=i_may_share, private=private
+    )
+    print_result(pushed, as_json)
+
+
+@app.command(epilog="Example: mser cache pull someone/their-features --cache /cluster/mser")
+def pull(
+    repo: RepoArgument,
+    cache: CacheOption,
+    revision: RevisionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the features of a dataset repository of the hub to the cache, and verify them."""
+    from ..feature_cache import FeatureCache  # noqa: PLC0415
+    from ..share.features import pull_features  # noqa: PLC0415
+
+    print_result(pull_features(FeatureCache(cache), repo, revision=revision), as_json)

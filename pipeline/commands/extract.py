@@ -55,6 +55,13 @@ def extract(
     layers: Annotated[
         str, typer.Option(help="Layers to store: all, last, or numbers such as 0,6,12.")
     ] = "all",
+    frames: Annotated[
+        str,
+        typer.Option(
+            help="Frames to store: all, mean (one vector for each utterance), or N (means of N "
+            "consecutive frames)."
+        ),
+    ] = "all",
     dtype: Annotated[
         str, typer.Option(help="Type of the stored features: float16 or float32.")
     ] = "float16",
@@ -123,6 +130,7 @@ def extract(
             cache=cache,
             encoders={name: encoders.get(name, "") for name in split(modalities or "")},
             layers=layers,
+            stored_frames=frames,
             dtype=dtype,
             precision=precision,
             max_seconds=max_seconds,

@@ -83,7 +83,8 @@ WorkersOption = Annotated[
     int | None,
     _option(
         "Number of worker processes on this machine; 0 works in this process, without Dask. "
-        "Default for extract: one per GPU, or one per core up to four. Default for training: 0."
+        "Default for extract: one for every four cores, on a GPU one for every two as its memory "
+        "allows. Default for training: 0."
     ),
 ]
 SchedulerOption = Annotated[
@@ -214,6 +215,15 @@ GroupsOption = Annotated[
         "What the bootstrap draws: speaker, session, dialogue or utterance. Default: dialogue if "
         "the test utterances have 10 dialogues or more, else utterance."
     ),
+]
+
+# A repository of the Hugging Face hub
+RepoArgument = Annotated[
+    str, typer.Argument(metavar="REPO", help="Repository on the hub: OWNER/NAME.")
+]
+RevisionOption = Annotated[str | None, _option("Branch, tag or commit. Default: the newest state.")]
+PrivateOption = Annotated[
+    bool, _option("Who may see a repository that is created.", "--private/--public")
 ]
 
 # The result

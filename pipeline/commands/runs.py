@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UsageError, needs_extra
 from ..evaluation.registry import METRICS
 from .options import (
     DeviceOption,
@@ -144,14 +144,46 @@ def _many(
     return manifest or audio
 
 
+@app.command(epilog="Example: mser serve runs/meld-hbf-1f3c22aa")
+@with_encoders(cached=True)
+def serve(
+    run: RunArgument,
+    encoders: dict[str, str | None],
+    port: Annotated[int, typer.Option(help="Port of the page; 0 for any that is free.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at. The default is for this machine alone.")
+    ] = "127.0.0.1",
+    cache: MovedCacheOption = None,
+    device: DeviceOption = "auto",
+    head: PluginHeadOption = None,
+) -> None:
+    """Serve a page on this machine: drop or record a clip, type the text, see the prediction."""
+    with needs_extra("serve", "starlette", "uvicorn"):
+        from ..serve import serve  # noqa: PLC0415 -- torch takes seconds to import
+
+    options = {"encoders": encoders, "cache": cache, "device": device, "head": head}
+    serve(run, host=host, port=port, say=typer.echo, **options)
+
+
 @app.command(epilog="Example: mser report runs/meld-linear runs/meld-hbf --out report.html")
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
     groups: GroupsOption = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Score by this column of the corpus too, such as scenario."),
+    ] = None,
+    audio: Annotated[
+        bool, typer.Option("--audio", help="Put the clips of the surest mistakes into the page.")
+    ] = False,
+    tables: Annotated[
+        Path | None,
+        typer.Option(help="Folder for each table as CSV and LaTeX, and each figure as SVG."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write one HTML page about one or more runs: scores, confusions, curves, comparisons."""
     from ..runs.report import report  # noqa: PLC0415 -- torch takes seconds to import
 
-    print_result(report(runs, out, groups), as_json)
+    print_result(report(runs, out, groups, by=by, audio=audio, tables=tables), as_json)

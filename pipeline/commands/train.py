@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..errors import UsageError
+from ..errors import UsageError, needs_extra
 from .options import (
     BalanceOption,
     CacheOption,
@@ -78,6 +78,10 @@ def train_head(
             "compares; repeatable."
         ),
     ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(help="Log to tensorboard, trackio or wandb as well; repeatable."),
+    ] = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -100,6 +104,7 @@ def train_head(
         encoders=encoders,
         folds=tuple(fold or ()),
         leakage_columns=tuple(leakage_column or ()),
+        track=tuple(track or ()),
         out=out,
         device=device,
         workers=workers,
@@ -212,6 +217,62 @@ def probe(
     settings = settings.with_overrides(set_ or [])
     table = probe(settings, out or Path("probes") / dataset, settings.monitor)
     print_result(table, as_json)
+
+
+@app.command(epilog="Example: mser tune --preset hbf-meld --trials 40")
+@with_encoders(cached=True)
+def tune(
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="Preset to start from, such as hbf-meld, or the path of a .toml file; its table "
+            "[tune] gives the ranges."
+        ),
+    ],
+    cache: CacheOption,
+    encoders: dict[str, str | None],
+    trials: Annotated[int, typer.Option(help="Number of trials, with those done before.")] = 30,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the search. Default: a folder in studies/."),
+    ] = None,
+    test: Annotated[
+        bool,
+        typer.Option(help="At the end, train with the best settings and score the test parts."),
+    ] = True,
+    dataset: OptionalDatasetOption = None,
+    modalities: ModalitiesOption = None,
+    layer: LayerOption = None,
+    protocol: ProtocolOption = None,
+    validation: ValidationOption = None,
+    target: TargetOption = None,
+    classes: ClassesOption = None,
+    seeds: SeedsOption = None,
+    set_: SetOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Search for better settings on the validation parts, and write them as a preset."""
+    from ..train import combined, preset_of  # noqa: PLC0415 -- torch takes seconds to import
+
+    with needs_extra("tune", "optuna"):
+        from ..tune import tune  # noqa: PLC0415
+
+    given = _given(None, dataset, modalities, layer, protocol, validation, target, classes, seeds)
+    values = combined(preset_of(preset), given)
+    folder = out or Path("studies") / Path(preset).stem
+    tuning = tune(
+        preset,
+        values,
+        trials,
+        folder,
+        test=test,
+        assignments=set_ or [],
+        cache=cache,
+        encoders=encoders,
+        device=device,
+    )
+    print_result(tuning, as_json)
 
 
 def _across(

@@ -51,6 +51,7 @@ class ClassMap:
             for label in labels
         }
         labels = {utterance.label for utterance in corpus.utterances if utterance.label is not None}
+        labels |= {label for utterance in corpus.utterances for label in utterance.votes}
         merged = {
             label: class_of[label.casefold()] for label in labels if label.casefold() in class_of
         }

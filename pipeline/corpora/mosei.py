@@ -12,7 +12,9 @@ github.com/CMU-MultiComp-Lab/CMU-MultimodalSDK, in mmsdk/mmdatasdk/dataset/stand
 
 The annotators gave each of six emotions a strength of 0 to 3. The label is the strongest emotion;
 ``neutral`` if all are 0; none if two are equally strong (an interpretation: the paper scores each
-emotion apart). To take the largest of six zeros, as some tools do, makes neutral clips happy.
+emotion apart). The strengths are the votes of an utterance, for heads that predict several
+labels, and ``sentiment`` (-3 to 3) is an attribute. To take the largest of six zeros, as some
+tools do, makes neutral clips happy.
 """
 
 import ast
@@ -66,8 +68,8 @@ def load(root: Path) -> Corpus:
                 split = split_of.get(transcript.stem)
                 outside += split is None
                 clip = paths[_CLIPS] / f"{transcript.stem}_{line['clip']}.mp4"
-                label = None if split is None else _label(of_line)
-                utterances.append(_utterance(line, transcript.stem, clip, label, split))
+                labels_of_clip = None if split is None else of_line
+                utterances.append(_utterance(line, transcript.stem, clip, labels_of_clip, split))
     if not utterances:
         raise PipelineError(
             f"{paths[_TRANSCRIPTS]} contains no transcript of CMU-MOSEI: unpack it again"
@@ -207,16 +209,18 @@ def _notes(utterances: list[Utterance], outside: int) -> Iterator[str]:
 
 
 def _utterance(
-    line: re.Match[str], video: str, clip: Path, label: str | None, split: str | None
+    line: re.Match[str], video: str, clip: Path, strengths: Strengths | None, split: str | None
 ) -> Utterance:
     return Utterance(
         id=clip.stem,
         audio=clip,
         text=line["text"].strip() or None,
-        label=label,
+        label=_label(strengths),
         speaker=None,
         session=None,
         dialogue=video,
         turn=int(line["clip"]),
         split=split,
+        attributes={name: v for name, v in (strengths or {}).items() if name == "sentiment"},
+        votes={name: v for name, v in (strengths or {}).items() if name in EMOTIONS},
     )

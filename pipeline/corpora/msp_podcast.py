@@ -10,9 +10,12 @@ and Test3; each test part is tested apart. A speaker ``Unknown`` is not one spea
 utterances have none. Parts of one podcast may be in several partitions, so a podcast is a column
 for the leakage check (``podcast``) and not a dialogue.
 
+Attributes are ``arousal``, ``valence`` and ``dominance``, from 1 to 7.
+
 ``O`` (other) and ``X`` (no agreement) are not emotions: the class sets ``9`` and ``10`` add them.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -50,6 +53,7 @@ SPLITS = {
     "Test2": "test2",
     "Test3": "test3",
 }
+ATTRIBUTES = {"EmoAct": "arousal", "EmoVal": "valence", "EmoDom": "dominance"}
 _COLUMNS = ("FileName", "EmoClass", "SpkrID", "Split_Set")
 _LABELS = "labels_consensus.csv"
 _CLIP = re.compile(r"MSP-PODCAST_(?P<podcast>[0-9]+|test3)_[0-9_]+")
@@ -132,7 +136,21 @@ def _labelled(row: Mapping[str, str], clips: Path, transcripts: Path) -> Utteran
         _text(transcripts / f"{clip.stem}.txt"),
         None if speaker.lower() in ("", "unknown") else speaker,
         SPLITS[part],
+        _attributes(row),
     )
+
+
+def _attributes(row: Mapping[str, str]) -> dict[str, float]:
+    attributes: dict[str, float] = {}
+    for column, name in ATTRIBUTES.items():
+        if text := (row.get(column) or "").strip():
+            try:
+                attributes[name] = float(text)
+            except ValueError:
+                raise ValueError(f"its {column} is '{text}', not a number") from None
+            if not math.isfinite(attributes[name]):
+                raise ValueError(f"its {column} is '{text}', not a number")
+    return attributes
 
 
 def _text(path: Path) -> str | None:
@@ -156,7 +174,12 @@ def _notes(utterances: list[Utterance]) -> Iterator[str]:
 
 
 def _utterance(
-    clip: Path, label: str | None, text: str | None, speaker: str | None, split: str
+    clip: Path,
+    label: str | None,
+    text: str | None,
+    speaker: str | None,
+    split: str,
+    attributes: Mapping[str, float] | None = None,
 ) -> Utterance:
     return Utterance(
         id=clip.stem,
@@ -168,4 +191,5 @@ def _utterance(
         dialogue=None,
         turn=None,
         split=split,
+        attributes=attributes or {},
     )

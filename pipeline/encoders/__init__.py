@@ -20,6 +20,7 @@ from .feature_extractor import (
     extractor_files,
 )
 from .frame_choice import DEFAULT_FRAMES, FrameChoice
+from .frame_means import ALL_FRAMES, FrameMeans
 from .log_mel import LogMel
 from .speech import SpeechEncoder
 from .text import TextEncoder
@@ -80,6 +81,7 @@ __all__ = [
     "EncoderSettings",
     "FeatureExtractor",
     "FrameChoice",
+    "FrameMeans",
     "SpeechEncoder",
     "TextEncoder",
     "Wav2Vec2Encoder",
@@ -97,6 +99,7 @@ def load_encoder(
     layers: str = "all",
     max_seconds: float = 30.0,
     frames: FrameChoice = DEFAULT_FRAMES,
+    means: FrameMeans = ALL_FRAMES,
     modality: str | None = None,
 ) -> Encoder[Any]:
     """Load a frozen encoder from a folder, the Hugging Face hub, torchaudio, or a plug-in.
@@ -111,6 +114,7 @@ def load_encoder(
         layers: ``all``, ``last`` or numbers such as ``0,6,12``.
         max_seconds: longer audio is encoded in overlapping windows of this length.
         frames: which frames of a video an extraction encodes; default 5 a second, uncropped.
+        means: which frames ``encode`` gives as one, their mean; default: every frame.
         modality: ``speech``, ``text`` or ``vision`` if the encoder must be of this modality.
 
     Returns:
@@ -130,7 +134,7 @@ def load_encoder(
             f"(model types: {fit})"
         )
     return encoder_of(
-        EncoderSettings(files, model_type, layers, precision, device, max_seconds, frames)
+        EncoderSettings(files, model_type, layers, precision, device, max_seconds, frames, means)
     )
 
 

@@ -20,6 +20,7 @@ from ..layers import parse_layers
 from ..plugins import Origin
 from .checkpoint_files import EncoderFiles
 from .frame_choice import DEFAULT_FRAMES, FrameChoice
+from .frame_means import ALL_FRAMES, FrameMeans
 from .windows import Window, WindowPosition, in_batches, stacked
 
 Raw = TypeVar("Raw")  # an utterance before encoding: a wave or a text
@@ -72,6 +73,8 @@ class EncoderSettings:
     """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
     frames: FrameChoice = DEFAULT_FRAMES
     """Which frames of a video are encoded; other modalities do not use this."""
+    means: FrameMeans = ALL_FRAMES
+    """Which frames are stored as one, their mean; default: every frame is stored."""
 
 
 class Encoder(ABC, Generic[Raw]):
@@ -142,9 +145,9 @@ class Encoder(ABC, Generic[Raw]):
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """Everything that changes the hidden states, as JSON values; with the code of a plug-in."""
+        """Everything that changes the features, as JSON values; with the code of a plug-in."""
         code = {} if self.code is None else self.code.as_json()
-        return self.own_identity() | {
+        return {**self.own_identity(), **self.settings.means.identity} | {
             key: code[name]
             for key, name in (("code", "sha256"), ("distribution", "distribution"))
             if name in code
@@ -196,18 +199,20 @@ class Encoder(ABC, Generic[Raw]):
             UsageError: a wave is not one-dimensional, or not floating.
             torch.OutOfMemoryError: an utterance alone does not fit into the GPU's memory.
         """
+        means = self.settings.means
+        full = dtype if means == ALL_FRAMES else "float32"  # means are rounded once
         windows, encoded = [], []
         for number, utterance in enumerate(inputs):
             start = 0
             for window in self.prepare(utterance):
                 windows.append(WindowPosition(window, number, start))
                 start += window.frames
-            encoded.append(np.empty((len(self.layers), start, self.dim), dtype))
+            encoded.append(np.empty((len(self.layers), start, self.dim), full))
         batches = list(in_batches(windows, self.frames_at_once, padded=self.padded))[::-1]
         while batches:
             batch = batches.pop()
             try:
-                states = self._forward([item.window for item in batch], dtype)
+                states = self._forward([item.window for item in batch], full)
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
@@ -220,7 +225,10 @@ class Encoder(ABC, Generic[Raw]):
             for row, item in zip(states, batch, strict=True):
                 kept = row[:, item.window.kept]
                 encoded[item.utterance][:, item.start : item.start + kept.shape[1]] = kept
-        return encoded
+        if means == ALL_FRAMES:
+            return encoded
+        with np.errstate(over="ignore"):  # what is too large for float16 is infinite
+            return [means.of(states).astype(dtype) for states in encoded]
 
     def _forward(self, windows: Sequence[Window], dtype: str) -> np.ndarray[Any, Any]:
         """Run the model and return (batch, layers, positions, dim)."""

@@ -76,6 +76,7 @@ def extract(settings: ExtractSettings) -> Summary:
             layers=settings.layers,
             max_seconds=settings.max_seconds,
             frames=settings.frames,
+            means=settings.means,
             modality=modality,
         )
         for modality, name in settings.encoders.items()
@@ -267,7 +268,8 @@ def _prepare(
     summary.present = sum(committed.get(item.id) == item.content_hash for item in items) + len(kept)
     summary.pending = len(pending)
     summary.gone = len(set(committed) - {utterance.id for utterance in corpus.utterances})
-    frames = sum(item.frames for item in items if item.id in pending)
+    means = settings.means
+    frames = sum(means.count(item.frames) for item in items if item.id in pending)
     summary.bytes = frames * spec.bytes_per_frame
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))

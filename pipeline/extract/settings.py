@@ -11,6 +11,7 @@ from ..compute import Backend
 from ..compute.tls import tls_files
 from ..encoders.encoder import PRECISIONS
 from ..encoders.frame_choice import FPS, NO_FACE, WHOLE_FRAME, FrameChoice
+from ..encoders.frame_means import FrameMeans
 from ..errors import UsageError
 from ..modalities import MODALITIES, USUAL, modality_names
 from ..option_texts import default_cache
@@ -27,9 +28,9 @@ ModalityName = Annotated[str, one_of("modality", MODALITIES)]
 class ExtractSettings:
     """Which corpus to extract, with which encoders, into which cache, and where.
 
-    ``layers``, ``dtype``, ``precision``, ``max_seconds``, ``fps``, ``video_frames``, ``faces`` and
-    ``no_face`` change the numbers, so they are part of an entry's identity. ``device``,
-    ``workers``, ``store``, ``compression`` and ``shard_mib`` do not.
+    ``layers``, ``stored_frames``, ``dtype``, ``precision``, ``max_seconds``, ``fps``,
+    ``video_frames``, ``faces`` and ``no_face`` change the numbers, so they are part of an entry's
+    identity. ``device``, ``workers``, ``store``, ``compression`` and ``shard_mib`` do not.
     """
 
     dataset: str
@@ -53,6 +54,9 @@ class ExtractSettings:
     """Extract only utterances of this class set, such as IEMOCAP's ``4``; default: all."""
     layers: str = "all"
     """Encoder layers to keep: ``all``, ``last``, or numbers such as ``0,6,12``."""
+    stored_frames: str = "all"
+    """Frames to store: ``all`` (default), ``mean`` (one vector for each utterance), or a number N
+    (means of N consecutive frames)."""
     dtype: Annotated[str, one_of("dtype", _DTYPES)] = "float16"
     """Of the stored features: ``float16`` (default) or ``float32``."""
     precision: Annotated[str, one_of("precision", PRECISIONS)] = "float32"
@@ -117,12 +121,17 @@ class ExtractSettings:
             raise UsageError(
                 f"dataset '{self.dataset}' takes --root, and neither --manifest nor --name"
             )
-        _ = self.backend, self.frames
+        _ = self.backend, self.frames, self.means
 
     @cached_property
     def frames(self) -> FrameChoice:
         """Which frames of a video are encoded."""
         return FrameChoice(self.fps, self.video_frames, face_choice(self.faces, self.no_face))
+
+    @cached_property
+    def means(self) -> FrameMeans:
+        """Which frames are stored as one."""
+        return FrameMeans(self.stored_frames)
 
     @cached_property
     def backend(self) -> Backend:
@@ -142,6 +151,7 @@ class ExtractSettings:
         """Return the settings with their defaults resolved, as JSON values."""
         return {
             "layers": self.layers,
+            "stored_frames": self.stored_frames,
             "dtype": self.dtype,
             "precision": self.precision,
             "max_seconds": self.max_seconds,

@@ -96,25 +96,23 @@ def line_chart(curves: Sequence[Curve], dots: Points = (), percent: bool = False
 def interval_chart(
     rows: Sequence[tuple[str, float, Sequence[float] | None]], metric: Metric
 ) -> Intervals:
-    """Draw rows (label, value, interval [low, high] or ``None``) of a metric."""
-    span = WIDTH - _LABELS - _RIGHT
-    values = [x for _, value, bounds in rows for x in (value, *(bounds or ()))]
-    marks = [n / 4 for n in range(5)] if metric.percent else ticks(min(0.0, *values), max(values))
-    start, end = marks[0], max(marks[-1], *values)
+    """Draw rows (label, value, interval [low, high] or ``None``) of a metric.
+
+    The scale spans the intervals, not the whole range, so that small differences are visible.
+    """
+    ends = [end for _, value, bounds in rows for end in (value, *(bounds or ()))]
+    marks = ticks(min(ends, default=0.0), max(ends, default=1.0))
+    span, first, width = WIDTH - _LABELS - _RIGHT, marks[0], marks[-1] - marks[0]
     bars = []
     for number, (label, value, bounds) in enumerate(rows):
         low, high = bounds or (value, value)
         text = metric.text(value) + (" %" if metric.percent else "")
         text += f" [{metric.interval(bounds)}]" if bounds else ""
-        places = ((x - start) / (end - start) for x in (value, low, high))
-        across = (round(_LABELS + span * place, 1) for place in places)
+        across = (round(_LABELS + span * (x - first) / width, 1) for x in (value, low, high))
         bars.append(Bar(label, text, _TOP + _ROW * (number + 0.5), *across))
     height = _TOP + _ROW * len(bars) + 26
     labels = tuple(
-        (
-            _LABELS + span * (x - start) / (end - start),
-            f"{100 * x:g}" if metric.percent else f"{x:g}",
-        )
+        (_LABELS + span * (x - first) / width, f"{100 * x if metric.percent else x:g}")
         for x in marks
     )
     return Intervals(tuple(bars), labels, height)

@@ -27,7 +27,7 @@ from ..train.jobs import build, examples_of, trainer_of
 from ..train.objectives import predictions
 from ..train.presets import settings_of
 from ..train.run import Run, score_table, targets_in
-from ..train.run_folder import RunFolder, migrated_config
+from ..train.run_folder import RunFolder, cache_of_run, migrated_config
 from ..train.settings import TrainSettings
 
 
@@ -173,7 +173,7 @@ def settings_of_run(
             notes.append(f"the code of {head} is not that with which the run was trained")
     if "monitor" in plugins:
         config["monitor"] = "loss"  # the epoch is chosen: the code of the metric need not run
-    cache = str(config["cache"]) if cache is None else place_of(cache)
+    cache = cache_of_run(run, config) if cache is None else place_of(cache)
     encoders = {modality: str(encoder["key"]) for modality, encoder in config["encoders"].items()}
     if not all(re.fullmatch("[0-9a-f]+", key) for key in encoders.values()):  # no name of code
         raise UsageError(f"{run / 'config.toml'} has an encoder without a key: train the run again")

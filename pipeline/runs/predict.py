@@ -3,8 +3,7 @@
 A clip is processed as in the extraction: with the same decoding, encoder, precision, layers,
 windows and rounding as the cached features on which the run was trained. Each checkpoint, of every
 fold and seed, then gives probabilities of the classes, or attributes on their own scale, and the
-prediction is their mean. This ensemble is a
-choice of mser: no score in ``metrics.json`` belongs to it.
+prediction is their mean. This ensemble is a choice of mser; ``metrics.json`` has no score of it.
 """
 
 from collections import Counter
@@ -25,6 +24,7 @@ from ..compute.device import chosen_device
 from ..corpora import Corpus
 from ..encoders import Encoder, check_recorded
 from ..encoders.frame_choice import recorded_choice
+from ..encoders.frame_means import means_of
 from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..evaluation.several_labels import THRESHOLD
@@ -141,7 +141,7 @@ def predict(
     audio: str | Path | None = None,
     text: str | None = None,
     *,
-    encoders: Mapping[str, str | None] | None = None,
+    encoders: Mapping[str, str | Encoder[Any] | None] | None = None,
     cache: Any = None,
     device: str = "auto",
     head: str | None = None,
@@ -154,7 +154,7 @@ def predict(
         audio: the clip, in any format that an extraction reads.
         text: the words spoken in the clip.
         encoders: modality → name or folder of its encoder, if it is not where the cache entry
-            records it.
+            records it; or the encoder that :func:`encoder_of_entry` loaded for the run.
         cache: where the features of the run are now, if they have moved; their entries record how
             they were made.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -267,10 +267,10 @@ def _given(run: Path, sources: Mapping[str, Any], settings: TrainSettings) -> di
 
 
 def _hidden_states(
-    modality: str, raw: Any, entry: Entry, name: str | None, device: str
+    modality: str, raw: Any, entry: Entry, name: str | Encoder[Any] | None, device: str
 ) -> np.ndarray[Any, Any]:
     """Return the hidden states (layers, frames, dim) as an extraction would store them."""
-    encoder = encoder_of_entry(entry, name, device)
+    encoder = name if isinstance(name, Encoder) else encoder_of_entry(entry, name, device)
     source = MODALITIES[modality].source
     name_of_input = f"'{raw}'" if isinstance(raw, Path) else f"the {source}"
     if not str(raw).strip():
@@ -332,6 +332,7 @@ def encoder_of_entry(
             modality=spec.modality,
             **({"max_seconds": windows[0]} if windows else {}),
             frames=frames,
+            means=means_of(spec.identity),
         )
     except UsageError as error:
         if name is not None:

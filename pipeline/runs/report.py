@@ -14,7 +14,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from ...heads import HEADS
 from ..errors import PipelineError, UsageError
@@ -30,29 +30,41 @@ from ..train.run import Run, metrics_in, targets_in
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
 from .charts import Curve, interval_chart, line_chart, mean_curve
+from .report_details import run_details
+from .report_files import write_files
+
+_CONFUSIONS = 6  # differences of confusion matrices that are shown
 
 
 @dataclass(frozen=True)
 class HtmlReport:
-    """The page that was written, and its runs."""
+    """The page that was written, and its runs; ``files`` is the number of files in ``tables``."""
 
     path: Path
     runs: tuple[Path, ...]
+    tables: Path | None = None
+    files: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return the paths as JSON values."""
-        return {"report": str(self.path), "runs": [str(run) for run in self.runs]}
+        tables = {} if self.tables is None else {"tables": str(self.tables), "files": self.files}
+        return {"report": str(self.path), "runs": [str(run) for run in self.runs], **tables}
 
     def __str__(self) -> str:
         """Return the path of the page and the number of runs."""
         count = len(self.runs)
-        return f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
+        text = f"{self.path}: {count} run{'' if count == 1 else 's'}; open it in a browser"
+        return text if self.tables is None else f"{text}\n{self.tables}: {self.files} files"
 
 
 def report(
     runs: str | Path | Run | Sequence[str | Path | Run],
     out: str | Path = "report.html",
     groups: str | None = None,
+    *,
+    by: str | None = None,
+    audio: bool = False,
+    tables: str | Path | None = None,
 ) -> HtmlReport:
     """Write a page on one or several finished runs; a run that is given twice appears once.
 
@@ -62,10 +74,13 @@ def report(
         groups: what the bootstrap of the intervals and comparisons draws, see
             :mod:`~mser.pipeline.evaluation.groups`; by default the intervals are those that the
             training wrote.
+        by: a column of the corpus, such as ``scenario``, by whose values each run is scored too.
+        audio: put the clips of the surest mistakes into the page.
+        tables: a folder for each table as CSV and LaTeX, and each figure as SVG.
 
     Raises:
-        UsageError: no run is given, a run is not finished, ``out`` is a folder, or the test
-            utterances of a run cannot be grouped so.
+        UsageError: no run is given, a run is not finished, ``out`` is a folder, the test
+            utterances of a run cannot be grouped so, or its corpus does not have the column.
         PipelineError: a file of a run is damaged.
         CacheError: ``out`` cannot be written.
     """
@@ -79,6 +94,9 @@ def report(
     METRIC_PLUGINS.add_known()
     names = _names(distinct)
     contents = [_run_content(run, name, groups) for run, name in zip(distinct, names, strict=True)]
+    for run, content in zip(distinct, contents, strict=True):
+        config = RunFolder(run).config()
+        content["details"] = run_details(run, config, content["metrics"], by, audio)
     page = _template().render(
         runs=contents,
         groups=_groups(distinct, contents, groups),
@@ -86,19 +104,22 @@ def report(
         version=version("mser"),
     )
     write_output(out, page)
-    return HtmlReport(out, tuple(distinct))
+    files = [] if tables is None else write_files(page, Path(tables))
+    return HtmlReport(out, tuple(distinct), None if tables is None else Path(tables), len(files))
 
 
 def _template() -> Any:
+    package = files(__package__ or "")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(lambda name: package.joinpath(name).read_text(encoding="utf-8")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "score": _score, "interval": _interval}
     environment.filters["unit"] = _unit
-    package = __package__ or ""
-    return environment.from_string(
-        files(package).joinpath("report.html").read_text(encoding="utf-8")
-    )
+    return environment.get_template("report.html")
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -282,6 +303,7 @@ def _group(
         tick()
     scored = [(contents[i]["name"], contents[i]["metrics"]["aggregate"]) for i in members]
     metrics = metrics_in(*(of for _, of in scored))
+    several = {contents[i]["name"]: contents[i]["confusion"] for i in members}
     return {
         "metrics": metrics,
         "utterances": contents[members[0]]["metrics"]["test_utterances"],
@@ -289,14 +311,49 @@ def _group(
         "drawn": _either(contents[number]["drawn"] for number in members),
         "pairs": pairs,
         "pairs_drawn": _either(comparison.drawn() for _, _, comparison in pairs),
+        "confusions": _confusion_differences(pairs, several),
         "refused": list(dict.fromkeys(refused)),
         "charts": {
             f"{metric.title}{' in %' if metric.percent else ''}": interval_chart(
-                [(run, of[name]["pooled"], of[name]["pooled_ci95"]) for run, of in scored], metric
+                [
+                    (run, of[name]["pooled"], of[name]["pooled_ci95"])
+                    for run, of in _ranked(scored, name, metric)
+                ],
+                metric,
             )
             for name, metric in metrics.items()
         },
     }
+
+
+def _ranked(
+    scored: Sequence[tuple[str, Mapping[str, Any]]], name: str, metric: Metric
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the runs, the best pooled score first."""
+    return sorted(scored, key=lambda run: run[1][name]["pooled"], reverse=metric.larger_is_better)
+
+
+def _confusion_differences(
+    pairs: Sequence[tuple[str, str, RunComparison]],
+    confusions: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Return the second confusion matrix minus the first, in shares of the row, for few pairs."""
+    differences = []
+    for first, second, _ in pairs[:_CONFUSIONS]:
+        before, after = confusions[first], confusions[second]
+        if [row["label"] for row in before] == [row["label"] for row in after] and before:
+            rows = [
+                {
+                    "label": row["label"],
+                    "cells": [
+                        b["share"] - a["share"]
+                        for a, b in zip(row["cells"], other["cells"], strict=True)
+                    ],
+                }
+                for row, other in zip(before, after, strict=True)
+            ]
+            differences.append({"first": first, "second": second, "rows": rows})
+    return differences
 
 
 def _percent(value: float | None, sign: str = "") -> str:

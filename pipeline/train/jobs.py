@@ -27,6 +27,7 @@ from .layers import layer_positions
 from .objectives import objective_of
 from .run_folder import RunFolder, training_name
 from .settings import TrainSettings, load_plugins
+from .tracking import tracking
 from .trainer import Trainer
 
 PREDICTED = "probabilities"
@@ -221,16 +222,19 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
         state: TrainingState | None, progress: TrainingProgress, values: dict[str, Any]
     ) -> None:
         nonlocal saved
-        line = json.dumps({"fold": job.fold, "seed": job.seed, **values}) + "\n"
+        line = {"fold": job.fold, "seed": job.seed, **values}
         for file in (log, job.run / "log.jsonl"):  # the second is for people, until it is complete
             with file.open("a", encoding="utf-8") as opened:
-                opened.write(line)
+                opened.write(json.dumps(line) + "\n")
+        track(line)
         if state is not None and time.monotonic() - saved >= job.settings.save_every:
             state.save(run.trainings, state_file, progress)
             saved = time.monotonic()
         on_epoch(progress.epoch)
 
-    trained = trainer.train(fold, job.seed, restore, after_epoch)
+    config = job.settings.as_config()
+    with tracking(job.settings.track, run.path, job.name, config) as track:
+        trained = trainer.train(fold, job.seed, restore, after_epoch)
     run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(trained.weights, {}))
     facts = {
         "best_epoch": trained.best_epoch,

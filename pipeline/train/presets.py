@@ -42,6 +42,7 @@ Preset = file_table(
             **Choices.__annotations__,
             **{name: _types[name] for name in TUNABLE},
             "head_options": dict[str, Any],
+            "tune": dict[str, Any],
         },
         total=False,
     )
@@ -59,6 +60,7 @@ def preset(name: str) -> dict[str, Any]:
     """
     content: dict[str, Any] = {**checked(Preset, read(name, "presets"), f"preset {name}")}
     options = content.pop("head_options", {})
+    content.pop("tune", None)  # the ranges of mser tune
     return content | {f"head.{key}": value for key, value in options.items()}
 
 

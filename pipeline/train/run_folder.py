@@ -261,6 +261,15 @@ class RunFolder:
         self._write(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def cache_of_run(run: Path, config: Mapping[str, Any]) -> str:
+    """Return the folder or URL of the cache of a run; a relative one is in the run folder.
+
+    Only a run that was pulled from the hub has a relative one.
+    """
+    place = str(config["cache"])
+    return place if "://" in place or Path(place).is_absolute() else str(run / place)
+
+
 def training_name(fold: str, seed: int) -> str:
     """Return the name of the files of a training."""
     return f"{quote(fold, safe='')}-seed{seed}"  # a session may be named a/b

@@ -40,6 +40,7 @@ from .run import Run, validation_text
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .settings import TrainSettings
 from .shown_trainings import ShownTrainings
+from .tracking import require_trackers
 
 _PAUSE = 1.0  # seconds, while other processes do the jobs that are left
 _PATIENCE = 3600.0  # seconds, while another process writes the scores
@@ -119,6 +120,7 @@ def train_heads(
     Raises:
         UsageError, CacheError, PipelineError: see :func:`train_head`.
     """
+    require_trackers([name for settings in several for name in settings.track])
     backend, device = several[0].backend, chosen_device(several[0].device)
     plans = _plans(several)
     unfinished = [planned for planned in plans if not planned.scored]
@@ -173,16 +175,9 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     if settings.amp == "float16" and device.type == "cpu":
         raise UsageError("amp=float16 needs a GPU: give amp=bfloat16 on a CPU")
     examples = examples or examples_of(settings)
-    protocol = settings.protocol or examples.corpus.protocol
-    splits = _split(settings, examples, protocol)
+    protocol, splits, leakage = checked_splits(settings, examples)
     # What equals the default is no setting of its own, and does not change the name of the folder.
     settings = replace(settings, validation=splits.validation)
-    names = [fold.name for fold in splits.folds]
-    for name in settings.folds:
-        if name not in names:
-            raise unknown(f"fold of {protocol}", name, names)
-    own = _own_columns(settings, examples)
-    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes, own)
     head = build(settings, examples)  # so that wrong options are refused before a folder is made
     if settings.optimizer == "adam" and settings.weight_decay:
         print_note(
@@ -214,6 +209,26 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
     stored = {modality: entry.spec.layers for modality, entry in examples.entries.items()}
     run.begin(config, folds, stored, device, threads)
     return PlannedRun(settings, protocol, examples, splits, excluded, leakage, run)
+
+
+def checked_splits(
+    settings: TrainSettings, examples: TrainingExamples
+) -> tuple[str, Splits, Leakage]:
+    """Return the protocol of a run, the corpus split by it, and what the parts share.
+
+    Raises:
+        UsageError: the protocol, a fold or a column does not exist.
+        PipelineError: a part of a fold is empty or leaks into another.
+    """
+    protocol = settings.protocol or examples.corpus.protocol
+    splits = _split(settings, examples, protocol)
+    names = [fold.name for fold in splits.folds]
+    for name in settings.folds:
+        if name not in names:
+            raise unknown(f"fold of {protocol}", name, names)
+    own = _own_columns(settings, examples)
+    leakage = check_leakage(splits.folds, splits.disjoint_columns, examples.audio_hashes, own)
+    return protocol, splits, leakage
 
 
 def _split(settings: TrainSettings, examples: TrainingExamples, protocol: str) -> Splits:

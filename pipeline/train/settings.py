@@ -25,6 +25,7 @@ from ..targets import EMOTION, Targets, checked_names, losses_of, monitor_of
 from ..validation import AnyPath, CachePlace, Count, NotNegative, Positive, Seeds, one_of, plugin_of
 from ..validation import settings as settings_class
 from .head_plugins import HEAD_PLUGINS
+from .tracking import TRACKERS
 
 AMP = {"off": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 OPTIMIZERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
@@ -58,7 +59,7 @@ _OF_EPOCHS = (
 )
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
-    *("folds", "leakage_columns", "out", "runs", "features", "save_every"),
+    *("folds", "leakage_columns", "out", "runs", "features", "save_every", "track"),
     *("workers", "scheduler", "slurm", "wait_minutes", "tls_ca_file", "tls_cert", "tls_key"),
 )
 
@@ -97,10 +98,10 @@ _WORKER_SIZING = WorkerSizing(workers=_one, threads=_one, imports=("mser.pipelin
 class TrainSettings:
     """What to train and how.
 
-    No number of the result depends on ``out``, ``runs``, ``features`` and ``save_every``, or on
-    where the work is done (``workers``, ``scheduler``, ``slurm``, ``wait_minutes`` and
-    ``tls_…``), if each training has the same number of threads. ``folds`` chooses which folds are
-    trained; the numbers of a fold do not depend on it.
+    No number of the result depends on ``out``, ``runs``, ``features``, ``save_every`` and
+    ``track``, or on where the work is done (``workers``, ``scheduler``, ``slurm``,
+    ``wait_minutes`` and ``tls_…``), if each training has the same number of threads. ``folds``
+    chooses which folds are trained; the numbers of a fold do not depend on it.
     """
 
     head: Annotated[str, plugin_of(HEAD_PLUGINS)]
@@ -192,6 +193,11 @@ class TrainSettings:
     default): memory if the features fit."""
     save_every: NotNegative = 60.0
     """Seconds between two saves of the training state; default 60."""
+    track: Annotated[
+        tuple[Annotated[str, one_of("tracker", TRACKERS)], ...], Field(strict=False)
+    ] = ()
+    """Where each line of the log goes as well: ``tensorboard``, ``trackio`` or ``wandb``; default
+    nowhere else."""
     workers: int | None = None
     """Processes that train folds and seeds in parallel; default 0, which is this process."""
     scheduler: str | None = None
@@ -336,13 +342,7 @@ class TrainSettings:
         Raises:
             UsageError: a text is not an assignment, a key is unknown, or a value does not fit.
         """
-        changes: dict[str, Any] = {}
-        for assignment in assignments:
-            key, equals, text = assignment.partition("=")
-            if not equals:
-                raise UsageError(f"--set '{assignment}': write it as key=value")
-            changes[key] = parsed_value(text)
-        return self.changed(changes)
+        return self.changed(assigned(assignments))
 
     def changed(self, values: Mapping[str, Any]) -> "TrainSettings":
         """Return the settings with other values, by the names that ``--set`` knows.
@@ -360,6 +360,21 @@ class TrainSettings:
             else:
                 changes[key] = value
         return replace(self, **changes, head_options=options)
+
+
+def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the values of ``key=value`` texts by their keys.
+
+    Raises:
+        UsageError: a text is not an assignment.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set '{assignment}': write it as key=value")
+        values[key] = parsed_value(text)
+    return values
 
 
 def load_plugins(recorded: Mapping[str, Mapping[str, str]]) -> None:

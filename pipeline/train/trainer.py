@@ -17,7 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from ...heads import Head, HeadOutput
 from ...heads.linear import LinearProbe
 from ..corpora import Utterance
-from ..errors import PipelineError
+from ..errors import NotFiniteError
 from ..evaluation.scorers import metric_named
 from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
@@ -29,6 +29,8 @@ from .objectives import OutputScorer, fit, target_tensor, weight_classes
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
 from .standardise import standardise
 
+_NONE = torch.empty(0, 0, dtype=torch.float64)
+
 AfterEpoch = Callable[[TrainingState | None, TrainingProgress, dict[str, Any]], None]
 """Called with the state, the progress and the values to log; a linear solver has no state."""
 
@@ -39,8 +41,8 @@ class TrainedHead:
 
     ``validation`` are the scores of the best epoch. ``predicted`` is (utterances, outputs) float64,
     in the order of the fold's test part: probabilities of the classes, attributes on their own
-    scale. ``steps`` is the number of optimizer steps in all
-    epochs. For a linear head, an epoch and a step are a strength of L2.
+    scale; without a test it is empty. ``steps`` is the number of optimizer steps in all epochs. For
+    a linear head, an epoch and a step are a strength of L2.
     """
 
     weights: dict[str, Tensor]
@@ -68,6 +70,8 @@ class Trainer:
         seed: int,
         restore: Callable[[TrainingState], TrainingProgress] = lambda state: TrainingProgress(),
         after_epoch: AfterEpoch = lambda *_: None,
+        *,
+        test: bool = True,
     ) -> TrainedHead:
         """Train on one fold with one seed.
 
@@ -76,9 +80,10 @@ class Trainer:
             seed: decides the initial weights, the dropout and the order of the batches.
             restore: loads a saved state, and returns its progress.
             after_epoch: called after each epoch with the state, the progress and the values to log.
+            test: predict the test part; without it, the head never reads that part.
 
         Raises:
-            PipelineError: the loss is not finite.
+            NotFiniteError: the loss is not finite.
         """
         settings = self.settings
         torch.manual_seed(seed)
@@ -95,7 +100,7 @@ class Trainer:
         optimizer = settings.optimizer_of(head)
         if optimizer == LBFGS:
             assert isinstance(head, LinearProbe)  # noqa: S101 -- no other head is linear
-            return self._solve(head, features, fold, score, after_epoch)
+            return self._solve(head, features, fold, score, after_epoch, test)
         state = TrainingState(
             head,
             OPTIMIZERS[optimizer](
@@ -127,8 +132,7 @@ class Trainer:
                 | {"steps": _steps(state.optimizer), "seconds": seconds},
             )
         head.load_state_dict(progress.weights)
-        logits = self.predict(head, features, fold.test, context=context["test"])
-        predicted = score.predictions(logits)
+        predicted = self._tested(head, features, fold, score, context["test"]) if test else _NONE
         best = {name: value.cpu() for name, value in progress.weights.items()}
         steps = _steps(state.optimizer)
         return TrainedHead(best, progress.best_epoch, progress.validation, predicted, steps)
@@ -207,6 +211,7 @@ class Trainer:
         fold: Fold,
         score: OutputScorer,
         after_epoch: AfterEpoch,
+        test: bool,
     ) -> TrainedHead:
         """Train a linear head by logistic or ridge regression; see :mod:`.linear_solver`."""
         both = [*fold.train, *fold.validation]
@@ -238,7 +243,7 @@ class Trainer:
         with torch.no_grad():
             head.classifier.weight.copy_(chosen.model.weight)
             head.classifier.bias.copy_(chosen.model.bias)
-        predicted = score.predictions(self.predict(head, features, fold.test))
+        predicted = self._tested(head, features, fold, score) if test else _NONE
         weights = {name: value.cpu() for name, value in head.state_dict().items()}
         validation = {**chosen.validation, "l2": chosen.strength}
         return TrainedHead(weights, chosen.number, validation, predicted, chosen.number)
@@ -252,6 +257,17 @@ class Trainer:
             batch = features.batch(utterances[start : start + size])
             vectors = head.vectors(batch.features, batch.lengths)
             yield torch.cat([vectors[m] for m in head.dims], dim=1)
+
+    def _tested(
+        self,
+        head: Head,
+        features: FeatureLoader,
+        fold: Fold,
+        score: OutputScorer,
+        context: Sequence[Utterance] = (),
+    ) -> Tensor:
+        """Return the predictions (utterances, outputs) float64 of the test part."""
+        return score.predictions(self.predict(head, features, fold.test, context=context))
 
     def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
@@ -317,7 +333,7 @@ def _parameter_groups(head: Head, weight_decay: float) -> list[dict[str, Any]]:
 
 def _require_finite(losses: Iterable[float], fold: str, epoch: int) -> None:
     if not all(map(math.isfinite, losses)):
-        raise PipelineError(
+        raise NotFiniteError(
             f"the loss of fold '{fold}' was not finite in epoch {epoch}: lower learning_rate, "
             "set clip, or set amp=off"
         )

@@ -31,6 +31,8 @@ def test_msp_podcast_reads_the_consensus_labels(tmp_path: Path) -> None:
     assert (first.label, first.speaker, first.split) == ("neutral", "30", "train")
     assert first.text == "So that is it."
     assert first.audio == tmp_path / "Audios" / "MSP-PODCAST_0001_0008.wav"
+    assert first.attributes == {"arousal": 2.2, "valence": 4.0, "dominance": 2.6}
+    assert by_id["MSP-PODCAST_test3_0001"].attributes == {}
     assert corpus.columns["podcast"]["MSP-PODCAST_0003_0002_0001"] == "0003"
     assert (corpus.protocol, corpus.notes, corpus.ignored) == ("official", (), [])
 
@@ -85,6 +87,8 @@ def test_an_older_release_has_another_folder_of_clips(tmp_path: Path) -> None:
     ("row", "words"),
     [
         ("0001_0001.wav,Q,4,4,4,1,Male,Train", "line 2: 'Q' is not an emotion of MSP-Podcast"),
+        ("0001_0001.wav,N,4,nan,4,1,Male,Train", "line 2: its EmoVal is 'nan', not a number"),
+        ("0001_0001.wav,N,x,4,4,1,Male,Train", "line 2: its EmoAct is 'x', not a number"),
         ("0001_0001.wav,N,4,4,4,1,Male,Test", "line 2: 'Test' is not a partition"),
         (".wav,N,4,4,4,1,Male,Train", "line 2: 'MSP-PODCAST_.wav' is not a clip"),
     ],
@@ -116,6 +120,10 @@ def test_mosei_labels_belong_to_the_clip_with_the_same_times(tmp_path: Path) -> 
     }
     assert by_id["-3g5yACwYnA_2"].text == "And then___it ended"
     assert [u.split for u in corpus.utterances if u.dialogue == "220548"] == ["test"]
+    both = by_id["hh04W3xXa5s_0"]
+    assert {name for name, strength in both.votes.items() if strength} == {"happy", "anger"}
+    assert by_id["-3g5yACwYnA_2"].attributes == {"sentiment": -1}
+    assert (by_id["notinfold_0"].votes, by_id["notinfold_0"].attributes) == ({}, {})
     clip = by_id["-3g5yACwYnA_10"].audio
     assert clip == tmp_path / "Raw/Videos/Segmented/Combined/-3g5yACwYnA_10.mp4"
     assert [note.split()[0] for note in corpus.notes] == ["1", "1"]

@@ -61,7 +61,9 @@ def test_the_manifest_in_the_cache_has_the_columns_of_videos_only_with_videos() 
 
 def test_the_digest_of_an_utterance_does_not_depend_on_its_video() -> None:
     """Run folders that were made before there were videos continue."""
-    utterance = Utterance("a", None, "x", "b", None, None, None, None, None, Path("v.mp4"), 1.0)
+    utterance = Utterance(
+        "a", None, "x", "b", None, None, None, None, None, video=Path("v.mp4"), video_start=1.0
+    )
     assert repr(utterance) == (
         "Utterance(id='a', audio=None, text='x', label='b', speaker=None, session=None, "
         "dialogue=None, turn=None, split=None)"

@@ -1,26 +1,20 @@
 """Encoders by hub name, against a small server on this machine."""
 
-import hashlib
-import json
 import os
 import shutil
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
 from mser.cache import FeatureCache
 from mser.tests.support.fork_server import MSER, fork_server
+from mser.tests.support.hub_server import HubState, hub_server
 
 NAME = "someone/small-wav2vec2"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 # In a fork: the library of the hub reads its variables when it is imported, so import it again.
 AGAIN = """
@@ -28,69 +22,6 @@ import sys
 for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
     del sys.modules[name]
 """
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Serves one model: its description, the list of its files, and the files."""
-
-    def __init__(self, folder: Path, asked: list[str], *arguments) -> None:
-        self.folder = folder
-        self.asked = asked
-        super().__init__(*arguments)
-
-    def do_GET(self) -> None:
-        self.answer(with_body=True)
-
-    def do_HEAD(self) -> None:
-        self.answer(with_body=False)
-
-    def answer(self, *, with_body: bool) -> None:
-        path = unquote(self.path.partition("?")[0])
-        self.asked.append(path)
-        files = {f"/{NAME}/resolve/{COMMIT}/{file.name}": file for file in self.folder.iterdir()}
-        if path in (f"/api/models/{NAME}", f"/api/models/{NAME}/revision/main"):
-            siblings = [{"rfilename": file.name} for file in files.values()]
-            self.send(json.dumps({"id": NAME, "sha": COMMIT, "siblings": siblings}).encode())
-        elif path == f"/api/models/{NAME}/tree/{COMMIT}":
-            tree = [
-                {
-                    "type": "file",
-                    "path": file.name,
-                    "size": file.stat().st_size,
-                    "oid": hashlib.sha1(file.read_bytes()).hexdigest(),
-                }
-                for file in files.values()
-            ]
-            self.send(json.dumps(tree).encode())
-        elif path in files:
-            content = files[path].read_bytes()
-            self.send(content, with_body=with_body, kind="application/octet-stream")
-        else:
-            self.send(b"{}", status=404, error="RepoNotFound")
-
-    def send(
-        self,
-        body: bytes,
-        *,
-        status: int = 200,
-        with_body: bool = True,
-        kind: str = "application/json",
-        error: str | None = None,
-    ) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha1(body).hexdigest()}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        if error:
-            self.send_header("X-Error-Code", error)
-            self.send_header("X-Error-Message", "Repository not found")
-        self.end_headers()
-        if with_body:
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        """Keep the tests' output clean."""
 
 
 class Site:
@@ -114,16 +45,10 @@ class Site:
     @contextmanager
     def hub(self, folder: str | Path) -> Iterator[list[str]]:
         """Serve the encoder in ``folder``; yield the requested paths."""
-        asked: list[str] = []
-        server = ThreadingHTTPServer(("127.0.0.1", self.port), partial(Hub, Path(folder), asked))
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield asked
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        state = HubState()
+        state.add_folder(NAME, Path(folder))
+        with hub_server(state, self.port):
+            yield state.asked
 
 
 @pytest.fixture(scope="module")

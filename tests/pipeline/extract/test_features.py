@@ -1,9 +1,11 @@
 """Extraction end to end: the cache holds the hidden states of the encoders."""
 
 import numpy as np
+import pytest
 
 from mser.cache import FeatureCache
 from mser.pipeline.corpora import load_corpus
+from mser.pipeline.errors import UsageError
 from mser.pipeline.extract.audio import decode, read_clip
 from mser.tests.support.extract_runs import assert_all_direct, assert_rounded, direct, entry, run
 from mser.tests.support.meld_tree import IDS, SPEECH_IDS, TEXT_IDS, clip
@@ -56,3 +58,32 @@ def test_only_the_chosen_layers_are_stored(meld, encoders, tmp_path):
     assert stored.spec.layers == (0, 2)
     expected = direct(encoders["text"], "No!")[[0, 2]]
     assert_rounded(stored["train/dia1_utt0"], expected)
+
+
+@pytest.mark.parametrize(("frames", "size"), [("mean", None), ("3", 3)])
+def test_stored_means_are_those_of_all_frames(meld, encoders, tmp_path, frames, size):
+    run(meld, tmp_path / "cache", {"text": encoders["text"]}, stored_frames=frames)
+    stored = entry(tmp_path / "cache", "text")
+    for utterance in load_corpus("meld", meld).utterances:
+        if utterance.id in TEXT_IDS:
+            states = direct(encoders["text"], utterance.text).astype(np.float64)
+            step = size or states.shape[1]
+            parts = [states[:, at : at + step] for at in range(0, states.shape[1], step)]
+            expected = np.stack([part.mean(axis=1) for part in parts], axis=1)
+            assert_rounded(stored[utterance.id], expected.astype(np.float32))
+
+
+def test_stored_means_have_their_own_entry(meld, filled, encoders):
+    text = {"text": encoders["text"]}
+    summary = run(meld, filled, text, stored_frames="mean", dry_run=True)
+    assert summary.modalities[0].new == 0
+    run(meld, filled, text, stored_frames="mean")
+    sizes = {len(e[next(iter(e.ids))][0]) for e in FeatureCache(filled).entries("meld", "text")}
+    assert len(sizes) == 2
+    assert 1 in sizes
+
+
+@pytest.mark.parametrize("frames", ["0", "1", "-2", "2.5", "median", ""])
+def test_other_means_are_refused(meld, encoders, tmp_path, frames):
+    with pytest.raises(UsageError, match="give all, mean"):
+        run(meld, tmp_path / "cache", {"text": encoders["text"]}, stored_frames=frames)

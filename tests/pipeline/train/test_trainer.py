@@ -18,6 +18,7 @@ from mser.pipeline.train import batches as batches_module
 from mser.pipeline.train import trainer as trainer_module
 from mser.pipeline.train.batches import BatchSampler
 from mser.pipeline.train.jobs import examples_of, trainer_of
+from mser.pipeline.train.objectives import OutputScorer
 from mser.pipeline.train.trainer import Trainer
 from mser.tests.support.small_corpora import make_folds
 from mser.tests.support.train_runs import made, made_cache, official
@@ -44,7 +45,7 @@ def validation_scores(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, float]]
     """The scores of the validation part, an element for each epoch: fill it before a training."""
     scripted: list[dict[str, float]] = []
     epochs: Iterator[dict[str, float]] = iter(scripted)
-    monkeypatch.setattr(trainer_module, "_scored", lambda *_: next(epochs))
+    monkeypatch.setattr(OutputScorer, "__call__", lambda *_: next(epochs))
     return scripted
 
 
