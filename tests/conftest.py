@@ -40,6 +40,15 @@ Mser = Callable[..., subprocess.CompletedProcess[str]]
 Call = Callable[..., tuple[int, str, str]]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that repeat one behaviour for very many inputs, unless all are wanted."""
+    if os.environ.get("MSER_ALL_TESTS") == "1":
+        return
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.skip(reason="set MSER_ALL_TESTS=1, as .ci/run does"))
+
+
 def make_once(
     tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]
 ) -> Path:

@@ -63,6 +63,7 @@ def test_every_family_is_tested_here():
     kinds |= {"deberta-v2"}
     kinds |= {*DECODERS, "wav2vec2-bert"}  # in test_decoder.py and test_wav2vec2_bert.py
     kinds |= {"log-mel", "egemaps"}  # in test_feature_extractors.py
+    kinds |= {"clip", "clip_vision_model", "dinov2", "dinov2_with_registers", "videomae", "vit"}
     assert set(FAMILIES) <= kinds
 
 

@@ -90,9 +90,8 @@ def test_the_card_and_the_files_name_what_matters_and_no_utterance(
     # Neither what the corpus holds nor where the run was made.
     ids = [id for fold in read_json(run / "folds.json")["folds"] for id in fold["test"]]
     everything = b"\n".join(files.values()).decode(errors="replace")
-    environment = read_json(run / "environment.json")
     cache = next(line for line in config.splitlines() if line.startswith("cache")).split('"')[1]
-    for private in (*ids, str(run), cache, environment["command"]):
+    for private in (*ids, str(run), cache):
         assert private not in everything, private
 
 
