@@ -22,6 +22,8 @@ from mser.tests.support.cache_entries import path_of, same_bits
 from mser.tests.support.cache_processes import Start, exit_code, stop
 from mser.tests.support.stress_work import IDS, JOBS, features, hash_of, lease_of, rounds
 
+pytestmark = pytest.mark.exhaustive
+
 WRITERS, READERS = 4, 2
 KILLS, WITH_A_LEASE = 20, 5  # at least so many, and of them so many while they held a lease
 

@@ -13,7 +13,7 @@ from mser.cache import CacheError, Entry, verify
 from mser.tests.support.cache_entries import DIM, LAYERS, array, path_of, same_bits
 from mser.tests.support.hostile_caches import Edit, make, refused, survive
 
-pytestmark = pytest.mark.usefixtures("unpickled")
+pytestmark = [pytest.mark.usefixtures("unpickled"), pytest.mark.exhaustive]
 
 # Shards of HDF5 -----------------------------------------------------------------------------------
 

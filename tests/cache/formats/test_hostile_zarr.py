@@ -19,7 +19,7 @@ from mser.tests.support.hostile_caches import (
     with_column,
 )
 
-pytestmark = pytest.mark.usefixtures("unpickled")
+pytestmark = [pytest.mark.usefixtures("unpickled"), pytest.mark.exhaustive]
 
 # Shards of Zarr -----------------------------------------------------------------------------------
 

@@ -26,6 +26,8 @@ from mser.tests.support.damaged_caches import (
     noise,
 )
 
+pytestmark = pytest.mark.exhaustive
+
 # Kinds of damage ----------------------------------------------------------------------------------
 
 

@@ -8,6 +8,8 @@ import pytest
 from mser.pipeline.train import TrainSettings, train_head
 from mser.tests.support.train_runs import BOTH, CLASSES, log, made, made_cache, official, rows
 
+pytestmark = pytest.mark.exhaustive
+
 
 def test_early_stopping_stops_and_keeps_the_best_epoch(tmp_path: Path) -> None:
     cache = made_cache(tmp_path / "cache", official())
