@@ -1,10 +1,11 @@
 """The table of the heads by name, and :func:`build_head`."""
 
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from .bottleneck import BottleneckFusion
-from .errors import require, unknown
+from .errors import HeadError, require, unknown
 from .hbaf.head import HBAF
 from .hbf.head import HBF
 from .head import Head
@@ -68,6 +69,13 @@ def build_head(
     check_options(name, HEADS[name], options)
     fits = n_classes >= 2 or objective is not None
     require(fits, f"n_classes must be at least 2, not {n_classes}")
+    try:  # a head of a plug-in may have another signature
+        signature(constructor).bind(dims, n_classes, n_layers, layer, **options)
+    except TypeError as error:
+        raise HeadError(
+            f"the head {name} cannot be built ({error}): its constructor takes dims, n_classes, "
+            "n_layers and layer, then its options by keyword"
+        ) from error
     head = constructor(dims, n_classes, n_layers, layer, **options)
     if objective is not None:
         head.learn(objective)

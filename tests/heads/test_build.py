@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from mser.heads import HEADS, HeadError, build_head
+from mser.heads.linear import LinearProbe
 from mser.tests.support.small_heads import SMALL
 
 DIMS = {"speech": 8, "text": 6}
@@ -107,3 +108,14 @@ def test_wrong_arguments_are_errors(
     with pytest.raises(HeadError, match=message) as error:
         build_head(*arguments, **options)  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+def test_a_constructor_with_another_signature_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Short(LinearProbe):
+        def __init__(self, dims: dict[str, int], n_classes: int) -> None: ...
+
+    monkeypatch.setitem(HEADS, "short", Short)
+    with pytest.raises(HeadError, match="the head short cannot be built .*n_layers and layer"):
+        build_head("short", {"speech": 4}, 2)

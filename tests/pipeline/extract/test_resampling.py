@@ -11,7 +11,9 @@ from mser.pipeline.encoders.log_mel import LogMel
 from mser.pipeline.extract.resampling import resampled
 
 RATE = 16_000
-RATES = (8000, 11_025, 22_050, 24_000, 44_100, 48_000, 96_000, 15_999)
+# Without a common divisor with 16,000, so its filter has a row for each of them.
+UNUSUAL = pytest.param(15_999, marks=pytest.mark.exhaustive)
+RATES = (8000, 11_025, 22_050, 24_000, 44_100, 48_000, 96_000, UNUSUAL)
 
 
 def noise(seed: int, count: int) -> Any:
