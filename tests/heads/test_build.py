@@ -117,5 +117,5 @@ def test_a_constructor_with_another_signature_is_one_sentence(
         def __init__(self, dims: dict[str, int], n_classes: int) -> None: ...
 
     monkeypatch.setitem(HEADS, "short", Short)
-    with pytest.raises(HeadError, match="the head short cannot be built .*n_layers and layer"):
+    with pytest.raises(HeadError, match=r"the head short cannot be built .*n_layers and layer"):
         build_head("short", {"speech": 4}, 2)
