@@ -123,11 +123,12 @@ class SpeechEncoder(Encoder[Wave]):
         if len(windows) == 1:
             return [Window(values, windows[0][1].stop, windows[0][1])]
         size = self._window_frames()
+        return [Window(self.part(values, start, size), size, kept) for start, kept in windows]
+
+    def part(self, values: np.ndarray[Any, Any], start: int, size: int) -> np.ndarray[Any, Any]:
+        """Return the part of the input from which the model makes ``size`` frames."""
         samples = (size - 1) * self.hop + self.receptive_field
-        return [
-            Window(values[start * self.hop : start * self.hop + samples], size, kept)
-            for start, kept in windows
-        ]
+        return values[start * self.hop : start * self.hop + samples]
 
     def _cut(self, samples: int) -> list[tuple[int, slice]]:
         overlap = int(OVERLAP_SECONDS * SAMPLE_RATE) // self.hop

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from .encoder import EncoderSettings, padding_mask
-from .speech import SAMPLE_RATE, SpeechEncoder, Wave, checked_wave
-from .windows import Window
+from .speech import SAMPLE_RATE, SpeechEncoder, Wave
 
 _STEP, _LENGTH = 160, 400  # samples of a step of the filter bank, and of its window
 
@@ -39,15 +38,9 @@ class Wav2Vec2BertEncoder(SpeechEncoder):
         features: np.ndarray[Any, Any] = values["input_features"][0, : self.frames_of(len(wave))]
         return features.T.astype(np.float32)
 
-    def prepare(self, utterance: Wave) -> list[Window]:
-        """Compute the filter bank of a wave (samples,), and cut it into windows if it is long."""
-        utterance = checked_wave(utterance)
-        values = self.preprocess(utterance)
-        windows = self._cut(len(utterance))
-        if len(windows) == 1:
-            return [Window(values, windows[0][1].stop, windows[0][1])]
-        size = self._window_frames()
-        return [Window(values[:, start : start + size], size, kept) for start, kept in windows]
+    def part(self, values: np.ndarray[Any, Any], start: int, size: int) -> np.ndarray[Any, Any]:
+        """Return ``size`` frames of the filter bank: the model makes a frame of each."""
+        return values[:, start : start + size]
 
     def hidden_states(
         self, model: torch.nn.Module, values: Tensor, lengths: Sequence[int]
