@@ -104,7 +104,8 @@ def _start(imports: Sequence[str]) -> None:
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Let a process that starts ignore Ctrl-C, also before it has imported anything."""
-    if threading.current_thread() is not threading.main_thread():
+    handled = signal.getsignal(signal.SIGINT) is not None  # not by another program around Python
+    if not handled or threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
