@@ -32,7 +32,8 @@ FIVE_SESSIONS = [[4, 3], [2, 5], [6], [3, 3, 2], [5, 4]]
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=2, max_size=200).filter(lambda x: len(set(x)) > 1))
 def test_the_cut_is_that_of_scikit_learn(numbers: list[int]) -> None:
-    corpus = [Utterance(f"u{n}", dialogue=f"d{number}") for n, number in enumerate(numbers)]
+    one = actors([1])[0]
+    corpus = [replace(one, id=f"u{n}", dialogue=f"d{i}") for n, i in enumerate(numbers)]
     splitter = GroupShuffleSplit(1, test_size=0.15, random_state=0)
     train, validation = next(splitter.split(corpus, groups=[u.dialogue for u in corpus]))
     cut = cut_validation(corpus)
