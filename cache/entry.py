@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .dtypes import decoded
 from .errors import (
     CacheError,
     DamagedError,
@@ -22,6 +23,8 @@ from .index import FILE as INDEX
 from .index import Ids, Index, IndexRow
 from .provenance import read_runs
 from .quarantine import Quarantined, read_quarantine
+from .scale import Scale
+from .scale_file import scale_for_reading
 from .shard import DAMAGE, open_shard
 from .storage.folder import Folder
 
@@ -76,6 +79,15 @@ class Entry:
         return self.spec.dim
 
     @cached_property
+    def scale(self) -> Scale | None:
+        """What the codes of an ``int8`` entry mean; ``None`` for other dtypes.
+
+        Raises:
+            DamagedError: it is damaged or missing.
+        """
+        return scale_for_reading(self.folder, self.spec)
+
+    @cached_property
     def provenance(self) -> list[dict[str, Any]]:
         """The runs that filled the entry, oldest first; each lists what is needed to repeat it.
 
@@ -125,7 +137,8 @@ class Entry:
     def __getitem__(self, id: str) -> Array:
         """Return the hidden states of one utterance, (layers, frames, dim), read-only.
 
-        On a local file system this is a view of a memory map, unless the entry is compressed.
+        They are float16 if the entry is, and otherwise float32. On a local file system this is a
+        view of a memory map, unless the entry is compressed, ``bfloat16`` or ``int8``.
 
         Raises:
             UnknownUtteranceError: the entry does not hold the utterance.
@@ -137,10 +150,10 @@ class Entry:
         """Return the hidden states of several utterances, each (len(layers), frames, dim).
 
         ``layers`` are the encoder's own layer numbers, out of :attr:`layers`, in any order; other
-        layers are never read. By default all stored layers are returned. The arrays are read-only:
-        views of memory maps where the entry is local and uncompressed and the layers are stored
-        next to each other, otherwise copies. From an object store, the utterances are fetched in
-        parallel.
+        layers are never read. By default all stored layers are returned. The arrays are read-only,
+        float16 if the entry is, and otherwise float32: views of memory maps where the entry is
+        local, uncompressed, and float16 or float32, and the layers are stored next to each other,
+        otherwise copies. From an object store, the utterances are fetched in parallel.
 
         Raises:
             NotFoundError: a layer is not stored.
@@ -199,8 +212,10 @@ class Entry:
         stop = row.offset + row.length
         if stop > array.shape[1]:
             raise damaged_shard(shards, row.shard, f"'{row.id}' is beyond its end")
+        scale = self.scale
         try:
-            return array.read(positions, row.offset, stop)
+            stored = array.read(positions, row.offset, stop)
+            return decoded(stored, self.spec.dtype, scale, positions)
         except CacheError:  # some of them are also an OSError
             raise
         except FileNotFoundError as error:

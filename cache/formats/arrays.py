@@ -22,6 +22,7 @@ from ..storage.folder import Folder
 
 Array = np.ndarray[Any, Any]
 LayerIndex = slice | list[int]
+STORED_DTYPES = tuple(map(np.dtype, ("<f2", "<f4", "<u2", "|i1")))
 
 # All maps in use. A map stays alive as long as a view of it does, and keeps a file open.
 _maps: WeakSet[Any] = WeakSet()
@@ -35,17 +36,17 @@ def most_maps() -> int:
 def checked_form(shape: Sequence[int], dtype: Any) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     """Return shape and dtype of an array of features, or raise ``ValueError`` if it cannot be one.
 
-    Such an array is (layers, frames, dim), not empty, little-endian ``float16`` or ``float32``.
+    Such an array is (layers, frames, dim), not empty, of one of ``STORED_DTYPES``.
     """
     layers, frames, dim = (operator.index(size) for size in shape)
     dtype = np.dtype(dtype)
-    if min(layers, frames, dim) < 1 or dtype not in (np.dtype("<f2"), np.dtype("<f4")):
+    if min(layers, frames, dim) < 1 or dtype not in STORED_DTYPES:
         raise ValueError(f"shape {tuple(shape)} of {dtype} is not that of features")
     return (layers, frames, dim), dtype
 
 
 class StoredArray(ABC):
-    """An array (layers, frames, dim) of a shard, little-endian ``float16`` or ``float32``."""
+    """An array (layers, frames, dim) of a shard, of one of ``STORED_DTYPES``."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
