@@ -8,6 +8,9 @@ extraction would round them: float16, bfloat16, int8, and one mean for each utte
   ``--text-encoder``, see ``score_data.py``.
 * ``synthetic``: mser's synthetic corpus, 960 utterances, with random encoders.
 
+``--base`` takes the features from a cache of ``score_data.py`` instead, and encodes nothing: there
+the features of ``meld`` and ``synthetic`` are float16, so their errors are those against float16.
+
 Run it with ``OMP_NUM_THREADS=1 python benchmarks/smaller_caches.py --cache DIR ...``. Every
 training is a run folder below ``--runs``: an interrupted script continues.
 """
@@ -38,7 +41,7 @@ from mser.benchmarks.results import (
 from mser.benchmarks.score_data import save, voices
 from mser.benchmarks.score_data import table as read_table
 from mser.benchmarks.scores import CORPORA, SMALL
-from mser.cache import DTYPES, Entry, FeatureCache, UtteranceFeatures, calibration_ids
+from mser.cache import Entry, FeatureCache, UtteranceFeatures, calibration_ids
 from mser.cache.formats.arrays import Array
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.frame_means import ALL, MEAN, FrameMeans
@@ -53,7 +56,9 @@ SIZES, SCORES, HEADS = "sizes", "scores", "heads"
 MELD_LAYERS = "0,3,6"
 SHARD = 500  # utterances
 
-SIZE_NOTE = """MB are the files of the shards and the scale. The speed is that of `Entry.read` for
+SIZE_NOTE = """MB are the files of the shards and the scale. In them, the ids and hashes take some
+160 bytes for each utterance in every form, which counts where an utterance has few numbers. The
+speed is that of `Entry.read` for
 all utterances, 32 at once, in a random order, with the files in the page cache; each round reads
 all forms, and a ratio is one within a round (median and quartiles). float16 and float32 are views
 of a memory map that are then copied, as in `read.py`; the others are decoded to float32. The error
@@ -126,20 +131,23 @@ def full_precision(cache: Path, given: argparse.Namespace) -> list[str]:
     return names
 
 
-def in_form(entry: Entry, source: FeatureCache, target: Path, form: Form) -> Entry:
-    """Return the entry of a form, made from the float32 entry, as an extraction would make it."""
+def in_form(
+    entry: Entry, source: FeatureCache, target: Path, form: Form, layers: tuple[int, ...]
+) -> Entry:
+    """Return the entry of a form, made from the exact entry, as an extraction would make it."""
     means = FrameMeans(form.frames)
     identity = {**entry.spec.identity, **means.identity}
-    spec = replace(entry.spec, dtype=form.dtype, identity=identity)
+    spec = replace(entry.spec, dtype=form.dtype, identity=identity, layers=layers)
     cache = FeatureCache(target)
     writer = cache.writer(spec, {"made from": entry.folder.name})
     stored = writer.committed()
     missing = [id for id in entry.ids if id not in stored]
     if missing:
-        writer.scale(lambda: (means.of(entry[id]) for id in calibration_ids(entry.ids)))
+        chosen = calibration_ids(entry.ids)
+        writer.scale(lambda: map(means.of, map(_as_float32, entry.read(chosen, layers))))
         for number, first in enumerate(range(0, len(missing), SHARD)):
             some = missing[first : first + SHARD]
-            states = (means.of(array) for array in entry.read(some))
+            states = map(means.of, map(_as_float32, entry.read(some, layers)))
             writer.write_shard(
                 number,
                 [
@@ -150,6 +158,10 @@ def in_form(entry: Entry, source: FeatureCache, target: Path, form: Form) -> Ent
         manifest = source.read_manifest(spec.dataset, entry.manifest)
         writer.publish(cache.write_manifest(spec.dataset, manifest))
     return Entry(writer.folder)
+
+
+def _as_float32(states: Array) -> Array:
+    return states.astype(np.float32, copy=False)
 
 
 def size_rows(entries: Mapping[Form, Entry], rounds: int) -> Rows:
@@ -234,12 +246,14 @@ def settings_for(name: str, cache: Path, runs: Path, head: str) -> TrainSettings
     )
 
 
-def score_rows(name: str, caches: Mapping[Form, Path], runs: Path) -> Rows:
+def score_rows(name: str, caches: Mapping[Form, Path], given: argparse.Namespace) -> Rows:
     """Return the scores of the probe and of ``linear`` on each form."""
-    metric, rows = CORPORA[name].monitor, Rows()
+    metric, runs, rows = CORPORA[name].monitor, given.runs, Rows()
     layers: dict[Form, dict[tuple[str, int | str], float]] = {}
     for form, cache in caches.items():
         settings = settings_for(name, cache, runs, "linear")
+        if given.l2:
+            settings = settings.changed({"l2": given.l2})
         mean = settings.changed({"head.pooling": "mean"})
         table = probe(mean, runs / f"probe-{name}-{form}", metric)
         layers[form] = {
@@ -287,9 +301,9 @@ def _score(run: Run, metric: str) -> str:
 
 def measure(given: argparse.Namespace) -> Iterator[Table]:
     """Yield the tables."""
-    exact = given.cache / "float32"
+    exact = given.base or given.cache / "exact"
     forms = [form for form in FORMS if not given.forms or str(form) in given.forms.split(";")]
-    for name in full_precision(exact, given):
+    for name in CORPORA if given.base else full_precision(exact, given):
         if given.datasets and name not in given.datasets.split(","):
             continue
         source = FeatureCache(exact)
@@ -298,23 +312,30 @@ def measure(given: argparse.Namespace) -> Iterator[Table]:
         }
         made = {
             entry.spec.modality: {
-                form: in_form(entry, source, caches[form], form) for form in forms
+                form: in_form(entry, source, caches[form], form, _chosen(entry, given.layers))
+                for form in forms
             }
             for entry in source.entries(name)
         }
         note = "" if name != "synthetic" else "**Synthetic** voices and texts, random encoders. "
-        if given.only in (None, SIZES):
+        if SIZES in given.sections.split(","):
             for modality, entries in made.items():
                 rows = size_rows(entries, given.rounds)
                 yield Table(f"{name}, {modality}: sizes", rows, note + one_line(SIZE_NOTE))
-        if given.only in (None, SCORES):
-            rows = score_rows(name, caches, given.runs)
+        if SCORES in given.sections.split(","):
+            rows = score_rows(name, caches, given)
             yield Table(f"{name}: scores in %", rows, note + one_line(SCORE_NOTE))
-        if given.only in (None, HEADS):
+        if HEADS in given.sections.split(","):
             whole = {form: cache for form, cache in caches.items() if form.frames == ALL}
             rows = head_rows(name, whole, given.runs, given)
             title = f"{name}: heads, folds {given.folds or 'all'}, seeds {given.seeds}"
             yield Table(title, rows, note)
+
+
+def _chosen(entry: Entry, layers: str) -> tuple[int, ...]:
+    """Return the layers of an entry out of those that are asked for; all if it has none."""
+    asked = tuple(map(int, layers.split(","))) if layers else ()
+    return tuple(layer for layer in entry.layers if layer in asked) or entry.layers
 
 
 def main() -> None:
@@ -324,7 +345,11 @@ def main() -> None:
     parser.add_argument("--emodb", type=Path, help="folder of emodb.csv and egemaps.npz")
     parser.add_argument("--meld", type=Path, help="folder of MELD's CSV files")
     parser.add_argument("--text-encoder", type=Path, help="folder of a text encoder")
-    parser.add_argument("--only", choices=(SIZES, SCORES, HEADS), help="this section alone")
+    parser.add_argument("--base", type=Path, help="made by score_data.py, instead of the material")
+    parser.add_argument("--layers", default="", help="layers to store, such as 6; default all")
+    every = f"{SIZES},{SCORES},{HEADS}"
+    parser.add_argument("--sections", default=every, help="default: all three")
+    parser.add_argument("--l2", type=float, help="one strength of the linear head, to save time")
     parser.add_argument("--datasets", help="default: all whose material is given")
     parser.add_argument("--forms", help=f"default: {';'.join(map(str, FORMS))}")
     parser.add_argument("--heads", default="hbf", help="of the section heads; default hbf")
@@ -334,19 +359,26 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="run folders")
     parser.add_argument("--out", type=Path, default=Path("bench"), help="where the JSON goes")
     given = parser.parse_args()
-    before = machine(torch.device("cpu"))
+    before, tables = machine(torch.device("cpu")), []
+    for measured in measure(given):
+        print(measured.markdown(), flush=True)
+        tables.append(measured)
     results = Results(
-        "smaller_caches" if given.only is None else f"smaller_caches-{given.only}",
-        "python benchmarks/smaller_caches.py --cache DIR"
-        + (f" --only {given.only}" if given.only else ""),
+        "smaller_caches",
+        "python benchmarks/smaller_caches.py --cache DIR",
         small=False,
         date=str(datetime.now(UTC).date()),
         machine=before,
         versions=versions(["mser", "torch", "numpy", "zarr", "transformers"]),
-        settings={"rounds": given.rounds, "dtypes": ", ".join(DTYPES)},
-        tables=list(measure(given)),
+        settings={
+            "rounds": given.rounds,
+            "sections": given.sections,
+            "features": "of score_data.py" if given.base else "extracted as float32",
+            "layers": given.layers or "all",
+            "strengths of linear": given.l2 or "all",
+        },
+        tables=tables,
     )
-    print(results.markdown())
     print(f"\n{results.save(given.out)}")
 
 

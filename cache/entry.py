@@ -30,7 +30,7 @@ from .storage.folder import Folder
 
 _TRIES = 5  # fails only if a writer publishes this often between two of our reads
 _ROWS = 65_536  # rows of the index kept as Python objects; others are looked up again
-_REQUESTS = 16  # at once, to an object store
+_REQUESTS = 16  # at once, to an object store or a disk
 
 
 class Entry:
@@ -46,6 +46,7 @@ class Entry:
         self._record = read_record(folder)
         self._row = lru_cache(_ROWS)(self._uncached_row)
         self._shard = lru_cache(most_maps() // 2)(self._uncached_shard)
+        self._opened: set[str] = set()  # shards that were opened in advance
 
     def __reduce__(self) -> tuple[type["Entry"], tuple[Folder]]:
         return Entry, (self.folder,)
@@ -161,14 +162,16 @@ class Entry:
             DamagedError: a shard is damaged.
         """
         positions = self._positions(layers)
-        if self.folder.path is not None:
-            return [self._read(id, positions) for id in ids]
         wanted = list(ids)
-        shards = {self._row(id).shard for id in wanted}
-        with ThreadPoolExecutor(_REQUESTS) as pool:
+        new = {self._row(id).shard for id in wanted} - self._opened
+        if len(new) > 1:
             # One thread opens each shard before all of them read from it.
-            with suppress(MissingShardError):  # raised, or solved, by the read below
-                list(pool.map(self._shard, shards))
+            with ThreadPoolExecutor(_REQUESTS) as pool, suppress(CacheError):  # raised below
+                list(pool.map(self._shard, new))
+            self._opened |= new
+        if self.folder.path is not None:
+            return [self._read(id, positions) for id in wanted]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
             return list(pool.map(lambda id: self._read(id, positions), wanted))
 
     def length(self, id: str) -> int:
