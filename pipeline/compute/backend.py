@@ -20,7 +20,7 @@ from .dask_cluster import (
 )
 from .device import cores
 from .local_cluster import MEMORY_ADVICE, local_cluster
-from .slurm import SlurmFile, check_slurm, read_slurm_file, slurm_cluster
+from .slurm import SlurmFile, check_slurm, memory_advice, read_slurm_file, slurm_cluster
 from .tls import TlsFiles
 
 _WAIT_MINUTES = {"scheduler": 1.0, "slurm": 10.0}
@@ -81,7 +81,7 @@ class Backend:
     def memory_advice(self) -> str:
         """What to do if workers die because the memory is full, as a part of a sentence."""
         if self.slurm is not None:
-            return f"give more memory, or fewer processes, in {self.slurm}"
+            return memory_advice(self.slurm)
         if self.scheduler is not None:
             return "start workers that have more memory"
         return MEMORY_ADVICE

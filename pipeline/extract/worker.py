@@ -109,7 +109,7 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
 
 def crash_report(job: ShardJob) -> ShardReport:
     """Return the report of a job that killed its workers."""
-    detail = "two worker processes died while they extracted it"
+    detail = "two worker processes died while they extracted it (too little memory?)"
     failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
     return ShardReport(job, quarantined=failed)
 
