@@ -1,8 +1,10 @@
 """Worker processes killed by signal 9, as Linux does when the memory is full: noted and counted."""
 
 import signal
+import sys
 from collections.abc import Callable
 
+import cloudpickle
 from distributed import Client, Nanny, NannyPlugin, Status
 
 from ..errors import PipelineError
@@ -48,7 +50,9 @@ class KilledWorkers:
 
     def watch(self, client: Client) -> None:
         """Count the worker processes that ``dask worker`` commands start from now on."""
-        client.subscribe_topic(_TOPIC, lambda _: self.add())  # type: ignore[no-untyped-call]
+        # By value: a nanny that imported this package would import torch, and need its memory.
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        client.subscribe_topic(_TOPIC, lambda _: self.add())
         client.register_plugin(_ReportKilled())
 
 
@@ -72,5 +76,5 @@ class _ReportKilled(NannyPlugin):
     def setup(self, nanny: Nanny) -> None:
         nanny._on_worker_exit_sync = when_killed(  # type: ignore[method-assign]
             nanny,
-            lambda: nanny.log_event(_TOPIC, nanny.name),  # type: ignore[no-untyped-call]
+            lambda: nanny.log_event(_TOPIC, nanny.name),
         )

@@ -92,8 +92,8 @@ def test_a_signal_cancels_the_jobs_and_removes_the_key(
     [
         # The process that keeps a worker alive ends too, and so does its job.
         ("40 MB", "SLURM job [0-9]+ ended \\(OUT_OF_MEMORY\\): submitting another one; if this"),
-        # Too little for torch: only the worker is killed, and started again.
-        ("250 MB", "a worker process was killed by signal 9, as Linux does when the memory is"),
+        # Enough for dask and not for torch: only the worker is killed, and started again.
+        ("300 MB", "a worker process was killed by signal 9, as Linux does when the memory is"),
     ],
 )
 def test_an_extraction_without_enough_memory_ends_with_the_setting_that_helps(
