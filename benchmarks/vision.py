@@ -34,7 +34,7 @@ from mser.benchmarks.results import (
     ratios,
     shuffled_turns,
 )
-from mser.pipeline.compute.dask_cluster import MALLOC_ENVIRONMENT
+from mser.pipeline.compute.fork_server import MALLOC_ENVIRONMENT
 from mser.pipeline.compute.device import cores
 from mser.pipeline.encoders.random_encoders import save_vision_encoder
 
