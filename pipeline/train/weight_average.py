@@ -6,12 +6,12 @@ Juditsky (1992); the exponential form with this start is that of TensorFlow's
 ``ExponentialMovingAverage``.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from ...heads import Head
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class WeightAverage:
@@ -23,13 +23,13 @@ class WeightAverage:
     """
 
     def __init__(self, head: Head, decay: float) -> None:
-        def average(averaged: Sequence[Tensor], current: Sequence[Tensor], steps: Tensor) -> None:
+        def average(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
             n = int(steps)
             share = 1 - min(decay, (1 + n) / (10 + n))
             for mean, weights in zip(averaged, current, strict=True):
                 mean.lerp_(weights, share)
 
-        self._model = AveragedModel(head, multi_avg_fn=average)  # type: ignore[no-untyped-call]
+        self._model = AveragedModel(head, multi_avg_fn=average)
 
     @property
     def head(self) -> Head:
@@ -40,7 +40,7 @@ class WeightAverage:
 
     def update(self, head: Head) -> None:
         """Take the weights after a step into the average."""
-        self._model.update_parameters(head)  # type: ignore[no-untyped-call]
+        self._model.update_parameters(head)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the averaged weights and the number of steps."""

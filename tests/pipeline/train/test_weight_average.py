@@ -33,6 +33,7 @@ def test_the_average_is_the_recursion_of_its_docstring() -> None:
             expected = d * expected + (1 - d) * weights
     averaged = average.head
     assert isinstance(averaged, LinearProbe)
+    assert expected is not None
     np.testing.assert_allclose(averaged.classifier.weight.detach(), expected, atol=1e-6)
 
 
