@@ -198,7 +198,7 @@ SETTINGS = (
         "loss",
         "amp",
     ),
-    *("monitor", "features", "save_every"),
+    *("monitor", "ema", "features", "save_every"),
 )
 SetOption = Annotated[
     list[str] | None,
