@@ -23,7 +23,8 @@ from ..evaluation.scorers import metric_named
 from ..extract import ExtractSettings, Summary, extract
 from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES
-from ..train.presets import preset_names, read
+from ..preset_files import preset_names
+from ..train.presets import read
 from ..train.run_folder import RunFolder
 from ..validation import checked, file_table, one_of
 from .ablation import Ablation, AblationKeys, SystemScores, ablate
