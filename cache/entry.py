@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .dtypes import decoded
 from .errors import (
     CacheError,
     DamagedError,
@@ -22,12 +23,14 @@ from .index import FILE as INDEX
 from .index import Ids, Index, IndexRow
 from .provenance import read_runs
 from .quarantine import Quarantined, read_quarantine
+from .scale import Scale
+from .scale_file import scale_for_reading
 from .shard import DAMAGE, open_shard
 from .storage.folder import Folder
 
 _TRIES = 5  # fails only if a writer publishes this often between two of our reads
 _ROWS = 65_536  # rows of the index kept as Python objects; others are looked up again
-_REQUESTS = 16  # at once, to an object store
+_REQUESTS = 16  # at once, to an object store or a disk
 
 
 class Entry:
@@ -43,6 +46,7 @@ class Entry:
         self._record = read_record(folder)
         self._row = lru_cache(_ROWS)(self._uncached_row)
         self._shard = lru_cache(most_maps() // 2)(self._uncached_shard)
+        self._opened: set[str] = set()  # shards that were opened in advance
 
     def __reduce__(self) -> tuple[type["Entry"], tuple[Folder]]:
         return Entry, (self.folder,)
@@ -74,6 +78,15 @@ class Entry:
     def dim(self) -> int:
         """Width of the hidden states."""
         return self.spec.dim
+
+    @cached_property
+    def scale(self) -> Scale | None:
+        """What the codes of an ``int8`` entry mean; ``None`` for other dtypes.
+
+        Raises:
+            DamagedError: it is damaged or missing.
+        """
+        return scale_for_reading(self.folder, self.spec)
 
     @cached_property
     def provenance(self) -> list[dict[str, Any]]:
@@ -108,13 +121,18 @@ class Entry:
         """The positions of all utterances; read on first use."""
         for _ in range(_TRIES):
             try:
-                return Index.read(self.folder, self.index_name)
+                return Index.read(self.folder, self.index_name, self._utterances)
             except FileNotFoundError:
                 self._record = read_record(self.folder)  # a writer has replaced the index
         raise DamagedError(
             f"{self.folder} is incomplete: {self.index_name} is missing; "
             "'mser cache verify --repair' rebuilds it from the shards"
         )
+
+    @property
+    def _utterances(self) -> int:
+        number = self._record.get("utterances")
+        return number if isinstance(number, int) else 0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -125,22 +143,23 @@ class Entry:
     def __getitem__(self, id: str) -> Array:
         """Return the hidden states of one utterance, (layers, frames, dim), read-only.
 
-        On a local file system this is a view of a memory map, unless the entry is compressed.
+        They are float16 if the entry is, and otherwise float32. On a local file system this is a
+        view of a memory map, unless the entry is compressed, ``bfloat16`` or ``int8``.
 
         Raises:
             UnknownUtteranceError: the entry does not hold the utterance.
             DamagedError: its shard is damaged.
         """
-        return self._read(id, slice(None))
+        return self._read(self._row(id), slice(None))
 
     def read(self, ids: Iterable[str], layers: Iterable[int] | None = None) -> list[Array]:
         """Return the hidden states of several utterances, each (len(layers), frames, dim).
 
         ``layers`` are the encoder's own layer numbers, out of :attr:`layers`, in any order; other
-        layers are never read. By default all stored layers are returned. The arrays are read-only:
-        views of memory maps where the entry is local and uncompressed and the layers are stored
-        next to each other, otherwise copies. From an object store, the utterances are fetched in
-        parallel.
+        layers are never read. By default all stored layers are returned. The arrays are read-only,
+        float16 if the entry is, and otherwise float32: views of memory maps where the entry is
+        local, uncompressed, and float16 or float32, and the layers are stored next to each other,
+        otherwise copies. From an object store, the utterances are fetched in parallel.
 
         Raises:
             NotFoundError: a layer is not stored.
@@ -148,15 +167,19 @@ class Entry:
             DamagedError: a shard is damaged.
         """
         positions = self._positions(layers)
-        if self.folder.path is not None:
-            return [self._read(id, positions) for id in ids]
-        wanted = list(ids)
-        shards = {self._row(id).shard for id in wanted}
+        local = self.folder.path is not None
+        rows = [self._row(id) for id in ids] if local else self._rows(list(ids))
+        new = {row.shard for row in rows} - self._opened
+        if len(new) > 1:
+            # One thread opens each shard before all of them read from it. What fails is raised, or
+            # solved, by the read below.
+            with ThreadPoolExecutor(_REQUESTS) as pool, suppress(CacheError):
+                list(pool.map(self._shard, new))
+            self._opened |= new
+        if local:
+            return [self._read(row, positions) for row in rows]
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            # One thread opens each shard before all of them read from it.
-            with suppress(MissingShardError):  # raised, or solved, by the read below
-                list(pool.map(self._shard, shards))
-            return list(pool.map(lambda id: self._read(id, positions), wanted))
+            return list(pool.map(lambda row: self._read(row, positions), rows))
 
     def length(self, id: str) -> int:
         """Return how many frames an utterance has."""
@@ -186,8 +209,7 @@ class Entry:
             return slice(positions[0], positions[0] + len(positions))
         return positions
 
-    def _read(self, id: str, positions: LayerIndex) -> Array:
-        row = self._row(id)
+    def _read(self, row: IndexRow, positions: LayerIndex) -> Array:
         try:
             return self._frames(row, positions)
         except MissingShardError:
@@ -199,8 +221,10 @@ class Entry:
         stop = row.offset + row.length
         if stop > array.shape[1]:
             raise damaged_shard(shards, row.shard, f"'{row.id}' is beyond its end")
+        scale = self.scale
         try:
-            return array.read(positions, row.offset, stop)
+            stored = array.read(positions, row.offset, stop)
+            return decoded(stored, self.spec.dtype, scale, positions)
         except CacheError:  # some of them are also an OSError
             raise
         except FileNotFoundError as error:
@@ -215,15 +239,19 @@ class Entry:
             ) from error
 
     def _uncached_row(self, id: str) -> IndexRow:
+        (row,) = self._rows([id])
+        return row
+
+    def _rows(self, ids: list[str]) -> list[IndexRow]:
         try:
-            return self.index[id]
+            return self.index.rows(ids)
         except FileNotFoundError:  # a writer has replaced the index, and gc has deleted the old one
             self._record = read_record(self.folder)
             del self.index
-            return self._uncached_row(id)
-        except KeyError:
+            return self._rows(ids)
+        except KeyError as error:
             raise UnknownUtteranceError(
-                f"{self.folder} does not hold the utterance '{id}'"
+                f"{self.folder} does not hold the utterance '{error.args[0]}'"
             ) from None
 
     def _uncached_shard(self, name: str) -> StoredArray:

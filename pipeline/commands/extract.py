@@ -65,7 +65,11 @@ def extract(
         ),
     ] = "all",
     dtype: Annotated[
-        str, typer.Option(help="Type of the stored features: float16 or float32.")
+        str,
+        typer.Option(
+            help="Type of the stored features: float16, float32, bfloat16 (the range of float32), "
+            "or int8 (half the size of float16)."
+        ),
     ] = "float16",
     precision: Annotated[
         str,

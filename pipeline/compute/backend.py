@@ -80,7 +80,9 @@ class Backend:
     def memory_advice(self) -> str:
         """What to do if workers die because the memory is full, as a part of a sentence."""
         if self.slurm is not None:
-            return f"give more memory, or fewer processes, in {self.slurm}"
+            from .slurm import memory_advice  # noqa: PLC0415 -- imports Dask
+
+            return memory_advice(self.slurm)
         if self.scheduler is not None:
             return "start workers that have more memory"
         return MEMORY_ADVICE

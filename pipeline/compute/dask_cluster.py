@@ -13,6 +13,7 @@ from distributed import Client, Security, rpc
 
 from ..errors import PipelineError
 from ..progress import print_note
+from .killed_workers import KilledWorkers
 from .submitted_jobs import SubmittedJobs
 from .tls import TlsFiles, client_security
 
@@ -35,6 +36,8 @@ class Cluster:
     """How long to wait without any worker."""
     started_here: bool
     """Whether this process started the workers, in its own environment: no check is needed."""
+    killed: KilledWorkers | None = None
+    """The worker processes that were killed, if this command has started them."""
     slurm: SubmittedJobs | None = None
     """The SLURM jobs that hold the workers, if this command has submitted them."""
 
@@ -44,8 +47,8 @@ class Cluster:
         SLURM jobs that have ended are submitted again.
 
         Raises:
-            PipelineError: the scheduler is gone, no worker has come, or SLURM jobs end without
-                having finished anything.
+            PipelineError: the scheduler is gone, no worker has come, SLURM jobs end without
+                having finished anything, or workers are killed before any job is finished.
         """
         started, noted = time.monotonic(), self.started_here
         self._keep_up()
@@ -79,10 +82,14 @@ class Cluster:
         """Note that a job was finished, so that SLURM jobs are worth being submitted again."""
         if self.slurm:
             self.slurm.advanced()
+        if self.killed:
+            self.killed.advanced()
 
     def _keep_up(self) -> None:
         if self.slurm:
             self.slurm.keep_up()
+        if self.killed:
+            self.killed.check()
 
     def connection_lost(self) -> PipelineError:
         """Return the error for a scheduler that is gone."""
