@@ -194,6 +194,7 @@ SETTINGS = (
         "schedule",
         "warmup",
         "clip",
+        "ema",
         "class_weights",
         "loss",
         "amp",

@@ -64,8 +64,8 @@ def layer_figure(
         for name, value in whole.items():
             if value is not None:
                 label = f"{shortened(name)}, all layers"
-                style = {"color": colour_of[name], "linestyle": "--", "linewidth": 1.3}
-                axes.axhline(factor * value, label=label, **style)
+                colour = colour_of[name]
+                axes.axhline(factor * value, label=label, color=colour, ls="--", linewidth=1.3)
         axes.set_xticks(layers)
         axes.set_xlabel("layer of the encoder")
         axes.set_ylabel(f"{metric.title}{', %' if metric.percent else ''}")

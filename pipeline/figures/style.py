@@ -4,7 +4,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
 from types import MappingProxyType
@@ -24,7 +24,7 @@ COLOURS = (
 
 # A colour → the variable of the page that takes its place, because the page can be dark.
 _OF_PAGE = {INK: "--ink", SOFT: "--soft", LINE: "--line", ONE: "--one", TWO: "--two"}
-_STYLE: Mapping[str, Any] = MappingProxyType(
+_STYLE: Any = MappingProxyType(  # matplotlib has a type for its own names alone
     {
         "svg.fonttype": "none",  # texts stay texts
         "svg.hashsalt": "mser",  # the same figure gives the same file

@@ -18,7 +18,8 @@ HOSTILE = "<script>alert(1)</script>\"'&$x_1$ \x00\x1b\ud800 名"
 
 
 def points_of(axes: Axes, number: int) -> list[list[float]]:
-    return np.asarray(axes.lines[number].get_xydata()).tolist()
+    points: list[list[float]] = np.asarray(axes.lines[number].get_xydata()).tolist()
+    return points
 
 
 def test_the_mean_is_over_the_trainings_that_have_a_point() -> None:
