@@ -3,6 +3,7 @@
 It works with arrays, ids and bytes only, and does not depend on models, corpora, Dask or heads.
 """
 
+from .dtypes import DTYPES
 from .entry import Entry
 from .errors import (
     AmbiguousEntryError,
@@ -20,11 +21,13 @@ from .maintenance.listing import info, listing
 from .maintenance.verify import verify, verify_all
 from .pooled import missing_pooled, pooled_entry
 from .quarantine import Quarantined
+from .scale import calibration_ids
 from .shard import UtteranceFeatures
 from .writer import EntryWriter
 
 __all__ = [
     "COMPRESSIONS",
+    "DTYPES",
     "FORMATS",
     "AmbiguousEntryError",
     "CacheError",
@@ -37,6 +40,7 @@ __all__ = [
     "Quarantined",
     "UnknownUtteranceError",
     "UtteranceFeatures",
+    "calibration_ids",
     "collect_garbage",
     "convert",
     "digest",

@@ -8,6 +8,7 @@ from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .dtypes import decoded
 from .errors import (
     CacheError,
     DamagedError,
@@ -22,12 +23,14 @@ from .index import FILE as INDEX
 from .index import Ids, Index, IndexRow
 from .provenance import read_runs
 from .quarantine import Quarantined, read_quarantine
+from .scale import Scale
+from .scale_file import scale_for_reading
 from .shard import DAMAGE, open_shard
 from .storage.folder import Folder
 
 _TRIES = 5  # fails only if a writer publishes this often between two of our reads
 _ROWS = 65_536  # rows of the index kept as Python objects; others are looked up again
-_REQUESTS = 16  # at once, to an object store
+_REQUESTS = 16  # at once, to an object store or a disk
 
 
 class Entry:
@@ -43,6 +46,7 @@ class Entry:
         self._record = read_record(folder)
         self._row = lru_cache(_ROWS)(self._uncached_row)
         self._shard = lru_cache(most_maps() // 2)(self._uncached_shard)
+        self._opened: set[str] = set()  # shards that were opened in advance
 
     def __reduce__(self) -> tuple[type["Entry"], tuple[Folder]]:
         return Entry, (self.folder,)
@@ -74,6 +78,15 @@ class Entry:
     def dim(self) -> int:
         """Width of the hidden states."""
         return self.spec.dim
+
+    @cached_property
+    def scale(self) -> Scale | None:
+        """What the codes of an ``int8`` entry mean; ``None`` for other dtypes.
+
+        Raises:
+            DamagedError: it is damaged or missing.
+        """
+        return scale_for_reading(self.folder, self.spec)
 
     @cached_property
     def provenance(self) -> list[dict[str, Any]]:
@@ -130,7 +143,8 @@ class Entry:
     def __getitem__(self, id: str) -> Array:
         """Return the hidden states of one utterance, (layers, frames, dim), read-only.
 
-        On a local file system this is a view of a memory map, unless the entry is compressed.
+        They are float16 if the entry is, and otherwise float32. On a local file system this is a
+        view of a memory map, unless the entry is compressed, ``bfloat16`` or ``int8``.
 
         Raises:
             UnknownUtteranceError: the entry does not hold the utterance.
@@ -142,10 +156,10 @@ class Entry:
         """Return the hidden states of several utterances, each (len(layers), frames, dim).
 
         ``layers`` are the encoder's own layer numbers, out of :attr:`layers`, in any order; other
-        layers are never read. By default all stored layers are returned. The arrays are read-only:
-        views of memory maps where the entry is local and uncompressed and the layers are stored
-        next to each other, otherwise copies. From an object store, the utterances are fetched in
-        parallel.
+        layers are never read. By default all stored layers are returned. The arrays are read-only,
+        float16 if the entry is, and otherwise float32: views of memory maps where the entry is
+        local, uncompressed, and float16 or float32, and the layers are stored next to each other,
+        otherwise copies. From an object store, the utterances are fetched in parallel.
 
         Raises:
             NotFoundError: a layer is not stored.
@@ -153,14 +167,18 @@ class Entry:
             DamagedError: a shard is damaged.
         """
         positions = self._positions(layers)
-        if self.folder.path is not None:
-            return [self._read(self._row(id), positions) for id in ids]
-        rows = self._rows(list(ids))
-        shards = {row.shard for row in rows}
+        local = self.folder.path is not None
+        rows = [self._row(id) for id in ids] if local else self._rows(list(ids))
+        new = {row.shard for row in rows} - self._opened
+        if len(new) > 1:
+            # One thread opens each shard before all of them read from it. What fails is raised, or
+            # solved, by the read below.
+            with ThreadPoolExecutor(_REQUESTS) as pool, suppress(CacheError):
+                list(pool.map(self._shard, new))
+            self._opened |= new
+        if local:
+            return [self._read(row, positions) for row in rows]
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            # One thread opens each shard before all of them read from it.
-            with suppress(MissingShardError):  # raised, or solved, by the read below
-                list(pool.map(self._shard, shards))
             return list(pool.map(lambda row: self._read(row, positions), rows))
 
     def length(self, id: str) -> int:
@@ -203,8 +221,10 @@ class Entry:
         stop = row.offset + row.length
         if stop > array.shape[1]:
             raise damaged_shard(shards, row.shard, f"'{row.id}' is beyond its end")
+        scale = self.scale
         try:
-            return array.read(positions, row.offset, stop)
+            stored = array.read(positions, row.offset, stop)
+            return decoded(stored, self.spec.dtype, scale, positions)
         except CacheError:  # some of them are also an OSError
             raise
         except FileNotFoundError as error:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from .dtypes import DTYPES, read_dtype, stored_dtype
 from .errors import CacheError
 
 ENTRY_FORMAT = 1
 KEY_LENGTH = 12
-DTYPES = ("float16", "float32")
 POOLED = "pooled"
 """The key of an identity that marks pooled features; see :mod:`.pooled`."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -23,7 +25,7 @@ class EntrySpec:
 
     ``identity`` holds everything that changes the numbers, as JSON values; two entries with equal
     identities hold equal features. ``layers`` are the encoder's own layer numbers, in the order in
-    which they are stored; ``dim`` is their width; ``dtype`` is ``float16`` or ``float32``.
+    which they are stored; ``dim`` is their width; ``dtype`` is one of ``DTYPES``.
     """
 
     dataset: str
@@ -78,7 +80,17 @@ class EntrySpec:
     @property
     def bytes_per_frame(self) -> int:
         """Size of one frame in all layers, uncompressed, in bytes."""
-        return len(self.layers) * self.dim * int(self.dtype.removeprefix("float")) // 8
+        return len(self.layers) * self.dim * stored_dtype(self.dtype).itemsize
+
+    @property
+    def read_dtype(self) -> str:
+        """The dtype that a reader gets: ``float16``, or ``float32`` for all other dtypes."""
+        return read_dtype(self.dtype)
+
+    @property
+    def read_bytes_per_frame(self) -> int:
+        """Size of one frame in all layers as a reader gets it, in bytes."""
+        return len(self.layers) * self.dim * np.dtype(self.read_dtype).itemsize
 
 
 def digest(value: object) -> str:

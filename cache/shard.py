@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .dtypes import stored_dtype
 from .errors import CacheError, MissingShardError, damaged_shard
 from .formats import FORMATS, format_of
 from .formats.arrays import Array, StoredArray
@@ -62,7 +63,10 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class UtteranceFeatures:
-    """The hidden states of one utterance, (layers, frames, dim), and the hash of its content."""
+    """The hidden states of one utterance, (layers, frames, dim), and the hash of its content.
+
+    An :class:`EntryWriter` takes floating hidden states; a shard holds them in the entry's dtype.
+    """
 
     id: str
     content_hash: str
@@ -94,7 +98,8 @@ def write_shard(
         utterances: their arrays have one dtype and, except for the frames, one shape.
         facts: stored beside the arrays. ``written`` is the time of writing (ISO 8601, UTC); of two
             copies of an utterance, the later one counts. A rewritten shard has the time of the
-            original, a ``/`` and its own time. ``run`` names the record of the run.
+            original, a ``/`` and its own time. ``run`` names the record of the run, and ``scale``
+            is the digest of the scale of ``int8`` codes.
         store: a key of ``FORMATS``.
         compression: one of ``COMPRESSIONS``.
     """
@@ -166,7 +171,7 @@ def open_shard(shards: Folder, name: str, spec: EntrySpec) -> StoredArray:
     with translate_damage(shards, name):
         array = format_of(name).open_array(shards, name)
     form = (array.shape[0], array.shape[2], array.dtype)
-    if form != (len(spec.layers), spec.dim, np.dtype(spec.dtype)):
+    if form != (len(spec.layers), spec.dim, stored_dtype(spec.dtype)):
         reason = "the form of its arrays differs from this entry's"
         raise damaged_shard(shards, name, reason)
     return array

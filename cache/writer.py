@@ -1,19 +1,26 @@
 """Filling one entry: shards are committed one by one, then the entry is published."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from .clock import now, time_after
+from .dtypes import encoded
 from .entry import read_record
 from .errors import CacheError, damaged_shard
 from .formats import COMPRESSIONS, store_of
+from .formats.arrays import Array
 from .identity import ENTRY_FORMAT, EntrySpec
 from .index import Index
 from .provenance import write_run
 from .quarantine import Quarantined, read_quarantine, write_quarantine
+from .scale import FILE as SCALE
+from .scale import Scale
+from .scale_file import has_scale, scale_for_reading, scale_for_writing
 from .shard import (
     NAME,
     UtteranceFeatures,
@@ -88,16 +95,40 @@ class EntryWriter:
         """
         return lease(self.folder / "leases", work, patience)
 
+    @property
+    def lacks_scale(self) -> bool:
+        """Whether the entry is ``int8`` and has no scale yet."""
+        return has_scale(self.spec) and SCALE not in self.folder.names()
+
+    def scale(self, calibration: Callable[[], Iterable[Array]]) -> Scale | None:
+        """Return the scale of an ``int8`` entry; ``None`` for other dtypes.
+
+        If the entry has none yet, it gets that of ``calibration()``: hidden states (layers, frames,
+        dim), floating and finite. Whoever writes it first fixes it for all shards of the entry.
+
+        Raises:
+            CacheError: the scale is damaged or lost, or the cache cannot be written.
+        """
+        return scale_for_writing(self.folder, self.spec, calibration, self.shards)
+
     def write_shard(self, number: int, utterances: Sequence[UtteranceFeatures]) -> str:
         """Commit one shard and return its name.
 
+        The utterances of the first shard calibrate an ``int8`` entry that has no scale yet; call
+        :meth:`scale` before if others should.
+
         Raises:
-            CacheError: an array does not have the entry's shape (layers, frames, dim), or the
-                cache cannot be written.
+            CacheError: an array does not have the entry's shape (layers, frames, dim), an ``int8``
+                entry would get a number that is not finite, or the cache cannot be written.
         """
         run = write_run(self.folder, self.provenance)
-        checked = [self._checked(utterance) for utterance in utterances]
-        return self._write(number, checked, run, time_after(self.seen))
+        for utterance in utterances:
+            self._check(utterance)
+        scale = self.scale(lambda: [utterance.hidden_states for utterance in utterances])
+        arrays = [encoded(one.hidden_states, self.spec.dtype, scale) for one in utterances]
+        stored = list(map(_with_states, utterances, arrays))
+        facts = {"written": time_after(self.seen), "run": run}
+        return self._write(number, stored, facts | ({"scale": scale.digest} if scale else {}))
 
     def rewrite_shard(self, name: str, rows: Iterable[Mapping[str, Any]]) -> str:
         """Commit utterances of a shard again, in this writer's store and compression.
@@ -124,11 +155,14 @@ class EntryWriter:
                 )
             kept.append(UtteranceFeatures(row["id"], row["content_hash"], states))
             written = row["written"].partition("/")[0]
-        run = ""
+        # As text, the time sorts after the original and before everything newer.
+        scale = scale_for_reading(self.folder, self.spec)
+        facts = {"written": f"{written}/{now()}", "run": ""}
+        facts |= {"scale": scale.digest} if scale else {}
         with suppress(CacheError):  # the features are usable without the name of the run
-            run = str(read_facts(shards, name).get("run", ""))
-        # As text, this sorts after the original and before everything newer.
-        return self._write(int(name.partition("-")[0]), kept, run, f"{written}/{now()}")
+            old = read_facts(shards, name)
+            facts |= {key: str(old[key]) for key in facts if key != "written" and key in old}
+        return self._write(int(name.partition("-")[0]), kept, facts)
 
     def with_form_of(self, shard: str) -> "EntryWriter":
         """Return a writer with the store and the compression of a shard."""
@@ -274,22 +308,29 @@ class EntryWriter:
                 continue  # another writer has just replaced the index
         return None
 
-    def _checked(self, utterance: UtteranceFeatures) -> UtteranceFeatures:
-        array = utterance.hidden_states.astype(self.spec.dtype, copy=False)
+    def _check(self, utterance: UtteranceFeatures) -> None:
+        array = utterance.hidden_states
         layers, dim = len(self.spec.layers), self.spec.dim
         if array.ndim != 3 or (array.shape[0], array.shape[2]) != (layers, dim) or not array.size:
             raise CacheError(
                 f"the features of '{utterance.id}' have the shape {array.shape}, and this entry "
                 f"holds ({layers}, frames, {dim})"
             )
-        return replace(utterance, hidden_states=array)
+        if has_scale(self.spec) and not np.isfinite(array).all():
+            raise CacheError(
+                f"the features of '{utterance.id}' contain infinite values or NaN, which "
+                f"{self.spec.dtype} cannot hold: leave the utterance out"
+            )
 
     def _write(
-        self, number: int, utterances: Sequence[UtteranceFeatures], run: str, written: str
+        self, number: int, utterances: Sequence[UtteranceFeatures], facts: Mapping[str, str]
     ) -> str:
-        facts = {"written": written, "run": run}
         shards = self.folder / "shards"
         return write_shard(shards, number, utterances, facts, self.store, self.compression)
+
+
+def _with_states(utterance: UtteranceFeatures, states: Array) -> UtteranceFeatures:
+    return replace(utterance, hidden_states=states)
 
 
 def _reasons(quarantined: Mapping[str, Quarantined]) -> dict[str, tuple[str | None, str]]:

@@ -10,6 +10,7 @@ import math
 import mmap
 import operator
 import resource
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from ..storage.folder import Folder
 
 Array = np.ndarray[Any, Any]
 LayerIndex = slice | list[int]
+STORED_DTYPES = tuple(map(np.dtype, ("<f2", "<f4", "<u2", "|i1")))
+
+_KEPT = 30.0  # seconds after a request in which the kernel keeps the pages, in all likelihood
 
 # All maps in use. A map stays alive as long as a view of it does, and keeps a file open.
 _maps: WeakSet[Any] = WeakSet()
@@ -35,17 +39,17 @@ def most_maps() -> int:
 def checked_form(shape: Sequence[int], dtype: Any) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     """Return shape and dtype of an array of features, or raise ``ValueError`` if it cannot be one.
 
-    Such an array is (layers, frames, dim), not empty, little-endian ``float16`` or ``float32``.
+    Such an array is (layers, frames, dim), not empty, of one of ``STORED_DTYPES``.
     """
     layers, frames, dim = (operator.index(size) for size in shape)
     dtype = np.dtype(dtype)
-    if min(layers, frames, dim) < 1 or dtype not in (np.dtype("<f2"), np.dtype("<f4")):
+    if min(layers, frames, dim) < 1 or dtype not in STORED_DTYPES:
         raise ValueError(f"shape {tuple(shape)} of {dtype} is not that of features")
     return (layers, frames, dim), dtype
 
 
 class StoredArray(ABC):
-    """An array (layers, frames, dim) of a shard, little-endian ``float16`` or ``float32``."""
+    """An array (layers, frames, dim) of a shard, of one of ``STORED_DTYPES``."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -61,9 +65,10 @@ class StoredArray(ABC):
 class MappedArray(StoredArray):
     """A local file mapped into memory: a slice copies nothing and reads no other bytes.
 
-    The first read of an utterance asks the kernel to load all its pages while the caller goes on.
-    Without that, a cold disk loads them page by page, takes twice as long, and reads more than was
-    asked for. A second request for the same pages would only cost time.
+    A read of layers of an utterance asks the kernel to load all its pages while the caller goes on.
+    Without that, the kernel loads them at the first access to each, and with them as much as it
+    reads ahead, which may be many times what was asked for. The same request soon afterwards would
+    only cost time; later, the kernel may have dropped the pages for others.
     """
 
     def __init__(self, mapped: "np.memmap[Any, Any]") -> None:
@@ -71,13 +76,16 @@ class MappedArray(StoredArray):
         self._mapped = mapped.view(np.ndarray)
         self._map: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
         self._first = mapped.offset % mmap.ALLOCATIONGRANULARITY  # byte of the map
-        self._requested: set[int] = set()
+        self._requested: dict[tuple[Any, ...], float] = {}  # range → when (monotonic seconds)
         layers, frames, dim = mapped.shape
         self.shape = layers, frames, dim
         self.dtype = mapped.dtype
 
     def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
-        if start not in self._requested:
+        wanted = tuple(layers) if isinstance(layers, list) else (layers.start, layers.stop)
+        now = time.monotonic()
+        if now - self._requested.get((start, *wanted), -math.inf) > _KEPT:
+            self._requested[start, *wanted] = now
             self._request(layers, start, stop)
         states: Array = self._mapped[layers, start:stop]
         if isinstance(layers, list):  # a copy; a view is read-only like its map
@@ -85,7 +93,6 @@ class MappedArray(StoredArray):
         return states
 
     def _request(self, layers: LayerIndex, start: int, stop: int) -> None:
-        self._requested.add(start)
         if not hasattr(mmap, "MADV_WILLNEED"):
             return
         count, frames, dim = self.shape

@@ -37,8 +37,8 @@ class StoreFormat(ABC):
 
         Args:
             path: a path that does not exist yet.
-            states: the hidden states of all utterances, (layers, frames, dim), ``float16`` or
-                ``float32``.
+            states: the hidden states of all utterances, (layers, frames, dim), of one of
+                ``STORED_DTYPES``.
             attributes: JSON values; :meth:`read_attributes` returns them.
             compression: one of ``COMPRESSIONS``.
         """

@@ -32,6 +32,7 @@ _FILE = f"{ARRAY}/c/0/0/0"
 _INDEX_ROW = 16  # bytes: offset and length of an inner chunk, little-endian uint64 each
 _CHECKSUM = 4  # bytes: crc32c behind the index
 _BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
+_SINGLE_BYTES = {"name": "bytes"}
 
 
 class ZarrFormat(StoreFormat):
@@ -84,7 +85,7 @@ class ZarrFormat(StoreFormat):
         chunk_shape = sharding["configuration"]["chunk_shape"]
         if (
             sharding["name"] != "sharding_indexed"
-            or first != _BYTES
+            or first != (_SINGLE_BYTES if dtype.itemsize == 1 else _BYTES)
             or codecs not in ([], ["zstd"], ["blosc"])
             or not is_chunk(chunk_shape, frames, dim, compression)
         ):

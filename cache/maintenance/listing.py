@@ -35,7 +35,7 @@ class EntrySummary:
     dim: int = 0
     """Width of the hidden states."""
     dtype: str = ""
-    """``float16`` or ``float32``."""
+    """``float16``, ``float32``, ``bfloat16`` or ``int8``."""
     bytes: int = 0
     """Size of all files of the entry in bytes."""
     published: str = ""

@@ -2,14 +2,17 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..entry import Entry
-from ..errors import CacheError, NoAccessError, NotFoundError
+from ..errors import CacheError, DamagedError, NoAccessError, NotFoundError
 from ..identity import EntrySpec
 from ..index import FILE, Index
-from ..shard import checksum, open_shard, read_rows, stored_hash
+from ..scale import FILE as SCALE
+from ..scale_file import has_scale
+from ..shard import checksum, open_shard, read_facts, read_rows, stored_hash
 from ..storage.folder import Folder
 from ..writer import EntryWriter
 
@@ -143,7 +146,8 @@ def verify(
     index = _index(entry, writer, stored, result.damage)
     shards = sorted({*stored, *index.shards()})
     result.of_shards = len(shards)
-    if sample < 1 and shards:
+    scale = _scale(entry, result.damage) if shards else ""
+    if sample < 1 and shards and scale is not None:
         shards = sorted(random.sample(shards, max(1, round(sample * len(shards)))))
     for name in each(shards):
         rows = {row["id"]: row for row in index.rows_in([name]).to_pylist()}
@@ -153,7 +157,7 @@ def verify(
             result.damage.append(Damage(name, "it is missing", tuple(rows)))
             continue
         try:
-            result.damage += _damage(entry, name, rows)
+            result.damage += _damage(entry, name, rows, scale)
         except CacheError as error:
             result.unread.append(str(error))
     if repair and result.damage:
@@ -183,13 +187,30 @@ def _index(entry: Entry, writer: EntryWriter, stored: list[str], damage: list[Da
     return writer.current(sorted({*stored, *published}))
 
 
-def _damage(entry: Entry, name: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[Damage]:
-    """Yield the damage of a shard; ``rows`` are its rows in the index.
+def _scale(entry: Entry, damage: list[Damage]) -> str | None:
+    """Return the digest of the entry's scale, empty if it needs none; ``None`` if it is damaged."""
+    try:
+        return entry.scale.digest if entry.scale else ""
+    except DamagedError as error:
+        damage.append(Damage(SCALE, str(error)))
+        return None
+
+
+def _damage(
+    entry: Entry, name: str, rows: Mapping[str, Mapping[str, Any]], scale: str | None
+) -> Iterator[Damage]:
+    """Yield the damage of a shard; ``rows`` are its rows in the index, ``scale`` is the digest.
 
     Raises:
         CacheError: the shard cannot be read at present.
     """
     shards = entry.folder / "shards"
+    if has_scale(entry.spec):
+        with suppress(DamagedError):  # then its bytes are not those that were written
+            if read_facts(shards, name).get("scale") != scale:
+                reason = f"its codes belong to another {SCALE} than the one here"
+                yield Damage(name, reason, tuple(rows))
+                return
     reason = "its bytes are not those that were written"
     try:
         if is_as_written(shards, name):
@@ -231,6 +252,8 @@ def _repair(writer: EntryWriter, index: Index, damage: list[Damage]) -> None:
     writer.publish(without=damaged, rebuild=bool(indexes))
     for name in damaged:
         (writer.folder / "shards").remove(name)
+    if SCALE in names:  # all its shards are deleted: the next extraction makes a new one
+        writer.folder.remove(SCALE)
 
 
 def _some(ids: tuple[str, ...]) -> str:

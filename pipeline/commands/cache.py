@@ -163,8 +163,8 @@ def import_(
     dtype: Annotated[
         str | None,
         typer.Option(
-            help="Type of the stored features: float16 or float32. Default: float16 if all "
-            "files are float16, else float32."
+            help="Type of the stored features: float16, float32, bfloat16 or int8. Default: "
+            "float16 if all files are float16, else float32."
         ),
     ] = None,
     store: StoreOption = "zarr",

@@ -21,13 +21,13 @@ from distributed import (
     WorkerPlugin,
 )
 
-from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, quiet
+from .backend import MEMORY_ADVICE
+from .dask_cluster import Cluster, quiet
 from .fork_server import start_method
 from .killed_workers import KilledWorkers, when_killed
 
 _RESTART_SECONDS = 300.0  # how long a worker may take to start again
 _LOOPBACK = {"host": "127.0.0.1", "protocol": "tls", "dashboard": False}
-MEMORY_ADVICE = "give fewer --workers, or more memory"
 
 
 @contextmanager
@@ -62,7 +62,7 @@ def local_cluster(
     }
     scheduler = {"cls": SilentScheduler, "options": {**_LOOPBACK, "security": security}}
     with (
-        start_method(["distributed.nanny", *imports], MALLOC_ENVIRONMENT) as method,
+        start_method(imports) as method,
         dask.config.set(
             {
                 "distributed.worker.multiprocessing-method": method,

@@ -20,9 +20,11 @@ from typing_extensions import TypedDict
 
 from ..errors import PipelineError, UsageError
 from ..validation import Count, checked, file_table, read_toml
-from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, WorkerSizing, connected, quiet
+from .dask_cluster import Cluster, connected, quiet
+from .fork_server import MALLOC_ENVIRONMENT
 from .killed_workers import KilledWorkers
 from .local_cluster import SilentScheduler
+from .sizing import WorkerSizing
 from .submitted_jobs import SubmittedJobs
 from .tls import with_worker_files
 

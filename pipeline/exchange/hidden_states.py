@@ -28,11 +28,11 @@ def hidden_states(array: Array) -> Array:
 
 
 def as_stored(array: Array, spec: EntrySpec) -> Array:
-    """Return a copy of (layers, frames, dim) in the dtype of the entry.
+    """Return a copy of (layers, frames, dim) in the dtype that readers of the entry get.
 
     Raises:
         UnusableError: it has other numbers of layers or dimensions than the entry, or a value that
-            is not finite in the dtype of the entry.
+            is not finite in this dtype.
     """
     layers, _, dim = array.shape
     if (layers, dim) != (len(spec.layers), spec.dim):
@@ -45,12 +45,12 @@ def as_stored(array: Array, spec: EntrySpec) -> Array:
         raise UnusableError("not-finite", "it contains NaN or infinite values")
     with np.errstate(over="ignore"):
         # A copy, because a view would keep its file open until the shard is full.
-        stored = np.array(array, spec.dtype, order="C")
+        stored = np.array(array, spec.read_dtype, order="C")
     if not np.isfinite(stored).all():
         advice = ": import with --dtype float32" if spec.dtype == "float16" else ""
         raise UnusableError(
             "overflow",
-            f"its value {np.abs(array).max():g} is too large for {spec.dtype}{advice}",
+            f"its value {np.abs(array).max():g} is too large for {spec.read_dtype}{advice}",
         )
     return stored
 

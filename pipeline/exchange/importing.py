@@ -4,12 +4,22 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ...cache import EntrySpec, EntryWriter, Quarantined, UtteranceFeatures
+from ...cache import (
+    DTYPES,
+    EntrySpec,
+    EntryWriter,
+    Quarantined,
+    UtteranceFeatures,
+    calibration_ids,
+)
+from ...cache.formats.arrays import Array
 from ...cache.identity import checked_name
 from ..corpora import Corpus
 from ..corpora.manifest import from_table, to_table
@@ -23,7 +33,6 @@ from .hidden_states import as_stored, hash_of, hidden_states
 from .sources import FeatureSource, open_source
 from .summary import ImportSummary
 
-_DTYPES = ("float16", "float32")
 _PACKAGES = ("mser", "numpy", "zarr", "h5py")
 
 
@@ -45,8 +54,8 @@ class ImportSettings:
     """A table that :mod:`~mser.pipeline.corpora.manifest_file` reads. By default the manifest that
     the cache has for the dataset."""
     dtype: str | None = None
-    """float16 or float32. By default float16 features stay float16; others, also whole numbers,
-    become float32."""
+    """float16, float32, bfloat16 or int8. By default float16 features stay float16; others, also
+    whole numbers, become float32."""
     replace: bool = False
     """Replace a corpus in the cache although most of its utterances are not in the manifest."""
     store: str = "zarr"
@@ -70,8 +79,8 @@ class ImportSettings:
             raise UsageError(
                 f"modality {self.modality!r}: use small letters, digits and '_', such as 'my_audio'"
             )
-        if self.dtype is not None and self.dtype not in _DTYPES:
-            raise unknown("dtype", self.dtype, _DTYPES)
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise unknown("dtype", self.dtype, DTYPES)
         if self.layers is not None:
             distinct = {layer for layer in self.layers if layer >= 0}
             if not self.layers or len(distinct) < len(self.layers):
@@ -217,9 +226,12 @@ def _fill(
     try:
         changed = _changed(source, spec, committed, failed, summary)
         for number, shard in enumerate(_in_shards(changed, shard_bytes)):
+            if writer.lacks_scale:
+                writer.scale(partial(_calibration, source, spec, shard))
             writer.write_shard(number, shard)
             summary.new += len(shard)
-            summary.bytes += sum(utterance.hidden_states.nbytes for utterance in shard)
+            frames = sum(utterance.hidden_states.shape[1] for utterance in shard)
+            summary.bytes += frames * spec.bytes_per_frame
     finally:
         if committed or summary.new:
             writer.quarantine(failed.values())
@@ -259,6 +271,21 @@ def _changed(
                 summary.present += 1
             else:
                 yield UtteranceFeatures(id, content_hash, array)
+
+
+def _calibration(
+    source: FeatureSource, spec: EntrySpec, shard: Iterable[UtteranceFeatures]
+) -> list[Array]:
+    """Return the hidden states that calibrate an ``int8`` entry.
+
+    They are those of ``shard`` if no utterance of the calibration can be used.
+    """
+    chosen, states = set(calibration_ids(features.id for features in source.features)), []
+    for features in source.features:
+        if features.id in chosen:
+            with suppress(UnusableError):
+                states.append(as_stored(hidden_states(features.load()), spec))
+    return states or [utterance.hidden_states for utterance in shard]
 
 
 def _in_shards(

@@ -36,7 +36,7 @@ class Selection:
     def size(self, id: str) -> int:
         """Return the size of the features of one utterance in bytes."""
         spec = self.entry.spec
-        per_layer = spec.bytes_per_frame // len(spec.layers)
+        per_layer = spec.read_bytes_per_frame // len(spec.layers)
         return self.entry.length(id) * per_layer * len(self.layers)
 
     def __iter__(self) -> Iterator[tuple[str, Array]]:
@@ -48,7 +48,7 @@ class Selection:
                 bar.update()
 
     def describe(self) -> dict[str, Any]:
-        """Return dataset, modality, encoder, layers, dim and dtype, as JSON values."""
+        """Return dataset, modality, encoder, layers, dim and the arrays' dtype, as JSON values."""
         spec = self.entry.spec
         return {
             "dataset": spec.dataset,
@@ -56,5 +56,5 @@ class Selection:
             "encoder": spec.encoder,
             "layers": list(self.layers),
             "dim": spec.dim,
-            "dtype": spec.dtype,
+            "dtype": spec.read_dtype,
         }

@@ -53,7 +53,7 @@ def _write_arrow(selection: Selection, folder: Path) -> dict[str | None, Path]:
     utterances = selection.utterances
     splits = {getattr(utterances.get(id), "split", None) for id in selection.entry.ids}
     by_split = None not in splits
-    values = pa.float16() if selection.entry.spec.dtype == "float16" else pa.float32()
+    values = pa.float16() if selection.entry.spec.read_dtype == "float16" else pa.float32()
     schema = pa.schema(
         [
             *((column, pa.string()) for column in ("id", *_COLUMNS)),

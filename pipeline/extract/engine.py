@@ -15,6 +15,7 @@ from ..encoders import THREAD_SAFE
 from ..plugins import folders_of
 from .sharding import ShardJob
 from .worker import ShardReport, crash_report
+from .worker_imports import WORKER_IMPORTS
 
 Work = Callable[[ShardJob], ShardReport]
 
@@ -54,12 +55,7 @@ def default_workers(device: torch.device) -> int:
 WORKER_SIZING = WorkerSizing(
     default_workers,
     threads_of,
-    imports=(
-        "mser.pipeline.extract.worker",
-        # All models of transformers need these, which take longer than torch.
-        "transformers.modeling_layers",
-        "transformers.models.auto.modeling_auto",
-    ),
+    imports=WORKER_IMPORTS,
 )
 
 
@@ -114,7 +110,8 @@ def requirements_of(jobs: Sequence[ShardJob]) -> WorkerRequirements:
     folders = {folder for job in jobs for folder in job.encoder.files.shared}
     folders |= folders_of({job.writer.store for job in jobs})
     folders |= {job.writer.folder.path for job in jobs if job.writer.folder.path}
-    clips = [item.path for job in jobs for item in job.items if item.path is not None]
+    items = [item for job in jobs for item in (*job.items, *job.calibration)]
+    clips = [item.path for item in items if item.path is not None]
     if clips:
         folders.add(Path(os.path.commonpath([clip.parent for clip in clips])))
     detectors = {job.encoder.frames.faces for job in jobs if job.encoder.frames.faces.detects}

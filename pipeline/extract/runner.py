@@ -10,7 +10,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from ...cache import CacheError, EntrySpec, EntryWriter, Quarantined
+from ...cache import CacheError, EntrySpec, EntryWriter, Quarantined, calibration_ids
 from ..corpora import CORPORA, CORPUS_PLUGINS, Corpus, Utterance, load_corpus
 from ..corpora.counts import identical_clips
 from ..corpora.manifest import to_table
@@ -30,6 +30,7 @@ from .readers import scan
 from .scan import Scan
 from .settings import ExtractSettings
 from .sharding import PlannedUtterance, ShardJob, plan_shards
+from .sizes import sizes_of
 from .summary import ModalitySummary, Summary
 from .work_done import WorkDone
 from .worker import ShardReport, extract_shard
@@ -109,7 +110,7 @@ def extract(settings: ExtractSettings) -> Summary:
         **({"plugins": plugins} if (plugins := _plugins(settings)) else {}),
     )
     runs = [
-        _prepare(settings, cache, encoder, corpus, chosen, scans[modality], origin)
+        _prepare(settings, cache, encoder, filmed, chosen, scans[modality], origin)
         for modality, encoder in encoders.items()
     ]
     if settings.strict:
@@ -274,7 +275,11 @@ def _prepare(
     if isinstance(encoder, SpeechEncoder):
         summary.long = list(_long(encoder, scan))
     encoder_settings = replace(encoder.settings, device=settings.device)
-    jobs = plan_shards(items, pending, encoder_settings, writer, shard_bytes, encoder.input_bytes)
+    summary.sizes = sizes_of(spec, [item.frames for item in items], means)
+    calibration = _calibration(encoder, corpus) if pending and writer.lacks_scale else ()
+    jobs = plan_shards(
+        items, pending, encoder_settings, writer, shard_bytes, encoder.input_bytes, calibration
+    )
     return _ModalityRun(encoder, writer, quarantined, before, jobs, summary)
 
 
@@ -298,6 +303,16 @@ def _items(
         seconds = scan.seconds.get(utterance.id, 0.0)
         frames = encoder.planned_frames(source, seconds)
         yield PlannedUtterance(utterance.id, source, content_hash, frames, seconds)
+
+
+def _calibration(encoder: Encoder[Any], corpus: Corpus) -> tuple[PlannedUtterance, ...]:
+    """Return what calibrates an entry: the same utterances whatever part of the corpus is chosen.
+
+    Those that cannot be used are left out.
+    """
+    usable = {u.id: u for u in corpus.utterances if source_of(u, encoder.modality)}
+    utterances = [usable[id] for id in calibration_ids(usable)]
+    return tuple(_items(encoder, utterances, scan(utterances, encoder.modality)))
 
 
 def _long(encoder: SpeechEncoder, scan: Scan) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import torch
 
-from ...cache import COMPRESSIONS
+from ...cache import COMPRESSIONS, DTYPES
 from ..compute import Backend
 from ..compute.tls import tls_files
 from ..encoders.encoder import PRECISIONS
@@ -20,7 +20,6 @@ from ..validation import AnyPath, CachePlace, Count, Positive, one_of, plugin_of
 from .engine import WORKER_SIZING
 from .faces import face_choice
 
-_DTYPES = ("float16", "float32")
 ModalityName = Annotated[str, one_of("modality", MODALITIES)]
 
 
@@ -57,8 +56,8 @@ class ExtractSettings:
     stored_frames: str = "all"
     """Frames to store: ``all`` (default), ``mean`` (one vector for each utterance), or a number N
     (means of N consecutive frames)."""
-    dtype: Annotated[str, one_of("dtype", _DTYPES)] = "float16"
-    """Of the stored features: ``float16`` (default) or ``float32``."""
+    dtype: Annotated[str, one_of("dtype", DTYPES)] = "float16"
+    """Of the stored features: ``float16`` (default), ``float32``, ``bfloat16`` or ``int8``."""
     precision: Annotated[str, one_of("precision", PRECISIONS)] = "float32"
     """Of the forward pass: ``float32`` (default), ``bfloat16``, ``float16``, or ``tf32``, which
     needs a GPU."""
@@ -99,8 +98,8 @@ class ExtractSettings:
     dry_run: bool = False
     """Only report what an extraction would do; default: extract."""
     shard_mib: Positive | None = None
-    """Size of the largest shard in MiB, which a killed worker loses at most; default: 64, on a GPU
-    256."""
+    """Size of the largest shard in MiB, as ``float16`` or ``float32`` in memory, which a killed
+    worker loses at most; default: 64, on a GPU 256."""
     store: Annotated[str, plugin_of(FORMAT_PLUGINS)] = "zarr"
     """Format of the shards: ``zarr`` (default), ``hdf5``, or that of a plug-in."""
     compression: Annotated[str, one_of("compression", COMPRESSIONS)] = "none"

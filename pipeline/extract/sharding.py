@@ -51,13 +51,19 @@ class ShardJob:
     """Writes the shard into the cache."""
     items: tuple[PlannedUtterance, ...]
     """The utterances that are still to be encoded."""
+    calibration: tuple[PlannedUtterance, ...] = ()
+    """The utterances that calibrate the entry, if it is ``int8`` and has no scale yet."""
 
     def halves(self) -> "list[ShardJob]":
-        """Split the job in two; return no jobs if it has only one utterance."""
+        """Split the job in two; return no jobs if it has only one utterance.
+
+        The halves do not encode the calibration, which may be what killed the worker.
+        """
         middle = len(self.items) // 2
         if not middle:
             return []
-        return [replace(self, items=part) for part in (self.items[:middle], self.items[middle:])]
+        parts = self.items[:middle], self.items[middle:]
+        return [replace(self, items=part, calibration=()) for part in parts]
 
 
 def plan_shards(
@@ -67,6 +73,7 @@ def plan_shards(
     writer: EntryWriter,
     shard_bytes: int,
     input_bytes: int = 0,
+    calibration: Sequence[PlannedUtterance] = (),
 ) -> list[ShardJob]:
     """Divide a corpus into shards, and return a job for each shard with pending utterances.
 
@@ -83,11 +90,12 @@ def plan_shards(
             shards of a small corpus are smaller, so that several workers have work.
         input_bytes: the size of the input of a frame. If it is larger than the frame, it counts: a
             worker holds the input of a whole shard.
+        calibration: the utterances that calibrate the entry.
 
     Returns:
         Jobs with their pending utterances only, the longest utterances first.
     """
-    per_frame = max(writer.spec.bytes_per_frame, input_bytes)
+    per_frame = max(writer.spec.read_bytes_per_frame, input_bytes)
     total = sum(item.frames for item in items) * per_frame
     shard_bytes = min(shard_bytes, max(total // _SHARDS_OF_A_SMALL_CORPUS, _SMALL_SHARD))
     shards: list[list[PlannedUtterance]] = []
@@ -106,6 +114,7 @@ def plan_shards(
             encoder,
             writer,
             tuple(item for item in shard if item.id in pending),
+            tuple(calibration),
         )
         for number, shard in enumerate(shards)
     ]

@@ -10,6 +10,7 @@ from ...cache import Quarantined
 from ..corpora import Corpus, Utterance
 from ..progress import duration, times
 from .corpus_report import CorpusReport
+from .sizes import CacheSize, size_lines
 
 _EXAMPLES = 10  # printed for each reason
 
@@ -44,6 +45,9 @@ class ModalitySummary:
     """Utterances in the cache that are no longer in the corpus."""
     bytes: int = 0
     """Size on the disk of the features of the new or pending utterances."""
+    sizes: list[CacheSize] = field(default_factory=list)
+    """Size on the disk of the features of all chosen utterances, for each dtype and each choice of
+    frames."""
     quarantined: list[Quarantined] = field(default_factory=list)
     """Utterances that failed, each with its reason."""
     remarks: list[tuple[str, str]] = field(default_factory=list)
@@ -74,6 +78,8 @@ class ModalitySummary:
             f"  of {self.total} utterances, {state}, {len(self.quarantined)} in quarantine",
             f"  {self.entry}",
         ]
+        if dry_run:
+            lines += size_lines(self.sizes)
         if self.gone:
             lines.append(
                 f"  {self.gone} more are in the cache and no longer in the corpus: "

@@ -20,6 +20,8 @@ from .sharding import PlannedUtterance, ShardJob
 _READERS = 4  # threads that decode for a GPU; more would wait for each other in Python
 _PATIENCE = 2.0  # seconds to wait for the lease of a shard before another shard is done
 
+_CALIBRATING = 600.0  # seconds to wait for another process that computes the scale
+
 
 @dataclass(frozen=True)
 class ShardReport:
@@ -84,7 +86,7 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
         else:
             readable.append((item, raw))
     features: list[UtteranceFeatures] = []
-    dtype = job.writer.spec.dtype
+    dtype = job.writer.spec.read_dtype
     for item, hidden_states in _encode(encoder, readable, dtype, quarantined):
         if not hidden_states.shape[1]:
             bad = BadClipError("too-short", "its features have no frames")
@@ -97,6 +99,8 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
                 detail = "its features do not fit float16: extract with --dtype float32"
             quarantined.append(_failed(item, BadClipError("not-finite", detail)))
     if features:
+        if job.writer.lacks_scale:
+            _calibrate(job, encoder, features)
         job.writer.write_shard(job.number, features)
     stored = tuple(utterance.id for utterance in features)
     remarks = tuple(
@@ -105,6 +109,28 @@ def _extracted(job: ShardJob, items: Sequence[PlannedUtterance]) -> ShardReport:
         if (remark := getattr(raw, "remark", None)) and item.id in stored
     )
     return ShardReport(job, stored, quarantined=tuple(quarantined), remarks=remarks)
+
+
+def _calibrate(job: ShardJob, encoder: Encoder[Any], features: Sequence[UtteranceFeatures]) -> None:
+    """Give the entry its scale, or wait until another process has done so.
+
+    It is computed from the calibration of the job; from ``features`` if nothing of it is usable.
+    """
+
+    def states() -> Iterator[np.ndarray[Any, Any]]:
+        usable = 0
+        for item, raw in _read_all(job.calibration, encoder):
+            if not isinstance(raw, BadClipError):
+                # One at a time: the features of all would take much memory.
+                for _, states in _encode(encoder, [(item, raw)], "float32", []):
+                    if states.size and np.isfinite(states).all():
+                        usable += 1
+                        yield states
+        if not usable:
+            yield from (utterance.hidden_states for utterance in features)
+
+    with job.writer.lease("scale", _CALIBRATING):  # without it, each process does the same
+        job.writer.scale(states)
 
 
 def crash_report(job: ShardJob) -> ShardReport:

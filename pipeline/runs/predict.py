@@ -278,13 +278,13 @@ def _hidden_states(
     raw = _loaded(modality, raw, encoder)
     if not encoder.frames(raw):
         raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
-    (states,) = encoder.encode([raw], entry.spec.dtype)
+    (states,) = encoder.encode([raw], entry.spec.read_dtype)
     if not states.shape[1]:
         raise PipelineError(f"{name_of_input} is too short for one frame: give a longer clip")
     if not np.isfinite(states).all():
         raise PipelineError(
-            f"the features of {name_of_input} are not finite in {entry.spec.dtype}: an extraction "
-            "would exclude it too"
+            f"the features of {name_of_input} are not finite in {entry.spec.read_dtype}: an "
+            "extraction would exclude it too"
         )
     return states
 

@@ -191,7 +191,7 @@ def predict_many(
             for m in given
         }
         new = [
-            extract_new(corpus, manifest, store, of_run[m], entry.spec.dtype, workers)
+            extract_new(corpus, manifest, store, of_run[m], entry.spec.read_dtype, workers)
             if m in given
             else NewFeatures(m, None, _numbers(entry, module.layers[m]), entry.dim)
             for m, entry in entries.items()

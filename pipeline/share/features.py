@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 
 from ...cache import CacheError, Entry, verify
 from ...cache.identity import EntrySpec
+from ...cache.scale import FILE as SCALE
+from ...cache.scale_file import keep_scale, scale_for_reading
 from ...cache.shard import NAME
 from ...cache.storage.local import LocalFolder
 from ..corpora.manifest import from_table
@@ -109,6 +111,8 @@ def push_features(
             f"{entry.spec.folder}/{_RECORD}": _json(asdict(entry.spec)),
             f"{entry.spec.folder}/{_CORPUS}": corpus,
         }
+        if entry.scale:
+            files[f"{entry.spec.folder}/{SCALE}"] = entry.scale.to_bytes()
         for path in _files(entry.folder.at / "shards" / shard for shard in shards):
             name = path.relative_to(entry.folder.at).as_posix()
             files[f"{entry.spec.folder}/{name}"] = path
@@ -142,7 +146,8 @@ def pull_features(cache: FeatureCache, repo: str, *, revision: str | None = None
             names = api.list_repo_files(repo, repo_type=_KIND, revision=revision)
             prefixes = [name.removesuffix(f"/{_RECORD}") for name in names if _is_record(name)]
             options = {"repo_type": _KIND, "revision": revision, "local_dir": temporary}
-            described = [f"{prefix}/{name}" for prefix in prefixes for name in (_RECORD, _CORPUS)]
+            first = (_RECORD, _CORPUS, SCALE)
+            described = [f"{prefix}/{name}" for prefix in prefixes for name in first]
             if prefixes:
                 api.snapshot_download(repo, allow_patterns=described, **options)
             for prefix in prefixes:
@@ -170,12 +175,20 @@ def _add(
 ) -> None:
     """Verify the shards that were fetched, and publish them in the cache."""
     built = fetched.writer(spec, {})
+    if built.lacks_scale:
+        raise PipelineError(f"'{repo}' lacks {SCALE}: ask its owner to push again")
     built.publish()
     result = verify(built.folder)
     if result.damage or result.unread or set(built.shards()) != set(shards):
         what = result.damage[0].what if result.damage else "a shard"
         raise PipelineError(f"'{repo}' is damaged ({what}): ask its owner to push again")
     writer = cache.writer(spec, {})
+    scale = scale_for_reading(built.folder, spec)
+    if scale and keep_scale(writer.folder, spec, scale).digest != scale.digest:
+        raise UsageError(
+            f"{writer.folder} was calibrated on other utterances than the features in '{repo}': "
+            "pull them into another cache"
+        )
     target, source = writer.folder / "shards", built.folder / "shards"
     assert isinstance(source, LocalFolder)  # noqa: S101 -- it is below a temporary folder
     for shard in shards:

@@ -81,7 +81,7 @@ class Loaded:
         for id, length in self.lengths.items():
             self.starts[id] = frames
             frames += length
-        dtype = getattr(torch, entry.spec.dtype)
+        dtype = getattr(torch, entry.spec.read_dtype)
         self.states = torch.zeros(len(layers), frames + 1, entry.dim, dtype=dtype, device=device)
         numbers = [entry.layers[position] for position in layers]
         for start in range(0, len(ids), _CHUNK):
@@ -243,9 +243,7 @@ def dialogues_of(part: Sequence[Utterance], plan: BatchSampler) -> Dialogues | N
 
 def _bytes(entry: Entry, layers: Sequence[int], ids: Sequence[str]) -> int:
     frames = sum(map(entry.length, ids))
-    return (
-        frames * len(layers) * entry.dim * torch.finfo(getattr(torch, entry.spec.dtype)).bits // 8
-    )
+    return frames * len(layers) * entry.dim * np.dtype(entry.spec.read_dtype).itemsize
 
 
 def _is_mapped(array: Array | None) -> bool:

@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as hnp
 
 from mser import UtteranceDataset
 from mser.cache import DamagedError, FeatureCache, NotFoundError, UnknownUtteranceError
+from mser.cache.formats.arrays import LayerIndex, MappedArray
 from mser.tests.support.cache_entries import (
     DIM,
     LAYERS,
@@ -209,3 +210,27 @@ def test_a_read_fetches_its_layer_before_the_caller_uses_it_and_nothing_else(sto
             time.sleep(0.01)
         assert wanted <= cached_share(files) < 1.1 * wanted
         assert same_bits(states, first[[layer]])
+
+
+def test_each_range_is_requested_at_first_and_again_after_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, [{"a": array(0), "b": array(1)}])
+    entry, clock = FeatureCache(tmp_path).open("made-up"), [1000.0]
+    requests: list[tuple[Any, int]] = []
+
+    def request(self: MappedArray, layers: LayerIndex, start: int, stop: int) -> None:
+        requests.append((layers, start))
+
+    monkeypatch.setattr(MappedArray, "_request", request)
+    monkeypatch.setattr("mser.cache.formats.arrays.time.monotonic", lambda: clock[0])
+    for _ in range(2):
+        entry.read(["a"], [0])
+        entry.read(["a"], [1])  # other pages of the same utterance
+        entry.read(["a", "b"], [2, 0])
+        entry.read(["b"])
+    once = [(slice(0, 1), 0), (slice(1, 2), 0), ([2, 0], 0), ([2, 0], 2), (slice(None), 2)]
+    assert requests == once
+    clock[0] += 60  # the kernel may have dropped the pages
+    entry.read(["a"], [0])
+    assert requests == [*once, (slice(0, 1), 0)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from sklearn.metrics import recall_score
 
 from mser import FeatureCache
@@ -18,7 +19,7 @@ from mser.pipeline.evaluation.metrics import scores
 from mser.pipeline.evaluation.registry import METRICS, Metric
 from mser.pipeline.extract import ExtractSettings, extract, load_encoder
 from mser.pipeline.train import TrainSettings, train_head
-from mser.tests.support.cache_entries import path_of, same_bits
+from mser.tests.support.cache_entries import fill, path_of, same_bits
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -44,6 +45,19 @@ def test_zarr_alone_and_h5py_alone_read_an_utterance(filled_cache: Path, tmp_pat
                 path = path_of(entry) / "shards" / shard
                 read = run(code, shard=path, utterance_id=id)["last_layer"]
                 np.testing.assert_array_equal(read, entry[id][-1])
+
+
+def test_numpy_decodes_bfloat16_and_int8(tmp_path: Path) -> None:
+    codes_of = dict(zip(("bfloat16", "int8"), examples("smaller-caches.md"), strict=True))
+    states = np.random.default_rng(0).standard_normal((3, 40, 4), "f4")
+    states[1, 3] = 30  # beyond the even steps
+    for dtype, code in codes_of.items():
+        fill(tmp_path / dtype, [{"a": states}], dtype=dtype)
+        entry = FeatureCache(tmp_path / dtype).open("made-up")
+        (shard,) = (path_of(entry) / "shards").iterdir()
+        codes = zarr.open_group(shard, mode="r")["hidden_states"][:]
+        read = run(code, codes=codes, entry=path_of(entry))["states"]
+        np.testing.assert_allclose(read, entry["a"], rtol=1e-5, atol=1e-6)
 
 
 def test_a_data_loader_as_the_docs_make_it(filled_cache: Path) -> None:

@@ -1,5 +1,6 @@
 """Push features and pull them into another cache, against a small hub on this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mser.cache import FeatureCache as ArrayCache
-from mser.cache import verify
+from mser.cache import UtteranceFeatures, verify
 from mser.pipeline.errors import UsageError
 from mser.pipeline.feature_cache import FeatureCache
 from mser.pipeline.share import features as features_module
@@ -151,3 +152,28 @@ def test_the_corpus_in_the_repository_is_a_table(call: Call, hub: HubState, cach
     name = next(n for n in hub.repositories[KEY] if n.endswith("corpus.parquet"))
     Path("corpus.parquet").write_bytes(hub.repositories[KEY][name])
     assert pq.read_table("corpus.parquet").num_rows == 12
+
+
+def test_int8_is_pulled_with_its_scale(
+    call: Call, hub: HubState, cache: Path, tmp_path: Path
+) -> None:
+    exact, source = ArrayCache(cache), ArrayCache(cache).open("made-up", modality="speech")
+    spec, small = replace(source.spec, dtype="int8"), ArrayCache(tmp_path / "small")
+    writer = small.writer(spec, {})
+    writer.write_shard(0, [UtteranceFeatures(id, id, source[id]) for id in source.ids])
+    manifest = exact.read_manifest("made-up", source.manifest)
+    writer.publish(small.write_manifest("made-up", manifest))
+    pushed(call, tmp_path / "small", "speech")
+    code, _, err = call("cache", "pull", REPO, "--cache", tmp_path / "other")
+    assert (code, err) == (0, "")
+    first, second = (ArrayCache(tmp_path / name).open("made-up") for name in ("small", "other"))
+    assert second.spec.dtype == "int8"
+    for id in source.ids:
+        np.testing.assert_array_equal(first[id], second[id])
+    assert not verify(second.folder).damage
+    differing = ArrayCache(tmp_path / "third").writer(spec, {})
+    differing.scale(lambda: [3 * source[id].astype("f4") for id in source.ids])
+    code, _, err = call("cache", "pull", REPO, "--cache", tmp_path / "third")
+    assert code == 2
+    assert is_one_sentence(err)
+    assert "was calibrated on other utterances" in err
