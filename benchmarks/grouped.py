@@ -96,6 +96,7 @@ def alone(members: list[Head], batches: Data) -> Callable[[], None]:
             optimizer.zero_grad()
             features = {name: x[number] for name, x in batches.features.items()}
             loss = member(features, batches.lengths, batches.labels[number]).loss
+            assert loss is not None
             loss.backward()
             optimizer.step()
 
@@ -104,7 +105,7 @@ def alone(members: list[Head], batches: Data) -> Callable[[], None]:
 
 def grouped(members: list[Head], batches: Data) -> tuple[Callable[[], None], dict[str, Tensor]]:
     """Return a function that takes a step with all members at once, and the stacked weights."""
-    weights, buffers = stack_module_state(members)  # type: ignore[arg-type]
+    weights, buffers = stack_module_state(members)
     skeleton = members[0]
     optimizer = torch.optim.AdamW(list(weights.values()), lr=1e-3, fused=True)
 

@@ -199,7 +199,7 @@ SETTINGS = (
         "loss",
         "amp",
     ),
-    *("monitor", "ema", "features", "save_every"),
+    *("monitor", "features", "save_every"),
 )
 SetOption = Annotated[
     list[str] | None,

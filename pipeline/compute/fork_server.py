@@ -40,12 +40,13 @@ def early_server(imports: Sequence[str]) -> Iterator[None]:
     Args:
         imports: those of :func:`start_method`.
     """
-    if sys.platform != "linux" or _server._forkserver_pid is not None:
+    if sys.platform != "linux" or _running() is not None:
         yield
         return
     with _environment(MALLOC_ENVIRONMENT):
         _start(imports)
-    process = _server._forkserver_pid
+    process = _running()
+    assert process is not None  # noqa: S101 -- it was started
     _early.append(process)
     try:
         yield
@@ -125,3 +126,9 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in absent:
             os.environ.pop(name, None)
+
+
+def _running() -> int | None:
+    """Return the process of the server, if there is one."""
+    process: int | None = _server._forkserver_pid
+    return process

@@ -54,7 +54,9 @@ def targets(tmp_path_factory: pytest.TempPathFactory, filled_cache: Path) -> dic
     settings = small("linear", filled_cache, folder, "epochs=1", seeds=(0, 1))
     settings = replace(settings, protocol="hold-out:session=ses01")
     return {
-        target: train_head(replace(settings, target=target.split(","), out=folder / target)).path
+        target: train_head(
+            replace(settings, target=tuple(target.split(",")), out=folder / target)
+        ).path
         for target in ("votes,valence", "labels", "valence,arousal")
     }
 
