@@ -25,7 +25,7 @@ coverage: $(INSTALLED)
 # The small form of every benchmark, beside other tools, and a page of the results, in under ten
 # minutes.
 bench: $(BENCH_INSTALLED)
-	for name in read extract exactness train scale start; do \
+	for name in read extract vision exactness train scale start; do \
 		$(BIN)/python benchmarks/$$name.py --small --out bench || exit; done
 	$(BIN)/python benchmarks/page.py --results bench --page bench/benchmarks.md
 

@@ -10,7 +10,18 @@ import typer
 from typer.core import TyperGroup
 
 from . import __version__
-from .pipeline.commands import cache, catalogue, demo, doctor, extract, figure, runs, share, train
+from .pipeline.commands import (
+    cache,
+    catalogue,
+    demo,
+    doctor,
+    extract,
+    figure,
+    reproduce,
+    runs,
+    share,
+    train,
+)
 from .pipeline.errors import PipelineError, UsageError
 from .pipeline.interruption import Interrupted, end_by, signals_interrupt
 
@@ -34,7 +45,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, extract, train, runs, share, catalogue, doctor):
+for group in (demo, extract, train, reproduce, runs, share, catalogue, doctor):
     app.add_typer(group.app)
 app.add_typer(figure.app, name="figure")
 app.add_typer(cache.app, name="cache")

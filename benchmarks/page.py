@@ -15,7 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from mser.benchmarks.results import Results, cell
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("read", "extract", "exactness", "train", "scale", "start", "gpu")
+BENCHMARKS = ("read", "extract", "vision", "exactness", "train", "scale", "start", "gpu")
 
 
 class Page(NamedTuple):

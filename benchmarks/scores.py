@@ -4,7 +4,8 @@
 interrupted script continues, and ``mser report`` shows the runs.
 
 * ``settings``: the default settings against one change at a time, on the first folds of each
-  corpus. Only the scores of the **validation** part are read, at the epoch that the training keeps.
+  corpus. Only the scores of the **validation** part are read: at the epoch that the training keeps,
+  and, in brackets, the mean of the last five epochs, which no choice has raised.
 * ``heads``: every head against `linear`, which is early concatenation with logistic regression, on
   the test parts of all folds, with three seeds; the difference with its 95 % interval.
 
@@ -12,6 +13,8 @@ Run it with ``OMP_NUM_THREADS=1 python benchmarks/scores.py --cache DIR --only s
 """
 
 import argparse
+import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -106,6 +109,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "learning_rate=3e-3": {"learning_rate": 3e-3},
     "schedule=cosine warmup=0.1 epochs=30": {"schedule": "cosine", "warmup": 0.1, "epochs": 30},
     "clip=1": {"clip": 1.0},
+    "ema=0": {"ema": 0.0},
+    "ema=0.999": {"ema": 0.999},
     "weight_decay=0.1": {"weight_decay": 0.1},
     "class_weights=balanced": {"class_weights": "balanced"},
     "monitor=loss": {"monitor": "loss"},
@@ -156,10 +161,20 @@ def search(cache: Path, runs: Path, names: Sequence[str], changes: Sequence[str]
                     continue
                 run = trained(cache, runs, name, head, CHANGES[change], corpus.folds, (0,))
                 scores = [fold["validation"][corpus.monitor] for fold in run.metrics["folds"]]
-                row[f"{name}, {head}"] = f"{100 * fmean(scores):.1f}"
+                late = late_scores(run, corpus.monitor)
+                row[f"{name}, {head}"] = f"{100 * fmean(scores):.1f} ({100 * fmean(late):.1f})"
         rows[change] = row
         print(change, row, flush=True)
-    return Table("validation score of one changed setting, in %", rows)
+    return Table("validation score of one changed setting (late epochs), in %", rows)
+
+
+def late_scores(run: Run, metric: str) -> list[float]:
+    """Return the mean validation score of the last five epochs of each training."""
+    scores: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for line in (run.path / "log.jsonl").read_text("utf-8").splitlines():
+        epoch = json.loads(line)
+        scores[epoch["fold"], epoch["seed"]].append(epoch["validation"][metric])
+    return [fmean(training[-5:]) for training in scores.values()]
 
 
 def against_linear(cache: Path, runs: Path, name: str) -> Table:

@@ -19,6 +19,7 @@ from .evaluation.scorers import VOTE_METRICS
 from .evaluation.several_labels import LABEL_METRICS
 from .plugins import Plugins
 from .protocols.protocols import PROTOCOLS
+from .runs.reproduction import reproduction_names
 from .store_formats import FORMAT_PLUGINS
 from .targets import TARGETS
 from .train.head_plugins import HEAD_PLUGINS
@@ -111,6 +112,12 @@ def _files(kind: str) -> Callable[[], Iterable[Item]]:
     return items
 
 
+def _reproductions() -> Iterable[Item]:
+    for item in _files("ablations")():
+        if item.name in reproduction_names():
+            yield item
+
+
 def _settings() -> Iterable[Item]:
     docs = _documented(TrainSettings)
     for setting in fields(TrainSettings):
@@ -191,6 +198,7 @@ KINDS: Mapping[str, Callable[[], Iterable[Item]]] = {
     "protocols": _protocols,
     "presets": _files("presets"),
     "ablations": _files("ablations"),
+    "reproductions": _reproductions,
     "settings": _settings,
     "formats": _of(FORMAT_PLUGINS, _text),
     "metrics": _metrics,

@@ -7,9 +7,8 @@ import typer
 from .options import JsonOption, print_result
 
 KINDS = (
-    *("heads", "corpora", "encoders", "protocols", "presets", "ablations", "settings", "formats"),
-    "metrics",
-    "targets",
+    *("heads", "corpora", "encoders", "protocols", "presets", "ablations", "reproductions"),
+    *("settings", "formats", "metrics", "targets"),
 )
 
 app = typer.Typer()

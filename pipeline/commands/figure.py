@@ -23,7 +23,8 @@ app = typer.Typer(
 def tsne(
     run: RunArgument,
     out: Annotated[
-        Path, typer.Option(help="SVG file to write; the positions go into a CSV file beside it.")
+        Path,
+        typer.Option(help="SVG or PDF file to write; the positions go into a CSV file."),
     ] = Path("tsne.svg"),
     fold: Annotated[
         str | None, typer.Option(help="Fold whose test part is drawn. Default: the first.")

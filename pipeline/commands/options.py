@@ -231,7 +231,9 @@ JsonOption = Annotated[bool, _option("Print the result as JSON.", "--json")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 
 
-def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_encoders(
+    *, cached: bool, default: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option ``--MODALITY-encoder`` for each modality.
 
     The command has a parameter ``encoders`` instead, which gets modality → value.
@@ -239,6 +241,7 @@ def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[.
     Args:
         cached: the command reads features that are in the cache, so that the default is the
             encoder of those features (``None``); else it is the modality's own default.
+        default: what the help says of the default, in place of that.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -251,7 +254,7 @@ def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[.
         parameters: list[Parameter] = []
         for parameter in signature(command).parameters.values():
             if parameter.name == "encoders":
-                parameters += _encoder_parameters(cached=cached)
+                parameters += _encoder_parameters(cached, default)
             else:
                 hint = hints[parameter.name]
                 parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint))
@@ -262,13 +265,15 @@ def with_encoders(*, cached: bool) -> Callable[[Callable[..., None]], Callable[.
     return decorate
 
 
-def _encoder_parameters(*, cached: bool) -> Iterator[Parameter]:
+def _encoder_parameters(cached: bool, default: str | None) -> Iterator[Parameter]:
     for modality in MODALITIES.values():
         text = (
             f"Encoder of {modality.name}: a name on the Hugging Face hub, a local folder, or one "
             "of a plug-in, such as file.py:Class."
         )
-        if cached:
+        if default is not None:
+            text += f" Default: {default}."
+        elif cached:
             text = (
                 f"Encoder of {modality.name}: its name, local folder or cache key. Required if the "
                 "cache has features of several, or if the folder has moved."

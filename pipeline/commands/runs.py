@@ -179,7 +179,7 @@ def report(
     ] = False,
     tables: Annotated[
         Path | None,
-        typer.Option(help="Folder for each table as CSV and LaTeX, and each figure as SVG."),
+        typer.Option(help="Folder for tables as CSV and LaTeX, and figures as SVG and PDF."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

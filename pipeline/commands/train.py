@@ -250,6 +250,13 @@ def tune(
     seeds: SeedsOption = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes of the last training, whose folds and seeds are independent. Default: "
+            "0. Trials follow each other: each depends on those before."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search for better settings on the validation parts, and write them as a preset."""
@@ -271,6 +278,7 @@ def tune(
         cache=cache,
         encoders=encoders,
         device=device,
+        workers=workers,
     )
     print_result(tuning, as_json)
 

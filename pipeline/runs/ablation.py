@@ -58,6 +58,7 @@ class AblationKeys(TypedDict, total=False):
     metrics: list[MetricName]
     set: dict[str, Any]
     missing: list[Annotated[str, one_of("modality", MODALITIES)]]
+    reproduction: dict[str, Any]  # see reproduction.py
 
 
 @file_table

@@ -1,4 +1,4 @@
-"""Classify all utterances of a manifest, or all clips of a folder, with the heads of a run.
+"""Predict all utterances of a manifest, or all clips of a folder, with the heads of a run.
 
 The features are extracted into a cache, by the same code and with the same settings as those of the
 run, so a command that was killed continues where it stopped. The heads then read them in batches.
@@ -30,13 +30,14 @@ from ..corpora import Corpus, Utterance
 from ..corpora.clip_folder import write_clip_manifest
 from ..corpora.manifest_file import read_manifest
 from ..errors import UsageError
+from ..evaluation.several_labels import THRESHOLD
 from ..feature_cache import FeatureCache
 from ..modalities import MODALITIES, modality_names
 from ..option_texts import path_of
 from ..output import write_output
 from ..plugins import short_name
 from ..progress import progress
-from ..targets import EMOTION
+from ..targets import Targets
 from ..train.batches import BatchSampler
 from ..train.features import dialogues_of
 from ..train.run import Run
@@ -62,15 +63,21 @@ class ManyPredictions:
     head: str
     dataset: str
     classes: tuple[str, ...]
+    predicted: int
+    """How many utterances have a prediction."""
     counts: Mapping[str, int]
     """Class → how many utterances are predicted to be in it."""
+    attributes: Mapping[str, float]
+    """Attribute, such as ``valence`` → the mean of its predictions."""
     problems: Mapping[str, str]
     notes: tuple[str, ...]
 
     @property
     def table(self) -> Any:
         """The file as a ``pyarrow.Table``; its ``to_pandas`` needs pandas."""
-        numbers = {f"p_{name}": pa.float64() for name in self.classes}
+        names = [f"p_{name}" for name in self.classes]
+        names += [f"{of}_{name}" for name in self.attributes for of in ("true", "predicted")]
+        numbers = dict.fromkeys(names, pa.float64())
         with self.out.open(encoding="utf-8", newline="") as file:
             header = next(csv.reader(file))
         types = {name: numbers.get(name, pa.string()) for name in header}
@@ -86,19 +93,20 @@ class ManyPredictions:
             "dataset": self.dataset,
             "out": str(self.out),
             "predicted": dict(self.counts),
+            **({"attributes": dict(self.attributes)} if self.attributes else {}),
             "problems": dict(self.problems),
             "notes": list(self.notes),
         }
 
     def __str__(self) -> str:
-        """Return how many utterances are in each class, and the first problems."""
-        count = sum(self.counts.values())
-        width = max(map(len, self.classes))
+        """Return how many utterances are in each class, the means, and the first problems."""
+        width = max(map(len, (*self.classes, *self.attributes)))
         lines = [
-            f"{count} of {count + len(self.problems)} utterances are predicted, by {self.head} "
-            f"trained on {self.dataset}",
+            f"{self.predicted} of {self.predicted + len(self.problems)} utterances are predicted, "
+            f"by {self.head} trained on {self.dataset}",
             *(f"  note: {note}" for note in self.notes),
             *(f"  {name:{width}}{self.counts[name]:8}" for name in self.classes),
+            *(f"  {name:{width}}{mean:8.3f} on average" for name, mean in self.attributes.items()),
         ]
         if self.problems:
             lines.append(f"without a prediction ({len(self.problems)}):")
@@ -120,13 +128,15 @@ def predict_many(
     features: Any = None,
     workers: int | None = None,
 ) -> ManyPredictions:
-    """Classify many utterances with every checkpoint of a run, and write a CSV file.
+    """Predict many utterances with every checkpoint of a run, and write a CSV file.
 
     A row holds the id, the label of the manifest if it has one, the predicted class, the mean
-    probability of each class over the checkpoints (``p_CLASS``), the modalities that were used, and
-    the problem if there is no prediction. An utterance without a clip, or without a text, is
-    classified from what it has; an utterance whose clip or text cannot be used is a problem. A head
-    that reads dialogues reads those of the manifest.
+    probability of each class over the checkpoints (``p_CLASS``), for each attribute the value of
+    the manifest and the mean prediction (``true_NAME``, ``predicted_NAME``), the modalities that
+    were used, and the problem if there is no prediction. If the run predicts several classes at
+    once, ``predicted`` joins those of a probability of 0.5 or more by ``+``. An utterance without a
+    clip, or without a text, is predicted from what it has; an utterance whose clip or text cannot
+    be used is a problem. A head that reads dialogues reads those of the manifest.
 
     If the command is killed, the same command continues: the features are in a folder beside
     ``out``, which is deleted when ``out`` is written.
@@ -156,14 +166,10 @@ def predict_many(
     folder = RunFolder(run)
     classes, trainings, run_notes = from_metrics(folder)
     settings, changed = settings_of_run(run, folder.config(), cache, device, head)
-    if settings.target != EMOTION:
-        raise UsageError(
-            f"'{run}' predicts {','.join(settings.target)}, and a table only holds classes: give "
-            "one clip at a time"
-        )
+    targets = Targets(settings.target, classes)
     trained_on = FeatureCache(settings.cache)
     entries = {
-        modality: trained_on.open(settings.dataset, key, modality=modality)
+        modality: trained_on.open(settings.train_on[0], key, modality=modality)
         for modality, key in settings.encoders.items()
     }
     module = head_of_run(settings, entries, classes, trained_on)
@@ -192,27 +198,31 @@ def predict_many(
         ]
     problems = _problems(corpus, new)
     usable = [utterance for utterance in corpus.utterances if utterance.id not in problems]
-    probabilities = np.zeros((len(usable), len(classes)))
+    predictions = np.zeros((len(usable), targets.n_classes + len(targets.attributes)))
     with progress(len(trainings) * len(usable), "predicting", "utterance") as bar:
         for fold, seed in trainings:
             load_weights(module, folder.checkpoint(fold, seed))
             for rows, found in _batches(module, usable, new, settings):
-                probabilities[rows] += found.numpy() / len(trainings)
+                predictions[rows] += found.numpy() / len(trainings)
                 bar.update(len(rows))
-    by_id = {u.id: row for u, row in zip(usable, probabilities, strict=True)}
-    write_output(out, _as_csv(corpus, classes, by_id, new, problems))
+    by_id = {u.id: row for u, row in zip(usable, predictions, strict=True)}
+    write_output(out, _as_csv(corpus, targets, by_id, new, problems))
     if features is None:
         shutil.rmtree(beside / corpus.name, ignore_errors=True)
         with suppress(OSError):  # it holds something else
             beside.rmdir()
-    counts = Counter(probabilities.argmax(axis=1).tolist())
+    names = classes[: targets.n_classes]
+    counts = Counter(name for row in predictions for name in _chosen(targets, row))
+    means = predictions[:, targets.n_classes :].mean(axis=0) if usable else []
     return ManyPredictions(
         out,
         run,
         short_name(settings.head),
         settings.dataset,
-        classes,
-        {name: counts[number] for number, name in enumerate(classes)},
+        names,
+        len(usable),
+        {name: counts[name] for name in names},
+        dict(zip(targets.attributes, map(float, means), strict=False)),
         problems,
         (*run_notes, *changed, *_notes(module, usable, new, others)),
     )
@@ -253,7 +263,7 @@ def _batches(
     new: Sequence[NewFeatures],
     settings: TrainSettings,
 ) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield the rows of each batch in ``utterances``, and (batch, classes) float64 on the CPU."""
+    """Yield the rows of each batch in ``utterances``, and (batch, outputs) float64 on the CPU."""
     device = next(module.parameters()).device
     row_of = {utterance.id: row for row, utterance in enumerate(utterances)}
 
@@ -270,30 +280,41 @@ def _batches(
         more = {} if dialogues is None else {"dialogues": dialogues}
         with torch.inference_mode(), autocast(device, settings.amp):
             logits = module(features, lengths, **more).logits
-        yield [row_of[id] for id in ids], logits.float().cpu().double().softmax(dim=1)
+        yield [row_of[id] for id in ids], module.objective.predictions(logits.float().cpu())
+
+
+def _chosen(targets: Targets, row: NDArray[np.float64]) -> list[str]:
+    """Return the predicted class; none without classes, perhaps several with several labels."""
+    found = dict(zip(targets.classes, row[: targets.n_classes].tolist(), strict=False))
+    if targets.over_classes == "labels":
+        return [name for name, p in found.items() if p >= THRESHOLD]
+    return [max(found, key=found.__getitem__)] if found else []
 
 
 def _as_csv(
     corpus: Corpus,
-    classes: Sequence[str],
-    probabilities: Mapping[str, NDArray[np.float64]],
+    targets: Targets,
+    predictions: Mapping[str, NDArray[np.float64]],
     new: Sequence[NewFeatures],
     problems: Mapping[str, str],
 ) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    columns = [f"p_{name}" for name in classes]
-    writer.writerow(["id", "label", "predicted", *columns, "modalities", "problem"])
+    classes = targets.classes[: targets.n_classes]
+    columns = ["predicted", *(f"p_{name}" for name in classes)] if classes else []
+    columns += [f"{of}_{name}" for name in targets.attributes for of in ("true", "predicted")]
+    writer.writerow(["id", "label", *columns, "modalities", "problem"])
     for utterance in corpus.utterances:
-        row = probabilities.get(utterance.id)
-        found = (
-            [""] * (1 + len(classes))
-            if row is None
-            else [classes[int(row.argmax())], *row.tolist()]
-        )
+        row = predictions.get(utterance.id)
+        cells: list[Any] = []
+        if classes:
+            cells = ["+".join(_chosen(targets, row))] if row is not None else [""]
+            cells += [""] * len(classes) if row is None else row[: len(classes)].tolist()
+        for number, name in enumerate(targets.attributes, targets.n_classes):
+            cells += [utterance.attributes.get(name), None if row is None else float(row[number])]
         used = [] if row is None else [of.modality for of in new if utterance.id in of]
         problem = problems.get(utterance.id, "")
-        writer.writerow([utterance.id, utterance.label, *found, "+".join(used), problem])
+        writer.writerow([utterance.id, utterance.label, *cells, "+".join(used), problem])
     return text.getvalue()
 
 

@@ -9,14 +9,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ...cache.storage.local import LocalFolder
 from ..evaluation.registry import METRICS, Metric
 from ..evaluation.scorers import metric_named
+from ..figures.scores import layer_figure
+from ..figures.style import pdf, svg
 from ..train.jobs import examples_of
 from ..train.run import Run
 from ..train.runner import train_heads
 from ..train.settings import TrainSettings
-from .layer_chart import layer_chart
 
 CONCAT = "concat"
 _COLUMNS = ("pooled", "ci95_low", "ci95_high", "mean", "std", "validation")
@@ -42,7 +45,7 @@ class Probe:
     """The table of a probe."""
 
     path: Path
-    """The folder that holds ``probe.csv``, ``probe.json``, ``probe.svg`` and the runs."""
+    """The folder that holds ``probe.csv``, ``.json``, ``.svg`` and ``.pdf``, and the runs."""
     facts: Mapping[str, Any]
     """The dataset, the protocol, the metric of the picture, and how many utterances are tested."""
     layers: tuple[ProbedLayer, ...]
@@ -141,7 +144,9 @@ def probe(
     table, folder = Probe(out, facts, rows), LocalFolder(out)
     folder.write("probe.csv", table.csv().encode())
     folder.write("probe.json", (json.dumps(table.as_json(), indent=2) + "\n").encode())
-    folder.write("probe.svg", _picture(table).encode())
+    picture = _picture(table)
+    folder.write("probe.svg", svg(picture).encode())
+    folder.write("probe.pdf", pdf(picture))
     return table
 
 
@@ -179,7 +184,7 @@ def _scores(run: Run) -> dict[str, dict[str, float | None]]:
     return scores
 
 
-def _picture(table: Probe) -> str:
+def _picture(table: Probe) -> Figure:
     metric = table.facts["metric"]
     curves: dict[str, list[tuple[int, Mapping[str, float | None]]]] = {}
     whole: dict[str, float | None] = {}
@@ -189,7 +194,7 @@ def _picture(table: Probe) -> str:
         else:
             whole[row.modality] = row.scores[metric]["pooled"]
     title = f"Linear probe of {table.facts['dataset']}, {table.facts['protocol']}"
-    return layer_chart(title, _metric(metric).title, curves, whole)
+    return layer_figure(title, _metric(metric), curves, whole)
 
 
 def _metric(name: str) -> Metric:

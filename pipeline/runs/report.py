@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from ...heads import HEADS
 from ..errors import PipelineError, UsageError
@@ -23,13 +25,15 @@ from ..evaluation.groups import counted_groups
 from ..evaluation.predictions import RunPredictions, read_predictions, regrouped
 from ..evaluation.registry import METRIC_PLUGINS, Metric
 from ..evaluation.scorers import metric_named
+from ..figures.scores import interval_figure
+from ..figures.style import inline
+from ..figures.training import epoch_figure, with_mean
 from ..option_texts import path_of
 from ..output import write_output
 from ..progress import progress
 from ..train.run import Run, metrics_in, targets_in
 from ..train.run_folder import RunFolder, names_layers_by_position
 from ..train.settings import TUNABLE, TrainSettings
-from .charts import Curve, interval_chart, line_chart, mean_curve
 from .report_details import run_details
 from .report_files import write_files
 
@@ -76,7 +80,7 @@ def report(
             training wrote.
         by: a column of the corpus, such as ``scenario``, by whose values each run is scored too.
         audio: put the clips of the surest mistakes into the page.
-        tables: a folder for each table as CSV and LaTeX, and each figure as SVG.
+        tables: a folder for each table as CSV and LaTeX, and each figure as SVG and PDF.
 
     Raises:
         UsageError: no run is given, a run is not finished, ``out`` is a folder, the test
@@ -97,18 +101,25 @@ def report(
     for run, content in zip(distinct, contents, strict=True):
         config = RunFolder(run).config()
         content["details"] = run_details(run, config, content["metrics"], by, audio)
-    page = _template().render(
+    figures: list[Figure] = []
+    page = _template(figures).render(
         runs=contents,
         groups=_groups(distinct, contents, groups),
         metrics={name: m for content in contents for name, m in content["scored"].items()},
         version=version("mser"),
     )
     write_output(out, page)
-    files = [] if tables is None else write_files(page, Path(tables))
+    files = [] if tables is None else write_files(page, figures, Path(tables))
     return HtmlReport(out, tuple(distinct), None if tables is None else Path(tables), len(files))
 
 
-def _template() -> Any:
+def _template(figures: list[Figure]) -> Any:
+    """Return the template; its filter ``drawn`` puts a figure into the page and into the list."""
+
+    def drawn(figure: Figure, label: str) -> Markup:
+        figures.append(figure)
+        return Markup(inline(figure, label, len(figures) - 1))  # noqa: S704 -- inline() escapes
+
     package = files(__package__ or "")
     environment = Environment(
         loader=FunctionLoader(lambda name: package.joinpath(name).read_text(encoding="utf-8")),
@@ -118,7 +129,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "score": _score, "interval": _interval}
-    environment.filters["unit"] = _unit
+    environment.filters |= {"unit": _unit, "drawn": drawn}
     return environment.get_template("report.html")
 
 
@@ -230,7 +241,7 @@ def _confusion(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _curves(
     config: Mapping[str, Any], metrics: Mapping[str, Any], log: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the charts of the loss and of the score that chose the epoch, by epoch."""
+    """Return the figures of the loss and of the score that chose the epoch, by epoch."""
     monitor = config["monitor"]
     metric = next(iter(metrics["aggregate"])) if monitor == "loss" else monitor
     if monitor == "loss" and "weighted_f1" in metrics["aggregate"]:
@@ -249,19 +260,14 @@ def _curves(
         for name in ("loss", metric)
     )
     dots = [(fold["best_epoch"], fold["validation"][metric]) for fold in metrics["folds"]]
-    losses = _with_mean(train, "train") + _with_mean(loss, "validation")
+    title = known.title if known else metric
+    losses = [*with_mean(train, "train"), *with_mean(loss, "validation")]
+    scores = with_mean(score, "validation")
     return {
-        "monitor": known.title if known else metric,
-        "percent": percent,
-        "loss_chart": line_chart(losses) if log else None,
-        "score_chart": line_chart(_with_mean(score, "validation"), dots, percent) if log else None,
+        "monitor": title,
+        "loss_figure": epoch_figure(losses, "loss") if log else None,
+        "score_figure": epoch_figure(scores, title, dots, percent) if log else None,
     }
-
-
-def _with_mean(curves: Sequence[Sequence[tuple[float, float]]], kind: str) -> list[Curve]:
-    """Return a thin curve for each training, and a thick one for their mean."""
-    thin = [Curve(points, f"{kind} thin") for points in curves]
-    return [*thin, Curve(mean_curve(curves), f"{kind} mean")]
 
 
 def _groups(
@@ -313,8 +319,8 @@ def _group(
         "pairs_drawn": _either(comparison.drawn() for _, _, comparison in pairs),
         "confusions": _confusion_differences(pairs, several),
         "refused": list(dict.fromkeys(refused)),
-        "charts": {
-            f"{metric.title}{' in %' if metric.percent else ''}": interval_chart(
+        "figures": {
+            f"{metric.title}{' in %' if metric.percent else ''}": interval_figure(
                 [
                     (run, of[name]["pooled"], of[name]["pooled_ci95"])
                     for run, of in _ranked(scored, name, metric)

@@ -14,7 +14,12 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from ...cache import CacheError
 from ..errors import PipelineError
 from ..evaluation.calibration import calibration
+from ..evaluation.predictions import read_predictions
 from ..feature_cache import FeatureCache
+from ..figures.points import attribute_figure, drawn_points
+from ..figures.scores import reliability_figure
+from ..figures.training import weights_figure
+from ..train.run import targets_in
 from ..train.run_folder import RunFolder, cache_of_run
 from .report_rows import CorpusRows, TestRow, read_corpus, read_rows, values_of
 
@@ -51,17 +56,47 @@ def run_details(
         if len(table) > 1 or (column == by and table):
             scored[column] = table
     confidences = [row.probabilities[row.predicted] for row in rows]
+    right = [row.label == row.predicted for row in rows]
+    calibrated = calibration(confidences, right) if rows else None
+    layers = layer_weights(run, config, metrics)
+    mistakes = _mistakes(rows, corpus, audio)
     return {
         "by": {name: table[:_GROUPS] for name, table in scored.items()},
         "left": {name: max(0, len(table) - _GROUPS) for name, table in scored.items()},
-        "calibration": calibration(confidences, [r.label == r.predicted for r in rows])
-        if rows
-        else None,
-        "mistakes": _mistakes(rows, corpus, audio),
+        "calibration": calibrated,
+        "calibration_figure": reliability_figure(calibrated.bins) if calibrated else None,
+        "attributes": _attributes(run, metrics),
+        "mistakes": mistakes,
+        "with_text": any(row["text"] for row in mistakes),
         "has_corpus": corpus is not None,
         "with_audio": audio,
-        "layers": layer_weights(run, config, metrics),
+        "layer_figures": {name: weights_figure(name, rows) for name, rows in layers.items()},
     }
+
+
+def _attributes(run: Path, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a figure for each attribute: predictions against the truth, and the CCC by fold."""
+    names = targets_in(metrics).attributes
+    if not names:
+        return []
+    parts = read_predictions(run).parts
+    first = -len(names)
+    found = []
+    for number, name in enumerate(names):
+        true, predicted = (
+            [float(values[first + number]) for part in parts for values in getattr(part, column)]
+            for column in ("labels", "predicted")
+        )
+        key = "ccc" if len(names) == 1 else f"ccc_{name}"
+        of_fold: dict[str, list[float]] = defaultdict(list)
+        for fold in metrics["folds"]:
+            of_fold[fold["fold"]].append(fold[key])
+        means = {fold: fmean(scores) for fold, scores in of_fold.items()}
+        chosen = drawn_points(true, predicted)
+        figure = attribute_figure(name, chosen, means)
+        shown = {"name": name, "figure": figure, "count": len(true), "shown": len(chosen)}
+        found.append(shown)
+    return found
 
 
 def layer_weights(

@@ -1,17 +1,21 @@
-"""The tables of a report as CSV and LaTeX, and its figures as SVG, read from the page itself.
+"""The tables of a report as CSV and LaTeX, and its figures as SVG and PDF.
 
-So the files hold what the page shows, whatever a run has.
+The tables, and the names of all files, are read from the page itself. So the files hold what the
+page shows, whatever a run has.
 """
 
 import csv
 import io
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from ...cache.storage.local import LocalFolder
+from ..figures.style import pdf, svg
 
 _VOID = {"br", "meta"}
 _LATEX = {
@@ -35,10 +39,11 @@ class _Table:
     caption: str = ""
 
 
-def write_files(page: str, folder: Path) -> list[str]:
+def write_files(page: str, figures: Sequence[Figure], folder: Path) -> list[str]:
     """Write the tables and figures of a page into a folder, and return the names of the files.
 
     The names are those of the sections. A ``.tex`` file is a tabular that needs only booktabs.
+    ``figures`` are those of the page, by the numbers in their attribute ``data-figure``.
 
     Raises:
         CacheError: the folder cannot be written.
@@ -46,32 +51,30 @@ def write_files(page: str, folder: Path) -> list[str]:
     parser = _Page()
     parser.feed(page)
     parser.close()
-    files: dict[str, str] = {}
+    files: dict[str, bytes] = {}
     for table in parser.tables:
         name = _unused(_slug(table.title), {Path(n).stem for n in files})
-        files |= {f"{name}.csv": _csv(table), f"{name}.tex": _latex(table)}
-    style = re.sub(r"@media[^{]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}", "", parser.style)
-    for title, drawing in parser.figures:
+        files |= {f"{name}.csv": _csv(table).encode(), f"{name}.tex": _latex(table).encode()}
+    for title, number in parser.figures:
         name = _unused(_slug(title), {Path(n).stem for n in files})
-        files[f"{name}.svg"] = drawing.replace(">", f"><style>{escape(style)}</style>", 1)
+        figure = figures[number]
+        files |= {f"{name}.svg": svg(figure).encode(), f"{name}.pdf": pdf(figure)}
     target = LocalFolder(folder)
     target.make()
-    for name, text in files.items():
-        target.write(name, text.encode())
+    for name, content in files.items():
+        target.write(name, content)
     return sorted(files)
 
 
 class _Page(HTMLParser):
-    """Collects the tables and drawings of the page that the template makes."""
+    """Collects the tables of the page that the template makes, and the places of its figures."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.tables: list[_Table] = []
-        self.figures: list[tuple[str, str]] = []
-        self.style = ""
+        self.figures: list[tuple[str, int]] = []
         self.headings = ["report", ""]
         self.open: list[str] = []
-        self.drawing: list[str] = []
 
     @property
     def title(self) -> str:
@@ -81,11 +84,10 @@ class _Page(HTMLParser):
         if tag in ("h2", "h3"):
             self.headings = ["", ""] if tag == "h2" else [self.headings[0], ""]
         if tag == "svg":
-            self.drawing = []
-            attrs = [("xmlns", "http://www.w3.org/2000/svg"), *attrs]
-        if tag == "svg" or "svg" in self.open:
-            self.drawing.append(_start(tag, attrs))
-        if tag == "table":
+            given = dict(attrs)
+            title = f"{self.title} {given['aria-label']}"
+            self.figures.append((title, int(given["data-figure"] or 0)))
+        elif tag == "table":
             self.tables.append(_Table(self.title))
         elif tag == "tr":
             self.tables[-1].rows.append([])
@@ -97,36 +99,18 @@ class _Page(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if "svg" in self.open:
-            self.drawing.append(_start(tag, attrs, "/"))
+        pass  # parts of a drawing
 
     def handle_endtag(self, tag: str) -> None:
-        if "svg" in self.open:
-            self.drawing.append(f"</{tag}>")
         self.open.pop()
-        if tag == "svg":
-            label = re.search(r'aria-label="([^"]*)"', self.drawing[0])
-            title = f"{self.title} {label[1] if label else ''}"
-            self.figures.append((title, "".join(self.drawing)))
 
     def handle_data(self, data: str) -> None:
-        if "svg" in self.open:
-            self.drawing.append(escape(data))
-        elif "style" in self.open:
-            self.style += data
-        elif {"h2", "h3"} & set(self.open):
+        if {"h2", "h3"} & set(self.open):
             self.headings["h3" in self.open] += data
         elif {"td", "th"} & set(self.open):
             self.tables[-1].rows[-1][-1] += data
         elif "caption" in self.open:
             self.tables[-1].caption += data
-
-
-def _start(tag: str, attrs: list[tuple[str, str | None]], end: str = "") -> str:
-    # HTML writes attributes in small letters; SVG's own name has a capital letter.
-    names = {"viewbox": "viewBox"}
-    written = "".join(f' {names.get(key, key)}="{escape(value or "")}"' for key, value in attrs)
-    return f"<{tag}{written}{end}>"
 
 
 def _csv(table: _Table) -> str:

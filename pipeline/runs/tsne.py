@@ -10,13 +10,11 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jinja2 import Environment, StrictUndefined
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from torch import Tensor
@@ -24,6 +22,8 @@ from torch import Tensor
 from ...heads import HEADS, Head
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
+from ..figures.points import Point, embedding_figure
+from ..figures.style import pdf, svg
 from ..output import write_output
 from ..protocols.folds import Fold
 from ..train.batches import BatchSampler
@@ -32,7 +32,6 @@ from ..train.jobs import build, examples_of, trainer_of
 from ..train.run_folder import RunFolder
 from ..train.trainer import Trainer, autocast
 from .evaluate import load_weights, settings_of_run
-from .scatter import Point, scatter
 
 PERPLEXITY = 30.0
 """The perplexity of t-SNE; less for fewer than 91 vectors."""
@@ -82,14 +81,14 @@ def tsne_figure(
     device: str = "auto",
     head: str | None = None,
 ) -> TsneFigure:
-    """Draw the test part of a fold as SVG, and write the positions as CSV beside the figure.
+    """Draw the test part of a fold as SVG or PDF, and write the positions as CSV beside the figure.
 
     The colour of a point is its class, the marker its modality. The same run, on the same machine
     with the same number of threads, gives the same files.
 
     Args:
         run: the folder of a finished run of a head that implements ``Head.representations``.
-        out: the SVG file to write; the CSV file has the same name.
+        out: the SVG or PDF file to write; the CSV file has the same name.
         fold: the fold; the first by default.
         seed: the seed; the first by default.
         cache: where the features are now, if they have moved.
@@ -98,12 +97,14 @@ def tsne_figure(
 
     Raises:
         UsageError: it is not a finished run, it has no such fold or seed, its head has no vectors
-            of single modalities, or ``out`` is not the name of an SVG file.
+            of single modalities, or ``out`` is not the name of an SVG or PDF file.
         PipelineError: a checkpoint is damaged, or the test part is too small.
         CacheError: the cache does not hold the features.
     """
-    if out.suffix != ".svg" or out.is_dir():
-        raise UsageError(f"'{out}' is not the name of an SVG file: give a name such as tsne.svg")
+    if out.suffix not in (".svg", ".pdf") or out.is_dir():
+        raise UsageError(
+            f"'{out}' is not the name of an SVG or PDF file: give a name such as tsne.svg"
+        )
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
     settings, _ = settings_of_run(run, config, cache, device, head)
@@ -129,7 +130,8 @@ def tsne_figure(
         }
     title = f"{metrics['head']} on {metrics['dataset']}, test part of fold {chosen}, seed {number}"
     table = out.with_suffix(".csv")
-    write_output(out, _svg(stages, title, metrics["classes"], list(module.dims)))
+    figure = embedding_figure(f"t-SNE: {title}", stages, metrics["classes"], list(module.dims))
+    write_output(out, pdf(figure) if out.suffix == ".pdf" else svg(figure))
     write_output(table, _csv(stages))
     return TsneFigure(out, table, chosen, number, len(next(iter(stages.values()))))
 
@@ -184,16 +186,6 @@ def embed(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     tsne = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=0)
     positions: NDArray[np.float32] = tsne.fit_transform(vectors)
     return positions
-
-
-def _svg(stages: Stages, title: str, classes: Sequence[str], modalities: Sequence[str]) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    package = __package__ or ""
-    template = files(package).joinpath("tsne.svg").read_text(encoding="utf-8")
-    drawing = scatter(stages, classes, modalities)
-    return environment.from_string(template).render(drawing=drawing, title=title)
 
 
 def _csv(stages: Stages) -> str:

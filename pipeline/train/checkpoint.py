@@ -17,6 +17,7 @@ from torch.amp.grad_scaler import GradScaler
 from ...cache.storage.local import LocalFolder
 from ...heads import Head
 from ..errors import PipelineError
+from .weight_average import WeightAverage
 
 _FACTS = "mser"
 
@@ -45,12 +46,20 @@ class TrainingState:
     scaler: GradScaler
     order: torch.Generator
     device: torch.device
+    average: WeightAverage | None = None
+
+    @property
+    def tested(self) -> Head:
+        """The head that is tested: that of the average, if there is one."""
+        return self.head if self.average is None else self.average.head
 
     def save(self, folder: LocalFolder, name: str, progress: TrainingProgress) -> None:
         """Write the state; the old file is replaced only when the new one is complete."""
         tensors = _prefixed("head", self.head.state_dict()) | _prefixed("best", progress.weights)
         for number, moments in self.optimizer.state_dict()["state"].items():
             tensors |= _prefixed(f"optimizer.{number}", moments)
+        if self.average is not None:
+            tensors |= _prefixed("average", self.average.state_dict())
         tensors["order"] = self.order.get_state()
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -77,6 +86,8 @@ class TrainingState:
                 moments.setdefault(int(number), {})[moment] = value
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            if self.average is not None:
+                self.average.load_state_dict(_with_prefix("average", tensors))
             self.scaler.load_state_dict(facts.pop("scaler"))
             self.order.set_state(tensors["order"])
             torch.set_rng_state(tensors["random.cpu"])

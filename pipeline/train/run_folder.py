@@ -34,13 +34,13 @@ from .former_options import former_layer, former_options
 from .head_options import in_one_form
 from .layers import has_numbers, renumbered
 
-CONFIG_FORMAT = 3
+CONFIG_FORMAT = 4
 """The ``format`` of ``config.toml``.
 
-3 standardises the inputs, and has the defaults of the heads as they are now; see
-:mod:`.former_options` for those before. 2 names layers by the encoder's own numbers. 1, which has
-no such key, named them by their position among the cached layers. :func:`migrated_config`
-translates 1 and 2.
+4 tests averaged weights (``ema``). 3 standardises the inputs, and has the defaults of the heads as
+they are now; see :mod:`.former_options` for those before. 2 names layers by the encoder's own
+numbers. 1, which has no such key, named them by their position among the cached layers.
+:func:`migrated_config` translates the older formats.
 """
 
 # Keys in which two configurations of the same run may differ.
@@ -292,6 +292,8 @@ def migrated_config(
         migrated["head_options"] = former_options(head, config["head_options"])
         layer = former_layer(head, migrated.get("layer"), stored)
         migrated |= {} if layer is None else {"layer": layer}
+    if config.get("format", 1) < 4:
+        migrated.setdefault("ema", 0.0)
     return migrated | {"format": CONFIG_FORMAT}
 
 

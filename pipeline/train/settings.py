@@ -47,6 +47,7 @@ TUNABLE = (
         "schedule",
         "warmup",
         "clip",
+        "ema",
     ),
     *("class_weights", "loss", "amp", "monitor", "features", "save_every"),
 )
@@ -55,7 +56,7 @@ _ADDED = {"target": EMOTION}
 # These have no effect if a solver trains the head.
 _OF_EPOCHS = (
     *("epochs", "patience", "accumulate", "learning_rate", "weight_decay", "schedule", "warmup"),
-    "clip",
+    *("clip", "ema"),
 )
 # No number of the result depends on these; ``folds`` only chooses which of them are computed.
 _SILENT = (
@@ -174,6 +175,9 @@ class TrainSettings:
     """Share of ``epochs`` in which the learning rate rises linearly from 0; default 0."""
     clip: NotNegative = 0.0
     """The largest norm of the gradients; default 0, which does not clip."""
+    ema: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.99
+    """Decay of the running average of the weights that is tested; default 0.99. 0 tests the weights
+    themselves."""
     class_weights: Annotated[str, one_of("class_weights", CLASS_WEIGHTS)] = "none"
     """``none`` (the default), or ``balanced``: the loss weights a class by the inverse of its
     frequency in the training part."""

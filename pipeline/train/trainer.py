@@ -28,6 +28,7 @@ from .linear_solver import LinearProblem, whole_groups
 from .objectives import OutputScorer, fit, target_tensor, weight_classes
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
 from .standardise import standardise
+from .weight_average import WeightAverage
 
 _NONE = torch.empty(0, 0, dtype=torch.float64)
 
@@ -109,6 +110,7 @@ class Trainer:
             GradScaler(self.device.type, enabled=settings.amp == "float16"),
             torch.Generator().manual_seed(seed),
             self.device,
+            WeightAverage(head, settings.ema) if settings.ema else None,
         )
         context = {part: context_turns(fold, part, features.examples.context) for part in PARTS}
         plan = self._plan(head, features, fold.train, context["train"])
@@ -117,13 +119,14 @@ class Trainer:
             started = time.monotonic()
             progress.epoch += 1
             terms = self.epoch(state, features, plan, progress.epoch)
-            logits = self.predict(head, features, fold.validation, context=context["validation"])
+            tested = state.tested
+            logits = self.predict(tested, features, fold.validation, context=context["validation"])
             validation = score(logits, fold.validation)
             _require_finite((*terms.values(), validation["loss"]), fold.name, progress.epoch)
             reached = self._rank(validation)
             if progress.best is None or reached > progress.best:
                 progress.best, progress.best_epoch = reached, progress.epoch
-                progress.validation, progress.weights = validation, deepcopy(head.state_dict())
+                progress.validation, progress.weights = validation, deepcopy(tested.state_dict())
             seconds = round(time.monotonic() - started, 3)
             after_epoch(
                 state,
@@ -202,6 +205,8 @@ class Trainer:
                     nn.utils.clip_grad_norm_(head.parameters(), settings.clip)
                 state.scaler.step(state.optimizer)
                 state.scaler.update()
+                if state.average is not None:
+                    state.average.update(head)
         return {name: float(value) / count for name, value in sums.items()}
 
     def _solve(

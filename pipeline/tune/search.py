@@ -50,7 +50,7 @@ def tune(
         out: the folder of the search; the last training is the run folder ``run`` in it.
         test: train with the best settings and all seeds at the end, and score the test parts.
         assignments: ``key=value`` texts that replace values.
-        others: see :func:`settings_of`.
+        others: see :func:`settings_of`. ``workers`` are processes of the last training.
 
     Raises:
         UsageError: a value or a range is invalid, the folder holds another search, or the test
@@ -60,6 +60,12 @@ def tune(
     if trials < 1:
         raise UsageError(f"--trials {trials}: give 1 or more")
     settings = settings_of(values, **others).with_overrides(assignments)
+    if settings.test_on is not None:
+        # Its folds have one training part and one validation part: a trial would train it for each.
+        raise UsageError(
+            f"{preset} tests on {', '.join(settings.test_on)}: mser tune searches on one corpus, "
+            "so search with --dataset, and train with --train-on, --test-on and the best settings"
+        )
     values = {**values, **assigned(assignments)}
     examples = examples_of(settings)
     protocol, splits, leakage = checked_splits(settings, examples)

@@ -28,6 +28,7 @@ EXPECTED = {
     "protocols": set(PROTOCOLS),
     "presets": set(preset_names("presets")),
     "ablations": set(preset_names("ablations")),
+    "reproductions": {"emobox-iemocap", "mgcma-table2", "superb-er"},
     "settings": set(TUNABLE),
     "formats": {"hdf5", "zarr"},
     "metrics": {*METRICS, *NUMBER_METRICS, *VOTE_METRICS, *LABEL_METRICS},

@@ -6,9 +6,10 @@ import pytest
 from mser.cache import CacheError
 from mser.cache.storage.local import LocalFolder
 from mser.pipeline.corpora import load_corpus
-from mser.pipeline.extract import readers
+from mser.pipeline.extract import ExtractSettings, extract, readers
 from mser.pipeline.extract import runner as extraction_module
 from mser.pipeline.extract.audio import decode, read_clip
+from mser.pipeline.feature_cache import FeatureCache
 from mser.tests.support.extract_runs import (
     assert_all_direct,
     assert_rounded,
@@ -152,3 +153,28 @@ def test_work_in_a_cache_that_can_only_be_read_is_refused(meld, filled, encoders
     write_tables(meld, rows)
     with pytest.raises(CacheError, match="Read-only file system"):
         run(meld, filled, {"text": encoders["text"]})
+
+
+def test_a_second_run_brings_new_columns_into_an_old_cache(tmp_path, encoders, monkeypatch):
+    """Attributes and votes that an older manifest did not have; nothing is encoded again."""
+    manifest, cache = tmp_path / "own.csv", tmp_path / "cache"
+    text = {"text": encoders["text"]}
+    settings = ExtractSettings("manifest", None, cache, text, manifest, "own", workers=0)
+    manifest.write_text("id,text,label\na,one,happy\nb,two,sad\n")
+    extract(settings)
+    before = shards(cache)
+    old = FeatureCache(cache).corpus("own")
+    assert "valence" not in old.columns or set(old.valence) == {None}
+
+    monkeypatch.setattr(extraction_module, "extract_shard", None)
+    manifest.write_text(
+        "id,text,label,valence,attribute:calm,votes:happy,votes:sad\n"
+        "a,one,happy,4.5,2,3,1\nb,two,sad,,1,0,4\n"
+    )
+    (summary,) = extract(settings).modalities
+    assert (summary.new, summary.present) == (0, 2)
+    assert shards(cache) == before
+    corpus = FeatureCache(cache).corpus("own")
+    assert list(corpus.valence) == [4.5, None]
+    assert list(corpus.calm) == [2, 1]
+    assert [(row["votes:happy"], row["votes:sad"]) for row in corpus] == [(3, 1), (0, 4)]

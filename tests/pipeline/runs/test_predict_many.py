@@ -1,5 +1,6 @@
 """Predicting a manifest or a folder of clips with a finished run."""
 
+import csv
 import json
 import shutil
 from collections import Counter
@@ -22,6 +23,7 @@ from mser.tests.support.new_corpora import read_rows, write_manifest
 from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import CLASSES, small
 
+OFFLINE = ("--device", "cpu", "--workers", 0)
 PLAIN: dict[str, Any] = {"device": "cpu", "workers": 0}
 
 
@@ -43,6 +45,18 @@ def tested(corpus_root: Path) -> list[Any]:
     """The utterances of the session that the runs are tested on."""
     utterances = synthetic.load(corpus_root).utterances
     return [utterance for utterance in utterances if utterance.session == "ses01"]
+
+
+@pytest.fixture(scope="module")
+def targets(tmp_path_factory: pytest.TempPathFactory, filled_cache: Path) -> dict[str, Path]:
+    """Target → a run with two seeds that is tested on session ses01."""
+    folder = tmp_path_factory.mktemp("targets")
+    settings = small("linear", filled_cache, folder, "epochs=1", seeds=(0, 1))
+    settings = replace(settings, protocol="hold-out:session=ses01")
+    return {
+        target: train_head(replace(settings, target=target.split(","), out=folder / target)).path
+        for target in ("votes,valence", "labels", "valence,arousal")
+    }
 
 
 @pytest.fixture
@@ -93,6 +107,55 @@ def test_the_test_part_of_a_run_is_predicted_as_in_the_run(
     }
     assert result.table["p_sad"].to_pylist() == [float(row["p_sad"]) for row in rows.values()]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new.csv", "out.csv"]
+
+
+@pytest.mark.parametrize("target", ["votes,valence", "labels", "valence,arousal"])
+def test_every_target_is_predicted_as_in_the_run(
+    call: Call, targets: dict[str, Path], tested: list[Any], tmp_path: Path, target: str
+) -> None:
+    """``predictions.csv`` is the oracle here too: the mean of what both seeds predict."""
+    with (targets[target] / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        written = list(csv.DictReader(file))
+    attributes = [name for name in target.split(",") if name in ("valence", "arousal")]
+    classes = [name.removeprefix("p_") for name in written[0] if name.startswith("p_")]
+    columns = [f"p_{name}" for name in classes] + [f"predicted_{name}" for name in attributes]
+    wanted: dict[str, list[list[float]]] = {}
+    for row in written:
+        wanted.setdefault(row["id"], []).append([float(row[name]) for name in columns])
+    means = {id: np.mean(values, axis=0) for id, values in wanted.items()}
+    truth = {row["id"]: row["true_valence"] for row in written} if attributes else {}
+    manifest = write_manifest(tmp_path / "new.csv", tested)
+    rows = [{**row, "valence": truth.get(id)} for id, row in read_rows(manifest).items()]
+    with manifest.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+
+    typed = ["predict", targets[target], "--manifest", manifest, "--out", "out.csv", *OFFLINE]
+    code, said, err = call(*typed, "--json")
+    assert code == 0, err
+    found = read_rows(Path("out.csv"))
+    header = [*(["predicted"] if classes else []), *columns[: len(classes)]]
+    header += [f"{of}_{name}" for name in attributes for of in ("true", "predicted")]
+    assert [*found[tested[0].id]] == ["id", "label", *header, "modalities", "problem"]
+    predicted: list[str] = []
+    for id, mean in means.items():
+        assert [float(found[id][name]) for name in columns] == pytest.approx(mean, abs=2e-3)
+        if attributes:
+            assert float(found[id]["true_valence"]) == pytest.approx(float(truth[id]))
+        named = {name: float(found[id][f"p_{name}"]) for name in classes}
+        if target == "labels":
+            several = [name for name, p in named.items() if p >= 0.5]
+            assert found[id]["predicted"] == "+".join(several)
+            predicted += several
+        elif classes:
+            assert found[id]["predicted"] == max(named, key=named.__getitem__)
+            predicted.append(found[id]["predicted"])
+    result = json.loads(said)
+    assert result["predicted"] == {name: predicted.count(name) for name in classes}
+    for name in attributes:
+        mean = np.mean([float(row[f"predicted_{name}"]) for row in found.values()])
+        assert result["attributes"][name] == pytest.approx(mean)
 
 
 def test_each_utterance_is_predicted_from_what_it_has(

@@ -2,13 +2,11 @@
 
 import csv
 import json
-from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from mser.pipeline.runs.layer_chart import layer_chart
 from mser.tests.conftest import Call
 from mser.tests.support.standard_error import is_one_sentence
 from mser.tests.support.train_runs import made_both, official, read_json
@@ -60,32 +58,14 @@ def test_each_layer_has_its_row_run_and_scores(call: Call, cache: Path, tmp_path
         assert f"  {modality} {layer} " in text
 
 
-def test_the_picture_has_a_dot_for_each_layer_and_a_line_for_all(
-    call: Call, cache: Path, tmp_path: Path
-) -> None:
+def test_the_picture_names_each_layer_and_modality(call: Call, cache: Path, tmp_path: Path) -> None:
     code, _, err = call("probe", "--dataset", "made-up", "--cache", cache, *FAST)
     assert code == 0, err
     picture = ElementTree.parse(tmp_path / "probes" / "made-up" / "probe.svg").getroot()
-    assert len(picture.findall(f".//{SVG}circle")) == 3 + 2
+    assert (tmp_path / "probes" / "made-up" / "probe.pdf").read_bytes().startswith(b"%PDF-")
     texts = [element.text for element in picture.findall(f".//{SVG}text")]
     for text in ("speech", "text", "speech+text, all layers", "weighted F1, %", "0", "1", "2"):
         assert text in texts
-
-
-def test_higher_scores_are_higher_up_and_names_do_not_overlap() -> None:
-    def score(value: float) -> dict[str, float | None]:
-        return {"pooled": value, "ci95_low": value - 0.02, "ci95_high": value + 0.02}
-
-    curves = {"a": [(0, score(0.5)), (12, score(0.6))], "b": [(0, score(0.4)), (12, score(0.6))]}
-    text = layer_chart("A title & more", "UA", curves, {"a": 0.61, "b": None})
-    picture = ElementTree.fromstring(text)
-    first, last, *_ = picture.findall(f".//{SVG}circle")
-    assert float(first.get("cy", 0)) > float(last.get("cy", 0))
-    assert float(first.get("cx", 0)) < float(last.get("cx", 0))
-    names = [e for e in picture.findall(f".//{SVG}text") if e.text in ("a", "b", "a, all layers")]
-    heights = sorted(float(element.get("y", 0)) for element in names)
-    assert len(heights) == 3
-    assert all(upper + 15 <= lower for upper, lower in pairwise(heights))
 
 
 @pytest.mark.parametrize(

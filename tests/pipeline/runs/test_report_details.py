@@ -13,12 +13,16 @@ from xml.etree import ElementTree
 import numpy as np
 import pyarrow as pa
 import pytest
+from matplotlib.patches import Rectangle
 from safetensors.numpy import load_file
 
 from mser.pipeline.evaluation.calibration import calibration
 from mser.pipeline.feature_cache import FeatureCache
+from mser.pipeline.figures.training import weights_figure
 from mser.pipeline.runs.report import report
+from mser.pipeline.runs.report_details import layer_weights
 from mser.pipeline.train import train_head
+from mser.pipeline.train.run_folder import RunFolder
 from mser.tests.conftest import Call
 from mser.tests.pipeline.runs.test_report import Page, percent
 from mser.tests.support.standard_error import is_one_sentence
@@ -109,14 +113,22 @@ def test_the_surest_mistakes_have_text_and_clip(place: Path, tmp_path: Path) -> 
 def test_the_weights_of_the_layers_are_those_of_the_checkpoints(
     place: Path, tmp_path: Path
 ) -> None:
-    page = Page(report(place / "one", tmp_path / "page.html").path)
+    folder = RunFolder(place / "one")
+    rows = layer_weights(folder.path, folder.config(), folder.read_json("metrics.json"))["speech"]
     weights = []
     for path in (place / "one" / "checkpoints").iterdir():
         raw = load_file(path)["mixes.mixes.speech.weights"].astype(float)
         weights.append(np.exp(raw) / np.exp(raw).sum())
+    (axes,) = weights_figure("speech", rows).axes
     for layer, column in enumerate(np.stack(weights).T):
-        low, mean, high = (percent(float(x)) for x in (column.min(), column.mean(), column.max()))
-        assert f"layer {layer}: {mean} % [{low}, {high}]" in page.source
+        assert rows[layer]["layer"] == str(layer)
+        bar, line = axes.patches[layer], axes.collections[0].get_paths()[layer]
+        assert isinstance(bar, Rectangle)
+        assert bar.get_height() == pytest.approx(100 * column.mean())
+        ends = [100 * column.min(), 100 * column.max()]
+        assert np.asarray(line.vertices)[:, 1].tolist() == pytest.approx(ends)
+    page = Page(report(place / "one", tmp_path / "page.html").path)
+    assert 'aria-label="speech weights by layer"' in page.source
 
 
 def test_the_calibration_is_of_all_test_predictions(place: Path, tmp_path: Path) -> None:
@@ -144,7 +156,7 @@ def test_the_difference_of_two_confusions_and_the_ranked_charts(
     ids = {a["id"] for _, a in page.tags if a.get("id")}
     assert {"#group1", "#run1", "#run2"} <= set(links)
     assert {str(link)[1:] for link in links} <= ids
-    best = re.findall(r'class="name"[^>]*>(\w+)<', page.source)[:2]
+    best = re.findall(r">(one|two)</text>", page.source)[:2]
     assert best == ["one", "two"]  # the better first
 
 
@@ -192,6 +204,7 @@ def test_each_table_is_a_file_and_each_figure_too(call: Call, place: Path, tmp_p
     pictures = [path for path in Path("tables").iterdir() if path.suffix == ".svg"]
     assert len(pictures) == page.source.count("<svg")
     for path in pictures:
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
         picture = ElementTree.parse(path).getroot()
         assert picture.tag == "{http://www.w3.org/2000/svg}svg"
         assert picture.get("viewBox")

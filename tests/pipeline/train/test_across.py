@@ -162,6 +162,10 @@ def test_several_training_corpora_and_a_map_of_classes(
         (["--dataset", "a", "--train-on", "a", "--test-on", "b"], "give one of them"),
         (["--train-on", "a", "--test-on", "b", "--protocol", "official"], "--protocol is for one"),
         (["--train-on", "a", "--test-on", "b", "--classes", "4"], "--classes is for one corpus"),
+        (
+            ["--train-on", "a", "--test-on", "b", "--target", "valence,arousal"],
+            "--target valence,arousal is for one corpus: leave it out with --train-on and",
+        ),
         (["--dataset", "a", "--balance"], "--balance is for several corpora"),
         (["--train-on", "a", "--test-on", "d"], "unknown dataset"),
     ],

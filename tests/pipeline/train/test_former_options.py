@@ -27,7 +27,7 @@ def as_of_format_2(run: Run, *options: str, **changes: Any) -> None:
     """Give a run the configuration that was written before the options existed."""
     path = run.path / "config.toml"
     config = tomllib.loads(path.read_text(encoding="utf-8"))
-    assert config["format"] == 3
+    assert config["format"] == 4
     for option in options:
         del config["head_options"][option]
     changed = {**config, **changes, "format": 2}

@@ -12,7 +12,7 @@ from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import NotFiniteError
 from mser.pipeline.train.jobs import examples_of
 from mser.pipeline.train.trainer import Trainer
-from mser.pipeline.tune import trial, trials
+from mser.pipeline.tune import search, trial, trials
 from mser.pipeline.tune.ranges import contains, current_values, ranges_of
 from mser.pipeline.tune.trials import TrialRecord, next_trial
 from mser.tests.conftest import Call
@@ -273,6 +273,32 @@ def test_another_search_in_the_folder_and_no_trials_are_one_sentence(
     code, _, err = call(*command, 2)
     assert code == 2
     assert "trials.jsonl' is damaged" in err
+
+
+def test_a_search_across_corpora_is_one_sentence(call: Call, cache: Path, preset: Path) -> None:
+    text = preset.read_text().replace('dataset = "made-up"', 'dataset = "a"\ntest_on = ["b", "c"]')
+    preset.write_text(text)
+    code, out, err = call("tune", "--preset", preset, "--cache", cache)
+    assert (code, out) == (2, "")
+    assert is_one_sentence(err), err
+    assert "tests on b, c: mser tune searches on one corpus" in err
+    assert not Path("studies").exists()
+
+
+def test_the_workers_are_those_of_the_last_training(
+    call: Call, cache: Path, preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+
+    def last(settings: Any) -> Any:
+        started.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trial, "_validated", lambda *_: 0.5)
+    monkeypatch.setattr(search, "train_head", last)
+    typed = ["tune", "--preset", preset, "--cache", cache, "--trials", 1, "--workers", 3]
+    assert call(*typed)[0] == 130
+    assert [settings.backend.workers for settings in started] == [3]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,1 @@
+"""Figures of reports, probes, embeddings and benchmarks, drawn with matplotlib."""
