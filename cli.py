@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -23,18 +24,38 @@ from .pipeline.commands import (
     train,
 )
 from .pipeline.errors import PipelineError, UsageError
-from .pipeline.interruption import Interrupted, end_by, signals_interrupt
+from .pipeline.interruption import Interrupted, end_by, interrupted_by, signals_interrupt
+
+
+@contextmanager
+def _a_signal_ends_the_process() -> Iterator[None]:
+    """End by the signal, also if the work that ends a command fails after the signal."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        cause = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
+        number, sentence = cause.number, str(cause)
+    except Exception as error:
+        by = interrupted_by()
+        reason = None if by is None or os.environ.get("MSER_DEBUG") else _sentence(error)
+        if by is None or reason is None:
+            raise
+        number, sentence = by, reason
+    else:
+        return
+    with suppress(OSError):  # the terminal may be closed
+        sys.stderr.write(f"mser: {sentence}\n")
+    end_by(number)
 
 
 class _Commands(TyperGroup):
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        with _a_signal_ends_the_process():
+            return super().make_context(*arguments, **options)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _a_signal_ends_the_process():
             return super().invoke(ctx)
-        except KeyboardInterrupt as interrupt:
-            cause = interrupt if isinstance(interrupt, Interrupted) else Interrupted(signal.SIGINT)
-            with suppress(OSError):  # the terminal may be closed
-                sys.stderr.write(f"mser: {cause}\n")
-            end_by(cause.number)
 
 
 app = typer.Typer(

@@ -11,8 +11,8 @@ from mser.benchmarks.extract_mser import WarmExtraction, command_seconds, stored
 from mser.benchmarks.forward_passes import Batching, ForwardPasses, Job
 from mser.benchmarks.frame_errors import States
 from mser.benchmarks.persistent_process import PersistentProcess
-from mser.pipeline.compute.dask_cluster import MALLOC_ENVIRONMENT
 from mser.pipeline.compute.device import cores
+from mser.pipeline.compute.fork_server import MALLOC_ENVIRONMENT
 
 MSER, FLOAT32, COMMAND = "mser", "mser, stored as float32", "mser, whole command"
 PER_CORE = "transformers, one at a time, one process per core"

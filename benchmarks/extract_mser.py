@@ -16,8 +16,9 @@ import torch
 from mser.benchmarks.forward_passes import Job
 from mser.benchmarks.frame_errors import States, frame_errors
 from mser.cache import FeatureCache
-from mser.pipeline.compute import local_cluster, visible_gpus
+from mser.pipeline.compute import visible_gpus
 from mser.pipeline.compute.device import cores
+from mser.pipeline.compute.local_cluster import local_cluster
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.engine import default_workers, threads_of
 

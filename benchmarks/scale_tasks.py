@@ -16,8 +16,9 @@ from mser.benchmarks.frame_errors import frame_errors
 from mser.benchmarks.processes import Result, peak_private_memory
 from mser.benchmarks.train_steps import Training
 from mser.cache import Entry, FeatureCache
-from mser.pipeline.compute import local_cluster, visible_gpus
+from mser.pipeline.compute import visible_gpus
 from mser.pipeline.compute.device import chosen_device, cores
+from mser.pipeline.compute.local_cluster import local_cluster
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.extract.engine import threads_of
 from mser.pipeline.train import TrainSettings

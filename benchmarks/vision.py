@@ -34,8 +34,8 @@ from mser.benchmarks.results import (
     ratios,
     shuffled_turns,
 )
-from mser.pipeline.compute.dask_cluster import MALLOC_ENVIRONMENT
 from mser.pipeline.compute.device import cores
+from mser.pipeline.compute.fork_server import MALLOC_ENVIRONMENT
 from mser.pipeline.encoders.random_encoders import save_vision_encoder
 
 RATE, FPS = 25, 5  # frames of a clip, and encoded frames, in a second

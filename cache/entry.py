@@ -121,13 +121,18 @@ class Entry:
         """The positions of all utterances; read on first use."""
         for _ in range(_TRIES):
             try:
-                return Index.read(self.folder, self.index_name)
+                return Index.read(self.folder, self.index_name, self._utterances)
             except FileNotFoundError:
                 self._record = read_record(self.folder)  # a writer has replaced the index
         raise DamagedError(
             f"{self.folder} is incomplete: {self.index_name} is missing; "
             "'mser cache verify --repair' rebuilds it from the shards"
         )
+
+    @property
+    def _utterances(self) -> int:
+        number = self._record.get("utterances")
+        return number if isinstance(number, int) else 0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -145,7 +150,7 @@ class Entry:
             UnknownUtteranceError: the entry does not hold the utterance.
             DamagedError: its shard is damaged.
         """
-        return self._read(id, slice(None))
+        return self._read(self._row(id), slice(None))
 
     def read(self, ids: Iterable[str], layers: Iterable[int] | None = None) -> list[Array]:
         """Return the hidden states of several utterances, each (len(layers), frames, dim).
@@ -162,17 +167,19 @@ class Entry:
             DamagedError: a shard is damaged.
         """
         positions = self._positions(layers)
-        wanted = list(ids)
-        new = {self._row(id).shard for id in wanted} - self._opened
+        local = self.folder.path is not None
+        rows = [self._row(id) for id in ids] if local else self._rows(list(ids))
+        new = {row.shard for row in rows} - self._opened
         if len(new) > 1:
-            # One thread opens each shard before all of them read from it.
-            with ThreadPoolExecutor(_REQUESTS) as pool, suppress(CacheError):  # raised below
+            # One thread opens each shard before all of them read from it. What fails is raised, or
+            # solved, by the read below.
+            with ThreadPoolExecutor(_REQUESTS) as pool, suppress(CacheError):
                 list(pool.map(self._shard, new))
             self._opened |= new
-        if self.folder.path is not None:
-            return [self._read(id, positions) for id in wanted]
+        if local:
+            return [self._read(row, positions) for row in rows]
         with ThreadPoolExecutor(_REQUESTS) as pool:
-            return list(pool.map(lambda id: self._read(id, positions), wanted))
+            return list(pool.map(lambda row: self._read(row, positions), rows))
 
     def length(self, id: str) -> int:
         """Return how many frames an utterance has."""
@@ -202,8 +209,7 @@ class Entry:
             return slice(positions[0], positions[0] + len(positions))
         return positions
 
-    def _read(self, id: str, positions: LayerIndex) -> Array:
-        row = self._row(id)
+    def _read(self, row: IndexRow, positions: LayerIndex) -> Array:
         try:
             return self._frames(row, positions)
         except MissingShardError:
@@ -233,15 +239,19 @@ class Entry:
             ) from error
 
     def _uncached_row(self, id: str) -> IndexRow:
+        (row,) = self._rows([id])
+        return row
+
+    def _rows(self, ids: list[str]) -> list[IndexRow]:
         try:
-            return self.index[id]
+            return self.index.rows(ids)
         except FileNotFoundError:  # a writer has replaced the index, and gc has deleted the old one
             self._record = read_record(self.folder)
             del self.index
-            return self._uncached_row(id)
-        except KeyError:
+            return self._rows(ids)
+        except KeyError as error:
             raise UnknownUtteranceError(
-                f"{self.folder} does not hold the utterance '{id}'"
+                f"{self.folder} does not hold the utterance '{error.args[0]}'"
             ) from None
 
     def _uncached_shard(self, name: str) -> StoredArray:

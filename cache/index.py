@@ -130,8 +130,11 @@ class Index:
         return cls(newest)
 
     @classmethod
-    def read(cls, folder: Folder, name: str) -> "Index":
-        """Read the index file ``name``; of a large local one, only the directory of its rows.
+    def read(cls, folder: Folder, name: str, utterances: int = 0) -> "Index":
+        """Read the index file ``name``; of a large one, only the directory of its rows.
+
+        On an object store, it is large if ``utterances`` are many: to look for a directory in vain
+        takes a request.
 
         Raises:
             DamagedError: the content does not have the hash in its name, or is not an index.
@@ -141,7 +144,7 @@ class Index:
             raise DamagedError(
                 f"{folder}/entry.json is damaged: '{name}' is not a name of an index"
             )
-        if folder.path is not None:
+        if folder.path is not None or utterances >= LOOKUP_FROM:
             with suppress(FileNotFoundError):
                 folder.size(name)
                 return LookupIndex(folder, name, Lookup(folder, name))
@@ -160,7 +163,7 @@ class Index:
 
     def write_lookup(self, folder: Folder, name: str) -> None:
         """Write the lookup file of a large index file, if it has none or a damaged one."""
-        if folder.path is None or len(self) < LOOKUP_FROM:
+        if len(self) < LOOKUP_FROM:
             return
         with suppress(CacheError, FileNotFoundError):
             Lookup(folder, name).check()
@@ -215,6 +218,18 @@ class Index:
         return len(self.ids)
 
     def __getitem__(self, id: str) -> IndexRow:
+        (row,) = self.rows([id])
+        return row
+
+    def rows(self, ids: Sequence[str]) -> list[IndexRow]:
+        """Return the rows of some ids.
+
+        Raises:
+            KeyError: an id is not in the index.
+        """
+        return [self._row(id) for id in ids]
+
+    def _row(self, id: str) -> IndexRow:
         position = self.ids.find(id)
         if position is None:
             raise KeyError(id)
@@ -258,11 +273,9 @@ class LookupIndex(Index):
     def __len__(self) -> int:
         return len(self._lookup)
 
-    def __getitem__(self, id: str) -> IndexRow:
-        position = self._lookup.find(id)
-        if position is None:
-            raise KeyError(id)
-        return IndexRow(**self._lookup.row(position))
+    def rows(self, ids: Sequence[str]) -> list[IndexRow]:
+        """Return the rows of some ids, whose blocks are read together; see :meth:`Index.rows`."""
+        return [IndexRow(**row) for row in self._lookup.rows(ids)]
 
 
 def _one_array(column: Any) -> Any:

@@ -18,12 +18,12 @@ from .evaluation.registry import METRIC_PLUGINS, METRICS, Metric
 from .evaluation.scorers import VOTE_METRICS
 from .evaluation.several_labels import LABEL_METRICS
 from .plugins import Plugins
+from .preset_files import preset_names
 from .protocols.protocols import PROTOCOLS
 from .runs.reproduction import reproduction_names
 from .store_formats import FORMAT_PLUGINS
 from .targets import TARGETS
 from .train.head_plugins import HEAD_PLUGINS
-from .train.presets import preset_names
 from .train.settings import TUNABLE, TrainSettings
 
 

@@ -36,12 +36,18 @@ class Interrupted(KeyboardInterrupt):
         return signal.Signals(self.number).name
 
 
-_interrupted_at: float | None = None
+_interruption: tuple[int, float] | None = None
+"""The number of the first signal, and when it came."""
 
 
 def interrupted() -> bool:
     """Whether a signal has asked this process to end; then wait for nothing that takes long."""
-    return _interrupted_at is not None
+    return _interruption is not None
+
+
+def interrupted_by() -> int | None:
+    """Return the number of the signal that has asked this process to end, if one has."""
+    return _interruption[0] if _interruption else None
 
 
 @contextmanager
@@ -52,13 +58,13 @@ def signals_interrupt() -> Iterator[None]:
     first one they end the process at once. A signal that the process ignores, as SIGHUP under
     ``nohup``, stays ignored. Outside the main thread the context changes nothing.
     """
-    global _interrupted_at  # noqa: PLW0603 -- a process has one state of its signals
+    global _interruption  # noqa: PLW0603 -- a process has one state of its signals
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {number: signal.getsignal(number) for number in _SIGNALS}
     before = {number: handler for number, handler in handlers.items() if handler not in _LEFT_ALONE}
-    _interrupted_at = None
+    _interruption = None
     for number in before:
         signal.signal(number, _interrupt)
     try:
@@ -66,7 +72,7 @@ def signals_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        _interrupted_at = None
+        _interruption = None
 
 
 def end_by(number: int) -> NoReturn:
@@ -80,9 +86,9 @@ def end_by(number: int) -> NoReturn:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    global _interrupted_at  # noqa: PLW0603
-    if _interrupted_at is None:
-        _interrupted_at = time.monotonic()
+    global _interruption  # noqa: PLW0603
+    if _interruption is None:
+        _interruption = number, time.monotonic()
         raise Interrupted(number)
-    if time.monotonic() - _interrupted_at > _CLEANUP_SECONDS:
+    if time.monotonic() - _interruption[1] > _CLEANUP_SECONDS:
         end_by(number)

@@ -1,10 +1,12 @@
 """The command of stage one."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .names import check_dataset
 from .options import (
     USUAL_MODALITIES,
     CacheOption,
@@ -122,41 +124,47 @@ def extract(
     as_json: JsonOption = False,
 ) -> None:
     """Run frozen encoders over a corpus and store their hidden layers in the cache."""
-    from ..extract import ExtractSettings, extract  # noqa: PLC0415 -- torch takes seconds to import
+    check_dataset(dataset)
+    from ..compute.fork_server import early_server  # noqa: PLC0415 -- --help does not need it
+    from ..extract.worker_imports import WORKER_IMPORTS  # noqa: PLC0415
 
-    summary = extract(
-        ExtractSettings(
-            dataset=dataset,
-            root=root,
-            manifest=manifest,
-            name=name,
-            classes=classes,
-            cache=cache,
-            encoders={name: encoders.get(name, "") for name in split(modalities or "")},
-            layers=layers,
-            stored_frames=frames,
-            dtype=dtype,
-            precision=precision,
-            max_seconds=max_seconds,
-            fps=fps,
-            video_frames=video_frames,
-            faces=faces,
-            no_face=no_face,
-            device=device,
-            workers=workers,
-            scheduler=scheduler,
-            tls_ca_file=tls_ca_file,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            slurm=slurm,
-            wait_minutes=wait_minutes,
-            limit=limit,
-            strict=strict,
-            replace=replace,
-            dry_run=dry_run,
-            shard_mib=shard_mib,
-            store=store,
-            compression=compression,
+    here = scheduler is None and slurm is None and workers != 0 and not dry_run
+    with early_server(WORKER_IMPORTS) if here else nullcontext():
+        from ..extract import ExtractSettings, extract  # noqa: PLC0415 -- torch takes seconds to import
+
+        summary = extract(
+            ExtractSettings(
+                dataset=dataset,
+                root=root,
+                manifest=manifest,
+                name=name,
+                classes=classes,
+                cache=cache,
+                encoders={name: encoders.get(name, "") for name in split(modalities or "")},
+                layers=layers,
+                stored_frames=frames,
+                dtype=dtype,
+                precision=precision,
+                max_seconds=max_seconds,
+                fps=fps,
+                video_frames=video_frames,
+                faces=faces,
+                no_face=no_face,
+                device=device,
+                workers=workers,
+                scheduler=scheduler,
+                tls_ca_file=tls_ca_file,
+                tls_cert=tls_cert,
+                tls_key=tls_key,
+                slurm=slurm,
+                wait_minutes=wait_minutes,
+                limit=limit,
+                strict=strict,
+                replace=replace,
+                dry_run=dry_run,
+                shard_mib=shard_mib,
+                store=store,
+                compression=compression,
+            )
         )
-    )
     print_result(summary, as_json)

@@ -12,6 +12,7 @@ import typer
 from ..errors import UsageError
 from ..modalities import MODALITIES, USUAL
 from ..option_texts import default_cache
+from .names import HEAD_NAMES
 
 
 def _option(help_text: str, *names: str, **more: Any) -> Any:
@@ -117,8 +118,8 @@ WaitMinutesOption = Annotated[
 HeadOption = Annotated[
     str | None,
     _option(
-        "Head: linear, distribution, token, instance, bottleneck, mgcma, hbf, hbaf or query; or "
-        "one of a plug-in, such as file.py:Class.",
+        f"Head: {', '.join(HEAD_NAMES[:-1])} or {HEAD_NAMES[-1]}; or one of a plug-in, such as "
+        "file.py:Class.",
     ),
 ]
 PluginHeadOption = Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError, needs_extra
+from .names import check_head, check_preset
 from .options import (
     BalanceOption,
     CacheOption,
@@ -94,6 +95,8 @@ def train_head(
     as_json: JsonOption = False,
 ) -> None:
     """Train a head on cached features under a protocol, and write a run folder."""
+    check_preset(preset)
+    check_head(head)
     from ..train import combined, preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds to import
 
     given = _given(head, dataset, modalities, layer, protocol, validation, target, classes, seeds)
@@ -260,6 +263,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search for better settings on the validation parts, and write them as a preset."""
+    check_preset(preset)
     from ..train import combined, preset_of  # noqa: PLC0415 -- torch takes seconds to import
 
     with needs_extra("tune", "optuna"):

@@ -5,23 +5,22 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from .dask_cluster import (
-    Cluster,
-    WorkerSizing,
-    check_address,
-    check_scheduler,
-    running_scheduler,
-    visible_gpus,
-)
-from .device import cores
-from .local_cluster import MEMORY_ADVICE, local_cluster
-from .slurm import SlurmFile, check_slurm, read_slurm_file, slurm_cluster
-from .tls import TlsFiles
+from .address import check_address
+from .device import cores, visible_gpus
+from .sizing import WorkerSizing
+
+if TYPE_CHECKING:
+    import torch
+
+    from .dask_cluster import Cluster
+    from .slurm import SlurmFile
+    from .tls import TlsFiles
+
+MEMORY_ADVICE = "give fewer --workers, or more memory"
+"""What to do if workers of this machine die because the memory is full."""
 
 _WAIT_MINUTES = {"scheduler": 1.0, "slurm": 10.0}
 
@@ -40,7 +39,7 @@ class Backend:
     """TOML file that describes the SLURM jobs to submit."""
     wait_minutes: float | None = None
     """How long to wait without any worker; default: 1 for a scheduler, 10 for SLURM."""
-    tls: TlsFiles | None = None
+    tls: "TlsFiles | None" = None
     """Certificates for a ``scheduler`` at ``tls://…``; default: those of Dask's configuration."""
 
     def __post_init__(self) -> None:
@@ -81,7 +80,9 @@ class Backend:
     def memory_advice(self) -> str:
         """What to do if workers die because the memory is full, as a part of a sentence."""
         if self.slurm is not None:
-            return f"give more memory, or fewer processes, in {self.slurm}"
+            from .slurm import memory_advice  # noqa: PLC0415 -- imports Dask
+
+            return memory_advice(self.slurm)
         if self.scheduler is not None:
             return "start workers that have more memory"
         return MEMORY_ADVICE
@@ -93,13 +94,17 @@ class Backend:
             PipelineError: no scheduler answers, or this machine has no SLURM.
         """
         if self.scheduler is not None:
+            from .dask_cluster import check_scheduler  # noqa: PLC0415 -- imports Dask
+
             check_scheduler(self.scheduler, self.tls)
         if self.slurm is not None:
+            from .slurm import check_slurm  # noqa: PLC0415
+
             check_slurm(self._slurm_file)
 
     def cluster(
-        self, jobs: int, device: torch.device, advance: Callable[[], object]
-    ) -> AbstractContextManager[Cluster]:
+        self, jobs: int, device: "torch.device", advance: Callable[[], object]
+    ) -> "AbstractContextManager[Cluster]":
         """Return a context with a connected cluster; it starts at most ``jobs`` workers here.
 
         ``advance`` returns a value that changes while unfinished jobs advance.
@@ -108,20 +113,26 @@ class Backend:
             PipelineError: no scheduler answers, this machine has no SLURM, or SLURM refuses a job.
         """
         if self.scheduler is not None:
+            from .dask_cluster import running_scheduler  # noqa: PLC0415 -- imports Dask
+
             return running_scheduler(self.scheduler, self._wait_seconds("scheduler"), self.tls)
         if self.slurm is not None:
+            from .slurm import slurm_cluster  # noqa: PLC0415
+
             wait_seconds = self._wait_seconds("slurm")
             return slurm_cluster(self._slurm_file, device, wait_seconds, self.sizing, advance)
+        from .local_cluster import local_cluster  # noqa: PLC0415
+
         gpus = visible_gpus() if device.type == "cuda" else []
         workers = min(self.processes(device), jobs)
         threads = self.sizing.threads(device, max(1, cores() // workers))
         return local_cluster(workers, threads, gpus, self.sizing.imports)
 
-    def processes(self, device: torch.device) -> int:
+    def processes(self, device: "torch.device") -> int:
         """Return the number of worker processes on this machine."""
         return self.sizing.workers(device) if self.workers is None else self.workers
 
-    def cores_of_worker(self, device: torch.device) -> int | None:
+    def cores_of_worker(self, device: "torch.device") -> int | None:
         """Return how many cores a worker process has; ``None`` for those of a scheduler."""
         if self.scheduler is not None:
             return None
@@ -129,7 +140,7 @@ class Backend:
             return max(1, self._slurm_file.cores // self._slurm_file.processes)
         return max(1, cores() // max(1, self.processes(device)))
 
-    def as_json(self, device: torch.device) -> dict[str, Any]:
+    def as_json(self, device: "torch.device") -> dict[str, Any]:
         """Return where the jobs are done, as JSON values for the record of a run."""
         if self.scheduler is not None:
             return {"scheduler": self.scheduler}
@@ -138,7 +149,9 @@ class Backend:
         return {"workers": self.processes(device)}
 
     @cached_property
-    def _slurm_file(self) -> SlurmFile:
+    def _slurm_file(self) -> "SlurmFile":
+        from .slurm import read_slurm_file  # noqa: PLC0415 -- imports Dask
+
         assert self.slurm is not None  # noqa: S101 -- callers check it
         return read_slurm_file(self.slurm)
 

@@ -2,33 +2,23 @@
 
 import asyncio
 import logging
-import os
-import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from distributed import Client, Security, rpc
 
-from ..errors import PipelineError, UsageError
+from ..errors import PipelineError
 from ..progress import print_note
+from .killed_workers import KilledWorkers
 from .submitted_jobs import SubmittedJobs
 from .tls import TlsFiles, client_security
 
 _CONNECT_SECONDS = 10.0
 _POLL_SECONDS = 0.5
-# Environment variables with which glibc keeps the memory that a forward pass frees, for the next
-# pass. With Dask's own values glibc returns it to the system at once, and a pass takes far longer.
-MALLOC_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_THRESHOLD_": str(2**32),
-    "MALLOC_TRIM_THRESHOLD_": str(2**32),
-}
-_ADDRESS = re.compile(r"([a-z]+://)?(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})/?")
 _SILENT_LOGGERS = ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio")
 
 
@@ -46,6 +36,8 @@ class Cluster:
     """How long to wait without any worker."""
     started_here: bool
     """Whether this process started the workers, in its own environment: no check is needed."""
+    killed: KilledWorkers | None = None
+    """The worker processes that were killed, if this command has started them."""
     slurm: SubmittedJobs | None = None
     """The SLURM jobs that hold the workers, if this command has submitted them."""
 
@@ -55,8 +47,8 @@ class Cluster:
         SLURM jobs that have ended are submitted again.
 
         Raises:
-            PipelineError: the scheduler is gone, no worker has come, or SLURM jobs end without
-                having finished anything.
+            PipelineError: the scheduler is gone, no worker has come, SLURM jobs end without
+                having finished anything, or workers are killed before any job is finished.
         """
         started, noted = time.monotonic(), self.started_here
         self._keep_up()
@@ -90,10 +82,14 @@ class Cluster:
         """Note that a job was finished, so that SLURM jobs are worth being submitted again."""
         if self.slurm:
             self.slurm.advanced()
+        if self.killed:
+            self.killed.advanced()
 
     def _keep_up(self) -> None:
         if self.slurm:
             self.slurm.keep_up()
+        if self.killed:
+            self.killed.check()
 
     def connection_lost(self) -> PipelineError:
         """Return the error for a scheduler that is gone."""
@@ -109,26 +105,6 @@ class Cluster:
             return dict(self.client.nthreads())
         except (OSError, CancelledError) as error:
             raise self.connection_lost() from error
-
-
-@dataclass(frozen=True)
-class WorkerSizing:
-    """How many workers a stage wants, and how many jobs each worker does at once."""
-
-    workers: Callable[[torch.device], int]
-    """Device → number of workers on this machine, if the user gives none."""
-    threads: Callable[[torch.device | str, int], int]
-    """Device and cores of a worker → number of jobs that the worker does at once."""
-    imports: tuple[str, ...] = ()
-    """Modules that every job needs; workers of this machine import them once, together."""
-
-
-def visible_gpus() -> list[str]:
-    """Return the names of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` does."""
-    count = torch.cuda.device_count()
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [str(number) for number in range(count)] if given is None else given.split(",")
-    return [name.strip() for name in names[:count]]
 
 
 @contextmanager
@@ -162,17 +138,6 @@ def connected(address: str, security: Security) -> Iterator[Client]:
             raise _no_scheduler(address, error) from error
     with client:
         yield client
-
-
-def check_address(address: str) -> None:
-    """Check the form of a scheduler's address.
-
-    Raises:
-        UsageError: the address is malformed.
-    """
-    match = _ADDRESS.fullmatch(address)
-    if not match or not 0 < int(match[3]) < 2**16:
-        raise UsageError(f"scheduler '{address}': give an address such as tcp://node1:8786")
 
 
 def check_scheduler(address: str, tls: TlsFiles | None = None) -> None:

@@ -1,18 +1,22 @@
-"""The device to compute on, and the number of cores that this process may use."""
+"""The device to compute on, and the cores and GPUs that this process may use."""
 
 import os
-
-import torch
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError, unknown
 
+if TYPE_CHECKING:
+    import torch
 
-def chosen_device(name: str) -> torch.device:
+
+def chosen_device(name: str) -> "torch.device":
     """Turn ``auto``, ``cpu`` or ``cuda`` into a device of this machine.
 
     Raises:
         UsageError: the name is another one, or this machine has no GPU that PyTorch can use.
     """
+    import torch  # noqa: PLC0415 -- seconds to import
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name not in ("cpu", "cuda"):
@@ -28,3 +32,13 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` does."""
+    import torch  # noqa: PLC0415 -- as above
+
+    count = torch.cuda.device_count()
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(number) for number in range(count)] if given is None else given.split(",")
+    return [name.strip() for name in names[:count]]

@@ -7,18 +7,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent import futures
-from typing import Any, Protocol, TypeVar
-
-import torch
-from distributed import as_completed
-from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ...cache.storage.leases import return_leases
 from ..errors import PipelineError
 from ..interruption import interrupted
 from .backend import Backend
-from .dask_cluster import Cluster
 from .requirements import WorkerRequirements, WorkerTask, missing_on_worker
+
+if TYPE_CHECKING:
+    import torch
+
+    from .dask_cluster import Cluster
 
 _JOBS_PER_THREAD = 2  # of a worker: the job that it does, and the next one
 _COUNT_SECONDS = 1.0  # between two counts of the cluster's threads
@@ -42,7 +42,7 @@ def run_jobs(
     work: Callable[[JobT], ReportT],
     jobs: Sequence[JobT],
     backend: Backend,
-    device: torch.device,
+    device: "torch.device",
     requirements: Callable[[], WorkerRequirements],
     *,
     threads: int = 0,
@@ -123,7 +123,7 @@ class _CallingThread(futures.Executor):
 def on_cluster(
     work: Callable[[JobT], ReportT],
     jobs: Sequence[JobT],
-    cluster: Cluster,
+    cluster: "Cluster",
     required: WorkerRequirements | None = None,
     split: Callable[[JobT], Sequence[JobT]] | None = None,
 ) -> Reports[JobT, ReportT]:
@@ -145,7 +145,7 @@ def on_cluster(
                 yield job, report
 
 
-def check_workers(cluster: Cluster, required: WorkerRequirements) -> None:
+def check_workers(cluster: "Cluster", required: WorkerRequirements) -> None:
     """Check every worker before the work begins; workers that come later check themselves.
 
     Raises:
@@ -166,13 +166,15 @@ def check_workers(cluster: Cluster, required: WorkerRequirements) -> None:
 
 
 def _sent(
-    task: WorkerTask[JobT, ReportT], jobs: Sequence[JobT], cluster: Cluster
+    task: WorkerTask[JobT, ReportT], jobs: Sequence[JobT], cluster: "Cluster"
 ) -> Reports[JobT, ReportT]:
     """Send the jobs to the workers; yield each with its report, or ``None`` if its workers died.
 
     Only few jobs are sent ahead, so that the scheduler of many workers does not hold the jobs of a
     whole corpus.
     """
+    from distributed import as_completed  # noqa: PLC0415 -- a second to import
+
     waiting = deque(jobs)
     sent: dict[object, tuple[JobT, int]] = {}
     working = as_completed(loop=cluster.client.loop, with_results=True, raise_errors=False)
@@ -201,8 +203,16 @@ def _sent(
             yield job, report
 
 
-def _report(result: ReportT | BaseException | tuple[Any, ...], cluster: Cluster) -> ReportT | None:
+def _report(
+    result: ReportT | BaseException | tuple[Any, ...], cluster: "Cluster"
+) -> ReportT | None:
     """Return a report, or ``None`` if workers died; raise any other error."""
+    from distributed.scheduler import (  # noqa: PLC0415 -- as above
+        KilledWorker,
+        NoValidWorkerError,
+        NoWorkerError,
+    )
+
     if not isinstance(result, tuple | BaseException):
         return result
     error = result[1] if isinstance(result, tuple) else result

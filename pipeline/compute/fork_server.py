@@ -7,25 +7,67 @@ process; a fork of the main process would not be, because the main process has t
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 from threading import Thread
 from typing import Any
 
 _server: Any = forkserver._forkserver  # the standard library has one for each process
 _stopping: list[Thread] = []  # wait for the end of the servers before
+_early: list[int] = []  # the server of early_server that no worker has needed yet
 _STOP_SECONDS = 30.0
+_IMPORTS = ("distributed.nanny",)  # of every worker
+# Environment variables with which glibc keeps the memory that a forward pass frees, for the next
+# pass. With Dask's own values glibc returns it to the system at once, and a pass takes far longer.
+MALLOC_ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**32),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+}
 
 
 @contextmanager
-def start_method(imports: Sequence[str], environment: Mapping[str, str]) -> Iterator[str]:
+def early_server(imports: Sequence[str]) -> Iterator[None]:
+    """Start the fork server of :func:`start_method` now, while this process imports what it needs.
+
+    Workers that start in the context are forked from this server. A server that no worker needed
+    is killed at the end. Without fork servers this does nothing.
+
+    Args:
+        imports: those of :func:`start_method`.
+    """
+    if sys.platform != "linux" or _server._forkserver_pid is not None:
+        yield
+        return
+    with _environment(MALLOC_ENVIRONMENT):
+        _start(imports)
+    process = _server._forkserver_pid
+    _early.append(process)
+    try:
+        yield
+    finally:
+        if process in _early:
+            _early.remove(process)
+            multiprocessing.set_forkserver_preload(["__main__"])  # the default
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+            _server._stop()
+
+
+@contextmanager
+def start_method(
+    imports: Sequence[str], environment: Mapping[str, str] = MALLOC_ENVIRONMENT
+) -> Iterator[str]:
     """Prepare the start of worker processes, and yield multiprocessing's name of the method.
 
-    On Linux this is ``forkserver``, with a new server, so that workers get the environment that
-    this process has now. The server ends with the context, or when this process ends. Elsewhere,
-    or if this process uses a fork server already, the method is ``spawn``.
+    On Linux this is ``forkserver``, with the server of :func:`early_server`, or with a new one, so
+    that workers get the environment that this process has now. The server ends with the context,
+    or when this process ends. Elsewhere, or if this process uses a fork server for something else,
+    the method is ``spawn``.
 
     Args:
         imports: names of the modules that the server imports. A module that cannot be imported is
@@ -36,13 +78,13 @@ def start_method(imports: Sequence[str], environment: Mapping[str, str]) -> Iter
     while _stopping:
         _stopping.pop().join(_STOP_SECONDS)
     with _environment(environment):
-        if sys.platform != "linux" or _server._forkserver_pid is not None:
+        if _server._forkserver_pid in _early:
+            _early.remove(_server._forkserver_pid)
+        elif sys.platform != "linux" or _server._forkserver_pid is not None:
             yield "spawn"
             return
-        multiprocessing.set_forkserver_preload(list(imports))
-        # In safe mode Python does not import modules from the folder in which the command runs.
-        with _environment({"PYTHONSAFEPATH": "1"}):
-            forkserver.ensure_running()
+        else:
+            _start(imports)
         try:
             yield "forkserver"
         finally:
@@ -50,6 +92,27 @@ def start_method(imports: Sequence[str], environment: Mapping[str, str]) -> Iter
             # The server ends after its workers, and a worker may hang: do not wait here.
             _stopping.append(Thread(target=_server._stop, daemon=True))
             _stopping[-1].start()
+
+
+def _start(imports: Sequence[str]) -> None:
+    multiprocessing.set_forkserver_preload([*_IMPORTS, *imports])
+    # In safe mode Python does not import modules from the folder in which the command runs.
+    with _environment({"PYTHONSAFEPATH": "1"}), _without_interrupts():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Let a process that starts ignore Ctrl-C, also before it has imported anything."""
+    handled = signal.getsignal(signal.SIGINT) is not None  # not by another program around Python
+    if not handled or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

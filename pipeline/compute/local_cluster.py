@@ -17,18 +17,17 @@ from distributed import (
     Scheduler,
     Security,
     SpecCluster,
-    Status,
     Worker,
     WorkerPlugin,
 )
 
-from ..progress import print_note
-from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, quiet
+from .backend import MEMORY_ADVICE
+from .dask_cluster import Cluster, quiet
 from .fork_server import start_method
+from .killed_workers import KilledWorkers, when_killed
 
 _RESTART_SECONDS = 300.0  # how long a worker may take to start again
 _LOOPBACK = {"host": "127.0.0.1", "protocol": "tls", "dashboard": False}
-MEMORY_ADVICE = "give fewer --workers, or more memory"
 
 
 @contextmanager
@@ -39,12 +38,13 @@ def local_cluster(
 
     All workers need the modules ``imports``.
     """
-    security = Security.temporary()
+    security, killed = Security.temporary(), KilledWorkers(MEMORY_ADVICE)
     options = {
         "nthreads": threads,
         **_LOOPBACK,
         "security": security,
         "worker_class": _SilentWorker,
+        "killed": killed,
         "silence_logs": logging.CRITICAL,
         # Dask counts memory-mapped shards as memory, and would stop a worker without need.
         "memory_limit": 0,
@@ -62,7 +62,7 @@ def local_cluster(
     }
     scheduler = {"cls": SilentScheduler, "options": {**_LOOPBACK, "security": security}}
     with (
-        start_method(["distributed.nanny", *imports], MALLOC_ENVIRONMENT) as method,
+        start_method(imports) as method,
         dask.config.set(
             {
                 "distributed.worker.multiprocessing-method": method,
@@ -79,7 +79,7 @@ def local_cluster(
     ):
         client.register_plugin(_IgnoreInterrupt())
         advice = "check whether this machine has enough memory"
-        yield Cluster(client, "this machine", advice, _RESTART_SECONDS, started_here=True)
+        yield Cluster(client, "this machine", advice, _RESTART_SECONDS, True, killed)
 
 
 class _NoHttp:
@@ -96,15 +96,11 @@ class _SilentWorker(_NoHttp, Worker): ...
 
 
 class _Nanny(Nanny):
-    """Starts a worker process again that ended, and prints why if that can be known."""
+    """Starts a worker process again that ended, and counts those that were killed."""
 
-    def _on_worker_exit_sync(self, exitcode: int) -> None:
-        if exitcode == -signal.SIGKILL and self.status == Status.running:
-            print_note(
-                "mser: a worker process was killed by signal 9, as Linux does when the memory is "
-                f"full: if this comes again, {MEMORY_ADVICE}"
-            )
-        super()._on_worker_exit_sync(exitcode)  # type: ignore[no-untyped-call]
+    def __init__(self, *arguments: Any, killed: KilledWorkers, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._on_worker_exit_sync = when_killed(self, killed.add)  # type: ignore[method-assign]
 
 
 class _IgnoreInterrupt(WorkerPlugin):

@@ -8,11 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Generic, TypeVar
 
-import torch
-from distributed import get_worker
-
 from ..errors import PipelineError
-from .worker_end import return_leases_at_the_end
 
 JobT = TypeVar("JobT")
 ReportT = TypeVar("ReportT")
@@ -47,8 +43,11 @@ def missing_requirement(required: WorkerRequirements) -> str | None:
     for folder in required.folders:
         if not folder.is_dir():
             return f"cannot see {folder}: share this folder, at the same path on all machines"
-    if required.gpu and not torch.cuda.is_available():
-        return "has no GPU that PyTorch can use: give it a GPU, or use --device cpu"
+    if required.gpu:
+        import torch  # noqa: PLC0415 -- seconds to import
+
+        if not torch.cuda.is_available():
+            return "has no GPU that PyTorch can use: give it a GPU, or use --device cpu"
     return None
 
 
@@ -73,6 +72,10 @@ class WorkerTask(Generic[JobT, ReportT]):
         Raises:
             PipelineError: this worker does not meet the requirements.
         """
+        from distributed import get_worker  # noqa: PLC0415 -- a second to import
+
+        from .worker_end import return_leases_at_the_end  # noqa: PLC0415
+
         worker = get_worker()
         if self.required and (missing := missing_requirement(self.required)):
             raise PipelineError(f"worker {worker.address} {missing}")

@@ -20,8 +20,11 @@ from typing_extensions import TypedDict
 
 from ..errors import PipelineError, UsageError
 from ..validation import Count, checked, file_table, read_toml
-from .dask_cluster import MALLOC_ENVIRONMENT, Cluster, WorkerSizing, connected, quiet
+from .dask_cluster import Cluster, connected, quiet
+from .fork_server import MALLOC_ENVIRONMENT
+from .killed_workers import KilledWorkers
 from .local_cluster import SilentScheduler
+from .sizing import WorkerSizing
 from .submitted_jobs import SubmittedJobs
 from .tls import with_worker_files
 
@@ -101,6 +104,11 @@ def read_slurm_file(path: Path) -> SlurmFile:
     return SlurmFile(path, jobs, cores, processes, options)
 
 
+def memory_advice(file: Path) -> str:
+    """Return what to do if the memory of the jobs is full, as a part of a sentence."""
+    return f"give more memory, or fewer processes, in {file}"
+
+
 def check_slurm(file: SlurmFile) -> None:
     """Check that this machine can submit jobs.
 
@@ -132,14 +140,15 @@ def slurm_cluster(
         PipelineError: this machine has no SLURM, or SLURM refuses a job.
     """
     check_slurm(file)
-    name = f"the SLURM jobs of {file.path}"
+    name, killed = f"the SLURM jobs of {file.path}", KilledWorkers(memory_advice(file.path))
     advice = "check squeue and the logs of the jobs"
     with (
         quiet(),
         submitted(file, device, sizing, advance) as jobs,
         connected(jobs.cluster.scheduler_address, jobs.cluster.security) as client,
     ):
-        yield Cluster(client, name, advice, wait_seconds, started_here=False, slurm=jobs)
+        killed.watch(client)
+        yield Cluster(client, name, advice, wait_seconds, False, killed, jobs)
 
 
 @contextmanager
@@ -157,8 +166,13 @@ def submitted(
     folder = Path(file.options.get("shared_temp_directory", "~"))
     with (
         with_worker_files(Security.temporary(), folder) as security,
-        # Otherwise Dask cancels a job whose worker takes longer than this to start again.
-        dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"}),
+        dask.config.set(
+            {
+                # Otherwise Dask cancels a job whose worker takes longer to start again.
+                "distributed.deploy.lost-worker-timeout": "365 days",
+                "distributed.scheduler.allowed-failures": 1,
+            }
+        ),
         _started(file, device, sizing, security) as cluster,
     ):
 

@@ -16,9 +16,10 @@ _WAITING_OR_RUNNING = {
     *("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"),
     *("REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT", "STAGE_OUT"),
 }
+_MEMORY = "OUT_OF_MEMORY"
 _ADVICE = {
     "TIMEOUT": "give a longer walltime, or smaller units of work (--shard-mib, save_every)",
-    "OUT_OF_MEMORY": "give more memory, or fewer processes",
+    _MEMORY: "give more memory, or fewer processes",
 }
 
 
@@ -83,7 +84,8 @@ class SubmittedJobs:
             )
         for name, job_state in ended.items():
             job = self.cluster.workers[name].job_id
-            print_note(f"mser: SLURM job {job} ended ({job_state}): submitting another one")
+            again = f"; if this comes again, {_ADVICE[job_state]}" if job_state == _MEMORY else ""
+            print_note(f"mser: SLURM job {job} ended ({job_state}): submitting another one{again}")
             # In this order: the new job must not get the name of the old one.
             self.cluster.worker_spec.update(self.cluster.new_worker_spec())
             del self.cluster.worker_spec[name]

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-
-import dask
-from distributed import Security
+from typing import TYPE_CHECKING
 
 from ..errors import PipelineError, UsageError
+
+if TYPE_CHECKING:
+    from distributed import Security
 
 _WORKER_PARTS = {"ca_file": "tls_ca_file", "cert": "tls_worker_cert", "key": "tls_worker_key"}
 
@@ -30,12 +31,14 @@ class TlsFiles:
     key: Path | None = None
     """The key of ``cert``; default: it is in the same file."""
 
-    def security(self) -> Security:
+    def security(self) -> "Security":
         """Return the certificates as Dask takes them.
 
         Raises:
             UsageError: a file is absent, or is not what it should be.
         """
+        from distributed import Security  # noqa: PLC0415 -- a second to import
+
         options = {"tls_ca_file": self.ca_file, "tls_client_cert": self.cert}
         if self.key:
             options["tls_client_key"] = self.key
@@ -67,7 +70,7 @@ def tls_files(ca_file: Path | None, cert: Path | None, key: Path | None) -> TlsF
     return TlsFiles(ca_file, cert, key)
 
 
-def client_security(address: str, files: TlsFiles | None) -> Security:
+def client_security(address: str, files: TlsFiles | None) -> "Security":
     """Return how to connect to the scheduler at an address.
 
     Without ``files``, Dask's own configuration may name the certificates.
@@ -75,6 +78,9 @@ def client_security(address: str, files: TlsFiles | None) -> Security:
     Raises:
         UsageError: the address needs certificates, or a file does not hold one.
     """
+    import dask  # noqa: PLC0415 -- as above
+    from distributed import Security  # noqa: PLC0415
+
     if files:
         return files.security()
     if address.startswith("tls://") and not dask.config.get("distributed.comm.tls.ca-file"):
@@ -83,7 +89,7 @@ def client_security(address: str, files: TlsFiles | None) -> Security:
 
 
 @contextmanager
-def with_worker_files(security: Security, folder: Path) -> Iterator[Security]:
+def with_worker_files(security: "Security", folder: Path) -> "Iterator[Security]":
     """Write a temporary key for workers that read it from files; delete the files at the end.
 
     The files are in a new folder that only this user can open.

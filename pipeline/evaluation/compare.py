@@ -24,8 +24,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from scipy.stats import binomtest
-
 from ..errors import PipelineError, UsageError, unknown
 from ..option_texts import path_of
 from .bootstrap import RESAMPLES, bootstrap, interval, metric_differences, p_value
@@ -214,6 +212,8 @@ def mcnemar(first: AlignedPredictions, second: AlignedPredictions) -> McNemar:
     two-sided: that of a fair coin over the utterances on which one run is better, and 1 if there
     are none.
     """
+    from scipy.stats import binomtest  # noqa: PLC0415 -- a second to import
+
     seeds = min(len(first.seeds), len(second.seeds))
     better = [0, 0]
     rows = zip(first.labels, first.predicted, second.predicted, strict=True)

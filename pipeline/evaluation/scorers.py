@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from ..targets import EMOTION, Targets, Value
 from .bootstrap import Units, resampling_units
@@ -175,6 +174,8 @@ class LabelScorer:
         """See :class:`Scorer`."""
         known, rows = _arrays(labels, [(row,) for row in predicted])
         chosen = (rows[:, 0] >= THRESHOLD).astype(int)
+        from sklearn.metrics import precision_recall_fscore_support  # noqa: PLC0415
+
         values = precision_recall_fscore_support(
             known.astype(int), chosen, average=None, zero_division=np.nan
         )
@@ -256,6 +257,12 @@ def by_class(
     the recall of a class that no label has, the F1 of a class that has neither. ``confusion`` has
     counts, with one row per label and one column per prediction.
     """
+    # Seconds to import, and only needed when a training is done.
+    from sklearn.metrics import (  # noqa: PLC0415
+        confusion_matrix,
+        precision_recall_fscore_support,
+    )
+
     names = list(classes)
     if not labels:
         nothing = dict.fromkeys(("precision", "recall", "f1")) | {"support": 0}

@@ -15,6 +15,7 @@ from ..encoders import THREAD_SAFE
 from ..plugins import folders_of
 from .sharding import ShardJob
 from .worker import ShardReport, crash_report
+from .worker_imports import WORKER_IMPORTS
 
 Work = Callable[[ShardJob], ShardReport]
 
@@ -54,12 +55,7 @@ def default_workers(device: torch.device) -> int:
 WORKER_SIZING = WorkerSizing(
     default_workers,
     threads_of,
-    imports=(
-        "mser.pipeline.extract.worker",
-        # All models of transformers need these, which take longer than torch.
-        "transformers.modeling_layers",
-        "transformers.models.auto.modeling_auto",
-    ),
+    imports=WORKER_IMPORTS,
 )
 
 

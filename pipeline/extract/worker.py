@@ -135,7 +135,7 @@ def _calibrate(job: ShardJob, encoder: Encoder[Any], features: Sequence[Utteranc
 
 def crash_report(job: ShardJob) -> ShardReport:
     """Return the report of a job that killed its workers."""
-    detail = "two worker processes died while they extracted it"
+    detail = "two worker processes died while they extracted it (too little memory?)"
     failed = tuple(_failed(item, BadClipError("crash", detail)) for item in job.items)
     return ShardReport(job, quarantined=failed)
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from sklearn.model_selection import GroupKFold
-
 from ..corpora import Utterance
 from ..errors import PipelineError, UsageError, unknown
 from .folds import PAIRS, PARTS, VALIDATIONS, Fold, Pair, Splits, cut_validation, value_of
@@ -201,6 +199,8 @@ def _group_folds(request: SplitRequest) -> Splits:
 
 def _in_folds(request: SplitRequest, column: str, number: int) -> Splits:
     """Test each group once, in folds of similar size that do not depend on the order."""
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415 -- seconds to import
+
     _require(request, column)
     utterances = request.utterances
     groups = [str(value_of(utterance, column)) for utterance in utterances]

@@ -241,6 +241,7 @@ def _train(job: TrainingJob, run: RunFolder, on_epoch: OnEpoch) -> None:
         "steps": trained.steps,
         "validation": trained.validation,
         "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
     }
     result = to_safetensors({PREDICTED: trained.predicted}, facts)
     run.trainings.write(job.result, result)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.model_selection import GroupKFold
 from torch import Tensor
 
 from ...heads.objectives import Objective
@@ -103,6 +102,8 @@ class LinearProblem:
         n_groups = len(set(self.groups))
         if len(rows) - self.n_train >= SMALL_VALIDATION or n_groups < 2:
             return [(rows[: self.n_train], rows[self.n_train :])]
+        from sklearn.model_selection import GroupKFold  # noqa: PLC0415 -- seconds to import
+
         folds = GroupKFold(min(_FOLDS, n_groups))
         splits = folds.split(np.zeros(len(rows)), groups=self.groups)
         return [(learn.tolist(), validate.tolist()) for learn, validate in splits]

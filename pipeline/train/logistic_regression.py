@@ -22,7 +22,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -87,6 +86,8 @@ class LogisticRegression:
             yield self._for_all_classes(weight, bias)
 
     def _minimum(self, strength: float, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        from scipy.optimize import minimize  # noqa: PLC0415 -- a second to import
+
         scaling = self._scaling(strength)
         n_classes, width = weight.shape
 

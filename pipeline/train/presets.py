@@ -1,15 +1,13 @@
 """Presets: the settings of a paper by name, in small TOML files."""
 
 from collections.abc import Mapping
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import Any, get_type_hints
 
 from typing_extensions import TypedDict
 
-from ..errors import UsageError, unknown
+from ..errors import UsageError
 from ..modalities import USUAL
+from ..preset_files import preset_file
 from ..validation import Seeds, checked, file_table, read_toml
 from .settings import TUNABLE, TargetNames, TrainSettings
 
@@ -64,25 +62,13 @@ def preset(name: str) -> dict[str, Any]:
     return content | {f"head.{key}": value for key, value in options.items()}
 
 
-def preset_names(kind: str) -> list[str]:
-    """Return the names of the ``presets`` or ``ablations`` that come with mser."""
-    return sorted(file.name.removesuffix(".toml") for file in _included(kind).iterdir())
-
-
 def read(name: str, kind: str) -> dict[str, Any]:
     """Return the content of a file that comes with mser, by name, or of the user's own, by path.
 
     Raises:
         UsageError: the file does not exist, or is not TOML.
     """
-    own = Path(name).expanduser()
-    if name.endswith(".toml"):
-        source: Traversable = own
-    elif name in preset_names(kind):
-        source = _included(kind) / f"{name}.toml"
-    else:
-        raise unknown("preset (a file of your own ends in .toml)", name, preset_names(kind))
-    return read_toml(source, "preset")
+    return read_toml(preset_file(name, kind), "preset")
 
 
 def combined(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,7 +116,3 @@ def settings_of(values: Mapping[str, Any], **others: Any) -> TrainSettings:
         **chosen, **others, encoders={name: encoders.get(name) for name in modalities}
     )
     return settings.changed({key: value for key, value in values.items() if key not in CHOICES})
-
-
-def _included(kind: str) -> Traversable:
-    return files(__package__.rpartition(".")[0]) / kind

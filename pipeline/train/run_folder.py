@@ -8,7 +8,7 @@ import platform
 import shlex
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -175,7 +175,7 @@ class RunFolder:
         targets: Targets,
         predicted: Sequence[tuple[Fold, int, Tensor]],
         metrics: Mapping[str, Any],
-        threads: Iterable[int],
+        used: Mapping[str, Collection[Any]],
     ) -> None:
         """Write the results, ``metrics.json`` last; delete ``trainings/`` if all folds are in them.
 
@@ -186,14 +186,14 @@ class RunFolder:
             targets: what is predicted.
             predicted: each fold and seed with its (utterances, outputs) predictions.
             metrics: the content of ``metrics.json``.
-            threads: the numbers of threads that the trainings had; ``environment.json`` has the
-                number, or a list if they differ.
+            used: ``threads`` and ``cpu`` of the trainings, as far as they are known;
+                ``environment.json`` has the value of each, or a list if they differ.
         """
-        used = sorted(set(threads))
-        if used:
-            environment = self.read_json("environment.json")
-            environment["threads"] = used[0] if len(used) == 1 else used
-            self._write_json("environment.json", environment)
+        environment = self.read_json("environment.json")
+        for name, values in used.items():
+            if values:
+                environment[name] = next(iter(values)) if len(values) == 1 else sorted(values)
+        self._write_json("environment.json", environment)
         logs = [self.trainings.read(f"{name}.jsonl").decode() for name in names]
         self._write("log.jsonl", "".join(logs))
         self._write("predictions.csv", _predictions(targets, predicted))
@@ -340,6 +340,7 @@ def _environment(device: torch.device, threads: int | None) -> dict[str, Any]:
         "device": str(device),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": threads,
+        "cpu": torch.backends.cpu.get_cpu_capability(),  # which instructions PyTorch computes with
     }
 
 

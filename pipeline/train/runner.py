@@ -326,15 +326,16 @@ def _write_scores(planned: PlannedRun) -> None:
     folds = {fold.name: fold for fold in planned.splits.folds}
     predicted: list[tuple[Fold, int, Tensor]] = []
     facts = []
-    threads: set[int] = set()
+    used: dict[str, set[Any]] = {"threads": set(), "cpu": set()}
     for job in jobs:
         tensors, of_training = from_safetensors(planned.run.trainings, job.result)
-        threads |= {of_training.pop("threads")} if "threads" in of_training else set()
+        for name in used.keys() & of_training.keys():
+            used[name].add(of_training.pop(name))
         predicted.append((folds[job.fold], job.seed, tensors[PREDICTED]))
         facts.append(of_training)
     metrics = _metrics(planned, predicted, facts)
     names = [job.name for job in jobs]
-    planned.run.finish(names, planned.examples.targets, predicted, metrics, threads)
+    planned.run.finish(names, planned.examples.targets, predicted, metrics, used)
 
 
 def _metrics(

@@ -12,6 +12,7 @@ from mser.cache import (
     Entry,
     EntryWriter,
     FeatureCache,
+    UnknownUtteranceError,
     UtteranceFeatures,
     collect_garbage,
     lookup,
@@ -20,7 +21,8 @@ from mser.cache import (
 )
 from mser.cache import index as index_module
 from mser.cache.index import LookupIndex
-from mser.tests.support.cache_entries import ODD_IDS, array, fill, path_of, same_bits
+from mser.tests.support.cache_entries import ODD_IDS, array, fill, path_of, same_bits, spec
+from mser.tests.support.object_store import Asked, ObjectStore
 
 IDS = [*ODD_IDS, *(f"utt{number}" for number in range(60))]
 
@@ -136,3 +138,92 @@ def test_pooled_features_of_a_large_entry_are_made_once(
     made: list[int] = []
     pooled_entry(cache, Entry(writer.folder), made.append)
     assert made == []
+
+
+# On an object store -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(store: ObjectStore, writer: EntryWriter, tmp_path: Path) -> Entry:
+    """The same entry on an object store, none of whose requests is counted yet."""
+    copied = store.cache().writer(spec(), {})
+    states = Entry(writer.folder)
+    for number, ids in enumerate((IDS[:40], IDS[40:])):
+        features = [UtteranceFeatures(id, f"hash of {id}", states[id]) for id in ids]
+        copied.write_shard(number, features)
+    copied.publish("0" * 12)
+    entry = Entry(copied.folder)
+    store.forget()
+    return entry
+
+
+def lookups(store: ObjectStore) -> list[Asked]:
+    """The requests for the content of lookup files since the last call."""
+    asked = [one for one in store.asked if one.method == "GET" and one.path.endswith(".lookup")]
+    store.forget()
+    return asked
+
+
+def test_an_object_store_is_asked_once_for_the_rows_of_many_utterances(
+    store: ObjectStore, remote: Entry
+) -> None:
+    assert len(remote) == len(IDS)
+    assert len(lookups(store)) == 1, "the directory"
+    spread = sorted(IDS)[3::5]  # in each of the eleven blocks
+    read = remote.read(spread)
+    assert [len(states[0]) for states in read] == [1 + IDS.index(id) % 100 % 3 for id in spread]
+    assert len(lookups(store)) == 1
+    assert not [one for one in store.asked if one.path.endswith(".parquet")]
+
+
+def test_blocks_far_from_each_other_are_requests_of_their_own_and_those_between_are_not_read(
+    store: ObjectStore, remote: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_AHEAD", 2)
+    ids = sorted(IDS)
+    whole = remote.folder.size(lookup.lookup_of(remote.index_name))
+    _ = remote.index
+    lookups(store)
+    remote.read([ids[0], ids[8], ids[40], ids[-1]])  # blocks 0, 1, 5 and 10
+    asked = lookups(store)
+    assert len(asked) == 3
+    assert 0 < sum(one.bytes for one in asked) < whole / 2
+
+
+def test_rows_asked_for_one_after_the_other_are_read_ahead(
+    store: ObjectStore, remote: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lookup, "_AHEAD", 4)
+    monkeypatch.setattr(lookup, "_KEPT", 100)
+    _ = remote.index
+    lookups(store)
+    assert [remote.length(id) for id in sorted(IDS)] == [
+        1 + IDS.index(id) % 100 % 3 for id in sorted(IDS)
+    ]
+    assert len(lookups(store)) == 3, "eleven blocks, four at a time"
+
+
+def test_all_ids_of_an_object_store_are_few_requests(store: ObjectStore, remote: Entry) -> None:
+    _ = remote.index
+    lookups(store)
+    assert list(remote.ids) == sorted(IDS)
+    remote.index.check()
+    assert len(lookups(store)) == 2
+
+
+def test_an_unknown_utterance_among_many_is_named(remote: Entry) -> None:
+    for unknown in ("0", "utt60"):  # before the first block, and inside one
+        with pytest.raises(UnknownUtteranceError, match=f"the utterance '{unknown}'"):
+            remote.read(["utt1", unknown])
+
+
+def test_a_small_entry_of_an_object_store_has_no_lookup_file_and_costs_no_request_for_one(
+    store: ObjectStore, remote: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_module, "LOOKUP_FROM", len(IDS) + 1)
+    small = store.cache().writer(spec(dataset="small"), {})
+    small.write_shard(0, [UtteranceFeatures("a", "hash", array(1))])
+    small.publish("0" * 12)
+    store.forget()
+    assert len(Entry(small.folder)) == 1
+    assert not [one for one in store.asked if ".lookup" in one.path]

@@ -15,9 +15,10 @@ import torch
 
 from mser.cli import app
 from mser.heads import HEADS, Head, build_head
+from mser.pipeline.preset_files import preset_names
 from mser.pipeline.runs import Ablation, ablate
 from mser.pipeline.train import TrainSettings
-from mser.pipeline.train.presets import preset, preset_names, read, settings_of
+from mser.pipeline.train.presets import preset, read, settings_of
 from mser.pipeline.train.settings import TUNABLE
 from mser.tests.docs.test_examples import examples, run
 

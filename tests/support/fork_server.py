@@ -37,6 +37,8 @@ MODULES = (
     *("transformers.models.auto.feature_extraction_auto", "transformers.models.auto.modeling_auto"),
     *("transformers.models.auto.tokenization_auto", "transformers.models.bert.modeling_bert"),
     *("transformers.models.wav2vec2.modeling_wav2vec2", "transformers.modeling_layers"),
+    *("mser.pipeline.compute.local_cluster", "sklearn.metrics", "sklearn.model_selection"),
+    "scipy.optimize",
 )
 ASKED: list[str] = []
 """The functions of ``torch.cuda`` that these modules called when they were imported."""

@@ -1,5 +1,7 @@
 """A real SLURM on this machine: a controller and two nodes, in a network namespace of their own.
 
+The memory of jobs is limited where the kernel has the controllers of cgroup v1.
+
 It needs root, and of Debian's packages ``slurm-wlm``, ``munge``, ``iproute2`` and ``util-linux``.
 """
 
@@ -17,6 +19,9 @@ from mser.tests.support.fork_server import MSER, Fork, fork_server
 from mser.tests.support.real_systems import ON_DEMAND, WANTED
 
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel", "ip", "unshare")
+# The controller of the memory, with which SLURM limits the memory of a job; cgroup v1.
+LIMITS_MEMORY = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists()
+_LIMITS = "CgroupPlugin=cgroup/v1\nCgroupMountpoint=/sys/fs/cgroup\nConstrainRAMSpace=yes\n"
 # One address beyond 127/8: without it the C library resolves no names.
 _NETWORK = "ip link set lo up; ip address add 10.99.9.1/32 dev lo; echo ready; exec sleep infinity"
 _CONFIGURATION = """
@@ -35,12 +40,12 @@ SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/slurmd-%n.log
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin={task}
 SwitchType=switch/none
 MpiDefault=none
 ReturnToService=2
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
 KillWait=10
@@ -102,8 +107,10 @@ def private_slurm(folder: Path) -> Iterator[PrivateSlurm]:
         (folder / name).mkdir(mode=0o700)
     (folder / "munge" / "key").write_bytes(os.urandom(1024))
     (folder / "munge" / "key").chmod(0o400)
-    (folder / "slurm.conf").write_text(_CONFIGURATION.format(folder=folder, host=host))
-    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+    task = "task/cgroup" if LIMITS_MEMORY else "task/none"
+    configuration = _CONFIGURATION.format(folder=folder, host=host, task=task)
+    (folder / "slurm.conf").write_text(configuration)
+    (folder / "cgroup.conf").write_text(_LIMITS)
     with subprocess.Popen(
         ["unshare", "--net", "sh", "-c", _NETWORK], stdout=subprocess.PIPE, text=True
     ) as namespace:

@@ -15,8 +15,8 @@ from mser.pipeline.evaluation.numbers import NUMBER_METRICS
 from mser.pipeline.evaluation.registry import METRICS
 from mser.pipeline.evaluation.scorers import VOTE_METRICS
 from mser.pipeline.evaluation.several_labels import LABEL_METRICS
+from mser.pipeline.preset_files import preset_names
 from mser.pipeline.protocols.protocols import PROTOCOLS
-from mser.pipeline.train.presets import preset_names
 from mser.pipeline.train.settings import TUNABLE
 from mser.tests.conftest import Call
 from mser.tests.support.installed_plugins import install

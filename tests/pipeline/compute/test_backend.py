@@ -26,8 +26,8 @@ from mser.pipeline.compute.dask_cluster import (
     Cluster,
     check_scheduler,
     running_scheduler,
-    visible_gpus,
 )
+from mser.pipeline.compute.device import visible_gpus
 from mser.pipeline.compute.dispatch import _sent, check_workers, on_cluster
 from mser.pipeline.compute.local_cluster import local_cluster
 from mser.pipeline.compute.requirements import WorkerTask, missing_requirement

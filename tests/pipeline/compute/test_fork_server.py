@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from mser.pipeline.compute import fork_server as fork_server_module
-from mser.pipeline.compute import local_cluster
-from mser.pipeline.compute.fork_server import start_method
+from mser.pipeline.compute.fork_server import early_server, start_method
+from mser.pipeline.compute.local_cluster import local_cluster
 from mser.pipeline.extract.engine import WORKER_SIZING
 from mser.tests.support.cache_processes import state, wait_for
 from mser.tests.support.fork_server import MODULES, fork_server
@@ -57,9 +57,32 @@ def test_a_fork_server_that_runs_already_is_left_alone():
         fork_server_module._server._stop()
 
 
+def test_workers_are_forked_from_a_server_that_started_before() -> None:
+    with early_server(["json"]):
+        early = fork_server_module._server._forkserver_pid
+        with local_cluster(1, 1, []) as cluster:
+            (parent,) = cluster.client.run(os.getppid).values()
+            (found,) = cluster.client.run(lambda: os.environ["MALLOC_ARENA_MAX"]).values()
+        assert (parent, found) == (early, "1")
+    wait_for(partial(ended, early))
+    assert "MALLOC_ARENA_MAX" not in os.environ
+
+
+def test_a_server_that_no_worker_needed_ends_at_once() -> None:
+    with early_server(["distributed"]):
+        early = fork_server_module._server._forkserver_pid
+        assert not ended(early)
+        with early_server(["json"]):  # there is one already
+            assert fork_server_module._server._forkserver_pid == early
+    assert ended(early)
+    with start_method([]) as method:
+        assert method == "forkserver"
+        assert fork_server_module._server._forkserver_pid != early
+
+
 KILLED = """
 import json, os, time
-from mser.pipeline.compute import local_cluster
+from mser.pipeline.compute.local_cluster import local_cluster
 
 with local_cluster(1, 1, []) as cluster:
     (worker,) = cluster.client.run(lambda: (os.getpid(), os.getppid())).values()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mser.cache import FeatureCache
-from mser.tests.support.private_slurm import PrivateSlurm, private_slurm, why_not
+from mser.tests.support.private_slurm import LIMITS_MEMORY, PrivateSlurm, private_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -83,3 +84,33 @@ def test_a_signal_cancels_the_jobs_and_removes_the_key(
     assert not [*tmp_path.glob(".mser-tls-*")]
     assert 0 < len(FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")) < 96
     assert [*(tmp_path / "cache").rglob("leases/*.json")] == []
+
+
+@pytest.mark.skipif(not LIMITS_MEMORY, reason="SLURM cannot limit the memory of jobs here")
+@pytest.mark.parametrize(
+    ("memory", "reason"),
+    [
+        # The process that keeps a worker alive ends too, and so does its job.
+        ("40 MB", "SLURM job [0-9]+ ended \\(OUT_OF_MEMORY\\): submitting another one; if this"),
+        # Enough for dask and not for torch: only the worker is killed, and started again.
+        ("300 MB", "a worker process was killed by signal 9, as Linux does when the memory is"),
+    ],
+)
+def test_an_extraction_without_enough_memory_ends_with_the_setting_that_helps(
+    slurm: PrivateSlurm,
+    command: list[object],
+    tmp_path: Path,
+    memory: str,
+    reason: str,
+) -> None:
+    file = tmp_path / "slurm.toml"
+    file.write_text(file.read_text().replace("1 GB", memory))
+    with slurm.mser(*command) as running:
+        _, err = running.communicate()
+    assert running.returncode == 1
+    *notes, last = err.splitlines()
+    assert re.search(reason, "\n".join(notes)), err
+    assert "give more memory, or fewer processes" in last
+    wait_for(lambda: not slurm.jobs())
+    for entry in FeatureCache(tmp_path / "cache").entries("synthetic"):
+        assert (len(entry), entry.quarantine) == (0, {}), "an utterance was blamed"

@@ -143,3 +143,14 @@ def test_without_squeue_or_its_answer_no_job_has_ended(tmp_path, monkeypatch, qu
     queue.end("TIMEOUT")
     jobs.check()
     assert jobs.ended == 0
+
+
+def test_a_job_without_enough_memory_is_noted_with_advice(queue, capfd):
+    jobs = SubmittedJobs(queue, queue.submit, "slurm.toml", lambda: None)
+    queue.end("OUT_OF_MEMORY")
+    jobs.check()
+    notes = capfd.readouterr().err.splitlines()
+    assert [note.partition("(")[2] for note in notes] == [
+        "OUT_OF_MEMORY): submitting another one; if this comes again, give more memory, or fewer "
+        "processes"
+    ] * 2

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from mser.cache import EntrySpec, EntryWriter
 from mser.cache.storage.local import LocalFolder
-from mser.pipeline.compute import Backend, Cluster, local_cluster
+from mser.pipeline.compute import Backend
+from mser.pipeline.compute.dask_cluster import Cluster
+from mser.pipeline.compute.local_cluster import local_cluster
 from mser.pipeline.encoders import EncoderSettings
 from mser.pipeline.encoders.checkpoint_files import EncoderFiles
 from mser.pipeline.extract.engine import WORKER_SIZING, Work, run_shards

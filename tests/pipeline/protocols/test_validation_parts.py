@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import GroupShuffleSplit
 
 from mser.pipeline.corpora import Utterance
 from mser.pipeline.errors import PipelineError, UsageError
+from mser.pipeline.protocols.folds import cut_validation
 from mser.pipeline.protocols.protocols import split_corpus
 from mser.tests.support.small_corpora import (
     actors,
@@ -25,6 +27,18 @@ from mser.tests.support.small_corpora import (
 )
 
 FIVE_SESSIONS = [[4, 3], [2, 5], [6], [3, 3, 2], [5, 4]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=200).filter(lambda x: len(set(x)) > 1))
+def test_the_cut_is_that_of_scikit_learn(numbers: list[int]) -> None:
+    one = actors([1])[0]
+    corpus = [replace(one, id=f"u{n}", dialogue=f"d{i}") for n, i in enumerate(numbers)]
+    splitter = GroupShuffleSplit(1, test_size=0.15, random_state=0)
+    train, validation = next(splitter.split(corpus, groups=[u.dialogue for u in corpus]))
+    cut = cut_validation(corpus)
+    assert [u.id for u in cut[0]] == [f"u{n}" for n in train]
+    assert [u.id for u in cut[1]] == [f"u{n}" for n in validation]
 
 
 # Without sessions ---------------------------------------------------------------------------------

@@ -208,3 +208,15 @@ def test_the_name_of_a_run_has_the_choice_only_if_it_differs_from_the_default(
     assert name(folds=("s2",)) == usual
     assert name(validation="dialogue", folds=("s1",)) == usual
     assert name(validation="speaker", folds=("s1",)) != usual
+
+
+def test_the_environment_has_the_instructions_that_all_trainings_computed_with(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    for fold, instructions in (("s2", "AVX512"), ("s1", "AVX2")):
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: instructions)  # noqa: B023
+        some(cache, out, fold)
+        if fold == "s2":
+            assert read_json(out / "environment.json")["cpu"] == "AVX512"
+    assert read_json(out / "environment.json")["cpu"] == ["AVX2", "AVX512"]

@@ -11,10 +11,11 @@ import pytest
 
 from mser.heads import HEADS, Head, build_head
 from mser.pipeline.errors import UsageError
+from mser.pipeline.preset_files import preset_names
 from mser.pipeline.runs import ablate, ablation
 from mser.pipeline.train import TrainSettings, combined, preset_of, settings_of
 from mser.pipeline.train.layers import layer_positions
-from mser.pipeline.train.presets import preset_names, read
+from mser.pipeline.train.presets import read
 from mser.tests.conftest import Call
 from mser.tests.support.train_runs import made_cache, official
 
