@@ -228,8 +228,9 @@ def _deviation(entry: Entry) -> Array:
         exact = entry[id].astype(np.float64)
         frames += exact.shape[1]
         sums, squares = sums + exact.sum(1), squares + (exact**2).sum(1)
-    deviation = np.sqrt(np.maximum(np.asarray(squares / frames - (sums / frames) ** 2), 1e-12))
-    return deviation[:, None]
+    variance = np.maximum(np.asarray(squares / frames - (sums / frames) ** 2), 1e-12)
+    deviation: Array = np.sqrt(variance)[:, None]
+    return deviation
 
 
 def settings_for(name: str, cache: Path, runs: Path, head: str) -> TrainSettings:

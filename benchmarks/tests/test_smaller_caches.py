@@ -1,6 +1,7 @@
 """The forms of the benchmark of smaller caches hold what an extraction would store."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +28,7 @@ def test_each_form_has_its_size_and_its_errors(tmp_path: Path) -> None:
         np.testing.assert_array_equal(entries[Form("float16")][id], states.astype("f2"))
         mean = states.mean(axis=1, keepdims=True, dtype="f8").astype("f4")
         np.testing.assert_array_equal(entries[Form("float32", "mean")][id], mean)
-    rows = size_rows(entries, rounds=2)
+    rows: Any = size_rows(entries, rounds=2)
     assert [*rows] == [str(form) for form in FORMS]
     assert rows["float32"]["largest error"] == 0
     deviation = np.concatenate([*STATES.values()], axis=1).std(axis=1)[:, None]

@@ -27,7 +27,7 @@ OFFSETS = np.array([0, 7, 0, -400, 0, 0], "f4")
 def states_of(seed: int, frames: int) -> Array:
     """Made-up hidden states; the fourth dimension of the last layer is constant."""
     rng = np.random.default_rng(seed)
-    states = rng.standard_normal((LAYERS, frames, DIM), "f4") * UNITS + OFFSETS
+    states: Array = rng.standard_normal((LAYERS, frames, DIM), "f4") * UNITS + OFFSETS
     states[2, :, 3] = -400
     return states
 
@@ -66,7 +66,8 @@ def by_the_formula(codes: Array, scale: Any) -> Array:
     )
     size = np.abs(codes.astype("f8"))
     steps = np.where(size <= 96, size, 96 * growth ** np.maximum(size - 96, 0))
-    return offset + step * np.sign(codes) * steps
+    states: Array = offset + step * np.sign(codes) * steps
+    return states
 
 
 # bfloat16 -----------------------------------------------------------------------------------------

@@ -55,7 +55,8 @@ def test_numpy_decodes_bfloat16_and_int8(tmp_path: Path) -> None:
         fill(tmp_path / dtype, [{"a": states}], dtype=dtype)
         entry = FeatureCache(tmp_path / dtype).open("made-up")
         (shard,) = (path_of(entry) / "shards").iterdir()
-        codes = np.asarray(zarr.open_group(shard, mode="r")["hidden_states"])
+        group: Any = zarr.open_group(shard, mode="r")
+        codes = group["hidden_states"][:]
         read = run(code, codes=codes, entry=path_of(entry))["states"]
         np.testing.assert_allclose(read, entry["a"], rtol=1e-5, atol=1e-6)
 

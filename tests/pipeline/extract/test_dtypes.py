@@ -68,7 +68,9 @@ def test_the_dtype_is_part_of_the_identity_and_means_combine(
         mean = direct(encoders["text"], texts[id]).mean(axis=1, keepdims=True, dtype=np.float64)
         rounded = torch.from_numpy(mean).to(torch.bfloat16).float().numpy()
         np.testing.assert_allclose(by_dtype["bfloat16"][id], rounded, rtol=2**-7, atol=1e-6)
-        step = by_dtype["int8"].scale.step[:, None]
+        scale = by_dtype["int8"].scale
+        assert scale is not None
+        step = scale.step[:, None]
         assert (np.abs(by_dtype["int8"][id] - mean) <= np.maximum(step, 0.06 * abs(mean))).all()
 
 
