@@ -170,7 +170,7 @@ class Entry:
         local = self.folder.path is not None
         rows = [self._row(id) for id in ids] if local else self._rows(list(ids))
         new = {row.shard for row in rows} - self._opened
-        if len(new) > 1:
+        if len(new) > 1 or (new and not local):
             # One thread opens each shard before all of them read from it. What fails is raised, or
             # solved, by the read below.
             with ThreadPoolExecutor(_REQUESTS) as pool, suppress(CacheError):

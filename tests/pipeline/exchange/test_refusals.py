@@ -322,7 +322,7 @@ def test_a_dataset_name_that_leads_out_of_the_cache(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"dtype": "bfloat16"},
+        {"dtype": "int4"},
         {"shard_mib": 0},
         {"encoder": ""},
         {"modality": "../speech"},
