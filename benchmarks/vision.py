@@ -40,7 +40,7 @@ from mser.pipeline.encoders.random_encoders import save_vision_encoder
 
 RATE, FPS = 25, 5  # frames of a clip, and encoded frames, in a second
 SIZES = {"small": (120, 160), "full": (720, 1280)}
-MINUTES = {"small": 0.2, "full": 1.5}
+MINUTES = {"small": 0.2, "full": 0.75}
 MODELS: dict[str, dict[str, Any]] = {
     "ViT-B/32": {"patch_size": 32},
     "ViT-B/16": {"patch_size": 16},
