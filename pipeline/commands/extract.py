@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,17 +17,11 @@ from .options import (
     ManifestOption,
     ModalitiesOption,
     ReplaceOption,
-    SchedulerOption,
-    SlurmOption,
     StoreOption,
-    TlsCaFileOption,
-    TlsCertOption,
-    TlsKeyOption,
-    WaitMinutesOption,
-    WorkersOption,
     print_result,
     split,
     with_encoders,
+    with_place,
 )
 
 app = typer.Typer()
@@ -37,6 +31,7 @@ app = typer.Typer()
     epilog="Example: mser extract --dataset meld --root /data/MELD.Raw --cache /cluster/mser"
 )
 @with_encoders(cached=False)
+@with_place
 def extract(
     dataset: Annotated[
         str,
@@ -97,13 +92,8 @@ def extract(
         str, typer.Option(help="Without a face: frame (whole frames) or quarantine.")
     ] = "frame",
     device: DeviceOption = "auto",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    tls_ca_file: TlsCaFileOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    slurm: SlurmOption = None,
-    wait_minutes: WaitMinutesOption = None,
+    *,
+    place: dict[str, Any],
     store: StoreOption = "zarr",
     compression: CompressionOption = "none",
     shard_mib: Annotated[
@@ -128,7 +118,8 @@ def extract(
     from ..compute.fork_server import early_server  # noqa: PLC0415 -- --help does not need it
     from ..extract.worker_imports import WORKER_IMPORTS  # noqa: PLC0415
 
-    here = scheduler is None and slurm is None and workers != 0 and not dry_run
+    elsewhere = place["scheduler"] is not None or place["slurm"] is not None
+    here = not elsewhere and place["workers"] != 0 and not dry_run
     with early_server(WORKER_IMPORTS) if here else nullcontext():
         from ..extract import ExtractSettings, extract  # noqa: PLC0415 -- torch takes seconds to import
 
@@ -151,13 +142,7 @@ def extract(
                 faces=faces,
                 no_face=no_face,
                 device=device,
-                workers=workers,
-                scheduler=scheduler,
-                tls_ca_file=tls_ca_file,
-                tls_cert=tls_cert,
-                tls_key=tls_key,
-                slurm=slurm,
-                wait_minutes=wait_minutes,
+                **place,
                 limit=limit,
                 strict=strict,
                 replace=replace,

@@ -1,7 +1,7 @@
 """The options that several commands share, each declared once, and how a result is printed."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -13,6 +13,8 @@ from ..errors import UsageError
 from ..modalities import MODALITIES, USUAL
 from ..option_texts import default_cache
 from .names import HEAD_NAMES
+
+Decorate = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 def _option(help_text: str, *names: str, **more: Any) -> Any:
@@ -88,24 +90,18 @@ WorkersOption = Annotated[
         "allows. Default for training: 0."
     ),
 ]
-SchedulerOption = Annotated[
+_SCHEDULER = Annotated[
     str | None,
     _option("Address of a running Dask scheduler that does the work, such as tcp://node1:8786."),
 ]
-SlurmOption = Annotated[
-    Path | None, _option("TOML file that describes SLURM jobs that do the work.")
-]
-TlsCaFileOption = Annotated[
+_SLURM = Annotated[Path | None, _option("TOML file that describes SLURM jobs that do the work.")]
+_TLS_CA_FILE = Annotated[
     Path | None,
     _option("For --scheduler tls://…: certificate of the authority that the scheduler's is from."),
 ]
-TlsCertOption = Annotated[
-    Path | None, _option("For --scheduler tls://…: certificate of this command.")
-]
-TlsKeyOption = Annotated[
-    Path | None, _option("Key of --tls-cert. Default: it is in the same file.")
-]
-WaitMinutesOption = Annotated[
+_TLS_CERT = Annotated[Path | None, _option("For --scheduler tls://…: certificate of this command.")]
+_TLS_KEY = Annotated[Path | None, _option("Key of --tls-cert. Default: it is in the same file.")]
+_WAIT_MINUTES = Annotated[
     float | None,
     _option(
         "Minutes to wait for the first worker, or for another if all are gone. Default: 1 with "
@@ -113,6 +109,15 @@ WaitMinutesOption = Annotated[
         show_default=False,
     ),
 ]
+_PLACE: dict[str, Any] = {
+    "workers": WorkersOption,
+    "scheduler": _SCHEDULER,
+    "tls_ca_file": _TLS_CA_FILE,
+    "tls_cert": _TLS_CERT,
+    "tls_key": _TLS_KEY,
+    "slurm": _SLURM,
+    "wait_minutes": _WAIT_MINUTES,
+}
 
 # A training
 HeadOption = Annotated[
@@ -233,9 +238,7 @@ JsonOption = Annotated[bool, _option("Print the result as JSON.", "--json")]
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 
 
-def with_encoders(
-    *, cached: bool, default: str | None = None
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_encoders(*, cached: bool, default: str | None = None) -> Decorate:
     """Give a command an option ``--MODALITY-encoder`` for each modality.
 
     The command has a parameter ``encoders`` instead, which gets modality → value.
@@ -245,26 +248,43 @@ def with_encoders(
             encoder of those features (``None``); else it is the modality's own default.
         default: what the help says of the default, in place of that.
     """
+    options = dict(zip(MODALITIES, _encoder_parameters(cached, default), strict=True))
+    return lambda command: _expanded(command, "encoders", options)
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        @wraps(command)
-        def run(**values: Any) -> None:
-            encoders = {name: values.pop(f"{name}_encoder") for name in MODALITIES}
-            command(**values, encoders=encoders)
 
-        hints = get_type_hints(command, include_extras=True)
-        parameters: list[Parameter] = []
-        for parameter in signature(command).parameters.values():
-            if parameter.name == "encoders":
-                parameters += _encoder_parameters(cached, default)
-            else:
-                hint = hints[parameter.name]
-                parameters.append(parameter.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint))
-        run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {option.name: option.annotation for option in parameters}
-        return run
+def with_place(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the work is done.
 
-    return decorate
+    The command has a parameter ``place`` instead, which gets the name of each option → value.
+    """
+    options = {
+        name: Parameter(name, Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in _PLACE.items()
+    }
+    return _expanded(command, "place", options)
+
+
+def _expanded(
+    command: Callable[..., None], parameter: str, options: Mapping[str, Parameter]
+) -> Callable[..., None]:
+    """Return a command with ``options`` in place of a parameter, which gets key → value."""
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        given = {key: values.pop(option.name) for key, option in options.items()}
+        command(**values, **{parameter: given})
+
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    for each in signature(command).parameters.values():
+        if each.name == parameter:
+            parameters += options.values()
+        else:
+            hint = hints[each.name]
+            parameters.append(each.replace(kind=Parameter.KEYWORD_ONLY, annotation=hint))
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {option.name: option.annotation for option in parameters}
+    return run
 
 
 def _encoder_parameters(cached: bool, default: str | None) -> Iterator[Parameter]:

@@ -9,18 +9,12 @@ from .options import (
     CacheOption,
     DeviceOption,
     JsonOption,
-    SchedulerOption,
     SeedsOption,
     SetOption,
-    SlurmOption,
-    TlsCaFileOption,
-    TlsCertOption,
-    TlsKeyOption,
-    WaitMinutesOption,
-    WorkersOption,
     numbers,
     print_result,
     with_encoders,
+    with_place,
 )
 
 app = typer.Typer()
@@ -28,6 +22,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: mser reproduce superb-er --root /data/IEMOCAP_full_release")
 @with_encoders(cached=True, default="the published one")
+@with_place
 def reproduce(
     table: Annotated[
         str,
@@ -50,13 +45,8 @@ def reproduce(
     seeds: SeedsOption = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    tls_ca_file: TlsCaFileOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    slurm: SlurmOption = None,
-    wait_minutes: WaitMinutesOption = None,
+    *,
+    place: dict[str, Any],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print the plan and the differences.")
     ] = False,
@@ -80,12 +70,6 @@ def reproduce(
         dry_run=dry_run,
         say=(lambda line: None) if as_json else typer.echo,
         device=device,
-        workers=workers,
-        scheduler=scheduler,
-        tls_ca_file=tls_ca_file,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        slurm=slurm,
-        wait_minutes=wait_minutes,
+        **place,
     )
     print_result(result, as_json)

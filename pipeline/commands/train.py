@@ -20,23 +20,18 @@ from .options import (
     ModalitiesOption,
     OptionalDatasetOption,
     ProtocolOption,
-    SchedulerOption,
     SeedsOption,
     SetOption,
-    SlurmOption,
     TargetOption,
     TestOnOption,
-    TlsCaFileOption,
-    TlsCertOption,
-    TlsKeyOption,
     TrainOnOption,
     ValidationOption,
-    WaitMinutesOption,
     WorkersOption,
     numbers,
     print_result,
     split,
     with_encoders,
+    with_place,
 )
 
 app = typer.Typer()
@@ -44,6 +39,7 @@ app = typer.Typer()
 
 @app.command(epilog="Example: mser train-head --dataset meld --head hbf --seeds 0,1,2")
 @with_encoders(cached=True)
+@with_place
 def train_head(
     cache: CacheOption,
     encoders: dict[str, str | None],
@@ -85,13 +81,8 @@ def train_head(
     ] = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    tls_ca_file: TlsCaFileOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    slurm: SlurmOption = None,
-    wait_minutes: WaitMinutesOption = None,
+    *,
+    place: dict[str, Any],
     as_json: JsonOption = False,
 ) -> None:
     """Train a head on cached features under a protocol, and write a run folder."""
@@ -110,26 +101,21 @@ def train_head(
         track=tuple(track or ()),
         out=out,
         device=device,
-        workers=workers,
-        scheduler=scheduler,
-        tls_ca_file=tls_ca_file,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        slurm=slurm,
-        wait_minutes=wait_minutes,
+        **place,
     )
     print_result(train_head(settings.with_overrides(set_ or [])), as_json)
 
 
 @app.command(epilog="Example: mser ablate --preset mgcma-table2 --out table2 --workers 4")
 @with_encoders(cached=True)
+@with_place
 def ablate(
     preset: Annotated[
         str,
         typer.Option(
             help="Table to make: mgcma-table2, mgcma-table3, hbf-parts, hbf-modalities, "
-            "hbf-encoders, hbaf-parts, hbaf-context, query-masking, fusion, or the path of a "
-            ".toml file."
+            "hbf-encoders, hbaf-parts, hbaf-context, query-masking, fusion, "
+            "synthetic-modalities, or the path of a .toml file."
         ),
     ],
     cache: CacheOption,
@@ -148,13 +134,8 @@ def ablate(
     seeds: SeedsOption = None,
     set_: SetOption = None,
     device: DeviceOption = "auto",
-    workers: WorkersOption = None,
-    scheduler: SchedulerOption = None,
-    tls_ca_file: TlsCaFileOption = None,
-    tls_cert: TlsCertOption = None,
-    tls_key: TlsKeyOption = None,
-    slurm: SlurmOption = None,
-    wait_minutes: WaitMinutesOption = None,
+    *,
+    place: dict[str, Any],
     as_json: JsonOption = False,
 ) -> None:
     """Train the systems of a paper's table, and write the table. Run it again to continue."""
@@ -169,13 +150,7 @@ def ablate(
         cache=cache,
         encoders=encoders,
         device=device,
-        workers=workers,
-        scheduler=scheduler,
-        tls_ca_file=tls_ca_file,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-        slurm=slurm,
-        wait_minutes=wait_minutes,
+        **place,
     )
     print_result(table, as_json)
 

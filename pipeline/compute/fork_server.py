@@ -79,9 +79,10 @@ def start_method(
     while _stopping:
         _stopping.pop().join(_STOP_SECONDS)
     with _environment(environment):
-        if _server._forkserver_pid in _early:
-            _early.remove(_server._forkserver_pid)
-        elif sys.platform != "linux" or _server._forkserver_pid is not None:
+        process = _running()
+        if process in _early:
+            _early.remove(process)
+        elif sys.platform != "linux" or process is not None:
             yield "spawn"
             return
         else:
