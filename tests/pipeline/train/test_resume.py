@@ -37,14 +37,14 @@ ALL_ON = (
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of both modalities. Do not change them."""
-    corpus = official(train=30, validation=8, test=8)
+    corpus = official(train=20, validation=6, test=4)
     return made_both(tmp_path_factory.mktemp("resume") / "cache", corpus)
 
 
 @pytest.fixture(scope="module")
 def sessions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of a corpus in four sessions, so that there are four folds. Do not change them."""
-    corpus = [make_utterance(f"s{n % 4}-{n}", session=f"s{n % 4}") for n in range(48)]
+    corpus = [make_utterance(f"s{n % 4}-{n}", session=f"s{n % 4}") for n in range(24)]
     root = tmp_path_factory.mktemp("sessions") / "cache"
     return made_both(root, corpus, protocol="leave-one-session-out")
 
@@ -121,7 +121,7 @@ def is_saved(run: Path) -> bool:
 
 @pytest.mark.parametrize("damage", [b"", b"no tensors", b"\xff" * 9])
 def test_a_damaged_state_is_one_sentence(cache: Path, tmp_path: Path, damage: bytes) -> None:
-    settings = tiny("hbf", cache, tmp_path / "run", "save_every=0")
+    settings = tiny("linear", cache, tmp_path / "run", "save_every=0")
     (job,) = jobs_of(settings)
     interrupted(job, 1)
     (state,) = (tmp_path / "run" / "trainings").glob("*.state.safetensors")
@@ -134,7 +134,7 @@ def test_a_damaged_state_is_one_sentence(cache: Path, tmp_path: Path, damage: by
     assert "\n" not in str(raised.value)
     state.unlink()  # as the sentence says
     assert results(train_head(settings)) == results(
-        train_head(tiny("hbf", cache, tmp_path / "whole"))
+        train_head(tiny("linear", cache, tmp_path / "whole"))
     )
 
 
@@ -187,7 +187,7 @@ def test_features_that_changed_during_a_run_are_refused(cache: Path, tmp_path: P
 
 def test_threads_of_one_worker_do_not_disturb_each_other(cache: Path, tmp_path: Path) -> None:
     """The workers of a scheduler may have several threads; torch has one random state for them."""
-    alone, shared = (tiny("hbf", cache, tmp_path / n, *ALL_ON, seeds=(0, 1)) for n in "ab")
+    alone, shared = (tiny("query", cache, tmp_path / n, *ALL_ON, seeds=(0, 1)) for n in "ab")
     with ThreadPoolExecutor(2) as pool:
         assert not any(report.busy for report in pool.map(run_training, jobs_of(shared)))
     assert results(train_head(shared)) == results(train_head(alone))
@@ -218,8 +218,8 @@ runner.run_training = lambda job, _: run_training(job, tick if job.seed else (la
 train_head(settings)
 """
     run = tmp_path / "run"
-    with start(killed, "hbf", cache, run, *ALL_ON) as running:
-        whole = train_head(tiny("hbf", cache, tmp_path / "whole", *ALL_ON, seeds=(0, 1)))
+    with start(killed, "query", cache, run, *ALL_ON) as running:
+        whole = train_head(tiny("query", cache, tmp_path / "whole", *ALL_ON, seeds=(0, 1)))
         assert running.wait(timeout=300) == -signal.SIGKILL
     assert (run / "trainings" / "official-seed0.result.safetensors").exists()
     assert is_saved(run)
@@ -228,7 +228,7 @@ train_head(settings)
         path.write_text("half")
         os.utime(path, (0, 0))
     (run / "scores.0000.json").write_text("{")  # a lease that its holder did not finish writing
-    resumed = train_head(tiny("hbf", cache, run, *ALL_ON, seeds=(0, 1)))
+    resumed = train_head(tiny("query", cache, run, *ALL_ON, seeds=(0, 1)))
     assert results(resumed) == results(whole)
     assert timeless(resumed) == timeless(whole)
     assert [(line["seed"], line["epoch"]) for line in log(resumed)] == [
@@ -291,7 +291,7 @@ def test_workers_give_the_same_bytes_as_this_process(
 ) -> None:
     # So that each worker has one core, as this process.
     monkeypatch.setattr(backend_module, "cores", lambda: 2)
-    here = train_head(tiny("hbf", sessions, tmp_path / "here", *ALL_ON))
-    there = train_head(tiny("hbf", sessions, tmp_path / "there", *ALL_ON, workers=2))
+    here = train_head(tiny("query", sessions, tmp_path / "here", *ALL_ON))
+    there = train_head(tiny("query", sessions, tmp_path / "there", *ALL_ON, workers=2))
     assert results(there) == results(here)
     assert timeless(there) == timeless(here)
