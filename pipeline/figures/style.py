@@ -114,8 +114,9 @@ def _saved(figure: Figure, form: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     undated = {"Date": None} if form == "svg" else {"CreationDate": None}
     with styled():
-        if figure.get_layout_engine() is not None:  # a second layout would move everything a little
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+        engine = figure.get_layout_engine()
+        if engine is not None:  # a second layout would move everything a little
+            engine.execute(figure)
+            figure.set_layout_engine(None)  # with any other value, savefig draws everything twice
         figure.savefig(stream, format=form, metadata=undated, **options)
     return stream.getvalue()

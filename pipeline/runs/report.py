@@ -7,6 +7,7 @@ The page is one file that needs no network and no script. Nothing is scored agai
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from inspect import signature
@@ -14,7 +15,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -102,7 +104,8 @@ def report(
         config = RunFolder(run).config()
         content["details"] = run_details(run, config, content["metrics"], by, audio)
     figures: list[Figure] = []
-    page = _template(figures).render(
+    page = _template().render(
+        figures=figures,
         runs=contents,
         groups=_groups(distinct, contents, groups),
         metrics={name: m for content in contents for name, m in content["scored"].items()},
@@ -113,13 +116,9 @@ def report(
     return HtmlReport(out, tuple(distinct), None if tables is None else Path(tables), len(files))
 
 
-def _template(figures: list[Figure]) -> Any:
-    """Return the template; its filter ``drawn`` puts a figure into the page and into the list."""
-
-    def drawn(figure: Figure, label: str) -> Markup:
-        figures.append(figure)
-        return Markup(inline(figure, label, len(figures) - 1))  # noqa: S704 -- inline() escapes
-
+@cache
+def _template() -> Any:
+    """Return the template; its filter ``drawn`` draws a figure and adds it to ``figures``."""
     package = files(__package__ or "")
     environment = Environment(
         loader=FunctionLoader(lambda name: package.joinpath(name).read_text(encoding="utf-8")),
@@ -129,8 +128,15 @@ def _template(figures: list[Figure]) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "score": _score, "interval": _interval}
-    environment.filters |= {"unit": _unit, "drawn": drawn}
+    environment.filters |= {"unit": _unit, "drawn": _drawn}
     return environment.get_template("report.html")
+
+
+@pass_context
+def _drawn(context: Context, figure: Figure, label: str) -> Markup:
+    figures: list[Figure] = context["figures"]
+    figures.append(figure)
+    return Markup(inline(figure, label, len(figures) - 1))  # noqa: S704 -- inline() escapes
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
