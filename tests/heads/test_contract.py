@@ -83,7 +83,7 @@ def batch(
     extra=st.integers(0, 5),
     padding=st.sampled_from([math.nan, math.inf, -1e30, 0.0, 7.0]),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
     name: str, count: int, lengths: list[tuple[int, ...]], extra: int, padding: float
 ) -> None:
@@ -102,7 +102,7 @@ def test_the_logits_do_not_depend_on_the_batch_and_the_padding(
     lengths=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=2),
     padding=st.sampled_from([math.nan, math.inf, -1e30, 0.0, 7.0]),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_a_modality_may_be_missing(
     name: str, count: int, lengths: list[tuple[int, ...]], padding: float
 ) -> None:

@@ -17,7 +17,8 @@ from mser.tests.support.extract_runs import shards
 
 @pytest.fixture
 def small(monkeypatch):
-    short = {head: ["l2=0.1" if head == "linear" else "epochs=1"] for head in module.DEMO_HEADS}
+    assert set(module.DEMO_HEADS) == {"linear", "hbf"}
+    short = {"linear": ["l2=0.1"], "hbf": ["epochs=1", "head.width=16"]}
     monkeypatch.setattr(module, "DEMO_HEADS", short)
     monkeypatch.setattr(module, "cores", lambda: 1)
     monkeypatch.setattr(module, "ExtractSettings", partial(ExtractSettings, workers=0))
@@ -26,9 +27,9 @@ def small(monkeypatch):
 @pytest.mark.usefixtures("small")
 def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_path):
     said: list[str] = []
-    runs = demo(tmp_path / "demo", said.append, 64)
+    runs = demo(tmp_path / "demo", said.append, 32)
     text = "\n".join(said)
-    assert "64 utterances" in text
+    assert "32 utterances" in text
     assert "nothing about emotion in real speech" in text
     assert len(runs) == len(module.DEMO_HEADS)
     for run in runs:
@@ -42,7 +43,7 @@ def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_pat
 
     before = shards(tmp_path / "demo" / "cache")
     written = {run.path: (run.path / "metrics.json").stat().st_mtime_ns for run in runs}
-    again = demo(tmp_path / "demo", said.append, 64)
+    again = demo(tmp_path / "demo", said.append, 32)
     assert shards(tmp_path / "demo" / "cache") == before
     assert again == runs  # the same features, settings and seed: the runs are only read
     for path, when in written.items():

@@ -31,7 +31,7 @@ CONTENT = {
 SMALL = {
     "linear": ["epochs=3", "optimizer=adamw"],
     "hbf": [
-        "epochs=2",
+        "epochs=1",
         "optimizer=adamw",
         "head.width=16",
         "head.projection=8",

@@ -110,14 +110,14 @@ def test_public_names() -> None:
 
 
 def test_extract_and_then_train_head(
-    console_script: Mser, mser: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
+    mser: Mser, call: Call, tmp_path: Path, encoders: dict[str, str]
 ) -> None:
     synthetic.make(tmp_path / "corpus", utterances_per_session=6)
     typed = ["extract", "--dataset", "synthetic", "--root", "corpus", "--workers", "0"]
     for modality, folder in encoders.items():
         typed += [f"--{modality}-encoder", folder]
     environment = {**CALM, "MSER_CACHE": str(tmp_path / "cache")}
-    extracted = console_script(*typed, **environment)
+    extracted = mser(*typed, **environment)
     assert extracted.returncode == 0, extracted.stderr
     assert "24 are in the cache: 24 new" in extracted.stdout
 

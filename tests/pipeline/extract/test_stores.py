@@ -11,7 +11,7 @@ from mser.tests.conftest import Mser
 from mser.tests.support.extract_runs import run
 from mser.tests.support.object_store import ObjectStore
 
-FEW = 16  # utterances that are extracted again for each form
+FEW = 8  # utterances that are extracted again for each form
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def test_workers_extract_to_an_object_store_and_a_head_trains_from_it(
     mser: Mser,
 ) -> None:
     text, local = {"text": encoders["text"]}, str(tmp_path / "local")
-    run(corpus_root, root, text, "synthetic", workers=2, limit=2 * FEW)
-    run(corpus_root, local, text, "synthetic", limit=2 * FEW)
+    run(corpus_root, root, text, "synthetic", workers=2, limit=4 * FEW)
+    run(corpus_root, local, text, "synthetic", limit=4 * FEW)
     listed = mser("cache", "ls", "--cache", root, "--json")
     assert listed.returncode == 0, listed.stderr
-    assert [entry["utterances"] for entry in json.loads(listed.stdout)["entries"]] == [2 * FEW]
+    assert [entry["utterances"] for entry in json.loads(listed.stdout)["entries"]] == [4 * FEW]
 
     def scores(cache: str) -> object:
         settings = TrainSettings(

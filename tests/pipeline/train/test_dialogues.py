@@ -38,7 +38,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_same_run_twice_gives_the_same_bytes(cache: Path, tmp_path: Path) -> None:
-    asked = ("accumulate=2", "head.dropout=0.2", "batch_size=4")
+    asked = ("epochs=2", "accumulate=2", "head.dropout=0.2", "batch_size=4")
     first, again = (
         train_head(tiny("hbaf", cache, tmp_path / name, *asked, seeds=(0, 1)))
         for name in ("first", "again")

@@ -258,7 +258,7 @@ def test_float16_on_a_cpu_is_refused_before_a_folder_is_made(cache: Path, tmp_pa
 
 def test_memory_and_streaming_give_the_same_bytes(cache: Path, tmp_path: Path) -> None:
     first, *others = (
-        train_head(tiny("hbf", cache, tmp_path / keep, f"features={keep}"))
+        train_head(tiny("query", cache, tmp_path / keep, f"features={keep}"))
         for keep in ("memory", "stream", "auto")
     )
     for other in others:
