@@ -54,6 +54,7 @@ BASE = {
 }
 BATCH = 16
 MSER, PASSES = "mser", "transformers, bare forward passes"
+PREPARING, ENCODING = "decoding and resizing a frame", "forward pass of a frame"
 MAX_ERROR = 1e-5
 NOTE = (
     "Seconds are medians; *mser ÷ bare passes* is the ratio of the speeds within a round (median "
@@ -61,7 +62,9 @@ NOTE = (
     "loaded the encoder. The bare passes have an advantage: their frames are decoded and resized "
     "before, and they keep and write nothing. They run in batches of 16, in one process of one "
     "thread for each core, in which glibc keeps freed memory. The errors are those of features "
-    "stored as float32, against the bare passes, relative to the norm of a frame of a layer."
+    "stored as float32, against the bare passes, relative to the norm of a frame of a layer. The "
+    "last column is the ratio of an extraction that adds nothing to the passes but PyAV's decoding "
+    "and Pillow's resizing, on the same cores; all frames of a clip have to be decoded to get some."
 )
 
 
@@ -107,20 +110,27 @@ class BarePasses:
         self.model = AutoModel.from_pretrained(folder).to(job.device).eval()
         processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
         clips = sorted(job.manifest.parent.glob("*.mp4"))[part::parts]
+        started = time.process_time()
         self.frames = {
             clip.stem: processor(_frames(clip), return_tensors="pt")["pixel_values"]
             for clip in clips
         }
+        self.core_seconds = {PREPARING: time.process_time() - started, ENCODING: 0.0}
 
     def seconds(self) -> float:
         """Encode all frames in full batches; return the time."""
         everything = torch.cat(list(self.frames.values()))
-        started = time.perf_counter()
+        started, busy = time.perf_counter(), time.process_time()
         for batch in everything.split(BATCH):
             self._states(batch)
         if self.job.device == "cuda":
             torch.cuda.synchronize()
+        self.core_seconds[ENCODING] = time.process_time() - busy
         return time.perf_counter() - started
+
+    def spent(self) -> dict[str, float]:
+        """Return the time of cores for decoding and resizing, and for the newest passes."""
+        return self.core_seconds
 
     def save_reference(self) -> int:
         """Write (layers, frames, dim) of each clip; return the number of frames."""
@@ -172,12 +182,17 @@ def compare(job: Job, options: RunOptions) -> tuple[dict[str, Any], int]:
                 spent = max(call.result() for call in calls)
             seconds[name].append(spent)
             options.log(f"round {number + 1}: {name}: {spent:.1f} s")
+        spent_by = [each.call("spent").result() for each in bare]
     row = {
         "frames a second, mser": frames / quartiles(seconds[MSER])[0],
         "frames a second, bare passes": frames / quartiles(seconds[PASSES])[0],
         "mser ÷ bare passes": ratios(seconds[PASSES], seconds[MSER]),
         **median_and_largest("float32", errors),
     }
+    if options.device.type == "cpu":
+        cost = {what: sum(each[what] for each in spent_by) for what in (PREPARING, ENCODING)}
+        row |= {f"{what}, ms of a core": 1000 * cost[what] / frames for what in cost}
+        row["passes ÷ (passes + decoding and resizing)"] = cost[ENCODING] / sum(cost.values())
     return row, frames
 
 
