@@ -57,6 +57,8 @@ class CorpusRows:
 def read_rows(run: Path, classes: Sequence[str]) -> list[TestRow]:
     """Return the test predictions of a run; none if it predicts no probabilities of its classes.
 
+    An utterance without a label, because two classes have the most votes, is left out.
+
     Raises:
         PipelineError: ``predictions.csv`` is damaged.
     """
@@ -64,11 +66,10 @@ def read_rows(run: Path, classes: Sequence[str]) -> list[TestRow]:
     path = run / "predictions.csv"
     try:
         for _, cells in read_table(path):
-            if (
-                any(f"p_{name}" not in cells for name in classes)
-                or cells.get("label") not in classes
-            ):
+            if any(f"p_{name}" not in cells for name in classes) or "label" not in cells:
                 return []
+            if cells["label"] not in classes:
+                continue
             probabilities = {name: float(cells[f"p_{name}"]) for name in classes}
             groups = {c: cells[c] for c in ("speaker", "session") if cells.get(c)}
             row = TestRow(cells["id"], cells["label"], cells["predicted"], probabilities, groups)
