@@ -131,10 +131,12 @@ def test_such_a_run_is_evaluated_embedded_and_reported(run: Run, tmp_path: Path)
     page = (tmp_path / "report.html").read_text()
     assert "a → b" in page
     assert "a → c" in page
-    report(run, tmp_path / "report.html", "speaker")
+    report(run, tmp_path / "report.html", "speaker", by="label")
     page = (tmp_path / "report.html").read_text()
     assert page.count("over 4 speakers, chance") == 2 * 4  # a corpus and a metric
     assert "the intervals draw only 8 speakers, so they are unreliable" in page
+    own = {*SHORT.values(), *SHORT} - {"sad"}  # the corpora's own labels: of b, then of c
+    assert {name for name in own if f"<tr><td>{name}</td><td>" in page} == own
 
 
 def test_several_training_corpora_and_a_map_of_classes(
