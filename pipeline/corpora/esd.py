@@ -31,7 +31,7 @@ _PUBLISHED = (
 )
 _SPEAKER = re.compile(r"00(?:0[1-9]|1[0-9]|20)")
 _CLIP = re.compile(r"(00(?:0[1-9]|1[0-9]|20))_[0-9]{6}")
-_LINE = re.compile(r"(?P<id>[0-9]{4}_[0-9]{6})\s+(?P<text>.*?)(?:\t\S*)?")
+_LINE = re.compile(r"(?P<id>[0-9]{4}_[0-9]{6})\s+(?P<text>[^\t]*)(?:\t.*)?")  # then the emotion
 _FIRST_ENGLISH = "0011"
 
 

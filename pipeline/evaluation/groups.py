@@ -41,6 +41,11 @@ class Groups:
         """Return ``by`` and ``number`` for JSON files."""
         return {"by": self.by, "number": self.number}
 
+    def among(self, ids: Iterable[str]) -> "Groups":
+        """Return the groups of some of the utterances."""
+        units = {id: id if self.group_of is None else self.group_of[id] for id in ids}
+        return Groups(self.by, len(set(units.values())), self.group_of)
+
     def notes(self) -> tuple[str, ...]:
         """Return a sentence if there are too few groups for a reliable interval."""
         if self.group_of is None or self.number >= FEWEST_GROUPS:
@@ -81,6 +86,12 @@ def chosen_groups(ids: Sequence[str], columns: Columns, by: str | None = None) -
     if number < 2:
         raise UsageError(f"all test utterances have one {by}: choose other groups than {by}")
     return Groups(by, number, group_of)
+
+
+def groups_among(utterances: Iterable[Utterance], by: str | None = None) -> Groups:
+    """Group test utterances by their own columns; see :func:`chosen_groups`."""
+    tested = {utterance.id: utterance for utterance in utterances}
+    return chosen_groups(tuple(tested), group_columns(tested.values()), by)
 
 
 def counted_groups(groups: Mapping[str, Any] | None) -> str:

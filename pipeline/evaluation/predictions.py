@@ -1,6 +1,6 @@
 """Reading the ``predictions.csv`` of a run folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from ..corpora.tables import read_table
 from ..errors import PipelineError, UsageError
 from ..targets import Targets, Value
 from .groups import COLUMNS, Columns, Groups, chosen_groups
-from .metrics import Predictions, aggregate
+from .metrics import Predictions, aggregate, of_fold
 from .prediction_columns import targets_of, values_of
 from .scorers import scorer_of
 
@@ -84,15 +84,32 @@ def groups_of(runs: Sequence[RunPredictions], by: str | None = None) -> Groups:
     return chosen_groups(tuple(ids), columns, by)
 
 
-def regrouped(run: RunPredictions, by: str) -> dict[str, Any]:
-    """Return ``aggregate`` and ``intervals`` of ``metrics.json`` with intervals over other groups.
+def regrouped(run: RunPredictions, by: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of ``metrics.json`` with intervals over other groups.
+
+    A note is added if there are too few groups, also of a single test corpus.
 
     Raises:
         UsageError: the utterances cannot be grouped so.
     """
     groups = groups_of([run], by)
-    scores = aggregate(run.parts, scorer_of(run.targets), groups=groups.group_of)
-    return {"aggregate": scores, "intervals": groups.as_json()}
+
+    def scored(parts: Sequence[Predictions], drawn: Groups) -> dict[str, Any]:
+        scores = aggregate(parts, scorer_of(run.targets), groups=drawn.group_of)
+        return {"aggregate": scores, "intervals": drawn.as_json()}
+
+    tests, notes = {}, [*metrics["notes"], *groups.notes()]
+    for name, of_test in metrics.get("tests", {}).items():
+        parts = of_fold(run.parts, name)
+        drawn = groups.among(id for part in parts for id in part.ids)
+        tests[name] = {**of_test, **scored(parts, drawn)}
+        notes += [f"{note} ({name})" for note in drawn.notes()]
+    return {
+        **metrics,
+        **scored(run.parts, groups),
+        "notes": notes,
+        **({"tests": tests} if tests else {}),
+    }
 
 
 def _targets(path: Path, columns: Iterable[str]) -> Targets:

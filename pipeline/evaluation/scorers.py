@@ -247,6 +247,12 @@ def metric_named(name: str) -> Metric | None:
     return None
 
 
+def larger_is_better(monitor: str) -> bool:
+    """Return whether a larger ``monitor`` is better: the name of a metric, or ``loss``."""
+    metric = metric_named(monitor)
+    return monitor != "loss" and (metric is None or metric.larger_is_better)
+
+
 def by_class(
     labels: Sequence[str], predicted: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:

@@ -75,8 +75,9 @@ class SystemKeys(Choices, total=False):
 
 @dataclass(frozen=True)
 class System:
-    """One row: its name, its settings, and the paper's scores in %, by metric.
+    """One row: its name, its settings, and the paper's scores, by metric.
 
+    They are in %, and those of metrics that are not percentages, such as CCC, as they are.
     ``against`` are the names of other systems; the row shows the gain over the best of them.
     """
 
@@ -132,7 +133,8 @@ class Ablation:
                 cells.append(_cell(row.aggregate, metric))
                 if metric in papers:
                     of_paper = None if row.missing else row.system.paper.get(metric)
-                    cells.append("" if of_paper is None else f"{of_paper:.2f}")
+                    digits = scale(_metric(metric))[1]
+                    cells.append("" if of_paper is None else f"{of_paper:.{digits}f}")
             if gains:
                 cells.append(str(row.gain or ""))
             lines.append(f"| {' | '.join(cells)} |")
@@ -349,8 +351,13 @@ def _cell(aggregate: Mapping[str, Any] | None, metric: str) -> str:
     if aggregate is None:
         return "–"
     mean, std = aggregate[metric]["mean"], aggregate[metric]["std"]
-    factor, digits = (100, 2) if _metric(metric).percent else (1, 3)
+    factor, digits = scale(_metric(metric))
     return f"{factor * mean:.{digits}f}" + ("" if std is None else f" ± {factor * std:.{digits}f}")
+
+
+def scale(metric: Metric) -> tuple[int, int]:
+    """Return by what the scores of a metric are multiplied in a table, and their decimals."""
+    return (100, 2) if metric.percent else (1, 3)
 
 
 def _metric(name: str) -> Metric:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from ...heads import Head
 from ..errors import PipelineError, UsageError, unknown
-from ..evaluation.groups import chosen_groups, group_columns
+from ..evaluation.groups import counted_groups, groups_among
 from ..evaluation.metrics import aggregate
 from ..evaluation.predictions import read_predictions
 from ..evaluation.registry import METRIC_PLUGINS
@@ -49,7 +49,7 @@ class Evaluation:
         lines = [f"{facts['head']} on {facts['dataset']}, {facts['name']}"]
         lines += [f"  note: {note}" for note in facts["notes"]]
         several = facts["trainings"] > 1
-        table = score_table(rows, several, facts["intervals"], targets_in(facts))
+        table = score_table(rows, several, counted_groups(facts["intervals"]), targets_in(facts))
         return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def evaluate(
     trained = {fold["fold"] for fold in metrics["folds"]}
     folds = [fold for fold in folder.folds(examples) if fold.name in trained]
     tested = {utterance.id: utterance for fold in folds for utterance in fold.test}
-    drawn = chosen_groups(tuple(tested), group_columns(tested.values()), groups)
+    drawn = groups_among(tested.values(), groups)
     with reproducible():
         for fold, seed in product(folds, settings.seeds):
             load_weights(module, folder.checkpoint(fold.name, seed))

@@ -87,7 +87,9 @@ class LoadedRun(Run):
         with path.open("rb") as file:
             header = file.readline().decode().strip().split(",")
         types = {name: numbers.get(name, pa.string()) for name in header}
-        options = arrow_csv.ConvertOptions(column_types=types, strings_can_be_null=True)
+        options = arrow_csv.ConvertOptions(
+            column_types=types, null_values=[""], strings_can_be_null=True
+        )
         return arrow_csv.read_csv(
             str(path), arrow_csv.ReadOptions(use_threads=False), convert_options=options
         )

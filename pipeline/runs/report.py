@@ -128,7 +128,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"percent": _percent, "score": _score, "interval": _interval}
-    environment.filters |= {"unit": _unit, "drawn": _drawn}
+    environment.filters |= {"unit": _unit, "drawn": _drawn, "counted": counted_groups}
     return environment.get_template("report.html")
 
 
@@ -150,7 +150,7 @@ def _run_content(run: Path, name: str, groups: str | None) -> dict[str, Any]:
     folder = RunFolder(run)
     config, metrics = folder.config(), folder.read_json("metrics.json")
     if groups is not None:
-        metrics |= regrouped(read_predictions(run), groups)
+        metrics = regrouped(read_predictions(run), groups, metrics)
     environment = folder.read_json("environment.json")
     try:
         log = [json.loads(line) for line in _lines(run / "log.jsonl")]

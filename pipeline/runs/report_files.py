@@ -29,6 +29,11 @@ _LATEX = {
     "_": r"\_",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    # LaTeX's default fonts print < as ¡ and > as ¿, and it knows no character for these two.
+    "<": "$<$",
+    ">": "$>$",
+    "−": "$-$",
+    "→": r"$\rightarrow$",
 }
 
 

@@ -29,10 +29,9 @@ class TestRow:
 
 @dataclass(frozen=True)
 class CorpusRows:
-    """The rows of the corpus by utterance id, and the folder of its clips."""
+    """The rows of the tested corpora by utterance id, as in ``predictions.csv``."""
 
     rows: Mapping[str, Mapping[str, Any]]
-    root: Path | None
 
     def text(self, id: str) -> str:
         """Return what is said in an utterance; empty if the corpus does not know."""
@@ -43,7 +42,7 @@ class CorpusRows:
         audio = self.rows.get(id, {}).get("audio")
         if not audio:
             return None, "no clip"
-        path = Path(audio) if self.root is None else self.root / audio
+        path = Path(audio)
         try:
             if path.stat().st_size > _LARGEST:
                 return None, "the clip is larger than 1 MiB"
@@ -57,6 +56,8 @@ class CorpusRows:
 def read_rows(run: Path, classes: Sequence[str]) -> list[TestRow]:
     """Return the test predictions of a run; none if it predicts no probabilities of its classes.
 
+    An utterance without a label, because two classes have the most votes, is left out.
+
     Raises:
         PipelineError: ``predictions.csv`` is damaged.
     """
@@ -64,11 +65,10 @@ def read_rows(run: Path, classes: Sequence[str]) -> list[TestRow]:
     path = run / "predictions.csv"
     try:
         for _, cells in read_table(path):
-            if (
-                any(f"p_{name}" not in cells for name in classes)
-                or cells.get("label") not in classes
-            ):
+            if any(f"p_{name}" not in cells for name in classes) or "label" not in cells:
                 return []
+            if cells["label"] not in classes:
+                continue
             probabilities = {name: float(cells[f"p_{name}"]) for name in classes}
             groups = {c: cells[c] for c in ("speaker", "session") if cells.get(c)}
             row = TestRow(cells["id"], cells["label"], cells["predicted"], probabilities, groups)
@@ -81,17 +81,22 @@ def read_rows(run: Path, classes: Sequence[str]) -> list[TestRow]:
 
 
 def read_corpus(run: Path, config: Mapping[str, Any]) -> CorpusRows | None:
-    """Return the corpus of a run from its cache; ``None`` if the cache is not here."""
+    """Return the tested corpora of a run from its cache; ``None`` if the cache is not here."""
+    across = config.get("test_on")
+    rows: dict[str, Mapping[str, Any]] = {}
     try:
         features = FeatureCache(cache_of_run(run, config))
         modality, encoder = next(iter(config["encoders"].items()))
-        entry = features.open(config["dataset"], str(encoder["key"]), modality=modality)
-        table = features.read_manifest(config["dataset"], entry.manifest)
+        for name in across or [config["dataset"]]:
+            entry = features.open(name, str(encoder["key"]), modality=modality)
+            roots = [r["root"] for r in entry.provenance if isinstance(r.get("root"), str)]
+            for row in features.read_manifest(name, entry.manifest).to_pylist():
+                audio = row["audio"] and str(Path(*roots[-1:], row["audio"]))
+                id = f"{name}/{row['id']}" if across else row["id"]
+                rows[id] = {**row, "audio": audio}
     except (CacheError, PipelineError, OSError, KeyError, TypeError):
         return None
-    roots = [record["root"] for record in entry.provenance if isinstance(record.get("root"), str)]
-    rows = {row["id"]: row for row in table.to_pylist()}
-    return CorpusRows(rows, Path(roots[-1]) if roots else None)
+    return CorpusRows(rows)
 
 
 def values_of(rows: Sequence[TestRow], column: str, corpus: CorpusRows | None) -> list[str | None]:
@@ -107,7 +112,7 @@ def values_of(rows: Sequence[TestRow], column: str, corpus: CorpusRows | None) -
             f"--by {column}: the cache of the run is not here, and only it has the column: leave "
             "out --by, or put the cache back"
         )
-    known = next(iter(corpus.rows.values()), {})
+    known = {name: None for row in corpus.rows.values() for name in row}
     if column not in known:
         raise unknown("column of the corpus", column, [name for name in known if name != "id"])
     values = [corpus.rows.get(row.id, {}).get(column) for row in rows]

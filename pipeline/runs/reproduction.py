@@ -27,14 +27,10 @@ from ..preset_files import preset_names
 from ..train.presets import read
 from ..train.run_folder import RunFolder
 from ..validation import checked, file_table, one_of
-from .ablation import Ablation, AblationKeys, SystemScores, ablate
+from .ablation import Ablation, AblationKeys, SystemScores, ablate, scale
 from .report import report
 
 _ABLATIONS = "ablations"
-_MEANING = (
-    "In %. Ours: mean ± standard deviation over folds and seeds; *pooled* scores all folds "
-    "together, with a bootstrap interval over the test parts. 'ours − published' takes the mean."
-)
 Say = Callable[[str], None]
 
 
@@ -53,7 +49,10 @@ class ReproductionKeys(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a reproduction does: the equal commands, the published scores in %, the differences."""
+    """What a reproduction does: the equal commands, the published scores, the differences.
+
+    Scores are in %, and those of metrics that are not percentages, such as CCC, as they are.
+    """
 
     title: str
     source: str
@@ -106,12 +105,15 @@ class Reproduction:
         lines = [f"# {self.plan.title}", "", f"Published in: {self.plan.source}.", ""]
         lines += [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * 4]
         for row, name, metric in self._cells():
-            lines.append(f"| {' | '.join([row.system.name, metric.title, *_row(row, name)])} |")
+            lines.append(
+                f"| {' | '.join([row.system.name, metric.title, *_row(row, name, metric)])} |"
+            )
+        percent = "in %; " if all(metric.percent for *_, metric in self._cells()) else ""
         lines += [
             "",
-            "Ours: mean ± standard deviation over folds and seeds, in %; *pooled* scores ",
+            f"Ours: mean ± standard deviation over folds and seeds; {percent}*pooled* scores all "
+            "folds together, with a bootstrap interval of the test part.",
         ]
-        lines[-1] += "all folds together, with a bootstrap interval of the test part."
         lines += ["", "Differences from the published protocol:", ""]
         lines += [f"- {difference}" for difference in (*self.plan.differences, *self.notes)]
         if self.plan.not_read:
@@ -119,17 +121,18 @@ class Reproduction:
         return "\n".join([*lines, ""])
 
     def csv(self) -> str:
-        """Return a line for each system and metric; scores are in %."""
+        """Return a line for each system and metric; scores are as in :class:`Plan`."""
         text = io.StringIO(newline="")
         writer = csv.writer(text)
         names = ("published", "mean", "std", "pooled", "ci95_low", "ci95_high")
         writer.writerow(["system", "metric", *names])
-        for row, name, _ in self._cells():
+        for row, name, metric in self._cells():
             scored = (row.aggregate or {})[name]
+            factor, _ = scale(metric)
             low, high = scored["pooled_ci95"] or (None, None)
             ours = [scored["mean"], scored["std"], scored["pooled"], low, high]
-            percents = [None if value is None else 100 * value for value in ours]
-            writer.writerow([row.system.name, name, row.system.paper.get(name), *percents])
+            scaled = [None if value is None else factor * value for value in ours]
+            writer.writerow([row.system.name, name, row.system.paper.get(name), *scaled])
         return text.getvalue()
 
     def as_json(self) -> dict[str, Any]:
@@ -335,19 +338,27 @@ def _counts(keys: ReproductionKeys, ablation: Ablation) -> list[str]:
     return sentences
 
 
-def _row(row: SystemScores, name: str) -> list[str]:
+def _row(row: SystemScores, name: str, metric: Metric) -> list[str]:
     """Return the published score, ours, the pooled one with its interval, and the difference."""
     published, scored = row.system.paper.get(name), (row.aggregate or {})[name]
-    ours = 100 * scored["mean"]
-    spread = "" if scored["std"] is None else f" ± {100 * scored['std']:.2f}"
-    pooled = f"{100 * scored['pooled']:.2f}"
+    factor, digits = scale(metric)
+
+    def text(value: float) -> str:
+        return f"{factor * value:.{digits}f}"
+
+    ours = text(scored["mean"]) + ("" if scored["std"] is None else f" ± {text(scored['std'])}")
+    pooled = text(scored["pooled"])
     if scored["pooled_ci95"]:
-        pooled += " [{:.2f}, {:.2f}]".format(*(100 * bound for bound in scored["pooled_ci95"]))
+        pooled += f" [{', '.join(map(text, scored['pooled_ci95']))}]"
     if published is None:
-        return ["–", f"{ours:.2f}{spread}", pooled, "–"]
-    return [f"{published:.2f}", f"{ours:.2f}{spread}", pooled, f"{ours - published:+.2f}"]
+        return ["–", ours, pooled, "–"]
+    difference = factor * scored["mean"] - published
+    return [f"{published:.{digits}f}", ours, pooled, f"{difference:+.{digits}f}"]
 
 
 def _published(scores: Mapping[str, float]) -> list[str]:
-    titles = {name: metric_named(name) for name in scores}
-    return [f"{m.title} {scores[name]:.2f} %" for name, m in titles.items() if m]
+    named = {name: metric for name in scores if (metric := metric_named(name))}
+    return [
+        f"{metric.title} {scores[name]:.{scale(metric)[1]}f}{' %' if metric.percent else ''}"
+        for name, metric in named.items()
+    ]

@@ -46,12 +46,19 @@ class Run:
             for name, of_test in tests.items():
                 rows[f"{metrics['dataset']} → {name}"] = of_test["aggregate"]
                 rows[f"chance on {name}"] = of_test["chance"]
-        table = score_table(rows, several, metrics.get("intervals"), targets_in(metrics))
+        table = score_table(rows, several, self._drawn(), targets_in(metrics))
         return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the folder and the scores as JSON values."""
         return {"run": str(self.path), **self.metrics}
+
+    def _drawn(self) -> str:
+        """Return what the bootstrap of the intervals drew, of each test corpus if it is known."""
+        of_tests = {name: of.get("intervals") for name, of in self.metrics.get("tests", {}).items()}
+        if not of_tests or None in of_tests.values():
+            return counted_groups(self.metrics.get("intervals"))
+        return ", ".join(f"{counted_groups(groups)} ({name})" for name, groups in of_tests.items())
 
 
 def targets_in(metrics: Mapping[str, Any]) -> Targets:
@@ -72,13 +79,13 @@ def metrics_in(*scored: Mapping[str, Any]) -> dict[str, Metric]:
 def score_table(
     rows: Mapping[str, Mapping[str, Any]],
     several: bool,
-    drawn: Mapping[str, Any] | None,
+    drawn: str,
     targets: Targets,
 ) -> list[str]:
     """Return the lines of a table of aggregated scores.
 
     ``several`` if they are over several trainings; ``drawn`` is what the bootstrap of the intervals
-    drew, ``intervals`` in ``metrics.json``. ``targets`` is what the runs predict.
+    drew, such as ``31 dialogues``. ``targets`` is what the runs predict.
     """
     metrics = metrics_in(*rows.values())
     shown = list(metrics)
@@ -104,7 +111,7 @@ def score_table(
     lines.append(f"  {', '.join([*facts])}{'; ' if facts else ''}chance: {targets.chance_text()}")
     lines.append(
         f"  {'pooled: all folds scored together; ' if several else ''}95 %: "
-        f"{'its ' if several else ''}bootstrap interval over {counted_groups(drawn)} of the test "
+        f"{'its ' if several else ''}bootstrap interval over {drawn} of the test "
         f"part{'s' if several else ''}, without the variance of training"
     )
     return lines

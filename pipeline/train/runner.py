@@ -14,7 +14,7 @@ from ...cache.storage.leases import lease
 from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
-from ..evaluation.groups import chosen_groups, group_columns
+from ..evaluation.groups import groups_among
 from ..evaluation.metrics import aggregate, of_fold, pooled_details, scores
 from ..evaluation.scorers import scorer_of
 from ..plugins import folders_of, short_name
@@ -364,17 +364,18 @@ def _metrics(
                 **scorer.details(part.labels, part.predicted),
             }
         )
-    trained = {fold.name for fold, *_ in predicted}
+    each = {fold.name: groups_among(fold.test) for fold, *_ in predicted}
     tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
-    groups = chosen_groups(tuple(tested), group_columns(tested.values()))
+    groups = groups_among(tested.values())
     read = turns_read(planned.splits.folds, planned.examples.context)
     tests = {
         name: {
-            "aggregate": aggregate(of_fold(parts, name), scorer, groups=groups.group_of),
-            "chance": aggregate(of_fold(chance, name), scorer, groups=groups.group_of),
+            "aggregate": aggregate(of_fold(parts, name), scorer, groups=each[name].group_of),
+            "chance": aggregate(of_fold(chance, name), scorer, groups=each[name].group_of),
+            "intervals": each[name].as_json(),
         }
         for name in planned.settings.test_on or ()
-        if name in trained
+        if name in each
     }
     return {
         "head": short_name(planned.settings.head),
@@ -386,7 +387,7 @@ def _metrics(
         "notes": list(planned.examples.corpus.notes),
         "selected_by": f"best {planned.settings.monitor} on the validation part",
         "test_utterances": len(tested),
-        "not_trained": [fold.name for fold in planned.splits.folds if fold.name not in trained],
+        "not_trained": [fold.name for fold in planned.splits.folds if fold.name not in each],
         "excluded": dict(Counter(planned.excluded.values())),
         **({"context_turns": len(read)} if read else {}),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.scorers import larger_is_better
 from ..plugins import short_name
 from ..progress import StatusBar, duration
 from .jobs import TrainingJob
@@ -52,7 +53,7 @@ class _Training:
     @property
     def best(self) -> tuple[float, int]:
         """The best score on validation, and its epoch."""
-        sign = -1 if self.job.settings.monitor == "loss" else 1
+        sign = 1 if larger_is_better(self.job.settings.monitor) else -1
         scored = [(sign * self.score(line), -number) for number, line in enumerate(self.lines, 1)]
         score, number = max(scored)
         return sign * score, -number

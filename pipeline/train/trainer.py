@@ -18,7 +18,7 @@ from ...heads import Head, HeadOutput
 from ...heads.linear import LinearProbe
 from ..corpora import Utterance
 from ..errors import NotFiniteError
-from ..evaluation.scorers import metric_named
+from ..evaluation.scorers import larger_is_better
 from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
@@ -280,8 +280,7 @@ class Trainer:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
         # On a small part several epochs often have the same score; then the loss decides.
         monitor = self.settings.monitor
-        metric = metric_named(monitor)
-        sign = 1 if monitor != "loss" and (metric is None or metric.larger_is_better) else -1
+        sign = 1 if larger_is_better(monitor) else -1
         return sign * validation[monitor], -validation["loss"]
 
     def _finished(self, progress: TrainingProgress) -> bool:

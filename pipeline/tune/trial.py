@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ..errors import NotFiniteError, UsageError
+from ..evaluation.scorers import larger_is_better
 from ..protocols.folds import Fold
 from ..train.checkpoint import TrainingProgress, TrainingState
 from ..train.determinism import reproducible
@@ -42,7 +43,7 @@ class Plan:
     @property
     def smaller(self) -> bool:
         """Whether a smaller score is better."""
-        return self.settings.monitor == "loss"
+        return not larger_is_better(self.settings.monitor)
 
 
 class _Stopped(Exception):  # noqa: N818 -- it is no error

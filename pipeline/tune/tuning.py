@@ -8,7 +8,7 @@ from typing import Any
 import tomli_w
 
 from ...cache.storage.local import LocalFolder
-from ..evaluation.registry import METRICS
+from ..evaluation.scorers import larger_is_better, metric_named
 from ..train.run import Run
 from .ranges import Ranges, as_text
 from .trials import TrialRecord
@@ -35,7 +35,7 @@ class Tuning:
     def best(self) -> TrialRecord:
         """The trial with the best score; the first of equal ones."""
         complete = [trial for trial in self.trials if trial.state == "complete"]
-        sign = -1 if self.monitor == "loss" else 1
+        sign = 1 if larger_is_better(self.monitor) else -1
         return max(complete, key=lambda trial: sign * (trial.score or 0.0))
 
     def __str__(self) -> str:
@@ -90,7 +90,7 @@ class Tuning:
         ]
         best: float | None = None
         for trial in self.trials:
-            better = min if self.monitor == "loss" else max
+            better = max if larger_is_better(self.monitor) else min
             if trial.state == "complete" and trial.score is not None:
                 best = better(trial.score, best if best is not None else trial.score)
             cells = [_value(trial.values.get(name)) for name in names]
@@ -103,13 +103,16 @@ class Tuning:
 
     @property
     def _title(self) -> str:
-        metric = METRICS.get(self.monitor)
-        return f"{metric.title} in %" if metric else self.monitor
+        metric = metric_named(self.monitor)
+        if metric is None:
+            return self.monitor
+        return f"{metric.title} in %" if metric.percent else metric.title
 
     def _shown(self, score: float | None) -> str:
         if score is None:
             return "–"
-        return f"{100 * score:.2f}" if self.monitor in METRICS else f"{score:.4f}"
+        metric = metric_named(self.monitor)
+        return f"{100 * score:.2f}" if metric and metric.percent else f"{score:.4f}"
 
     def _preset(self, values: Mapping[str, Any]) -> str:
         table: dict[str, Any] = {}

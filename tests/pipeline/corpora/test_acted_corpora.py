@@ -107,6 +107,15 @@ def test_esd_texts_are_read_in_each_encoding(tmp_path: Path) -> None:
     assert {(u.speaker, u.text) for u in corpus.utterances} == set(ESD_TEXTS.items())
 
 
+def test_the_emotion_is_never_a_part_of_an_esd_text(tmp_path: Path) -> None:
+    path = write_esd(tmp_path) / "0011" / "0011.txt"
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\tAngry", b"\tAngry ").replace(b"\tSad", b"\tSad\t"))
+    assert path.read_bytes() != content
+    corpus = load_corpus("esd", tmp_path)
+    assert {u.text for u in corpus.utterances if u.speaker == "0011"} == {ESD_TEXTS["0011"]}
+
+
 def test_esd_without_folders_of_parts_is_split_by_speaker(tmp_path: Path) -> None:
     corpus = load_corpus("esd", write_esd(tmp_path / "Emotion Speech Dataset", parts=False).parent)
     assert (corpus.protocol, len(corpus.utterances)) == ("speaker-folds", 20)

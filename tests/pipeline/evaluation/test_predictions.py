@@ -1,5 +1,6 @@
 """Reading the predictions of a run, and the errors of damaged files."""
 
+import numpy as np
 import pytest
 
 from mser.pipeline.errors import PipelineError, UsageError
@@ -61,6 +62,31 @@ def test_the_groups_of_utterances_are_read(tmp_path):
     assert run.columns["dialogue"] == {f"d{n % 7}, u{n}": dialogues[n] for n in range(240)}
     assert set(run.columns["session"].values()) == {"one"}
     assert set(run.columns["speaker"].values()) == {None}
-    found = regrouped(run, "dialogue")
+    found = regrouped(run, "dialogue", {"notes": ["a note"], "head": "linear"})
+    assert (found["notes"], found["head"]) == (["a note"], "linear")
     assert found["intervals"] == {"by": "dialogue", "number": 30}
     assert found["aggregate"]["wa"]["pooled_ci95"] == [1, 1]
+
+
+def test_few_groups_have_a_note_also_those_of_one_test_corpus(tmp_path):
+    dialogues = [f"dia{n // 80 if n % 2 else n}" for n in range(240)]  # 120 in fold0, 3 in fold1
+    run = read_predictions(
+        write_run(tmp_path / "run", {0: LABELS[::-1]}, folds=2, dialogues=dialogues)
+    )
+    tests = {"fold0": {"chance": "kept"}, "fold1": {"chance": "kept"}}
+    found = regrouped(run, "dialogue", {"notes": [], "tests": tests})
+    assert found["notes"] == ["the intervals draw only 3 dialogues, so they are unreliable (fold1)"]
+    for name, number in (("fold0", 120), ("fold1", 3)):
+        of_test = found["tests"][name]
+        assert of_test["chance"] == "kept"
+        assert of_test["intervals"] == {"by": "dialogue", "number": number}
+        (part,) = (part for part in run.parts if part.fold == name)
+        ids, labels, predicted = part.ids, part.labels, part.predicted
+        right = np.array(labels) == np.array(predicted)
+        units = [run.columns["dialogue"][id] for id in ids]
+        sums = [(right[np.array(units) == unit].sum(), units.count(unit)) for unit in set(units)]
+        drawn = np.random.default_rng(1).integers(0, number, (4000, number))
+        above, below = np.array(sums).T
+        wa = above[drawn].sum(axis=1) / below[drawn].sum(axis=1)
+        expected = np.quantile(wa, [0.025, 0.975])
+        assert of_test["aggregate"]["wa"]["pooled_ci95"] == pytest.approx(expected, abs=0.02)

@@ -1,6 +1,7 @@
 """A finished run in Python."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,19 @@ def test_a_run_holds_its_scores_and_predictions(run: Any) -> None:
     assert table["seed"].to_pylist() == [int(row["seed"]) for row in expected]
     assert table["speaker"].to_pylist() == [None] * len(expected)
     assert repr(loaded) == f"<run {run.path}: linear on made-up, official, 2 trainings>"
+
+
+def test_a_name_that_means_nothing_elsewhere_is_a_name(run: Any, tmp_path: Path) -> None:
+    copied = shutil.copytree(run.path, tmp_path / "run")
+    path = copied / "predictions.csv"
+    header, first, *others = path.read_text().splitlines()
+    _, label, _, *numbers = first.split(",")
+    changed = ",".join(["NA", label, label, *numbers[:-3], "null", "n/a", "nan"])
+    path.write_text("\n".join([header, changed, *others, ""]))
+    table = mser.load_run(copied).predictions
+    values = {name: table[name][0].as_py() for name in ("id", "speaker", "session", "dialogue")}
+    assert values == {"id": "NA", "speaker": "null", "session": "n/a", "dialogue": "nan"}
+    assert table["speaker"][1].as_py() is None
 
 
 def test_a_module_is_the_trained_head_and_embed_gives_the_input_of_its_last_layer(

@@ -21,6 +21,8 @@ from mser.pipeline.feature_cache import FeatureCache
 from mser.pipeline.figures.training import weights_figure
 from mser.pipeline.runs.report import report
 from mser.pipeline.runs.report_details import layer_weights
+from mser.pipeline.runs.report_files import write_files
+from mser.pipeline.runs.report_rows import read_rows
 from mser.pipeline.train import train_head
 from mser.pipeline.train.run_folder import RunFolder
 from mser.tests.conftest import Call
@@ -108,6 +110,20 @@ def test_the_surest_mistakes_have_text_and_clip(place: Path, tmp_path: Path) -> 
     assert len(clips) == len(expected)
     assert "script" not in {tag for tag, _ in page.tags}
     assert "audio" not in {tag for tag, _ in Page(report(place / "one", tmp_path / "b").path).tags}
+
+
+def test_an_utterance_whose_votes_are_a_tie_leaves_the_others_in_the_report(
+    tmp_path: Path,
+) -> None:
+    header = "id,label,predicted,p_a,p_b,votes_a,votes_b,fold,seed,speaker,session,dialogue\n"
+    lines = ["u,a,a,0.9,0.1,1,0", "tie,,a,0.8,0.2,0.5,0.5", "w,b,a,0.7,0.3,0,1"]
+    text = header + "".join(f"{line},f,0,s,,\n" for line in lines)
+    (tmp_path / "predictions.csv").write_text(text)
+    rows = read_rows(tmp_path, ("a", "b"))
+    assert [(row.id, row.label, row.predicted) for row in rows] == [
+        ("u", "a", "a"),
+        ("w", "b", "a"),
+    ]
 
 
 def test_the_weights_of_the_layers_are_those_of_the_checkpoints(
@@ -227,3 +243,10 @@ def test_each_table_is_a_file_and_each_figure_too(call: Call, place: Path, tmp_p
     metrics = json.loads((place / "two" / "metrics.json").read_text())
     low, high = metrics["aggregate"]["wa"]["pooled_ci95"]
     assert cells["95 % interval"][0] == f"{percent(low)} … {percent(high)}"
+
+
+def test_signs_that_latex_prints_as_others_are_mathematics(tmp_path: Path) -> None:
+    row = "<tr><td>two − one</td><td>p &lt; 0.001</td><td>a → b &gt; c</td></tr>"
+    write_files(f"<h2>t</h2><table><tr><th>x</th></tr>{row}</table>", [], tmp_path)
+    expected = r"two $-$ one & p $<$ 0.001 & a $\rightarrow$ b $>$ c"
+    assert expected in (tmp_path / "t.tex").read_text()

@@ -3,11 +3,13 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mser.pipeline.runs import reproduction
-from mser.pipeline.runs.reproduction import reproduction_names
+from mser.pipeline.runs.ablation import Ablation, System, SystemScores
+from mser.pipeline.runs.reproduction import Plan, Reproduction, reproduction_names
 from mser.tests.conftest import Call, make_once
 from mser.tests.support.iemocap_tree import ABSENT, write_iemocap
 
@@ -18,6 +20,24 @@ SMALL = ("--set", "epochs=2", "--device", "cpu", "--workers", "0")
 def iemocap(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tree in IEMOCAP's layout with five sessions. Do not change it: copy it."""
     return make_once(tmp_path_factory, "iemocap", write_iemocap)
+
+
+def test_a_score_that_is_not_a_percentage_stays_as_it_is() -> None:
+    scored = {"mean": 0.53, "std": 0.01, "pooled": 0.541, "pooled_ci95": [0.5, 0.58]}
+    settings: Any = None
+    paper = {"ccc": 0.55, "wa": 52.0}
+    system = System("mine", settings, paper)
+    row = SystemScores(system, None, {"ccc": scored, "wa": scored})
+    table = Ablation(Path("a"), "t", [], ["ccc", "wa"], [row])
+    plan = Plan("t", "s", [], {"mine": paper}, [], [])
+    done = Reproduction(Path("r"), Path("p"), plan, table, [])
+    lines = done.markdown().splitlines()
+    assert "| mine | CCC | 0.550 | 0.530 ± 0.010 | 0.541 [0.500, 0.580] | -0.020 |" in lines
+    assert "| mine | WA | 52.00 | 53.00 ± 1.00 | 54.10 [50.00, 58.00] | +1.00 |" in lines
+    assert not any("in %" in line for line in lines)
+    assert list(csv.reader(done.csv().splitlines()))[1][2:5] == ["0.55", "0.53", "0.01"]
+    assert "mine: CCC 0.550, WA 52.00 %" in str(plan)
+    assert "| 0.530 ± 0.010 | 0.550 | 53.00 ± 1.00 | 52.00 |" in table.markdown()
 
 
 def test_the_chain_ends_with_the_published_number_beside_ours(

@@ -69,6 +69,10 @@ def test_each_pair_of_corpora_has_a_row(run: Run) -> None:
         ua = recall_score(labels, predicted, average="macro")
         assert of_test["aggregate"]["ua"]["mean"] == pytest.approx(ua)
         assert ua > 0.8  # the features show the label
+    # Each test corpus is drawn from by itself.
+    drawn = {name: of_test["intervals"] for name, of_test in run.metrics["tests"].items()}
+    assert drawn == {n: {"by": "utterance", "number": k} for n, k in (("b", 24), ("c", 12))}
+    assert "interval over 24 utterances (b), 12 utterances (c) of the test part" in lines[-2]
 
 
 def test_the_folds_state_every_part(run: Run) -> None:
@@ -127,6 +131,12 @@ def test_such_a_run_is_evaluated_embedded_and_reported(run: Run, tmp_path: Path)
     page = (tmp_path / "report.html").read_text()
     assert "a → b" in page
     assert "a → c" in page
+    report(run, tmp_path / "report.html", "speaker", by="label")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("over 4 speakers, chance") == 2 * 4  # a corpus and a metric
+    assert "the intervals draw only 8 speakers, so they are unreliable" in page
+    own = {*SHORT.values(), *SHORT} - {"sad"}  # the corpora's own labels: of b, then of c
+    assert {name for name in own if f"<tr><td>{name}</td><td>" in page} == own
 
 
 def test_several_training_corpora_and_a_map_of_classes(

@@ -49,7 +49,10 @@ dropout = {{low = 0.0, high = 0.5}}
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Features of a corpus in three sessions. Do not change them."""
-    corpus = [make_utterance(f"s{n % 3}-{n}", session=f"s{n % 3}") for n in range(45)]
+    corpus = [
+        make_utterance(f"s{n % 3}-{n}", session=f"s{n % 3}", attributes={"valence": float(n)})
+        for n in range(45)
+    ]
     root = tmp_path_factory.mktemp("tune") / "cache"
     return made_cache(root, corpus, protocol="leave-one-session-out")
 
@@ -184,16 +187,30 @@ def test_a_worse_trial_is_stopped_and_a_failed_one_ends_nothing(
     assert "the loss was not finite" in Path("studies/mine/summary.md").read_text()
 
 
-def test_a_smaller_loss_is_better(
-    call: Call, cache: Path, preset: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("target", "monitor", "title"),
+    [("emotion", "loss", "loss"), ("valence", "mse", "MSE"), ("valence", "loss", "loss")],
+)
+def test_a_smaller_loss_or_error_is_better(
+    call: Call,
+    cache: Path,
+    preset: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    monitor: str,
+    title: str,
 ) -> None:
-    preset.write_text(PRESET.format(monitor="loss"))
+    preset.write_text(f'target = "{target}"\n{PRESET.format(monitor=monitor)}')
     scores = iter([0.9, 0.9, 0.9, 0.4, 0.4, 0.4, 0.7, 0.7, 0.7])
     monkeypatch.setattr(trial, "_validated", lambda *_: next(scores))
     command = ("tune", "--preset", preset, "--cache", cache, "--trials", 3, "--no-test", "--json")
     code, out, err = call(*command)
     assert code == 0, err
     assert json.loads(out)["best"] == 1
+    summary = Path("studies/mine/summary.md").read_text()
+    assert f"Score: {title} of the best epoch" in summary
+    later = [line.split(" | ") for line in summary.splitlines() if line[:3] in ("| 1", "| 2")]
+    assert [cells[2] for cells in later] == ["0.4000", "0.4000"]  # the best so far
 
 
 def test_the_settings_of_a_trial_follow_from_its_number_and_the_trials_before() -> None:
