@@ -69,12 +69,14 @@ class Objective(nn.Module):
 class Classes(Objective):
     """One class for each utterance; targets (B,) int64 in 0 .. C - 1, or (B, 1) floating.
 
-    The loss is the mean cross-entropy, the term ``cross_entropy``. The error of an utterance is
-    -log p_y, and the divergence is KL(teacher ‖ outputs).
+    The loss is the mean over utterances of w_y · -log p_y, the term ``cross_entropy``. The error of
+    an utterance is -log p_y, and the divergence is KL(teacher ‖ outputs).
 
     Attributes:
-        class_weights: (C,) weights of the classes in the loss, or None for equal weights. They
-            belong to the training and are not saved.
+        class_weights: (C,) weights w of the classes in the loss, or None for equal weights. They
+            belong to the training and are not saved. The loss is not divided by the weights of the
+            batch: else an utterance would weigh more in a batch of frequent classes, and the only
+            class of a batch as any other.
     """
 
     has_classes = True
@@ -101,7 +103,8 @@ class Classes(Objective):
     def terms(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """See :meth:`Objective.terms`."""
         labels = self.classes(targets)
-        return {"cross_entropy": F.cross_entropy(outputs, labels, weight=self.class_weights)}
+        total = F.cross_entropy(outputs, labels, weight=self.class_weights, reduction="sum")
+        return {"cross_entropy": total / len(labels)}
 
     def errors(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """See :meth:`Objective.errors`."""

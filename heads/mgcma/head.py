@@ -123,13 +123,15 @@ class AlignmentHead(Head):
         if input_projection:
             self.projections = Projections(self.dims, self.n_layers, width, dropout, layer)
         else:
+            mixes = self.projections = LayerMixes(self.n_layers, layer)
             for m, dim in self.dims.items():
+                wide = mixes.n_joined[m] * dim
+                of = f"the {wide // dim} joined layers" if wide > dim else "the encoder"
                 message = (
-                    f"without input_projection, width must be that of the encoder of {m}: set "
-                    f"width to {dim}, not {width}"
+                    f"without input_projection, width must be that of {of} of {m}: set "
+                    f"width to {wide}, not {width}"
                 )
-                require(dim == width, message)
-            self.projections = LayerMixes(self.n_layers, layer)
+                require(wide == width, message)
         self.layers = self.projections.positions
 
         def build(name: str) -> Alignment:

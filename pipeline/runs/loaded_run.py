@@ -187,7 +187,12 @@ class LoadedRun(Run):
             with reproducible(), _Inputs(module) as inputs:
                 logits = trainer.predict(module, features, utterances, context=context)
             plan = BatchSampler(
-                utterances, settings.batch_size, examples.length, module.reads_dialogues, context
+                utterances,
+                settings.batch_size,
+                examples.length,
+                module.reads_dialogues,
+                context,
+                examples.place,
             )
             ids_of_rows = [utterance.id for utterance in utterances]
             vectors |= inputs.rows(plan.order(), dict(zip(ids_of_rows, logits, strict=True)))

@@ -34,6 +34,7 @@ class BatchSampler:
         by_dialogue: keep each dialogue together, its utterances in the order of their turns. A
             dialogue of more than ``size`` utterances is a step by itself.
         context: turns of these dialogues that are only context; only with ``by_dialogue``.
+        place: gives the place of an utterance in the corpus, the order of turns without a number.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BatchSampler:
         length: Callable[[Utterance], int],
         by_dialogue: bool = False,
         context: Sequence[Utterance] = (),
+        place: Callable[[Utterance], int] = lambda utterance: 0,
     ) -> None:
         self.size, self.length = size, length
         self.context = frozenset(turn.id for turn in context)
@@ -50,7 +52,11 @@ class BatchSampler:
             of_dialogue: dict[str, list[Utterance]] = {}
             for utterance in (*utterances, *context):
                 of_dialogue.setdefault(dialogue_of(utterance), []).append(utterance)
-            self.units = [sorted(units, key=_turn) for units in of_dialogue.values()]
+
+            def in_order(utterance: Utterance) -> tuple[int, int]:
+                return utterance.turn or 0, place(utterance)
+
+            self.units = [sorted(units, key=in_order) for units in of_dialogue.values()]
         else:
             self.units = [[utterance] for utterance in utterances]
         sizes = Counter(map(dialogue_of, (*utterances, *context)))
@@ -106,7 +112,3 @@ class BatchSampler:
 
     def _longest(self, unit: list[Utterance]) -> int:
         return max(map(self.length, unit))
-
-
-def _turn(utterance: Utterance) -> int:
-    return 0 if utterance.turn is None else utterance.turn  # a stable sort keeps the corpus's order

@@ -56,6 +56,10 @@ class TrainingExamples:
         """Return the frames of an utterance's longest modality."""
         return self._lengths[utterance.id]
 
+    def place(self, utterance: Utterance) -> int:
+        """Return the place of an utterance in the corpus."""
+        return self._places[utterance.id]
+
     @cached_property
     def digest(self) -> str:
         """A hash of the rows of the corpus and of all features of the utterances."""
@@ -70,6 +74,10 @@ class TrainingExamples:
             for utterance in self.readable:
                 digest.update(entry.checksum(utterance.id).encode())
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {utterance.id: place for place, utterance in enumerate(self.corpus.utterances)}
 
     @cached_property
     def _lengths(self) -> dict[str, int]:

@@ -272,12 +272,13 @@ def _test(
     head = trainer.build()
     head.load_state_dict(weights)
     head.to(trainer.device)
-    probabilities = trainer.predict(head, trainer.features(head), fold.test).double().softmax(dim=1)
+    outputs = trainer.predict(head, trainer.features(head), fold.test)
+    predicted = head.objective.predictions(outputs)
     run.checkpoints.write(f"{job.name}.safetensors", to_safetensors(weights, {}))
     lines = run.trainings.read(f"{twin.name}.jsonl").decode().splitlines()
     log = [json.dumps(json.loads(line) | {"fold": job.fold}) for line in lines]
     run.trainings.write(f"{job.name}.jsonl", "".join(f"{line}\n" for line in log).encode())
-    run.trainings.write(job.result, to_safetensors({"probabilities": probabilities}, facts))
+    run.trainings.write(job.result, to_safetensors({PREDICTED: predicted}, facts))
     for number in range(len(lines)):
         on_epoch(number + 1)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ...heads.objectives import Objective
 from ..corpora import Utterance
 from .linear_paths import linear_path, strengths_of
-from .logistic_regression import LinearModel
+from .logistic_regression import NEVER, LinearModel
 
 SMALL_VALIDATION = 500
 """With fewer validation utterances, the strength is chosen by cross-validation."""
@@ -130,5 +130,14 @@ def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) ->
 
 
 def _mean(models: Sequence[LinearModel]) -> LinearModel:
-    weights, biases = zip(*((model.weight, model.bias) for model in models), strict=True)
-    return LinearModel(torch.stack(weights).mean(dim=0), torch.stack(biases).mean(dim=0))
+    """Return the mean of the models; of each class, over the models that have learnt it.
+
+    Where the only group of a class is held out, the model does not know the class.
+    """
+    weights = torch.stack([model.weight for model in models])
+    biases = torch.stack([model.bias for model in models])
+    learnt = biases != NEVER
+    count = learnt.sum(dim=0).clamp(min=1)
+    bias = torch.where(learnt, biases, 0.0).sum(dim=0) / count
+    weight = weights.sum(dim=0) / count[:, None]  # without the class, its weights are 0
+    return LinearModel(weight, torch.where(learnt.any(dim=0), bias, NEVER))

@@ -28,7 +28,8 @@ from torch import Tensor
 _RANK = 256  # directions of the inputs in which the variables are scaled one by one
 _ITERATIONS = 500
 _GRADIENT = 3e-5  # the largest derivative, in the scaled variables, at which L-BFGS stops
-_NEVER = -1e4  # the bias of a class without an utterance
+NEVER = -1e4
+"""The bias of a class without an utterance."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class LogisticRegression:
 
     def _for_all_classes(self, weight: Tensor, bias: Tensor) -> LinearModel:
         weights = weight.new_zeros(self.n_classes, weight.shape[1])
-        biases = bias.new_full((self.n_classes,), _NEVER)
+        biases = bias.new_full((self.n_classes,), NEVER)
         if self.several:
             return LinearModel(weight, bias)
         # A number that is added to all biases changes nothing: their mean is 0, as scikit-learn's.

@@ -294,8 +294,12 @@ class Trainer:
         utterances: Sequence[Utterance],
         context: Sequence[Utterance],
     ) -> BatchSampler:
-        length, size = features.examples.length, self.settings.batch_size
-        return BatchSampler(utterances, size, length, head.reads_dialogues, context)
+        examples, size, by_dialogue = (
+            features.examples,
+            self.settings.batch_size,
+            head.reads_dialogues,
+        )
+        return BatchSampler(utterances, size, examples.length, by_dialogue, context, examples.place)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:

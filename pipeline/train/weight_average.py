@@ -19,7 +19,7 @@ class WeightAverage:
     """An average of the weights of ``head``, as a head of its own.
 
     Args:
-        head: on its device; its buffers stay as they are now.
+        head: on its device; the buffers of the average are those of the head, not averaged.
         decay: in (0, 1): about 1 / (1 - decay) steps are averaged.
     """
 

@@ -54,6 +54,22 @@ def test_votes_for_one_class_have_the_loss_of_the_class() -> None:
     torch.testing.assert_close(votes.errors(x, one_hot), classes.errors(x, labels))
 
 
+def test_class_weights_follow_their_formula_and_batches_add_up() -> None:
+    x, labels = outputs(), torch.tensor([0, 1, 2, 0, 0, 1, 2])
+    classes, votes = Classes(3), Votes(3)
+    classes.class_weights = votes.class_weights = torch.tensor([0.5, 1.0, 3.0]).double()
+    p, w = x.softmax(dim=1).numpy(), [0.5, 1.0, 3.0]
+    expected = -sum(w[y] * math.log(p[i, y]) for i, y in enumerate(labels.tolist())) / 7
+    found = classes.terms(x, labels)["cross_entropy"]
+    assert float(found) == pytest.approx(expected)
+    parts = [
+        classes.terms(x[i], labels[i])["cross_entropy"] * len(x[i]) for i in (slice(3), slice(3, 7))
+    ]
+    assert float(sum(parts)) / 7 == pytest.approx(expected)
+    one_hot = torch.nn.functional.one_hot(labels, 3).double()
+    torch.testing.assert_close(votes.terms(x, one_hot)["cross_entropy"], found)
+
+
 def test_the_loss_of_several_labels_follows_its_formula() -> None:
     x, y = outputs(), (outputs(9)[:7] > 0).double()
     p = 1 / (1 + np.exp(-x.numpy()))

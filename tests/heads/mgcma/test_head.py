@@ -107,6 +107,17 @@ def test_without_a_projection_the_modules_read_the_layer_mix() -> None:
     torch.testing.assert_close(out.logits, head.classifier(torch.stack(pooled)))  # type: ignore[operator]
 
 
+def test_without_a_projection_joined_layers_need_their_width() -> None:
+    options: dict[str, Any] = {"n_attention_heads": 2, "input_projection": False, "n_blocks": 1}
+    given = ("mgcma", {"speech": 8}, 4, {"speech": 3}, "concat")
+    with pytest.raises(HeadError, match="of the 3 joined layers of speech: set width to 24, not 8"):
+        build_head(*given, width=8, **options)
+    out = build_head(*given, width=24, **options)(
+        {"speech": torch.randn(2, 3, 5, 8)}, {"speech": torch.tensor([5, 3])}
+    )
+    assert out.logits.shape == (2, 4)
+
+
 @pytest.mark.parametrize("order", [(), ("distribution", "token")])
 def test_the_representations_are_the_pooled_sequences_before_and_after_the_modules(
     order: tuple[str, ...],

@@ -147,6 +147,18 @@ def logits(settings: TrainSettings, part: str = "test") -> dict[str, torch.Tenso
     return {utterance.id: row for utterance, row in zip(chosen, found, strict=True)}
 
 
+def test_turns_without_numbers_have_the_order_of_the_corpus(tmp_path: Path) -> None:
+    numbered = [make_utterance(f"u{n}", dialogue="d", split="train", turn=n) for n in range(4)]
+    numbered[1] = replace(numbered[1], label=None)
+    plain = [replace(utterance, turn=None) for utterance in numbered]
+    expected, found = (
+        logits(tiny("hbaf", made_both(tmp_path / name, corpus), tmp_path / "run"), "train")
+        for name, corpus in (("numbered", numbered), ("plain", plain))
+    )
+    assert set(found) == {"u0", "u2", "u3"}
+    assert all(torch.equal(found[id], expected[id]) for id in expected)
+
+
 def test_the_logits_are_those_of_the_head_on_the_whole_dialogue(
     cache: Path, tmp_path: Path
 ) -> None:

@@ -94,6 +94,27 @@ def test_a_small_validation_part_is_replaced_by_cross_validation_over_whole_grou
     np.testing.assert_allclose(chosen.model.logits(asked.inputs).numpy(), mean, atol=2e-2)
 
 
+def test_a_class_that_only_one_group_has_is_learnt_from_the_other_splits() -> None:
+    groups = [str(i // 10) for i in range(60)]
+    labels = torch.tensor([2] * 5 + [0, 1] * 27 + [0])  # class 2 only in the first group
+    noise = torch.randn(60, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    inputs = 4 * torch.nn.functional.one_hot(labels, 3).double() + 0.3 * noise
+
+    def score(logits: torch.Tensor, rows: Sequence[int]):
+        wa = float((logits.argmax(dim=1) == labels[list(rows)]).double().mean())
+        return {"wa": wa}, (wa, 0.0)
+
+    asked = LinearProblem(inputs, labels, 50, Classes(3), groups, False, score)
+    logits = asked.solve([0.01]).model.logits(inputs)
+    assert torch.equal(logits.argmax(dim=1), labels)
+    folds = GroupKFold(6).split(inputs, groups=groups)
+    knows = [learn.tolist() for learn, _ in folds if 0 in learn]
+    models = [fitted(asked, learn, 0.01) for learn in knows]
+    expected = np.mean([inputs.numpy() @ m.coef_[2] + m.intercept_[2] for m in models], axis=0)
+    assert len(models) == 5
+    np.testing.assert_allclose(logits[:, 2].numpy(), expected, atol=2e-2)
+
+
 def test_what_the_parts_do_not_share_is_kept_whole() -> None:
     def part(names: str, **columns: str):
         return [make_utterance(f"{n}", **columns, dialogue=f"d{n}") for n in names]

@@ -134,6 +134,27 @@ def test_a_run_is_evaluated_again_from_its_files(runs: dict[str, Run], name: str
     assert tomllib.loads((run.path / "config.toml").read_text())["target"] == run.metrics["target"]
 
 
+@pytest.mark.parametrize(
+    ("target", "column", "least", "most"),
+    [("valence,arousal", "predicted_valence", 100.0, 170.0), ("labels", "p_sad", 0.0, 1.0)],
+)
+def test_a_second_test_part_has_the_numbers_of_a_training_of_its_own(
+    tmp_path: Path, target: str, column: str, least: float, most: float
+) -> None:
+    corpus = rated(official(train=24, validation=8, test=16))
+    tests = [u for u in corpus if u.split == "test"]
+    of_part = {u.id: f"test{1 + n % 2}" for n, u in enumerate(tests)}
+    corpus = [replace(u, split=of_part.get(u.id, u.split)) for u in corpus]
+    cache = made_both(tmp_path / "cache", corpus)
+    settings = tiny("query", cache, tmp_path / "both", "epochs=2", target=target)
+    both = train_head(settings)
+    alone = train_head(replace(settings, out=tmp_path / "alone", folds=("test2",)))
+    second = [row for row in rows(both) if row["fold"] == "test2"]
+    assert len(second) == 8
+    assert second == rows(alone)
+    assert all(least < float(row[column]) < most for row in second)
+
+
 def test_runs_on_attributes_are_compared_and_reported(runs: dict[str, Run], tmp_path: Path) -> None:
     found = package.compare(runs["linear"], runs["query"], resamples=200)
     assert found.mcnemar is None
