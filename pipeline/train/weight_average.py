@@ -6,6 +6,7 @@ Juditsky (1992); the exponential form with this start is that of TensorFlow's
 ``ExponentialMovingAverage``.
 """
 
+import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -26,8 +27,7 @@ class WeightAverage:
         def average(averaged: Tensors, current: Tensors, steps: Tensor | int) -> None:
             n = int(steps)
             share = 1 - min(decay, (1 + n) / (10 + n))
-            for mean, weights in zip(averaged, current, strict=True):
-                mean.lerp_(weights, share)
+            torch._foreach_lerp_(averaged, current, share)
 
         self._model = AveragedModel(head, multi_avg_fn=average)
 
