@@ -308,7 +308,13 @@ def test_a_wrong_argument_is_refused_with_the_right_form(protocol: str, message:
 
 
 def test_a_corpus_of_texts_and_labels_alone_needs_a_column_to_split_by() -> None:
-    bare = {"speaker": None, "session": None, "dialogue": None, "split": None, "text": "Oh no."}
+    bare: dict[str, Any] = {
+        "speaker": None,
+        "session": None,
+        "dialogue": None,
+        "split": None,
+        "text": "Oh no.",
+    }
     corpus = [replace(utterance, **bare) for utterance in sessions([3] * 3, [3] * 3)]
     with pytest.raises(UsageError, match="give the corpus a column split, session or speaker, and"):
         split_corpus(corpus, "leave-one-session-out")
