@@ -105,8 +105,11 @@ class FeatureCache:
         if errors and not named:
             raise errors[0]  # this entry may be the wanted one
         if not candidates:
+            held = sorted({entry.spec.modality for entry in self._entries(dataset, None)[0]})
+            others = f", only {' and '.join(held)}: choose from these, or" if held else ":"
             raise NotFoundError(
-                f"{self.root} holds no {what}: run 'mser extract' or 'mser cache import' first"
+                f"{self.root} holds no {what}{others} run 'mser extract' or 'mser cache import' "
+                "first"
             )
         if not named:
             raise NotFoundError(

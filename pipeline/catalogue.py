@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.resources import files
+from itertools import takewhile
 from typing import Any
 
 from ..heads import HEADS
@@ -106,10 +107,16 @@ def _files(kind: str) -> Callable[[], Iterable[Item]]:
         for name in preset_names(kind):
             content = (folder / f"{name}.toml").read_text(encoding="utf-8")
             head = tomllib.loads(content).get("head")
-            comment = content.partition("\n")[0].removeprefix("# ")
-            yield Item(name, comment if content.startswith("#") else str(head or ""))
+            yield Item(name, _first_sentence(content) or str(head or ""))
 
     return items
+
+
+def _first_sentence(toml: str) -> str:
+    """Return the first sentence of the comment at the top of a TOML file; empty without one."""
+    comment = takewhile(lambda line: line.startswith("# "), toml.splitlines())
+    text = " ".join(line.removeprefix("# ") for line in comment)
+    return re.split(r"(?<=[.?]) (?=[A-Z`])", text)[0]
 
 
 def _reproductions() -> Iterable[Item]:

@@ -22,7 +22,7 @@ from ..cache.storage.folder import Folder
 from .corpora import Corpus
 from .corpora.corpus_table import CorpusTable, corpus_table
 from .corpora.manifest import from_table
-from .errors import UsageError
+from .errors import PipelineError, UsageError, unknown
 from .option_texts import default_cache, with_options
 from .plugins import is_spec
 from .progress import progress
@@ -214,7 +214,10 @@ class FeatureCache(ArrayCache):
         """
         name = None if encoder is None else str(encoder)
         if name is not None and Path(name).expanduser().is_dir():
-            return self._open_folder(dataset, name, modality, expect or {})
+            from .encoders import names_folder  # noqa: PLC0415 -- imports torch
+
+            if names_folder(name):
+                return self._open_folder(dataset, name, modality, expect or {})
         if name is not None and is_spec(with_options(name)[0]) and not name.startswith(_TORCHAUDIO):
             from .encoders import load_encoder  # noqa: PLC0415 -- imports torch
 
@@ -229,7 +232,12 @@ class FeatureCache(ArrayCache):
         from .encoders.checkpoint_files import find_encoder  # noqa: PLC0415 -- imports torch
 
         # Compare the weights of the folder: another encoder may have the same name.
-        files = find_encoder(folder)
+        try:
+            files = find_encoder(folder)
+        except UsageError:
+            with suppress(NotFoundError):  # another folder of the name of an encoder
+                return _own(super().open(dataset, folder, modality=modality, expect=expect))
+            raise
         expected = {"weights": files.weights_hash(), **expect}
         for name in (files.name, files.folder.name):  # older entries bear the name of the folder
             with suppress(NotFoundError):
@@ -244,6 +252,20 @@ class FeatureCache(ArrayCache):
         return NotFoundError(
             f"{self.root} does not hold the corpus '{name}', only {held}: run 'mser extract' first"
         )
+
+
+def require_dataset(cache: FeatureCache, name: str) -> None:
+    """Check that a cache holds features of a dataset.
+
+    Raises:
+        UsageError: it holds features of other datasets only.
+        PipelineError: it holds none at all.
+    """
+    datasets = cache.datasets()
+    if not datasets:
+        raise PipelineError(f"{cache.root} holds no features yet: run 'mser extract' first")
+    if name not in datasets:
+        raise unknown(f"dataset (in {cache.root})", name, datasets)
 
 
 def require_most(cache: FeatureCache, corpus: Corpus, option: str) -> None:

@@ -30,7 +30,8 @@ TEMPORARY = ".tmp-"
 _ADVICE = {
     **dict.fromkeys((ENOSPC, EDQUOT, EFBIG), "make room there and run the same command again"),
     **dict.fromkeys((EACCES, EPERM, EROFS), "choose another place, or ask for access to this one"),
-    **dict.fromkeys((ENOENT, ENOTDIR, ESTALE), "is its file system still mounted?"),
+    ENOTDIR: "a part of this path is a file: give the path of a folder",
+    **dict.fromkeys((ENOENT, ESTALE), "is its file system still mounted?"),
     **dict.fromkeys(
         (EHOSTUNREACH, ENOTCONN, ETIMEDOUT), "run the same command again once the server answers"
     ),

@@ -280,18 +280,18 @@ class MGCMA(AlignmentHead):
 
 
 class DistributionHead(AlignmentHead):
-    """``distribution``: only DAM, eqs. 1–8."""
+    """``distribution``: the distribution alignment (DAM) of ``mgcma`` alone, eqs. 1–8."""
 
     granularity = "distribution"
 
 
 class TokenHead(AlignmentHead):
-    """``token``: only TAM."""
+    """``token``: the token alignment (TAM) of ``mgcma`` alone."""
 
     granularity = "token"
 
 
 class InstanceHead(AlignmentHead):
-    """``instance``: only IAM, eqs. 9–11."""
+    """``instance``: the instance alignment (IAM) of ``mgcma`` alone, eqs. 9–11."""
 
     granularity = "instance"

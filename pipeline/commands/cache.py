@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from ..errors import UsageError
 from ..layers import layer_numbers
 from .options import (
+    AnyEncoderOption,
+    AnyModalityOption,
     CacheOption,
     CompressionOption,
     DatasetOption,
@@ -46,8 +49,8 @@ def list_entries(cache: CacheOption, as_json: JsonOption = False) -> None:
 def info(
     dataset: DatasetOption,
     cache: CacheOption,
-    modality: ModalityOption = None,
-    encoder: EntryEncoderOption = None,
+    modality: AnyModalityOption = None,
+    encoder: AnyEncoderOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the details of an entry, or of all of a dataset, and how to make them again."""
@@ -71,8 +74,8 @@ def info(
 def verify(
     cache: CacheOption,
     dataset: OptionalDatasetOption = None,
-    modality: ModalityOption = None,
-    encoder: EntryEncoderOption = None,
+    modality: AnyModalityOption = None,
+    encoder: AnyEncoderOption = None,
     sample: Annotated[
         float, typer.Option(help="Share of the shards to read, chosen at random.", min=0, max=1)
     ] = 1.0,
@@ -95,6 +98,10 @@ def verify(
     folders = [
         folder for name in datasets for folder in features.entry_folders(name, encoder, modality)
     ]
+    given = {"--dataset": dataset, "--modality": modality, "--encoder": encoder}
+    asked = " ".join(f"{option} {name}" for option, name in given.items() if name is not None)
+    if asked and not folders:
+        raise UsageError(f"{cache} has no entry for {asked}: 'mser cache ls' lists all entries")
     result = verify_all(folders, sample, repair=repair, each=stepping("verifying", "shard"))
     print_result(result, as_json)
     if result.damaged:

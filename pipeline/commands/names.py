@@ -21,7 +21,21 @@ def check_dataset(name: str) -> None:
 
     known = {*CORPUS_PLUGINS.names(), "manifest"}
     if name not in known and not _names_code(name):
-        raise CORPUS_PLUGINS.unknown(name)
+        raise unknown("dataset", name, known)
+
+
+def check_cached(name: str | None, cache: str) -> None:
+    """Check the name of a dataset to train on; ``None`` if a preset names it.
+
+    Raises:
+        UsageError: the cache holds features of other datasets only.
+        PipelineError: the cache holds no features.
+        CacheError: the cache cannot be read.
+    """
+    from ..feature_cache import FeatureCache, require_dataset  # noqa: PLC0415 -- as above
+
+    for each in name.split("+") if name is not None else ():
+        require_dataset(FeatureCache(cache), each)
 
 
 def check_head(name: str | None) -> None:

@@ -45,6 +45,12 @@ EntryEncoderOption = Annotated[
     str | None,
     _option("Encoder of the entry: name or key. Required if the dataset has several.", "--encoder"),
 ]
+AnyModalityOption = Annotated[
+    str | None, _option("Modality of the entries, such as speech. Default: all.", "--modality")
+]
+AnyEncoderOption = Annotated[
+    str | None, _option("Encoder of the entries: name or key. Default: all.", "--encoder")
+]
 StoreOption = Annotated[
     str, _option("Store format: zarr, hdf5, or one of a plug-in, such as file.py:Class.")
 ]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import UsageError, needs_extra
-from .names import check_head, check_preset
+from .names import check_cached, check_head, check_preset
 from .options import (
     BalanceOption,
     CacheOption,
@@ -88,6 +88,7 @@ def train_head(
     """Train a head on cached features under a protocol, and write a run folder."""
     check_preset(preset)
     check_head(head)
+    check_cached(dataset, cache)
     from ..train import combined, preset_of, settings_of, train_head  # noqa: PLC0415 -- torch takes seconds to import
 
     given = _given(head, dataset, modalities, layer, protocol, validation, target, classes, seeds)
@@ -139,6 +140,7 @@ def ablate(
     as_json: JsonOption = False,
 ) -> None:
     """Train the systems of a paper's table, and write the table. Run it again to continue."""
+    check_cached(dataset, cache)
     from ..runs import ablate  # noqa: PLC0415 -- torch takes seconds to import
 
     table = ablate(
@@ -186,6 +188,7 @@ def probe(
     as_json: JsonOption = False,
 ) -> None:
     """Probe every cached layer with the linear head: a table, and a picture of the scores."""
+    check_cached(dataset, cache)
     from ..runs.probe import probe  # noqa: PLC0415 -- torch takes seconds to import
     from ..train import settings_of  # noqa: PLC0415
 
@@ -239,6 +242,7 @@ def tune(
 ) -> None:
     """Search for better settings on the validation parts, and write them as a preset."""
     check_preset(preset)
+    check_cached(dataset, cache)
     from ..train import combined, preset_of  # noqa: PLC0415 -- torch takes seconds to import
 
     with needs_extra("tune", "optuna"):

@@ -88,6 +88,7 @@ __all__ = [
     "check_recorded",
     "encoder_of",
     "load_encoder",
+    "names_folder",
 ]
 
 
@@ -163,6 +164,23 @@ def encoder_of(settings: EncoderSettings) -> Encoder[Any]:
     return encoder
 
 
+def names_folder(name: str) -> bool:
+    """Return whether a name is the path of a folder that exists, and not a feature extractor's.
+
+    ``log-mel`` is mser's own, or that of an installed package, also where a folder has that name;
+    the folder is ``./log-mel``.
+
+    Raises:
+        UsageError: the code of an installed package cannot be loaded.
+    """
+    if not Path(name).expanduser().is_dir():  # its name may have brackets
+        return False
+    kind = name.partition("(")[0]
+    if kind in ENCODER_PLUGINS.installed():
+        ENCODER_PLUGINS.admit(kind)
+    return not issubclass(FAMILIES.get(kind, Encoder), FeatureExtractor)
+
+
 def check_recorded(source: str, identity: Mapping[str, Any], modality: str, where: str) -> None:
     """Check an encoder that a cache names before it is loaded, if its code is of a plug-in.
 
@@ -175,7 +193,7 @@ def check_recorded(source: str, identity: Mapping[str, Any], modality: str, wher
     Raises:
         UsageError: the user has not named the code before, or it has changed.
     """
-    if source.startswith(torchaudio_bundle.PREFIX) or Path(source).is_dir():
+    if source.startswith(torchaudio_bundle.PREFIX) or names_folder(source):
         return
     kind, _ = with_options(source)
     if is_spec(kind) or kind in ENCODER_PLUGINS.installed():
@@ -197,7 +215,7 @@ def _admit_family(name: str, model_type: str) -> None:
 
 def _extractor(name: str) -> ExtractorFiles | None:
     """Return what stands for the files of a feature extractor; ``None`` for another encoder."""
-    if Path(name).expanduser().is_dir():  # its name may have brackets
+    if names_folder(name):
         return None
     kind, parameters = with_options(name)
     if is_spec(kind) or kind.endswith(".py") or kind in ENCODER_PLUGINS.installed():

@@ -1,5 +1,6 @@
 """The base class of speech encoders: a wave at 16 kHz in, frames out, long audio in windows."""
 
+import math
 from abc import abstractmethod
 from functools import cached_property
 from typing import Any
@@ -57,10 +58,10 @@ class SpeechEncoder(Encoder[Wave]):
     def __init__(self, settings: EncoderSettings) -> None:
         super().__init__(settings)
         self.max_seconds = settings.max_seconds
-        if not self.max_seconds >= 2 * OVERLAP_SECONDS:
+        if not 2 * OVERLAP_SECONDS <= self.max_seconds < math.inf:
             raise UsageError(
-                f"windows of {self.max_seconds:g} s: give {2 * OVERLAP_SECONDS:g} s or more, "
-                f"since they overlap by {OVERLAP_SECONDS:g} s"
+                f"windows of {self.max_seconds:g} s: give a finite number of seconds, "
+                f"{2 * OVERLAP_SECONDS:g} or more, since windows overlap by {OVERLAP_SECONDS:g} s"
             )
         _ = self.normalised  # an extractor that does not fit raises its error now, before any work
 

@@ -107,7 +107,7 @@ class RunComparison:
         ]
         known = {name: metric_named(name) or METRICS["wa"] for name in self.metrics}
         width = max(14, *(len(metric.title) + 2 for metric in known.values()))
-        cell = 20 if all(metric.percent for metric in known.values()) else 24
+        cell = 22 if all(metric.percent for metric in known.values()) else 24
         titles = f"{'first':>{cell}}{'second':>{cell}}{'second - first':>{cell + 2}}{'p':>10}"
         lines.append(f"  {'':{width}}{titles}")
         for name, row in self.metrics.items():

@@ -82,7 +82,7 @@ def _listed(counts: Mapping[str, int]) -> str:
 
 def _rest(word: str, total: int, counts: Mapping[str, int]) -> str:
     rest = total - sum(counts.values())
-    return f"{',' if counts else ''} {word} {rest}" if rest else ""
+    return f"{', ' if counts else ''}{word} {rest}" if rest else ""
 
 
 def _table(comparison: PublishedComparison) -> Iterator[str]:

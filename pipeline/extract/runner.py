@@ -93,7 +93,7 @@ def extract(settings: ExtractSettings) -> Summary:
             if in_class.label is not None
         ]
     for modality in encoders:
-        _require_content(filmed, modality, list(encoders))
+        _require_content(filmed, modality, list(encoders), settings.manifest)
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:
@@ -182,13 +182,17 @@ def _check_ids(corpus: Corpus) -> None:
         )
 
 
-def _require_content(corpus: Corpus, modality: str, modalities: list[str]) -> None:
+def _require_content(
+    corpus: Corpus, modality: str, modalities: list[str], manifest: Path | None
+) -> None:
     """Check that at least one utterance has what the features are computed from."""
     if any(source_of(utterance, modality) for utterance in corpus.utterances):
         return
     others = ",".join(name for name in modalities if name != modality)
     source = MODALITIES[modality].source
     advice = f"give --modalities {others}" if others else f"add its {source}"
+    if manifest is not None and corpus.columns:
+        advice += f", or name the column that has it '{source}', not {' or '.join(corpus.columns)}"
     raise UsageError(f"no utterance of {corpus.name} has {source}: {advice}")
 
 

@@ -61,7 +61,7 @@ class ExtractSettings:
     precision: Annotated[str, one_of("precision", PRECISIONS)] = "float32"
     """Of the forward pass: ``float32`` (default), ``bfloat16``, ``float16``, or ``tf32``, which
     needs a GPU."""
-    max_seconds: float = 30.0
+    max_seconds: Positive = 30.0
     """Longer audio is encoded in overlapping windows of this length, in seconds; default 30."""
     fps: Positive = FPS
     """Frames a second that are taken of a video; default 5."""

@@ -338,12 +338,15 @@ def _require(request: SplitRequest, column: str, what: str = "") -> None:
     given = [
         name
         for name in ("split", *_COLUMNS)
-        if name != "id" and all(value_of(utterance, name) is not None for utterance in utterances)
+        if name not in ("id", "text")
+        and all(value_of(utterance, name) is not None for utterance in utterances)
     ]
     lacking = "which this corpus does not have"
     if len(without) < len(utterances):
         lacking += f" for {len(without)} of {len(utterances)} utterances ('{without[0]}')"
-    advice = f"choose another protocol, by {' or '.join(given) or 'id'}"
+    advice = "give the corpus a column split, session or speaker, and extract it again"
+    if given:
+        advice = f"choose another protocol, by {' or '.join(given)}"
     if what:
         others = " or ".join(name for name in given if name in VALIDATIONS)
         advice = f"give --validation {others}, or leave it out" if others else "leave it out"

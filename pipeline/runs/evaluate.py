@@ -158,7 +158,7 @@ def settings_of_run(
     The code of a plug-in runs only if the user has named it, now as ``head`` or before.
 
     Raises:
-        UsageError: ``head`` must name the head of a plug-in.
+        UsageError: ``head`` must name the head of a plug-in; or the cache is empty or has moved.
         CacheError: the layers of an old run are named by position, and the cache does not hold its
             features.
     """
@@ -174,6 +174,11 @@ def settings_of_run(
     if "monitor" in plugins:
         config["monitor"] = "loss"  # the epoch is chosen: the code of the metric need not run
     cache = cache_of_run(run, config) if cache is None else place_of(cache)
+    if not FeatureCache(cache).datasets():
+        raise UsageError(
+            f"{cache} holds no features, and {run} was trained on those of {config['dataset']}: if "
+            "the cache has moved, give its folder or URL with --cache"
+        )
     encoders = {modality: str(encoder["key"]) for modality, encoder in config["encoders"].items()}
     if not all(re.fullmatch("[0-9a-f]+", key) for key in encoders.values()):  # no name of code
         raise UsageError(f"{run / 'config.toml'} has an encoder without a key: train the run again")

@@ -25,7 +25,6 @@ from ..corpora import Corpus
 from ..encoders import Encoder, check_recorded
 from ..encoders.frame_choice import recorded_choice
 from ..encoders.frame_means import means_of
-from ..encoders.torchaudio_bundle import PREFIX
 from ..errors import PipelineError, UsageError
 from ..evaluation.several_labels import THRESHOLD
 from ..extract import load_encoder
@@ -43,6 +42,7 @@ from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.settings import TrainSettings
 from ..train.trainer import autocast
+from .encoder_source import lost_folder, source_of
 from .evaluate import load_weights, settings_of_run
 
 _BAR = 30  # characters that stand for a probability of 1
@@ -320,7 +320,7 @@ def encoder_of_entry(
         )
     windows = spec.identity.get("window_seconds")
     frames = replace(recorded_choice(spec.identity), faces=recorded_faces(spec.identity))
-    source = name or _source(entry)
+    source = name or source_of(entry)
     if name is None:
         check_recorded(source, spec.identity, spec.modality, str(entry.folder))
     try:
@@ -337,6 +337,11 @@ def encoder_of_entry(
     except UsageError as error:
         if name is not None:
             raise
+        if (folder := lost_folder(entry)) is not None:
+            raise UsageError(
+                f"the {spec.modality} encoder was in the folder '{folder}', which is not there: "
+                f"give its folder with {option}"
+            ) from error
         raise UsageError(f"{error} (or give its folder with {option})") from error
     if wrong := identity_differences(spec.identity, encoder.identity):
         raise UsageError(
@@ -345,17 +350,6 @@ def encoder_of_entry(
             f"{option}"
         )
     return encoder
-
-
-def _source(entry: Entry) -> str:
-    """Return the folder of the encoder that was used last, if it still exists, or its name."""
-    if not entry.spec.encoder.startswith(PREFIX):
-        for run in reversed(entry.provenance):
-            source = run.get("encoder_source")
-            code = "extractor" in entry.spec.identity
-            if isinstance(source, str) and (code or Path(source).is_dir()):
-                return source
-    return entry.spec.encoder
 
 
 def _predicted(

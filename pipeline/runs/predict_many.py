@@ -155,14 +155,18 @@ def predict_many(
         workers: processes of the extraction; default: by the machine.
 
     Raises:
-        UsageError: it is not a finished run; the source does not exist, or has nothing that the run
-            reads; an encoder is missing, or is not the one of the run.
+        UsageError: it is not a finished run; the source does not exist, is ``out``, or has nothing
+            that the run reads; an encoder is missing, or is not the one of the run.
         PipelineError: the manifest has a fault, the disk is too small, or a checkpoint is damaged.
         CacheError: the cache no longer holds the features of the run.
     """
     run, source, out = path_of(run), Path(source).expanduser(), Path(out).expanduser()
     if out.suffix.lower() != ".csv" or out.is_dir():
         raise UsageError(f"'{out}' is not the name of a table: give --out a name that ends in .csv")
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UsageError(
+            f"'{out}' is the manifest, which the predictions would replace: give --out another name"
+        )
     folder = RunFolder(run)
     classes, trainings, run_notes = from_metrics(folder)
     settings, changed = settings_of_run(run, folder.config(), cache, device, head)

@@ -10,8 +10,8 @@ from ...cache import Entry, missing_pooled, pooled_entry
 from ..corpora import Corpus, Utterance
 from ..corpora.class_map import ClassMap
 from ..corpora.manifest import content_hashes, from_table
-from ..errors import PipelineError, unknown
-from ..feature_cache import FeatureCache
+from ..errors import PipelineError, UsageError
+from ..feature_cache import FeatureCache, require_dataset
 from ..modalities import MODALITIES, source_of
 from ..progress import progress
 from ..targets import EMOTION, Targets, require_known
@@ -110,15 +110,12 @@ def find_examples(
     Raises:
         CacheError: the cache does not hold the features, or holds those of several encoders.
         UsageError: the cache does not hold the dataset, the corpus does not have the class set or
-            the target, or a folder that is given as an encoder does not hold one.
+            the target, or has one class alone, or a folder that is given as an encoder does not
+            hold one.
         PipelineError: the cache is empty, or all utterances are excluded.
     """
     features = FeatureCache(cache)
-    datasets = features.datasets()
-    if not datasets:
-        raise PipelineError(f"{features.root} holds no features yet: run 'mser extract' first")
-    if dataset not in datasets:
-        raise unknown(f"dataset (in {features.root})", dataset, datasets)
+    require_dataset(features, dataset)
     entries = {
         modality: features.open(dataset, encoder, modality=modality)
         for modality, encoder in encoders.items()
@@ -134,6 +131,11 @@ def find_examples(
         if modality in MODALITIES
     }
     corpus = whole.in_classes(classes) if mapped is None else mapped.applied(whole, dataset)
+    if set(EMOTION) <= set(target) and len(corpus.classes) == 1:
+        raise UsageError(
+            f"{dataset} has one class alone, '{corpus.classes[0]}', so nothing can be learned: "
+            "correct the labels, and run 'mser extract' or 'mser cache import' again"
+        )
     targets = Targets(target, corpus.classes)
     excluded, turns = {}, []
     for utterance, unmerged in zip(corpus.utterances, whole.utterances, strict=True):
@@ -149,7 +151,8 @@ def find_examples(
     if not utterances:
         raise PipelineError(
             f"none of the {len(corpus.utterances)} utterances of {dataset} can be trained on "
-            f"({next(iter(excluded.values()), 'the corpus is empty')})"
+            f"({next(iter(excluded.values()), 'the corpus is empty')}): correct this, and run "
+            "'mser extract' or 'mser cache import' again"
         )
     return TrainingExamples(
         corpus, entries, utterances, excluded, audio_hashes, features, tuple(turns), target

@@ -135,7 +135,9 @@ class RunFolder:
         try:
             return tomllib.loads((self.path / "config.toml").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            raise UsageError(f"'{self.path}' is not the folder of a run") from None
+            raise UsageError(
+                f"'{self.path}' is not the folder of a run: give the folder that a training wrote"
+            ) from None
 
     def folds(self, examples: TrainingExamples) -> list[Fold]:
         """Return the folds of the run.
@@ -237,6 +239,11 @@ class RunFolder:
         now = _flat(_compared(tomllib.loads(tomli_w.dumps(config))))
         for key in sorted(set(before) | set(now)):
             if before.get(key) != now.get(key):
+                if key == "digest":
+                    raise UsageError(
+                        f"'{self.path}' was trained on other features, labels or utterances than "
+                        "the cache holds now: give another folder with --out"
+                    )
                 raise UsageError(
                     f"'{self.path}' belongs to another run, with {key} {_shown(before, key)} and "
                     f"not {_shown(now, key, '')}: give another folder with --out"

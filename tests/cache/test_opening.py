@@ -25,6 +25,12 @@ def test_an_entry_that_was_never_published_is_not_found(tmp_path: Path) -> None:
         FeatureCache(tmp_path).open("made-up")
 
 
+def test_a_modality_without_features_names_those_that_have_some(tmp_path: Path) -> None:
+    fill(tmp_path, [{"a": array(1)}])
+    with pytest.raises(NotFoundError, match="no text features of made-up, only speech: choose"):
+        FeatureCache(tmp_path).open("made-up", modality="text")
+
+
 def test_an_empty_entry_opens(tmp_path: Path) -> None:
     fill(tmp_path, [])
     entry = FeatureCache(tmp_path).open("made-up")

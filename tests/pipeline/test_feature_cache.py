@@ -107,6 +107,31 @@ def test_an_entry_is_opened_by_name_folder_and_key(
         cache.open("synthetic", encoder=tmp_path / "small-wav2vec2")
 
 
+def test_a_folder_in_the_current_directory_does_not_hide_a_feature_extractor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_cache(tmp_path / "cache", official(), encoder="log-mel")
+    (tmp_path / "log-mel").mkdir()
+    monkeypatch.chdir(tmp_path)
+    cache = mser.FeatureCache("cache")
+    assert cache.open("made-up", "log-mel").spec.encoder == "log-mel"
+    with pytest.raises(UsageError, match=r"'\./log-mel' is not an encoder"):
+        cache.open("made-up", "./log-mel")
+
+
+def test_a_folder_that_holds_no_encoder_does_not_hide_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_cache(tmp_path / "cache", official(), encoder="hubert")
+    monkeypatch.chdir(tmp_path)
+    for name in ("hubert", "wavlm"):
+        (tmp_path / name).mkdir()
+    assert mser.FeatureCache("cache").open("made-up", "hubert").spec.encoder == "hubert"
+    for other in ("./hubert", "wavlm"):
+        with pytest.raises(UsageError, match=f"'{other}' is not an encoder: the folder has no"):
+            mser.FeatureCache("cache").open("made-up", other)
+
+
 def test_everything_says_what_it_is(filled_cache: Path, encoders: dict[str, str]) -> None:
     cache = mser.FeatureCache(filled_cache)
     assert repr(cache) == f"<cache {filled_cache}: synthetic>"

@@ -179,6 +179,8 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
     ("options", "says"),
     [
         (["--dataset", "syntetic"], "did you mean 'synthetic'?"),
+        (["--dataset", "mainfest"], "did you mean 'manifest'?"),
+        (["--dataset", "of-our-own"], ", iemocap, manifest, meld, "),
         (["--dataset", "meld", "--root", "none/MELD.Raw"], "none/MELD.Raw"),
         (["--dataset", "meld"], "is not MELD"),
         (["--root", "{root}/utterances.csv"], "utterances.csv"),
@@ -198,7 +200,9 @@ def test_a_folder_names_the_encoder_that_filled_the_cache(
         (["--workers", -1], "-1 workers"),
         (["--limit", 0], "limit = 0"),
         (["--shard-mib", 0], "shard_mib = 0.0: give more than 0"),
-        (["--cache", "{root}/utterances.csv"], "utterances.csv"),
+        (["--max-seconds", "inf"], "max_seconds = inf: give a finite number"),
+        (["--max-seconds", "nan"], "max_seconds = nan: give a finite number"),
+        (["--cache", "{root}/utterances.csv"], "is a file: give the path of a folder"),
     ],
 )
 def test_a_wrong_extract_prints_one_sentence(
@@ -227,7 +231,7 @@ def test_a_wrong_extract_prints_one_sentence(
         (["--cache", "none"], 1, "run 'mser extract' first"),
         (["--speech-encoder", "facebook/hubert"], 1, "only by 'small-wav2vec2' (key "),
         (["--speech-encoder", "{root}"], 2, "is not an encoder"),
-        (["--modalities", "video"], None, "video"),
+        (["--modalities", "video"], 1, "no video features of synthetic, only speech and text: "),
         (["--modalities", ""], 2, "no modality is given"),
         (["--protocol", "leave-one-out"], 2, "leave-one-session-out"),
         (["--protocol", "official"], 2, "needs the column split"),

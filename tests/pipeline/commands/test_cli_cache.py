@@ -180,6 +180,17 @@ def test_an_empty_cache(
         (("export", "--dataset", "made-up", "--to", "x", "--layers", "all"), 2, "layers 'all'"),
         (("import", "nothing", "--dataset", "new", "--encoder", "e"), 2, "--manifest"),
         (("verify", "--dataset", "../etc"), 1, "is not a valid name of a dataset"),
+        (
+            ("verify", "--dataset", "made-down"),
+            2,
+            "has no entry for --dataset made-down: ",
+        ),
+        (("verify", "--modality", "vision"), 2, "has no entry for --modality vision"),
+        (
+            ("verify", "--dataset", "made-up", "--encoder", "other"),
+            2,
+            "has no entry for --dataset made-up --encoder other",
+        ),
         (("info", "--dataset", "other"), 1, "holds no features of other"),
     ],
 )

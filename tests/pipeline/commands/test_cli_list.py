@@ -46,6 +46,12 @@ def test_every_kind_lists_all_its_names_with_a_text(call: Call, kind: str) -> No
     assert len(call("list", kind)[1].splitlines()) == len(items)
 
 
+@pytest.mark.parametrize("kind", ["presets", "ablations", "reproductions"])
+def test_a_file_is_listed_with_a_whole_sentence(call: Call, kind: str) -> None:
+    for item in json.loads(call("list", kind, "--json")[1]):
+        assert item["text"].endswith((".", "?")), item
+
+
 def test_plugins_are_listed_without_running_their_code(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,3 +127,10 @@ def test_a_corpus_without_text_says_which_modalities_to_give(
         code, out, err = call(*options(manifest, encoders))
         assert (code, out) == (2, "")
         assert err == f"mser: no utterance of mine has {lacks}: give --modalities {has}\n"
+
+
+def test_a_mistyped_column_is_named(call: Call, tmp_path: Path, encoders: dict[str, str]) -> None:
+    manifest = manifest_of(tmp_path, "a", 2, audio=None, sound="a.wav", klasse="sad")
+    code, _, err = call(*options(manifest, encoders))
+    assert code == 2
+    assert "or name the column that has it 'audio', not sound or klasse" in err

@@ -22,6 +22,9 @@ main()
 """
 
 
+SYNTHETIC = "'syntetic': did you mean 'synthetic'?"
+
+
 def run(folder: Path, *arguments: object) -> tuple[int, list[str], str]:
     """Return the exit code, the slow modules that were imported, and the standard error."""
     done = subprocess.run(
@@ -52,13 +55,16 @@ def test_the_help_and_the_list_of_a_cache_import_nothing_slow(
         (["train-head", "--head", "hbff"], "unknown head 'hbff': did you mean 'hbf'?"),
         (["train-head", "--preset", "hbf-melt"], "'hbf-melt': did you mean 'hbf-meld'?"),
         (["tune", "--preset", "hbf-melt"], "'hbf-melt': did you mean 'hbf-meld'?"),
+        (["train-head", "--head", "linear", "--dataset", "syntetic"], SYNTHETIC),
+        (["probe", "--dataset", "syntetic"], SYNTHETIC),
+        (["ablate", "--preset", "fusion", "--dataset", "syntetic"], SYNTHETIC),
     ],
-    ids=["dataset", "head", "preset", "preset of tune"],
+    ids=["dataset", "head", "preset", "preset of tune", "cached", "cached, probe", "and ablate"],
 )
 def test_an_unknown_name_is_refused_before_anything_slow_is_imported(
-    tmp_path: Path, command: list[str], message: str
+    filled_cache: Path, tmp_path: Path, command: list[str], message: str
 ) -> None:
-    code, imported, error = run(tmp_path, *command)
+    code, imported, error = run(tmp_path, *command, "--cache", filled_cache)
     assert (code, imported) == (2, [])
     assert message in error
     assert not list(tmp_path.iterdir())
@@ -86,7 +92,11 @@ def test_the_heads_of_the_help_are_those_of_the_registry() -> None:
 
 
 @pytest.mark.parametrize("name", ["nowhere.py:Head", "no_package.module:Head"])
-def test_the_name_of_code_is_left_to_the_loading_of_plugins(call: Call, name: str) -> None:
-    code, _, error = call("train-head", "--head", name, "--dataset", "x")
+def test_the_name_of_code_is_left_to_the_loading_of_plugins(
+    call: Call, filled_cache: Path, name: str
+) -> None:
+    code, _, error = call(
+        "train-head", "--head", name, "--dataset", "synthetic", "--cache", filled_cache
+    )
     assert code == 2
     assert "unknown head" not in error

@@ -1,5 +1,6 @@
 """Features without weights: their values, alone and in a batch, and their identity."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,20 @@ def test_an_extractor_has_one_layer() -> None:
         mser.load_encoder("log-mel", layers="9")
     with pytest.raises(UsageError, match="is a speech encoder"):
         mser.load_encoder("log-mel", modality="text")
+
+
+def test_a_folder_of_the_same_name_does_not_hide_an_extractor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log-mel").mkdir()
+    (tmp_path / "log-mel(n_mels=23)").mkdir()
+    (tmp_path / "wav2vec2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert mser.load_encoder("log-mel").dim == 80
+    assert mser.load_encoder("log-mel(n_mels=23)").dim == 23
+    for folder in ("./log-mel", str(tmp_path / "log-mel"), "wav2vec2"):
+        with pytest.raises(UsageError, match=r"the folder has no config\.json"):
+            mser.load_encoder(folder)
 
 
 def test_features_of_a_wrong_shape_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,12 @@ def test_an_unknown_device(folder_of):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+@pytest.mark.parametrize("seconds", [3.9, 0, float("nan"), float("inf")])
+def test_windows_that_cannot_be(folder_of, seconds):
+    with pytest.raises(UsageError, match="give a finite number of seconds, 4 or more"):
+        load_encoder(str(folder_of("wavlm")), max_seconds=seconds)
+
+
 def test_a_gpu_on_a_machine_without_one(folder_of):
     with pytest.raises(UsageError, match="'cuda': this machine has no GPU"):
         load_encoder(str(folder_of("bert")), device="cuda").encode(["the cat"])

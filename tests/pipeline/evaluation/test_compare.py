@@ -289,6 +289,16 @@ def test_the_command_prints_a_table(call: Call, runs):
     assert max(len(line) for line in lines if str(runs["weak3"]) not in line) < 120
 
 
+def test_full_scores_do_not_touch_each_other(call: Call, tmp_path):
+    rng = np.random.default_rng(0)
+    first, second = (write_run(tmp_path / name, {0: predictions(rng, 1.0)}) for name in "ab")
+    line = call("compare", first, second, "--metric", "wa", "--resamples", 100)[1].splitlines()[4]
+    assert line.split() == [
+        *("WA", "100.0", "[100.0,", "100.0]", "100.0", "[100.0,", "100.0]"),
+        *("+0.0", "[+0.0,", "+0.0]", "1"),
+    ]
+
+
 def test_the_command_as_json(call: Call, runs):
     code, out, err = call(
         "compare", runs["weak"], runs["strong5"], "--metric", "ua", "--resamples", 300, "--json"

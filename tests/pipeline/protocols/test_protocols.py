@@ -305,3 +305,16 @@ def test_an_unknown_protocol_is_refused_with_a_suggestion() -> None:
 def test_a_wrong_argument_is_refused_with_the_right_form(protocol: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         split_corpus(sessions([3] * 3, [3] * 3), protocol)
+
+
+def test_a_corpus_of_texts_and_labels_alone_needs_a_column_to_split_by() -> None:
+    bare: dict[str, Any] = {
+        "speaker": None,
+        "session": None,
+        "dialogue": None,
+        "split": None,
+        "text": "Oh no.",
+    }
+    corpus = [replace(utterance, **bare) for utterance in sessions([3] * 3, [3] * 3)]
+    with pytest.raises(UsageError, match="give the corpus a column split, session or speaker, and"):
+        split_corpus(corpus, "leave-one-session-out")

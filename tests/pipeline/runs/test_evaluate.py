@@ -173,4 +173,6 @@ def test_the_cache_may_have_moved_or_changed(linear: Run, halves: Path, tmp_path
         UsageError, match=r"no longer holds 8 of the run's utterances, such as 'test/u24'"
     ):
         evaluate(run, cache=str(fewer), device="cpu")
+    with pytest.raises(UsageError, match="if the cache has moved, give its folder or URL with --"):
+        evaluate(run, cache=str(tmp_path / "empty"), device="cpu")
     assert len(rows(linear)) == 32

@@ -18,6 +18,7 @@ from mser.cache import FeatureCache
 from mser.heads.linear import LinearProbe
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_text_encoder
+from mser.pipeline.errors import UsageError
 from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.runs.predict import Prediction, predict
 from mser.pipeline.train import train_head
@@ -180,6 +181,18 @@ def test_encoders_and_cache_may_have_moved(
     assert there.probabilities == predict(run, text=utterance.text, device="cpu").probabilities
 
 
+def test_a_folder_of_an_encoder_that_is_gone_is_named(
+    filled_cache: Path, run: Path, tmp_path: Path
+) -> None:
+    cache = shutil.copytree(filled_cache, tmp_path / "cache")
+    for record in cache.glob("synthetic/text-small-bert-*/runs/*.json"):
+        content = {**read_json(record), "encoder_source": "/gone/small-bert"}
+        record.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(UsageError, match="was in the folder '/gone/small-bert', which is not") as e:
+        predict(run, text="Oh.", cache=cache, device="cpu")
+    assert str(e.value).endswith("give its folder with --text-encoder")
+
+
 # On the command line ------------------------------------------------------------------------------
 
 
@@ -221,7 +234,7 @@ def test_the_command_prints_json(call: Call, run: Path, utterances) -> None:
         (["--audio", "noise.wav"], 1, "noise.wav"),
         (["--text", "oh", "--text-encoder", "other"], 2, "weights is"),
         (["--text", "oh", "--text-encoder", "./absent"], 2, "absent"),
-        (["--text", "oh", "--cache", "empty"], 1, "empty"),
+        (["--text", "oh", "--cache", "empty"], 2, "if the cache has moved, give its folder or URL"),
     ],
 )
 def test_an_input_that_cannot_be_used_is_one_sentence(

@@ -224,6 +224,21 @@ def test_a_folder_of_clips_is_predicted(
     assert "2 of 2 utterances are predicted, by linear trained on synthetic" in out
 
 
+def test_predictions_never_replace_the_manifest(
+    runs: dict[str, Path], tested: list[Any], tmp_path: Path, call: Call
+) -> None:
+    manifest = write_manifest(tmp_path / "new.csv", tested[:1])
+    before = manifest.read_bytes()
+    (tmp_path / "link.csv").symlink_to(manifest)
+    for out in ("new.csv", "link.csv", tmp_path / "new.csv"):
+        options = ["--manifest", "new.csv", "--out", out, *OFFLINE]
+        code, _, error = call("predict", runs["linear"], *options)
+        assert code == 2
+        assert is_one_sentence(error)
+        assert "is the manifest, which the predictions would replace: give --out another" in error
+        assert manifest.read_bytes() == before
+
+
 # Interrupted, and again ---------------------------------------------------------------------------
 
 

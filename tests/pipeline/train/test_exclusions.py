@@ -8,9 +8,10 @@ import pytest
 
 from mser.cache import CacheError, FeatureCache, Quarantined
 from mser.pipeline.corpora.manifest import from_table, to_table
-from mser.pipeline.errors import PipelineError
+from mser.pipeline.errors import PipelineError, UsageError
 from mser.pipeline.train import train_head
 from mser.pipeline.train.examples import find_examples
+from mser.tests.support import train_runs
 from mser.tests.support.train_runs import BOTH, made, made_cache, official, read_json, rows
 
 
@@ -89,6 +90,15 @@ def test_a_leak_is_refused_before_a_folder_is_made(tmp_path: Path) -> None:
     corpus[-1] = replace(corpus[-1], dialogue="train/u00")
     cache = made_cache(tmp_path / "cache", corpus)
     with pytest.raises(PipelineError, match="train and test share the dialogue 'train/u00'"):
+        train_head(made(cache, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corpus_of_one_class_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    same = [replace(utterance, label="sad") for utterance in official()]
+    monkeypatch.setattr(train_runs, "CLASSES", ("sad",))
+    cache = made_cache(tmp_path / "cache", same)
+    with pytest.raises(UsageError, match="made-up has one class alone, 'sad', so nothing can be"):
         train_head(made(cache, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
