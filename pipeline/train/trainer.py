@@ -278,10 +278,10 @@ class Trainer:
 
     def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
-        # On a small part several epochs often have the same score; then the loss decides.
         monitor = self.settings.monitor
-        sign = 1 if larger_is_better(monitor) else -1
-        return sign * validation[monitor], -validation["loss"]
+        score = validation[monitor] if larger_is_better(monitor) else -validation[monitor]
+        # On a small part several epochs often have the same score; then the loss decides.
+        return (-math.inf if math.isnan(score) else score), -validation["loss"]
 
     def _finished(self, progress: TrainingProgress) -> bool:
         waited = progress.epoch - progress.best_epoch

@@ -1,5 +1,6 @@
 """One training: which epoch is kept, what the seed decides, and how gradients are clipped."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,15 @@ def test_of_epochs_with_the_same_score_the_one_with_the_lower_loss_is_kept(
     validation_scores += [scores(0.5, 0.5, 0.5, 0.5, loss) for loss in losses]
     trainer, fold = trainer_and_fold(cache, "epochs=3")
     assert trainer.train(fold, 0).best_epoch == best
+
+
+def test_an_epoch_whose_score_is_not_a_number_is_the_worst(
+    cache: Path, validation_scores: list[Any]
+) -> None:
+    """As that of a metric of your own, for a class that is not predicted yet."""
+    validation_scores += [scores(math.nan, 0.5, 0.5, 0.5, 0.1), *[scores(*[0.5] * 5)] * 2]
+    trainer, fold = trainer_and_fold(cache, "epochs=3", "monitor=wa")
+    assert trainer.train(fold, 0).best_epoch == 2
 
 
 # The seed -----------------------------------------------------------------------------------------
