@@ -237,7 +237,8 @@ class RunFolder:
             old = migrated_config(old, lambda: stored)
         before = _flat(_compared(old))
         now = _flat(_compared(tomllib.loads(tomli_w.dumps(config))))
-        for key in sorted(set(before) | set(now)):
+        # A setting that differs may be why the features do.
+        for key in sorted(set(before) | set(now), key=lambda key: (key == "digest", key)):
             if before.get(key) != now.get(key):
                 if key == "digest":
                     raise UsageError(

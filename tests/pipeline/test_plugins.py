@@ -25,6 +25,7 @@ from mser.pipeline.train import Run, TrainSettings
 from mser.pipeline.train.head_plugins import HEAD_PLUGINS
 from mser.tests.conftest import Call
 from mser.tests.support.installed_plugins import SOURCE, install, tables
+from mser.tests.support.train_runs import made_cache, official
 
 pytestmark = pytest.mark.usefixtures("own_home")
 
@@ -293,6 +294,7 @@ def test_a_wrong_plugin_is_one_sentence(
     call: Call, tmp_path: Path, head: str, text: str, message: str
 ) -> None:
     (tmp_path / "bad.py").write_text(text)
+    made_cache(tmp_path / "cache", official(), dataset="own")
     code, _, err = call("train-head", "--dataset", "own", "--cache", "cache", "--head", head)
     assert code == 2
     assert err.count("\n") == 1

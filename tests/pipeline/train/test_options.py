@@ -190,7 +190,7 @@ def test_balanced_weights_help_the_rare_class(tmp_path: Path) -> None:
     cache = made_both(tmp_path / "cache", corpus, shown=NOTHING)  # only the frequency is learnt
     rare = {}
     for weights in ("none", "balanced"):
-        asked = (f"class_weights={weights}", "epochs=8", "learning_rate=0.05", "patience=99")
+        asked = (f"class_weights={weights}", "epochs=8", "learning_rate=0.1", "patience=99")
         plain = ("standardise=false", "head.pooling=mean")  # noise is not to be learnt
         trained, _ = fit(tiny("linear", cache, tmp_path, *asked, *plain, layer="mix"))
         rare[weights] = float(trained.predicted[:, 1].mean())
