@@ -62,9 +62,9 @@ NOTE = (
     "loaded the encoder. The bare passes have an advantage: their frames are decoded and resized "
     "before, and they keep and write nothing. They run in batches of 16, in one process of one "
     "thread for each core, in which glibc keeps freed memory. The errors are those of features "
-    "stored as float32, against the bare passes, relative to the norm of a frame of a layer. The "
-    "last column is the ratio of an extraction that adds nothing to the passes but PyAV's decoding "
-    "and Pillow's resizing, on the same cores; all frames of a clip have to be decoded to get some."
+    "stored as float32, against the bare passes, relative to the norm of a frame of a layer. On "
+    "a CPU, the last column is the ratio of an extraction that adds nothing to the passes but "
+    "PyAV's decoding and Pillow's resizing, on the same cores; a clip is decoded as a whole."
 )
 
 

@@ -74,9 +74,8 @@ class Classes(Objective):
 
     Attributes:
         class_weights: (C,) weights w of the classes in the loss, or None for equal weights. They
-            belong to the training and are not saved. The loss is not divided by the weights of the
-            batch: else an utterance would weigh more in a batch of frequent classes, and the only
-            class of a batch as any other.
+            belong to the training and are not saved. The loss is not divided by the sum of the
+            weights in the batch, as PyTorch's is: in a batch of one class that would undo them.
     """
 
     has_classes = True

@@ -4,6 +4,7 @@ A scorer takes labels and predictions as :data:`~mser.pipeline.targets.Value`: n
 ``emotion`` alone, and otherwise tuples.
 """
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -251,6 +252,13 @@ def larger_is_better(monitor: str) -> bool:
     """Return whether a larger ``monitor`` is better: the name of a metric, or ``loss``."""
     metric = metric_named(monitor)
     return monitor != "loss" and (metric is None or metric.larger_is_better)
+
+
+def rank(monitor: str, score: float) -> float:
+    """Return a number that is larger for a better score; that of NaN is the smallest."""
+    if math.isnan(score):
+        return -math.inf
+    return score if larger_is_better(monitor) else -score
 
 
 def by_class(

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.scorers import larger_is_better
+from ..evaluation.scorers import rank
 from ..plugins import short_name
 from ..progress import StatusBar, duration
 from .jobs import TrainingJob
@@ -53,10 +54,9 @@ class _Training:
     @property
     def best(self) -> tuple[float, int]:
         """The best score on validation, and its epoch."""
-        sign = 1 if larger_is_better(self.job.settings.monitor) else -1
-        scored = [(sign * self.score(line), -number) for number, line in enumerate(self.lines, 1)]
-        score, number = max(scored)
-        return sign * score, -number
+        scores = [self.score(line) for line in self.lines]
+        best = max(scores, key=partial(rank, self.job.settings.monitor))  # the first of equal ones
+        return best, scores.index(best) + 1
 
     def score(self, line: dict[str, Any]) -> float:
         """Return the score on validation that chooses the epoch."""

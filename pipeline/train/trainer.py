@@ -18,7 +18,7 @@ from ...heads import Head, HeadOutput
 from ...heads.linear import LinearProbe
 from ..corpora import Utterance
 from ..errors import NotFiniteError
-from ..evaluation.scorers import larger_is_better
+from ..evaluation.scorers import rank
 from ..protocols.folds import PARTS, Fold
 from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
@@ -107,7 +107,7 @@ class Trainer:
             OPTIMIZERS[optimizer](
                 _parameter_groups(head, settings.weight_decay),
                 lr=settings.learning_rate,
-                fused=True,  # a small head spends a tenth of a step in a loop over its weights
+                fused=True,  # a loop over many small weights is slow on a CPU
             ),
             GradScaler(self.device.type, enabled=settings.amp == "float16"),
             torch.Generator().manual_seed(seed),
@@ -279,9 +279,8 @@ class Trainer:
     def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
         monitor = self.settings.monitor
-        score = validation[monitor] if larger_is_better(monitor) else -validation[monitor]
         # On a small part several epochs often have the same score; then the loss decides.
-        return (-math.inf if math.isnan(score) else score), -validation["loss"]
+        return rank(monitor, validation[monitor]), -validation["loss"]
 
     def _finished(self, progress: TrainingProgress) -> bool:
         waited = progress.epoch - progress.best_epoch
@@ -294,12 +293,15 @@ class Trainer:
         utterances: Sequence[Utterance],
         context: Sequence[Utterance],
     ) -> BatchSampler:
-        examples, size, by_dialogue = (
-            features.examples,
+        examples = features.examples
+        return BatchSampler(
+            utterances,
             self.settings.batch_size,
+            examples.length,
             head.reads_dialogues,
+            context,
+            examples.place,
         )
-        return BatchSampler(utterances, size, examples.length, by_dialogue, context, examples.place)
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:

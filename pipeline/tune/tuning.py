@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from ...cache.storage.local import LocalFolder
-from ..evaluation.scorers import larger_is_better, metric_named
+from ..evaluation.scorers import metric_named, rank
 from ..train.run import Run
 from .ranges import Ranges, as_text
 from .trials import TrialRecord
@@ -35,8 +36,7 @@ class Tuning:
     def best(self) -> TrialRecord:
         """The trial with the best score; the first of equal ones."""
         complete = [trial for trial in self.trials if trial.state == "complete"]
-        sign = 1 if larger_is_better(self.monitor) else -1
-        return max(complete, key=lambda trial: sign * (trial.score or 0.0))
+        return max(complete, key=lambda trial: rank(self.monitor, trial.score or 0.0))
 
     def __str__(self) -> str:
         """Return the best settings beside those of the preset, and the scores of the last run."""
@@ -90,9 +90,9 @@ class Tuning:
         ]
         best: float | None = None
         for trial in self.trials:
-            better = max if larger_is_better(self.monitor) else min
             if trial.state == "complete" and trial.score is not None:
-                best = better(trial.score, best if best is not None else trial.score)
+                seen = [trial.score] if best is None else [best, trial.score]
+                best = max(seen, key=partial(rank, self.monitor))
             cells = [_value(trial.values.get(name)) for name in names]
             note = trial.reason or ("" if trial.state == "complete" else trial.state)
             note = "the preset" if trial.number == 0 else note.replace("|", "\\|")
