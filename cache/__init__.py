@@ -14,6 +14,7 @@ from .errors import (
 )
 from .feature_cache import FeatureCache
 from .formats import COMPRESSIONS, FORMATS
+from .formats.arrays import release_maps
 from .identity import EntrySpec, digest
 from .maintenance.convert import convert
 from .maintenance.gc import collect_garbage
@@ -48,6 +49,7 @@ __all__ = [
     "listing",
     "missing_pooled",
     "pooled_entry",
+    "release_maps",
     "verify",
     "verify_all",
 ]

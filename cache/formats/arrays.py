@@ -36,6 +36,18 @@ def most_maps() -> int:
     return max(16, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
+def release_maps() -> None:
+    """Take the pages of all mapped files out of the resident memory of this process.
+
+    They stay in the page cache, where the next access finds them. Without this, the pages of all
+    features that a process has read count as its memory until others need the space, and a limit
+    that counts them may end it.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapped in list(_maps):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def checked_form(shape: Sequence[int], dtype: Any) -> tuple[tuple[int, int, int], np.dtype[Any]]:
     """Return shape and dtype of an array of features, or raise ``ValueError`` if it cannot be one.
 

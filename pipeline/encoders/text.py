@@ -64,7 +64,8 @@ class TextEncoder(Encoder[str]):
 
     def frames(self, utterance: str) -> int:
         """Return the number of tokens of a text, with special tokens."""
-        return sum(len(range(*w.kept.indices(w.positions))) for w in self.prepare(utterance))
+        encoded = self.tokenizer(utterance, truncation=False, verbose=False)
+        return len(encoded["input_ids"])
 
     def prepare(self, utterance: str) -> list[Window]:
         """Tokenize a text, and cut it into windows if it is long.

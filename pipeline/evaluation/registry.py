@@ -35,7 +35,7 @@ class Metric:
 
     def text(self, value: float, sign: str = "") -> str:
         """Return a score as text; ``sign`` "+" marks positive numbers."""
-        return f"{100 * value:{sign}.1f}" if self.percent else f"{value:{sign}.3f}"
+        return f"{100 * value:{sign}z.1f}" if self.percent else f"{value:{sign}z.3f}"
 
     def interval(self, bounds: Sequence[float], sign: str = "") -> str:
         """Return a score's interval [low, high] as text, without the brackets."""

@@ -114,8 +114,11 @@ class ExtractSettings:
         if not self.encoders:
             raise UsageError(f"no modality is given: give {modality_names()} in --modalities")
         of_manifest = self.dataset == "manifest"
-        if of_manifest and not (self.manifest and self.name and self.root is None):
-            raise UsageError("dataset 'manifest' takes --manifest and --name, and no --root")
+        if of_manifest and not (self.manifest and self.name):
+            lacks = "--manifest FILE" if self.name else "--name NAME"
+            raise UsageError(f"dataset 'manifest' needs {lacks}")
+        if of_manifest and self.root is not None:
+            raise UsageError("dataset 'manifest' takes no --root: its paths start at its folder")
         if not of_manifest and (self.root is None or self.manifest or self.name):
             raise UsageError(
                 f"dataset '{self.dataset}' takes --root, and neither --manifest nor --name"

@@ -114,6 +114,7 @@ class Prediction:
 
     def __str__(self) -> str:
         """Return the classes, the most probable first, and the attributes."""
+        count = len(self.checkpoints)
         agree = Counter(each.winner for each in self.checkpoints)[self.winner]
         width = max(map(len, (*self.probabilities, *self.attributes)))
         chosen = self.predicted
@@ -131,7 +132,7 @@ class Prediction:
                     for name, p in ranked
                 ),
                 *(f"  {name:{width}}{x:9.3f}" for name, x in self.attributes.items()),
-                f"  mean over {len(self.checkpoints)} checkpoints{agreed}",
+                f"  mean over {count} checkpoint{'' if count == 1 else 's'}{agreed}",
             ]
         )
 

@@ -25,9 +25,11 @@ def hub(repo: str) -> Iterator[Any]:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.utils import logging  # noqa: PLC0415
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # would print each retry
     try:
         yield HfApi(library_name="mser")
     except HFValidationError as error:

@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from ...cache import Entry
+from ...cache import Entry, release_maps
 from ...cache.formats.arrays import Array
 from ...cache.torch_dataset import padded
 from ...heads import Dialogues
@@ -60,11 +60,15 @@ class Streamed:
     entry: Entry
     layers: Sequence[int]
     device: torch.device
+    release: bool
+    """Whether features that were read stop counting as memory of this process."""
 
     def padded(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """See :class:`PaddedReader`."""
         layers = [self.entry.layers[position] for position in self.layers]
         states, lengths = padded(self.entry.read(ids, layers))
+        if self.release:
+            release_maps()
         if self.device.type == "cuda":
             return states.pin_memory().to(self.device, non_blocking=True), lengths
         return states, lengths
@@ -136,7 +140,8 @@ class FeatureLoader:
         device: the device of the batches.
         keep: ``memory``, ``stream`` or ``auto``. ``auto`` streams features that are mapped into
             memory, since all processes share the map; else it uses memory if the features fit into
-            half of the free memory.
+            half of the free memory. ``stream`` keeps three batches in memory: it also releases the
+            pages of the map.
         processes: how many processes share the memory.
         pooled: modality → width of the pooled features that the head reads; ``None`` for a head
             that reads frames. Pooled features are always in memory.
@@ -170,7 +175,7 @@ class FeatureLoader:
         self.readers = {
             m: Loaded(entry, layers[m], ids, device)
             if self.in_memory
-            else Streamed(entry, layers[m], device)
+            else Streamed(entry, layers[m], device, release=keep == "stream")
             for m, entry in examples.entries.items()
         }
 

@@ -193,8 +193,8 @@ class TrainSettings:
     head_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the head, by name; default none."""
     features: Annotated[str, one_of("features", FEATURES)] = "auto"
-    """``memory`` (of the GPU if there is one), ``stream`` (from the cache), or ``auto`` (the
-    default): memory if the features fit."""
+    """``memory`` (of the GPU if there is one), ``stream`` (from the cache, with three batches in
+    memory), or ``auto`` (the default): memory if the features fit."""
     save_every: NotNegative = 60.0
     """Seconds between two saves of the training state; default 60."""
     track: Annotated[

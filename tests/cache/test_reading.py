@@ -3,6 +3,7 @@
 import mmap
 import multiprocessing
 import pickle
+import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -16,7 +17,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mser import UtteranceDataset
-from mser.cache import DamagedError, FeatureCache, NotFoundError, UnknownUtteranceError
+from mser.cache import (
+    DamagedError,
+    FeatureCache,
+    NotFoundError,
+    UnknownUtteranceError,
+    release_maps,
+)
 from mser.cache.formats.arrays import LayerIndex, MappedArray
 from mser.tests.support.cache_entries import (
     DIM,
@@ -28,7 +35,12 @@ from mser.tests.support.cache_entries import (
     path_of,
     same_bits,
 )
-from mser.tests.support.page_cache import StillCachedError, cached_share, drop_from_page_cache
+from mser.tests.support.page_cache import (
+    StillCachedError,
+    cached_share,
+    drop_from_page_cache,
+    resident_bytes,
+)
 
 # The same bits ------------------------------------------------------------------------------------
 
@@ -234,3 +246,17 @@ def test_each_range_is_requested_at_first_and_again_after_a_while(
     clock[0] += 60  # the kernel may have dropped the pages
     entry.read(["a"], [0])
     assert requests == [*once, (slice(0, 1), 0)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+def test_released_maps_are_no_resident_memory_and_stay_readable(tmp_path: Path) -> None:
+    written = array(0, 200_000)
+    fill(tmp_path, [{"a": written}])
+    entry = FeatureCache(tmp_path).open("made-up")
+    states = entry["a"]
+    assert same_bits(states, written)
+    assert resident_bytes(tmp_path) >= states.nbytes
+    release_maps()
+    assert not resident_bytes(tmp_path)
+    assert same_bits(states, written)
+    assert resident_bytes(tmp_path) >= states.nbytes

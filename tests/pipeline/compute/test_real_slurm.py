@@ -1,9 +1,11 @@
-"""A real SLURM: jobs that are cancelled, a command that is interrupted."""
+"""A real SLURM: cancelled jobs, an interrupted command, an array of commands, a training."""
 
 import json
 import os
 import re
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mser.cache import FeatureCache
+from mser.cache.shard import read_rows
 from mser.tests.support.private_slurm import LIMITS_MEMORY, PrivateSlurm, private_slurm, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
@@ -66,6 +69,49 @@ def test_a_cancelled_job_is_submitted_again(
     assert len(set(entry.ids)) == len(entry) == 96
     assert f"mser: SLURM job {job} ended (CANCELLED): submitting another one\n" in err
     wait_for(lambda: not slurm.jobs())
+
+
+def test_an_array_of_plain_commands_shares_an_entry(
+    slurm: PrivateSlurm, command: list[object], tmp_path: Path
+) -> None:
+    plain = [sys.executable, "-m", "mser", *command[: command.index("--slurm")], "--workers", 0]
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/sh\nexec {shlex.join(map(str, plain))}\n")
+    logs = f"--output={tmp_path}/job-%a.log"
+    slurm.run("sbatch", "--wait", "--array=0-2", "--mem=1G", logs, script)
+    counts = [
+        int(match[1])
+        for log in tmp_path.glob("job-*.log")
+        if (match := re.search(r"([0-9]+) new", log.read_text()))
+    ]
+    entry = FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")
+    stored = [
+        id
+        for path in shards(tmp_path)
+        for id in read_rows(entry.folder / "shards", path.name)["id"].to_pylist()
+    ]
+    assert sorted(stored) == list(entry.ids)
+    assert len(stored) == 96
+    assert sum(count > 0 for count in counts) >= 2, counts
+
+
+def test_a_training_in_jobs_of_one_core_predicts_the_same_bits(
+    slurm: PrivateSlurm, command: list[object], filled_cache: Path, tmp_path: Path
+) -> None:
+    training = [
+        *("train-head", "--cache", filled_cache, "--dataset", "synthetic", "--head", "hbf"),
+        *("--protocol", "speaker-folds", "--set", "head.width=16", "--set", "epochs=2"),
+    ]
+    for name, where in (("here", []), ("jobs", ["--slurm", command[command.index("--slurm") + 1]])):
+        with slurm.mser(*training, *where, "--out", tmp_path / name) as running:
+            _, err = running.communicate()
+        assert running.returncode == 0, err
+    here, jobs = (tmp_path / name / "predictions.csv" for name in ("here", "jobs"))
+    assert here.read_bytes() == jobs.read_bytes()
+    environments = [
+        json.loads((tmp_path / n / "environment.json").read_bytes()) for n in ("here", "jobs")
+    ]
+    assert [environment["threads"] for environment in environments] == [1, 1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -61,6 +61,20 @@ def test_invalid_settings(tmp_path, changes, message):
         ExtractSettings("meld", tmp_path, tmp_path, **facts)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"manifest": "mine.csv"}, "dataset 'manifest' needs --name NAME"),
+        ({"name": "mine"}, "dataset 'manifest' needs --manifest FILE"),
+        ({"manifest": "mine.csv", "name": "mine", "root": "."}, "takes no --root"),
+    ],
+)
+def test_a_manifest_needs_its_file_and_a_name_alone(tmp_path, given, message):
+    facts = {"encoders": {"text": "x"}, "cache": tmp_path, **given}
+    with pytest.raises(UsageError, match=message):
+        ExtractSettings("manifest", **facts)
+
+
 def test_an_unknown_corpus_suggests_the_nearest(encoders, tmp_path):
     with pytest.raises(UsageError, match="unknown dataset 'melt': did you mean 'meld'"):
         run(tmp_path, tmp_path / "cache", encoders, "melt")

@@ -1,6 +1,7 @@
 """Batches hold every utterance once, with as little padding as possible."""
 
 import random
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from mser.pipeline.train import batches as batches_module
 from mser.pipeline.train.batches import BatchSampler
 from mser.pipeline.train.examples import TrainingExamples, find_examples
 from mser.pipeline.train.features import FeatureLoader
+from mser.tests.support.page_cache import resident_bytes
 from mser.tests.support.train_runs import CLASSES, made_cache, make_utterance, official
 
 
@@ -165,6 +167,21 @@ def test_streamed_batches_are_equal_to_batches_from_memory(tmp_path: Path) -> No
         assert torch.equal(first.features["speech"], second.features["speech"])
         assert torch.equal(first.lengths["speech"], second.lengths["speech"])
         assert torch.equal(first.labels, second.labels)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+@pytest.mark.parametrize("keep", ["auto", "stream"])
+def test_only_stream_releases_the_features_of_batches_that_were_read(
+    tmp_path: Path, keep: str
+) -> None:
+    corpus = official(train=40)
+    cache = made_cache(tmp_path, corpus, frames=lengths_of(corpus))
+    examples = find_examples(cache, "made-up", {"speech": None})
+    plan = BatchSampler(examples.utterances, 7, examples.length)
+    features = FeatureLoader(examples, {"speech": (0, 1)}, torch.device("cpu"), keep)
+    for _ in features.batches(plan, plan.order()):
+        pass
+    assert bool(resident_bytes(cache)) == (keep == "auto")
 
 
 def test_a_missing_modality_has_no_frames(tmp_path: Path) -> None:

@@ -29,10 +29,12 @@ from mser.tests.support.train_runs import (
 STRENGTHS = (1.0, 0.1, 0.01)
 
 
-def problem(n_train: int, n_validation: int, groups: Sequence[str] = ()) -> LinearProblem:
+def problem(
+    n_train: int, n_validation: int, groups: Sequence[str] = (), width: int = 12
+) -> LinearProblem:
     generator = torch.Generator().manual_seed(0)
     n = n_train + n_validation
-    x = torch.randn(n, 12, generator=generator, dtype=torch.float64)
+    x = torch.randn(n, width, generator=generator, dtype=torch.float64)
     y = (x[:, :3] + 2 * torch.randn(n, 3, generator=generator, dtype=torch.float64)).argmax(dim=1)
 
     def score(logits: torch.Tensor, rows: Sequence[int]):
@@ -74,9 +76,12 @@ def test_the_strength_of_the_best_validation_score_is_fitted_to_both_parts(
     np.testing.assert_allclose(found, both.predict_proba(x), atol=3e-3)
 
 
-def test_a_small_validation_part_is_replaced_by_cross_validation_over_whole_groups() -> None:
+@pytest.mark.parametrize("width", [12, 200])
+def test_a_small_validation_part_is_replaced_by_cross_validation_over_whole_groups(
+    width: int,
+) -> None:
     groups = [str(i % 9) for i in range(90)]
-    asked = problem(70, 20, groups)
+    asked = problem(70, 20, groups, width)
     chosen = asked.solve(STRENGTHS)
     x, y = asked.inputs.numpy(), asked.targets.numpy()
     losses, models = [], {}
