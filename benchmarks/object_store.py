@@ -228,7 +228,7 @@ def digest(parts: list[Any]) -> str:
     """Return a hash of arrays or buffers, one after another."""
     found = hashlib.sha256()
     for part in parts:
-        found.update(np.ascontiguousarray(part) if isinstance(part, np.ndarray) else bytes(part))
+        found.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)
     return found.hexdigest()
 
 
