@@ -71,20 +71,24 @@ def features(id: str, states: Array) -> UtteranceFeatures:
 
 
 def make_entry(
-    root: Path,
+    root: Path | FeatureCache,
     shards: Iterable[list[UtteranceFeatures]],
     layers: int = LAYERS,
     dim: int = DIM,
     modality: str = "speech",
     **how: str,
 ) -> Entry:
-    """Write and open an entry; ``how`` are the writer's options ``store`` and ``compression``."""
+    """Write and open an entry of a cache, or of the cache in a folder.
+
+    ``how`` are the writer's options ``store`` and ``compression``.
+    """
+    cache = root if isinstance(root, FeatureCache) else FeatureCache(root)
     spec = EntrySpec(DATASET, modality, "random", {"seed": 1}, tuple(range(layers)), dim, DTYPE)
-    writer = FeatureCache(root).writer(spec, {"made by": "benchmarks/read.py"}, **how)
+    writer = cache.writer(spec, {"made by": "benchmarks/read.py"}, **how)
     for number, shard in enumerate(shards):
         writer.write_shard(number, shard)
     writer.publish("0" * 12)
-    return FeatureCache(root).open(DATASET, modality=modality)
+    return cache.open(DATASET, modality=modality)
 
 
 def tiny_shards(count: int) -> Iterator[list[UtteranceFeatures]]:

@@ -18,6 +18,7 @@ import fsspec
 
 from ..errors import CacheError
 from .folder import Folder, Upload, translate_os_errors
+from .s3_ranges import S3Ranges
 
 # A server's client raises exceptions of its own.
 _translate_errors = partial(translate_os_errors, errors=Exception)
@@ -32,6 +33,7 @@ class _FileSystem:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         self.url, self.options = url, dict(options)
         self._process, self._opened = -1, None
+        self._ranges: S3Ranges | None = None
 
     def __reduce__(self) -> tuple[type["_FileSystem"], tuple[str, Mapping[str, Any]]]:
         return _FileSystem, (self.url, self.options)
@@ -43,8 +45,18 @@ class _FileSystem:
                 self._opened, _ = fsspec.core.url_to_fs(
                     self.url, **{"use_listings_cache": False, **self.options}
                 )
+            self._ranges = S3Ranges(self._opened) if _is_s3(self._opened) else None
             self._process = os.getpid()
         return self._opened
+
+    def read_ranges(self, path: str, ranges: Sequence[tuple[int, int]]) -> list[Any]:
+        """Return ranges of an object, or an exception instead of one that cannot be read."""
+        fs = self.get()
+        if self._ranges and (contents := self._ranges.read(path, ranges)):
+            return contents
+        starts, stops = [start for start, _ in ranges], [stop for _, stop in ranges]
+        found: list[Any] = fs.cat_ranges([path] * len(ranges), starts, stops, on_error="return")
+        return found
 
 
 class RemoteFolder(Folder):
@@ -109,19 +121,15 @@ class RemoteFolder(Folder):
 
     def read(self, name: str) -> bytes:
         # Without this option, s3fs asks for the size of the file before each read.
-        at_once = {"max_concurrency": 1} if hasattr(self._fs, "call_s3") else {}
+        at_once = {"max_concurrency": 1} if _is_s3(self._fs) else {}
         with _translate_errors("read", self._url(name)):
             content: bytes = self._fs.cat_file(self._key(name), **at_once)
             return content
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        starts = [start for start, _ in ranges]
-        stops = [stop for _, stop in ranges]
         with _translate_errors("read", self._url(name)):
-            contents: list[Any] = self._fs.cat_ranges(
-                [self._key(name)] * len(ranges), starts, stops, on_error="return"
-            )
-            for content, start, stop in zip(contents, starts, stops, strict=True):
+            contents = self._file_system.read_ranges(self._key(name), ranges)
+            for content, (start, stop) in zip(contents, ranges, strict=True):
                 if isinstance(content, BaseException):
                     raise content
                 if len(content) != stop - start:
@@ -189,7 +197,7 @@ class RemoteFolder(Folder):
         return None
 
     def uploads(self) -> list[Upload]:
-        if not hasattr(self._fs, "call_s3"):
+        if not _is_s3(self._fs):
             return []  # other stores delete unfinished uploads themselves
         bucket, key, _ = self._fs.split_path(self._key())
         prefix = f"{key}/" if key else ""
@@ -238,6 +246,10 @@ class RemoteFolder(Folder):
                 if _code(error) == "NoSuchBucket":
                     raise CacheError(f"cannot list {self}: {error}") from error
                 return []
+
+
+def _is_s3(fs: Any) -> bool:
+    return hasattr(fs, "call_s3")
 
 
 def _code(error: OSError) -> str:

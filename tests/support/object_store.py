@@ -32,8 +32,15 @@ class Asked:
     path: str
     query: dict[str, str]
     range: str
+    agent: str
+    authorization: str
     status: str = ""
     bytes: int = 0
+
+    @property
+    def by_obstore(self) -> bool:
+        """Whether obstore sent it, and not s3fs."""
+        return self.agent.startswith("object_store/")
 
     @property
     def part(self) -> int:
@@ -121,9 +128,10 @@ class ObjectStore:
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         query = {name: values[0] for name, values in _query(environ).items()}
-        asked = Asked(
-            environ["REQUEST_METHOD"], environ["PATH_INFO"], query, environ.get("HTTP_RANGE", "")
+        headers = (
+            environ.get(f"HTTP_{name}", "") for name in ("RANGE", "USER_AGENT", "AUTHORIZATION")
         )
+        asked = Asked(environ["REQUEST_METHOD"], environ["PATH_INFO"], query, *headers)
         with self._counting:
             self.asked.append(asked)
             self._at_once += 1

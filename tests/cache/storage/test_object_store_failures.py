@@ -107,6 +107,7 @@ def test_a_request_that_fails_once_is_repeated(store: ObjectStore) -> None:
     assert len(failed) > 10
 
 
+@pytest.mark.usefixtures("both_readers")
 def test_a_request_with_a_truncated_answer_is_repeated(store: ObjectStore) -> None:
     write(store, {"a": large(1)})
     entry = store.cache().open("made-up")

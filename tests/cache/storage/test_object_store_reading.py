@@ -82,6 +82,7 @@ def test_only_the_requested_layers_are_fetched(store: ObjectStore, form: tuple[s
     assert store.bytes_of(data) <= 2 * most
 
 
+@pytest.mark.usefixtures("both_readers")
 @pytest.mark.parametrize("form", FOUR)
 def test_utterances_are_fetched_in_parallel_and_a_shard_is_opened_once(
     store: ObjectStore, form: tuple[str, str]
@@ -149,6 +150,7 @@ def test_a_fork_opens_connections_of_its_own(store: ObjectStore) -> None:
         assert same_bits(theirs.result(60), large(1))
 
 
+@pytest.mark.usefixtures("both_readers")
 def test_threads_share_an_entry(store: ObjectStore) -> None:
     arrays = {str(n): large(n, 4) for n in range(8)}
     write(store, arrays)
