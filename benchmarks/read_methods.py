@@ -141,7 +141,7 @@ def open_requested(folder: Path, layout: UtteranceLayout) -> OpenStore:
         for file, starts, frames in pieces:
             states = np.empty((len(starts), frames, DIM), DTYPE)
             for layer, start in zip(states, starts, strict=True):
-                os.preadv(file, [layer], start)
+                os.preadv(file, [layer.data], start)
             yield states
 
     return OpenStore(get, returns_copies=True)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -85,7 +86,7 @@ def test_an_array_of_plain_commands_shares_an_entry(
         if (match := re.search(r"([0-9]+) new", log.read_text()))
     ]
     entry = FeatureCache(tmp_path / "cache").open("synthetic", modality="speech")
-    stored = [
+    stored: list[Any] = [
         id
         for path in shards(tmp_path)
         for id in read_rows(entry.folder / "shards", path.name)["id"].to_pylist()
