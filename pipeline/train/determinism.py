@@ -24,7 +24,7 @@ def reproducible(threads: int | None = None) -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     deterministic: Any = torch.utils.deterministic  # has no types
     filled = deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    _use_deterministic_algorithms(True)
     # PyTorch would also fill memory that is written before it is read. For a small head that takes
     # a tenth of the time.
     deterministic.fill_uninitialized_memory = False
@@ -32,9 +32,17 @@ def reproducible(threads: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        _use_deterministic_algorithms(before[0])
         deterministic.fill_uninitialized_memory = filled
         torch.set_num_threads(before[1])
+
+
+def _use_deterministic_algorithms(mode: bool) -> None:
+    """Call what ``torch.use_deterministic_algorithms`` calls, without importing the compiler.
+
+    It tells the compiler too, whose import takes as long as all else that a training imports.
+    """
+    torch._C._set_deterministic_algorithms(mode, warn_only=False)
 
 
 def keep_freed_memory() -> None:
