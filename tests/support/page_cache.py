@@ -3,6 +3,7 @@
 import ctypes
 import os
 from collections.abc import Iterable
+from os import fsync  # tests of the cache replace os.fsync by one that does nothing
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def drop_from_page_cache(folder: Path) -> None:
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # pages that are not on the disk yet cannot be dropped
+            fsync(descriptor)  # pages that are not on the disk yet cannot be dropped
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
