@@ -130,6 +130,10 @@ class Entry:
         )
 
     @property
+    def _shards(self) -> Folder:
+        return self.folder / "shards"
+
+    @property
     def _utterances(self) -> int:
         number = self._record.get("utterances")
         return number if isinstance(number, int) else 0
@@ -216,11 +220,10 @@ class Entry:
             return self._frames(self._moved_row(row), positions)
 
     def _frames(self, row: IndexRow, positions: LayerIndex) -> Array:
-        shards = self.folder / "shards"
         array = self._shard(row.shard)
         stop = row.offset + row.length
         if stop > array.shape[1]:
-            raise damaged_shard(shards, row.shard, f"'{row.id}' is beyond its end")
+            raise damaged_shard(self._shards, row.shard, f"'{row.id}' is beyond its end")
         scale = self.scale
         try:
             stored = array.read(positions, row.offset, stop)
@@ -229,13 +232,13 @@ class Entry:
             raise
         except FileNotFoundError as error:
             raise MissingShardError(
-                f"shard {row.shard} of {shards} is missing, or a part of it is: "
+                f"shard {row.shard} of {self._shards} is missing, or a part of it is: "
                 "'mser cache verify' lists what is lost"
             ) from error
         except DAMAGE as error:
             reason = f"'{row.id}' cannot be decoded ({' '.join(str(error).split())})"
             raise damaged_shard(
-                shards, row.shard, f"{reason}; 'mser cache verify' lists what else is damaged"
+                self._shards, row.shard, f"{reason}; 'mser cache verify' lists what else is damaged"
             ) from error
 
     def _uncached_row(self, id: str) -> IndexRow:
@@ -255,7 +258,7 @@ class Entry:
             ) from None
 
     def _uncached_shard(self, name: str) -> StoredArray:
-        return open_shard(self.folder / "shards", name, self.spec)
+        return open_shard(self._shards, name, self.spec)
 
     def _moved_row(self, row: IndexRow) -> IndexRow:
         """Return the new row of an utterance whose shard was replaced after the entry was opened.
@@ -270,7 +273,7 @@ class Entry:
                 self._row.cache_clear()
                 return self._row(row.id)
         raise MissingShardError(
-            f"shard {row.shard} of {self.folder / 'shards'} is missing, or a part of it is: "
+            f"shard {row.shard} of {self._shards} is missing, or a part of it is: "
             "'mser cache verify' lists what is lost; after 'mser cache verify --repair', the next "
             "'mser extract' extracts it again"
         )

@@ -6,16 +6,13 @@ libraries that write shards do not read them: they read small pieces slowly, ret
 missing data, and keep a file open that does not survive a fork.
 """
 
-import ctypes
 import math
 import mmap
 import operator
-import os
 import resource
-import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -82,9 +79,8 @@ class MappedArray(StoredArray):
 
     A read of layers of an utterance asks the kernel to load all its pages while the caller goes on.
     Without that, the kernel loads them at the first access to each, and with them as much as it
-    reads ahead, which may be many times what was asked for. Where the layers of the whole shard are
-    in memory, that would only cost time; and so would the same request soon afterwards. Later, the
-    kernel may have dropped the pages for others.
+    reads ahead, which may be many times what was asked for. The same request soon afterwards would
+    only cost time; later, the kernel may have dropped the pages for others.
     """
 
     def __init__(self, mapped: "np.memmap[Any, Any]") -> None:
@@ -92,11 +88,7 @@ class MappedArray(StoredArray):
         self._mapped = mapped.view(np.ndarray)
         self._map: mmap.mmap = mapped._mmap  # type: ignore[attr-defined]
         self._first = mapped.offset % mmap.ALLOCATIONGRANULARITY  # byte of the map
-        self._address = mapped.ctypes.data - self._first
-        # Of a file that a user may not write, the kernel says that all pages are in memory.
-        self._knows = _mincore is not None and os.access(str(mapped.filename), os.W_OK)
-        self._in_memory: dict[Any, tuple[float, bool]] = {}  # layers → when (monotonic), whether
-        self._requested: dict[Any, float] = {}  # range → when
+        self._requested: dict[tuple[Any, ...], float] = {}  # range → when (monotonic seconds)
         layers, frames, dim = mapped.shape
         self.shape = layers, frames, dim
         self.dtype = mapped.dtype
@@ -104,11 +96,7 @@ class MappedArray(StoredArray):
     def read(self, layers: LayerIndex, start: int, stop: int) -> Array:
         wanted = tuple(layers) if isinstance(layers, list) else (layers.start, layers.stop)
         now = time.monotonic()
-        looked, in_memory = self._in_memory.get(wanted, (-math.inf, False))
-        if now - looked > _KEPT:
-            in_memory = self._knows and self._look(layers)
-            self._in_memory[wanted] = now, in_memory
-        if not in_memory and now - self._requested.get((start, *wanted), -math.inf) > _KEPT:
+        if now - self._requested.get((start, *wanted), -math.inf) > _KEPT:
             self._requested[start, *wanted] = now
             self._request(layers, start, stop)
         states: Array = self._mapped[layers, start:stop]
@@ -116,40 +104,15 @@ class MappedArray(StoredArray):
             states.flags.writeable = False
         return states
 
-    def _look(self, layers: LayerIndex) -> bool:
-        """Return whether these layers of all utterances are in memory."""
-        assert _mincore is not None  # noqa: S101 -- see _knows
-        for page, count in self._pages(layers, 0, self.shape[1]):
-            states = (ctypes.c_ubyte * -(-count // mmap.PAGESIZE))()
-            if _mincore(self._address + page, count, states) or not all(bytes(states)):
-                return False
-        return True
-
     def _request(self, layers: LayerIndex, start: int, stop: int) -> None:
-        if hasattr(mmap, "MADV_WILLNEED"):
-            for page, count in self._pages(layers, start, stop):
-                self._map.madvise(mmap.MADV_WILLNEED, page, count)
-
-    def _pages(self, layers: LayerIndex, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield, for each layer, the byte of the map where its first page starts, and a length."""
+        if not hasattr(mmap, "MADV_WILLNEED"):
+            return
         count, frames, dim = self.shape
         frame = dim * self.dtype.itemsize
         for layer in np.arange(count)[layers].tolist():
             begin = self._first + (layer * frames + start) * frame
             page = begin - begin % mmap.PAGESIZE
-            yield page, begin - page + (stop - start) * frame
-
-
-def _find_mincore() -> Any:
-    """Return the function of Linux that tells which pages of a map are in memory."""
-    if sys.platform != "linux":
-        return None
-    function = ctypes.CDLL(None).mincore
-    function.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
-    return function
-
-
-_mincore = _find_mincore()
+            self._map.madvise(mmap.MADV_WILLNEED, page, begin - page + (stop - start) * frame)
 
 
 @dataclass(frozen=True)

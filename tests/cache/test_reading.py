@@ -234,7 +234,6 @@ def test_each_range_is_requested_at_first_and_again_after_a_while(
     def request(self: MappedArray, layers: LayerIndex, start: int, stop: int) -> None:
         requests.append((layers, start))
 
-    monkeypatch.setattr(MappedArray, "_look", lambda *_: False)
     monkeypatch.setattr(MappedArray, "_request", request)
     monkeypatch.setattr("mser.cache.formats.arrays.time.monotonic", lambda: clock[0])
     for _ in range(2):
@@ -247,32 +246,6 @@ def test_each_range_is_requested_at_first_and_again_after_a_while(
     clock[0] += 60  # the kernel may have dropped the pages
     entry.read(["a"], [0])
     assert requests == [*once, (slice(0, 1), 0)]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
-@pytest.mark.parametrize("may_write", [True, False])
-def test_layers_in_memory_are_not_requested_where_the_kernel_tells(
-    monkeypatch: pytest.MonkeyPatch, may_write: bool
-) -> None:
-    clock, requests = [1000.0], list[int]()
-    monkeypatch.setattr("mser.cache.formats.arrays.os.access", lambda *_: may_write)
-    monkeypatch.setattr("mser.cache.formats.arrays.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr(MappedArray, "_request", lambda _, *asked: requests.append(asked[1]))
-    with tempfile.TemporaryDirectory() as root:  # tmp_path may be in memory
-        writer = fill(root, [{"a": array(0, 50_000), "b": array(1, 50_000)}])
-        entry = FeatureCache(root).open("made-up")
-        entry.read(["a", "b"], [1])
-        assert requests == ([] if may_write else [0, 50_000])
-        try:
-            drop_from_page_cache(path_of(writer) / "shards")
-        except StillCachedError as error:
-            pytest.skip(str(error))
-        requests.clear()
-        entry.read(["a"], [1])  # not looked at again at once
-        assert requests == []
-        clock[0] += 60
-        entry.read(["a", "b"], [1])
-        assert requests == [0, 50_000]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
