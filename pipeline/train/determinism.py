@@ -40,7 +40,7 @@ def reproducible(threads: int | None = None) -> Iterator[None]:
 def _use_deterministic_algorithms(mode: bool) -> None:
     """Call what ``torch.use_deterministic_algorithms`` calls, without importing the compiler.
 
-    It tells the compiler too, whose import takes as long as all else that a training imports.
+    It would tell the compiler too, whose import takes seconds.
     """
     torch._C._set_deterministic_algorithms(mode, warn_only=False)
 

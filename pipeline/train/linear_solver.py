@@ -18,7 +18,7 @@ from .logistic_regression import NEVER, LinearModel
 SMALL_VALIDATION = 500
 """With fewer validation utterances, the strength is chosen by cross-validation."""
 
-_FEW = 2000  # utterances; of more, the change of basis costs more than it saves
+_FEW = 2000  # utterances: the time of the change of basis grows with their square
 _FOLDS = 10
 _PATIENCE = 5  # strengths without a better score
 
