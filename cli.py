@@ -24,6 +24,7 @@ from .pipeline.commands import (
     train,
 )
 from .pipeline.errors import PipelineError, UsageError
+from .pipeline.garbage import collect_rarely, keep_what_is_there
 from .pipeline.interruption import Interrupted, end_by, interrupted_by, signals_interrupt
 
 
@@ -101,6 +102,7 @@ def main() -> None:
     # OpenMP's threads spin while they wait for each other. Where another program uses the core,
     # they would spin for a whole time slice at each of a small head's many small operations.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    collect_rarely()
     try:
         with signals_interrupt():
             app()
@@ -110,6 +112,8 @@ def main() -> None:
             raise
         sys.stderr.write(f"mser: {sentence}\n")
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    finally:
+        keep_what_is_there()  # the system takes back all memory
 
 
 def _sentence(error: Exception) -> str | None:

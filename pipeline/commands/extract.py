@@ -114,13 +114,13 @@ def extract(
     as_json: JsonOption = False,
 ) -> None:
     """Run frozen encoders over a corpus and store their hidden layers in the cache."""
-    check_dataset(dataset)
     from ..compute.fork_server import early_server  # noqa: PLC0415 -- --help does not need it
     from ..extract.worker_imports import WORKER_IMPORTS  # noqa: PLC0415
 
     elsewhere = place["scheduler"] is not None or place["slurm"] is not None
     here = not elsewhere and place["workers"] != 0 and not dry_run
     with early_server(WORKER_IMPORTS) if here else nullcontext():
+        check_dataset(dataset)
         from ..extract import ExtractSettings, extract  # noqa: PLC0415 -- torch takes seconds to import
 
         summary = extract(

@@ -97,7 +97,8 @@ def start_method(
 
 
 def _start(imports: Sequence[str]) -> None:
-    multiprocessing.set_forkserver_preload([*_IMPORTS, *imports])
+    first, last = f"{__package__}.before_imports", f"{__package__}.after_imports"
+    multiprocessing.set_forkserver_preload([first, *_IMPORTS, *imports, last])
     # In safe mode Python does not import modules from the folder in which the command runs.
     with _environment({"PYTHONSAFEPATH": "1"}), _without_interrupts():
         forkserver.ensure_running()

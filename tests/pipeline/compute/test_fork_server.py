@@ -1,5 +1,6 @@
 """The fork server of worker processes: its environment, its end, and that it has no CUDA."""
 
+import gc
 import json
 import multiprocessing
 import os
@@ -66,6 +67,17 @@ def test_workers_are_forked_from_a_server_that_started_before() -> None:
         assert (parent, found) == (early, "1")
     wait_for(partial(ended, early))
     assert "MALLOC_ARENA_MAX" not in os.environ
+
+
+def test_workers_do_not_search_what_their_server_imported_for_garbage() -> None:
+    with local_cluster(1, 1, [], ["transformers.modeling_layers"]) as cluster:
+        (kept,) = cluster.client.run(gc.get_freeze_count).values()
+        (threshold,) = cluster.client.run(gc.get_threshold).values()
+        (collects,) = cluster.client.run(gc.isenabled).values()
+    wait_for(lambda: fork_server_module._server._forkserver_pid is None)
+    assert kept > 100_000
+    assert threshold[0] > gc.get_threshold()[0]
+    assert collects
 
 
 def test_a_server_that_no_worker_needed_ends_at_once() -> None:
