@@ -7,7 +7,7 @@ interrupted script continues, and ``mser report`` shows the runs.
   corpus. Only the scores of the **validation** part are read: at the epoch that the training keeps,
   and, in brackets, the mean of the last five epochs, which no choice has raised.
 * ``heads``: every head against `linear`, which is early concatenation with logistic regression, on
-  the test parts of all folds, with three seeds; the difference with its 95 % interval.
+  the test parts of all folds, with the seeds of ``--seeds``; the difference with its 95 % interval.
 
 Run it with ``OMP_NUM_THREADS=1 python benchmarks/scores.py --cache DIR --only settings``.
 """
@@ -31,7 +31,6 @@ from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.run import Run
 
 SETTINGS, HEADS = "settings", "heads"
-SEEDS = (0, 1, 2)  # of the section heads
 
 
 @dataclass(frozen=True)
@@ -177,13 +176,13 @@ def late_scores(run: Run, metric: str) -> list[float]:
     return [fmean(training[-5:]) for training in scores.values()]
 
 
-def against_linear(cache: Path, runs: Path, name: str) -> Table:
+def against_linear(cache: Path, runs: Path, name: str, seeds: Sequence[int]) -> Table:
     """Return the test scores of each head, and their difference to ``linear``, in %."""
     corpus = CORPORA[name]
     rows: Rows = {}
     baseline = trained(cache, runs, name, "linear", {}, (), (0,))
     for head in ("linear", *corpus.heads):
-        run = baseline if head == "linear" else trained(cache, runs, name, head, {}, (), SEEDS)
+        run = baseline if head == "linear" else trained(cache, runs, name, head, {}, (), seeds)
         aggregate = run.metrics["aggregate"]
         row: dict[str, Value] = {
             metric: f"{100 * aggregate[metric]['pooled']:.1f}" for metric in ("ua", "weighted_f1")
@@ -198,7 +197,7 @@ def against_linear(cache: Path, runs: Path, name: str) -> Table:
             )
         rows[head] = row
         print(name, head, row, flush=True)
-    return Table(f"{name}: pooled test scores", rows)
+    return Table(f"{name}: pooled test scores, {corpus.protocol}", rows)
 
 
 def main() -> None:
@@ -208,6 +207,7 @@ def main() -> None:
     parser.add_argument("--only", choices=(SETTINGS, HEADS), required=True, help="the section")
     parser.add_argument("--datasets", default=",".join(CORPORA), help="default: all four")
     parser.add_argument("--changes", default=";".join(CHANGES), help="default: all")
+    parser.add_argument("--seeds", default="0,1,2", help="of the section heads; default 0,1,2")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="run folders")
     parser.add_argument("--out", type=Path, default=Path("bench"), help="where the JSON goes")
     given = parser.parse_args()
@@ -215,7 +215,8 @@ def main() -> None:
     if given.only == SETTINGS:
         tables = [search(given.cache, given.runs, names, given.changes.split(";"))]
     else:
-        tables = [against_linear(given.cache, given.runs, name) for name in names]
+        seeds = [*map(int, given.seeds.split(","))]
+        tables = [against_linear(given.cache, given.runs, name, seeds) for name in names]
     results = Results(
         f"scores-{given.only}",
         f"python benchmarks/scores.py --cache DIR --only {given.only}",
@@ -223,7 +224,7 @@ def main() -> None:
         date=str(datetime.now(UTC).date()),
         machine=before,
         versions=versions(["mser", "torch", "scikit-learn", "numpy"]),
-        settings={"corpora": given.datasets},
+        settings={"corpora": given.datasets, "seeds of the heads": given.seeds},
         tables=tables,
     )
     print(results.markdown())

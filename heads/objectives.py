@@ -10,6 +10,7 @@ All calculations are in float32 or wider, also under autocast.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -76,16 +77,28 @@ class Classes(Objective):
         class_weights: (C,) weights w of the classes in the loss, or None for equal weights. They
             belong to the training and are not saved. The loss is not divided by the sum of the
             weights in the batch, as PyTorch's is: in a batch of one class that would undo them.
+        offset: (C,) floating numbers that :meth:`predictions` adds to the outputs, or None. They
+            are saved with the head, and are in no loss.
     """
 
     has_classes = True
     n_targets = 1
     class_weights: Tensor | None
+    offset: Tensor | None
 
     def __init__(self, n_outputs: int) -> None:
         super().__init__()
         self.n_outputs = n_outputs
         self.register_buffer("class_weights", None, persistent=False)
+        self.register_buffer("offset", None)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Tensor], prefix: str, *others: Any
+    ) -> None:
+        # PyTorch copies into buffers that exist.
+        saved = state_dict.get(f"{prefix}offset")
+        self.offset = None if saved is None else saved.clone()
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def require_targets(self, targets: Tensor, n_batch: int) -> None:
         """Raise :class:`HeadError` unless the targets are (B,) int64 classes in 0 .. C - 1."""
@@ -116,7 +129,10 @@ class Classes(Objective):
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """Return the probabilities of the classes."""
-        return outputs.double().softmax(dim=1)
+        logits = outputs.double()
+        if self.offset is not None:
+            logits = logits + self.offset.to(logits.device)
+        return logits.softmax(dim=1)
 
     def classes(self, targets: Tensor) -> Tensor:
         """See :meth:`Objective.classes`."""

@@ -207,6 +207,7 @@ SETTINGS = (
         "clip",
         "ema",
         "class_weights",
+        "logit_adjustment",
         "loss",
         "amp",
     ),

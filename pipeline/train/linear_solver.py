@@ -37,6 +37,8 @@ class ChosenModel:
     """The strength λ."""
     validation: dict[str, float]
     """The scores on the validation part, or of the cross-validation."""
+    held_out: tuple[Tensor, list[int]]
+    """Outputs of models that have not seen these rows, (rows, outputs), and the rows."""
 
 
 @dataclass(frozen=True)
@@ -91,11 +93,12 @@ class LinearProblem:
             logits = [
                 m.logits(self.inputs[rows]) for m, (_, rows) in zip(models, splits, strict=True)
             ]
-            validation, rank = self.score(torch.cat(logits), held_out)
-            log(number, strengths[number - 1], validation)
+            outputs, strength = torch.cat(logits), strengths[number - 1]
+            validation, rank = self.score(outputs, held_out)
+            log(number, strength, validation)
             if best is None or rank > best[0]:
-                chosen = ChosenModel(_mean(models), number, strengths[number - 1], validation)
-                best = rank, chosen
+                model, known = _mean(models), (outputs, held_out)
+                best = rank, ChosenModel(model, number, strength, validation, known)
             elif number - best[1].number >= _PATIENCE:
                 break
         assert best is not None  # noqa: S101 -- there is at least one strength
@@ -103,7 +106,7 @@ class LinearProblem:
         if len(splits) > 1:
             return chosen
         (model,) = self._path(list(range(len(self.targets))), [chosen.strength])
-        return ChosenModel(model, chosen.number, chosen.strength, chosen.validation)
+        return replace(chosen, model=model)
 
     def _splits(self) -> list[tuple[list[int], list[int]]]:
         """Return the rows to learn from and the rows to validate on, of each split."""

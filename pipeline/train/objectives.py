@@ -76,14 +76,19 @@ def weight_classes(objective: Objective, targets: Targets, train: Sequence[Utter
     known = target_tensor(targets, train)
     for part in objective.modules():
         if isinstance(part, Classes):
-            labels = part.classes(known[:, :1] if known.dim() == 2 else known)
-            counts = labels.bincount(minlength=part.n_outputs).double()
+            counts = class_counts(part, known)
         elif isinstance(part, Votes):
             counts = known[:, : part.n_outputs].sum(dim=0)
         else:
             continue
         share = len(train) / (counts > 0).sum() / counts
         part.class_weights = torch.where(counts > 0, share, 1.0).float()
+
+
+def class_counts(part: Classes, known: Tensor) -> Tensor:
+    """Return how often each class occurs, (C,) float64; ``known`` is a :func:`target_tensor`."""
+    labels = part.classes(known[:, :1] if known.dim() == 2 else known)
+    return labels.bincount(minlength=part.n_outputs).double()
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ LBFGS = "lbfgs"
 _OPTIMIZERS = ("auto", *OPTIMIZERS, LBFGS)
 SCHEDULES = ("constant", "linear", "cosine")
 CLASS_WEIGHTS = ("none", "balanced")
+LOGIT_ADJUSTMENTS = ("none", "validation")
 FEATURES = ("auto", "memory", "stream")
 
 # What --set may change, in addition to head.OPTION.
@@ -49,10 +50,10 @@ TUNABLE = (
         "clip",
         "ema",
     ),
-    *("class_weights", "loss", "amp", "monitor", "features", "save_every"),
+    *("class_weights", "logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
 )
 # What configurations of older runs do not have: it is left out at its default.
-_ADDED = {"target": EMOTION}
+_ADDED = {"target": EMOTION, "logit_adjustment": "none"}
 # These have no effect if a solver trains the head.
 _OF_EPOCHS = (
     *("epochs", "patience", "accumulate", "learning_rate", "weight_decay", "schedule", "warmup"),
@@ -181,6 +182,9 @@ class TrainSettings:
     class_weights: Annotated[str, one_of("class_weights", CLASS_WEIGHTS)] = "none"
     """``none`` (the default), or ``balanced``: the loss weights a class by the inverse of its
     frequency in the training part."""
+    logit_adjustment: Annotated[str, one_of("logit_adjustment", LOGIT_ADJUSTMENTS)] = "none"
+    """``none`` (the default), or ``validation``: after the training, the outputs of the classes are
+    moved by their frequency in the training part, as far as is best on the validation part."""
     loss: str | None = None
     """The loss of the target: ``ccc`` or ``mse`` of attributes, ``cross_entropy`` or ``kl`` of
     votes; by default the first of these."""
@@ -232,6 +236,11 @@ class TrainSettings:
         if self.class_weights == "balanced" and self.target[0] not in ("emotion", "votes"):
             raise UsageError(
                 f"class_weights=balanced needs the target emotion or votes, not "
+                f"{','.join(self.target)}: leave it out"
+            )
+        if self.logit_adjustment == "validation" and self.target[0] != "emotion":
+            raise UsageError(
+                f"logit_adjustment=validation needs the target emotion, not "
                 f"{','.join(self.target)}: leave it out"
             )
         self._check_monitor()

@@ -25,6 +25,7 @@ from .checkpoint import TrainingProgress, TrainingState
 from .context import context_turns
 from .features import Batch, FeatureLoader
 from .linear_solver import LinearProblem, whole_groups
+from .logit_adjustment import adjust
 from .objectives import OutputScorer, fit, target_tensor, weight_classes
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
 from .standardise import standardise
@@ -137,10 +138,18 @@ class Trainer:
                 | {"steps": _steps(state.optimizer), "seconds": seconds},
             )
         head.load_state_dict(progress.weights)
-        predicted = self._tested(head, features, fold, score, context["test"]) if test else _NONE
-        best = {name: value.cpu() for name, value in progress.weights.items()}
+        scores = progress.validation
+        if settings.logit_adjustment == "validation":
+            part = fold.validation
+            outputs = self.predict(head, features, part, context=context["validation"])
+            score, scores = self._adjusted(head, score, outputs, fold, part)
+        predicted = _NONE
+        if test:
+            outputs = self.predict(head, features, fold.test, context=context["test"])
+            predicted = score.predictions(outputs)
+        weights = {name: value.cpu() for name, value in head.state_dict().items()}
         steps = _steps(state.optimizer)
-        return TrainedHead(best, progress.best_epoch, progress.validation, predicted, steps)
+        return TrainedHead(weights, progress.best_epoch, scores, predicted, steps)
 
     def predict(
         self,
@@ -250,10 +259,15 @@ class Trainer:
         with torch.no_grad():
             head.classifier.weight.copy_(chosen.model.weight)
             head.classifier.bias.copy_(chosen.model.bias)
-        predicted = self._tested(head, features, fold, score) if test else _NONE
+        scores = {**chosen.validation, "l2": chosen.strength}
+        if self.settings.logit_adjustment == "validation":
+            outputs, rows = chosen.held_out
+            part = [both[row] for row in rows]
+            score, adjusted = self._adjusted(head, score, outputs.cpu(), fold, part)
+            scores |= adjusted
+        predicted = score.predictions(self.predict(head, features, fold.test)) if test else _NONE
         weights = {name: value.cpu() for name, value in head.state_dict().items()}
-        validation = {**chosen.validation, "l2": chosen.strength}
-        return TrainedHead(weights, chosen.number, validation, predicted, chosen.number)
+        return TrainedHead(weights, chosen.number, scores, predicted, chosen.number)
 
     def _vectors(
         self, head: LinearProbe, features: FeatureLoader, utterances: Sequence[Utterance]
@@ -265,16 +279,25 @@ class Trainer:
             vectors = head.vectors(batch.features, batch.lengths)
             yield torch.cat([vectors[m] for m in head.dims], dim=1)
 
-    def _tested(
+    def _adjusted(
         self,
         head: Head,
-        features: FeatureLoader,
-        fold: Fold,
         score: OutputScorer,
-        context: Sequence[Utterance] = (),
-    ) -> Tensor:
-        """Return the predictions (utterances, outputs) float64 of the test part."""
-        return score.predictions(self.predict(head, features, fold.test, context=context))
+        outputs: Tensor,
+        fold: Fold,
+        part: Sequence[Utterance],
+    ) -> tuple[OutputScorer, dict[str, float]]:
+        """Adjust the logits of a head by the outputs of a validation part.
+
+        Return the scorer of the head, the scores of the part and the strength.
+        """
+
+        def ranked(scorer: OutputScorer) -> tuple[float, float]:
+            return self._rank(scorer(outputs, part))
+
+        strength = adjust(head.objective, score.targets, fold.train, ranked)
+        score = OutputScorer.of(head.objective, score.targets)
+        return score, {**score(outputs, part), "logit_adjustment": strength}
 
     def _rank(self, validation: dict[str, float]) -> tuple[float, float]:
         """Return what is compared between epochs, or strengths of L2: larger is better."""
