@@ -5,6 +5,8 @@
     ROOT/test/output_repeated_splits_test/dia0_utt0.mp4
     train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv anywhere below ROOT
 
+Without any of these folders, as in the repository of the CSVs, the utterances have texts alone.
+
 The column ``sentiment`` of the corpus is that of the CSVs: negative, neutral or positive. It is not
 a merge of the emotions, because a surprise may be any of the three.
 
@@ -50,12 +52,13 @@ def load(root: Path) -> Corpus:
     sentiments: dict[str, str] = {}
     paths = _find(root)
     for split, name, folder in _SPLITS:
-        clips = paths[folder]
+        clips = paths.get(folder)
         rows = list(_utterances(paths[f"{name}_sent_emo.csv"], split, name, clips))
         in_split = [utterance for utterance, _ in rows]
         sentiments |= {utterance.id: sentiment for utterance, sentiment in rows if sentiment}
         utterances += in_split
-        ignored += _strays(clips, {utterance.audio for utterance in in_split})
+        if clips is not None:
+            ignored += _strays(clips, {utterance.audio for utterance in in_split})
     return Corpus(
         "meld",
         utterances,
@@ -69,7 +72,9 @@ def load(root: Path) -> Corpus:
 
 def _find(root: Path) -> dict[str, Path]:
     """Return the folders of clips and the CSVs by name; one walk, as there are 14,000 files."""
-    wanted = {name for _, short, folder in _SPLITS for name in (folder, f"{short}_sent_emo.csv")}
+    folders_of_clips = {folder for *_, folder in _SPLITS}
+    tables = {f"{name}_sent_emo.csv" for _, name, _ in _SPLITS}
+    wanted = folders_of_clips | tables
     paths: dict[str, Path] = {}
     for folder, folders, files in folders_below(root):
         for name in wanted.intersection([*folders, *files]):
@@ -77,7 +82,8 @@ def _find(root: Path) -> dict[str, Path]:
             # If there are copies in deeper folders, the release's own file is the shallowest.
             if name not in paths or len(path.parts) < len(paths[name].parts):
                 paths[name] = path
-    for name in sorted(wanted - set(paths)):
+    needed = wanted if folders_of_clips & set(paths) else tables
+    for name in sorted(needed - set(paths)):
         raise PipelineError(
             f"{root} is not MELD: it contains no '{name}'; give the folder into which MELD's "
             "archive was unpacked, with its three CSVs"
@@ -86,7 +92,7 @@ def _find(root: Path) -> dict[str, Path]:
 
 
 def _utterances(
-    path: Path, split: str, name: str, clips: Path
+    path: Path, split: str, name: str, clips: Path | None
 ) -> Iterator[tuple[Utterance, str | None]]:
     """Yield each utterance and its sentiment."""
     for place, row in read_table(path, (*_COLUMNS, "Sentiment"), required=_COLUMNS):
@@ -98,14 +104,15 @@ def _utterances(
             ) from error
 
 
-def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Utterance:
+def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path | None) -> Utterance:
     dialogue, turn = int(row["Dialogue_ID"]), int(row["Utterance_ID"])
     label = row["Emotion"].strip().lower()
     if label not in CLASSES:
         raise ValueError(f"'{label}' is not an emotion of MELD")
+    clip = clips / f"dia{dialogue}_utt{turn}.mp4" if clips is not None else None
     return Utterance(
         id=f"{name}/dia{dialogue}_utt{turn}",
-        audio=clips / f"dia{dialogue}_utt{turn}.mp4",
+        audio=clip,
         text=row["Utterance"].translate(_C1).strip(),
         label=label,
         speaker=row["Speaker"].translate(_C1).strip(),
@@ -113,7 +120,7 @@ def _utterance(row: Mapping[str, str], split: str, name: str, clips: Path) -> Ut
         dialogue=f"{name}/dia{dialogue}",
         turn=turn,
         split=split,
-        video=clips / f"dia{dialogue}_utt{turn}.mp4",
+        video=clip,
     )
 
 

@@ -1,7 +1,10 @@
 """MELD in the layout of the release, with its faults."""
 
 import csv
+import shutil
 import unicodedata
+from dataclasses import replace
+from pathlib import Path
 from pathlib import Path
 
 import pytest
@@ -197,6 +200,22 @@ def test_a_folder_that_is_not_meld(tmp_path):
 def test_an_annotation_is_missing(root, name):
     (root / f"{name}_sent_emo.csv").unlink()
     with pytest.raises(PipelineError, match=f"is not MELD: it contains no '{name}_sent_emo.csv'"):
+        meld.load(root)
+
+
+def test_the_tables_alone_give_texts_without_clips(root):
+    whole = meld.load(root)
+    for folder in FOLDERS.values():
+        shutil.rmtree(root / folder)
+    texts = meld.load(root)
+    assert texts.utterances == [replace(u, audio=None, video=None) for u in whole.utterances]
+    assert (texts.ignored, texts.columns) == ([], whole.columns)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_one_folder_of_clips_is_missing(root, name):
+    shutil.rmtree(root / FOLDERS[name])
+    with pytest.raises(PipelineError, match=f"contains no '{Path(FOLDERS[name]).name}'"):
         meld.load(root)
 
 
