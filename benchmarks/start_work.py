@@ -4,11 +4,13 @@ The corpus is synthetic and small, and the encoders are small and random, so tha
 time is the start.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from mser.benchmarks.extract_mser import NAME, WarmExtraction, command_seconds
 from mser.benchmarks.forward_passes import Job
@@ -47,8 +49,15 @@ class Work:
         """Extract the same with workers that run; return the seconds."""
         return self.warm.seconds(MODALITIES, "float16")
 
-    def first_epoch(self, head: str) -> float:
+    def to_first_epoch(self, head: str) -> float:
         """Start ``mser train-head``; return the seconds until its log has a line."""
+        return self._first_epoch(head)[0]
+
+    def first_epoch(self, head: str) -> float:
+        """Start ``mser train-head``; return the seconds that its first epoch takes by its log."""
+        return float(self._first_epoch(head)[1]["seconds"])
+
+    def _first_epoch(self, head: str) -> tuple[float, dict[str, Any]]:
         run = self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
         options = ["--head", head, "--dataset", "synthetic", "--cache", self.cache, "--out", run]
@@ -58,16 +67,21 @@ class Work:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while not any(path.stat().st_size for path in run.glob("**/*.jsonl")):
+        while not (lines := [line for path in run.glob("**/*.jsonl") for line in _lines(path)]):
             assert process.poll() is None, f"the training of {head} ended without a line"
             time.sleep(POLL)
         spent = time.perf_counter() - started
         process.kill()
         process.wait()
-        return spent
+        return spent, json.loads(lines[0])
 
 
 _MSER = [sys.executable, "-c", "from mser.cli import main; main()"]
+
+
+def _lines(path: Path) -> list[str]:
+    """Return the complete lines of a log that is being written."""
+    return path.read_text("utf-8").split("\n")[:-1]
 
 
 def _synthetic_cache(folder: Path, job: Job) -> Path:
