@@ -5,6 +5,8 @@ All data are **synthetic** and are in the page cache. Each measurement is a fres
 * ``corpus``: extraction of a corpus, and of 2, 4 and 8 times as many utterances.
 * ``training``: an epoch of hbf, streamed from the cache, and of 2, 4 and 8 times as many
   utterances.
+* ``texts``: a corpus of a thousand to a million texts of which the cache holds all features
+  already: the time of the bookkeeping.
 * ``index``: opening and reading an entry of a thousand to a million tiny utterances.
 * ``workers``: extraction of a small corpus in one process, and by one and two Dask workers.
 
@@ -37,12 +39,17 @@ from mser.benchmarks.results import (
     ratios,
     shuffled_turns,
 )
-from mser.benchmarks.scale_tasks import extract_corpus, extract_with_workers, train_epoch
+from mser.benchmarks.scale_tasks import (
+    extract_corpus,
+    extract_with_workers,
+    keep_books,
+    train_epoch,
+)
 from mser.benchmarks.synthetic_features import make_entry, tiny_shards
 from mser.benchmarks.train_data import MELD, make_examples
 from mser.pipeline.corpora import synthetic
 from mser.pipeline.encoders.random_encoders import save_speech_encoder, save_text_encoder
-from mser.pipeline.extract import ExtractSettings
+from mser.pipeline.extract import ExtractSettings, extract
 from mser.pipeline.train import TrainSettings
 
 SHARD_MIB = 1.0
@@ -67,6 +74,16 @@ TRAINING_NOTE = (
     "batch has the same size for every number of utterances. The loss of an epoch must be the "
     "same in all rounds. Private memory (RssAnon) is sampled every 5 ms; it does not include pages "
     "of the memory-mapped cache, which processes share and the kernel can free."
+)
+TEXTS_NOTE = (
+    "A table of **synthetic** texts of four words, each with a speaker, a split and one of four "
+    "classes, and one mean of the last layer of a small random encoder for each. The cache holds "
+    "all features: *extract again* reads the table, hashes the texts, compares them with the index "
+    "and publishes the entry. *Train for an epoch* is a whole training of `linear` by AdamW with "
+    "one epoch: it reads the table of the corpus and the index, checks the folds for leaks, "
+    "standardises, trains, validates, tests, and writes the run folder. Both are in one process "
+    "that has imported everything. The first extraction is measured once for each size; it "
+    "includes the forward passes."
 )
 INDEX_NOTE = (
     "Synthetic utterances of 2 layers, 1 to 3 frames and a width of 8, so that the index is the "
@@ -95,12 +112,14 @@ class Sizes(NamedTuple):
     per_session: int  # utterances in a session of the smallest corpus
     training: int  # utterances of the smallest epoch
     multiples: tuple[int, ...]  # of the smallest corpus and epoch
+    texts: tuple[int, ...]
     indexed: tuple[int, ...]  # utterances of the entries
     workers: tuple[int, ...]
 
 
-SMALL = Sizes(8, 32, (1, 2), (1000, 10_000, 100_000), (0, 1))
-FULL = Sizes(40, 128, (1, 2, 4, 8), (1000, 10_000, 100_000, 1_000_000), (0, 1, 2))
+_TENFOLD = (1000, 10_000, 100_000, 1_000_000)
+SMALL = Sizes(8, 32, (1, 2), (1000, 4000), _TENFOLD[:3], (0, 1))
+FULL = Sizes(40, 128, (1, 2, 4, 8), _TENFOLD, _TENFOLD, (0, 1, 2))
 
 Measured = dict[int, list[Result]]  # number of utterances → one result per round
 
@@ -210,6 +229,64 @@ def training(folder: Path, sizes: Sizes, options: RunOptions) -> list[Table]:
     return tables(title, measured, TRAINING_NOTE, "ms per utterance", growing)
 
 
+def texts(folder: Path, sizes: Sizes, options: RunOptions) -> list[Table]:
+    encoder = str(save_text_encoder(folder / "encoder", synthetic.SENTENCE_WORDS))
+    settings: dict[int, tuple[ExtractSettings, TrainSettings]] = {}
+    first: dict[int, float] = {}
+    for count in sizes.texts:
+        manifest = _write_texts(folder / f"{count}.csv", count)
+        device, cache, name = options.device.type, folder / f"{count}", f"texts-{count}"
+        extraction = ExtractSettings(
+            "manifest",
+            None,
+            cache,
+            {"text": encoder},
+            manifest=manifest,
+            name=name,
+            layers="last",
+            stored_frames="mean",
+            device=device,
+            workers=0,
+        )
+        training = TrainSettings(
+            "linear",
+            name,
+            cache,
+            {"text": None},
+            out=folder / "run",
+            device=device,
+            optimizer="adamw",
+            epochs=1,
+        )
+        settings[count] = extraction, training
+        begin = time.perf_counter()
+        extract(extraction)
+        first[count] = time.perf_counter() - begin
+        options.log(f"texts: {count} extracted in {first[count]:.1f} s")
+
+    def run(count: int, number: int) -> Result:
+        result = in_fresh_process(keep_books, *settings[count])
+        return {"first extraction, s": first[count], **result}
+
+    measured = measure_sizes(sizes.texts, options.rounds, run, options, "texts")
+    growing = ("extract again, s", "peak private MB", "train for an epoch, s")
+    return tables("texts: bookkeeping", measured, TEXTS_NOTE, growing[0], growing)
+
+
+def _write_texts(path: Path, count: int) -> Path:
+    words, rng = sorted(synthetic.SENTENCE_WORDS), np.random.default_rng(0)
+    drawn = rng.integers(len(words), size=(count, 4)).tolist()
+    classes = rng.integers(4, size=count).tolist()
+    splits = ("train", "train", "train", "validation", "test")
+    with path.open("w", encoding="utf-8") as file:
+        file.write("id,text,label,speaker,split\n")
+        for number, (chosen, label) in enumerate(zip(drawn, classes, strict=True)):
+            text = " ".join(words[word] for word in chosen)
+            split = splits[number % len(splits)]
+            file.write(f"utt{number:07},{text},class{label},{split}{number % 100},{split}\n")
+    return path
+
+
 def index(folder: Path, sizes: Sizes, options: RunOptions) -> list[Table]:
     for count in sizes.indexed:
         begin = time.perf_counter()
@@ -279,7 +356,7 @@ def _settings(
     )
 
 
-SECTIONS = (corpus, training, index, workers)
+SECTIONS = (corpus, training, texts, index, workers)
 
 
 def measure(options: RunOptions) -> Measurement:
@@ -293,6 +370,7 @@ def measure(options: RunOptions) -> Measurement:
     settings = {
         "corpus: utterances": " ".join(str(smallest * times) for times in sizes.multiples),
         "training: utterances": " ".join(str(sizes.training * times) for times in sizes.multiples),
+        "texts: utterances": " ".join(map(str, sizes.texts)),
         "index: utterances": " ".join(map(str, sizes.indexed)),
     }
     return Measurement(measured, settings)
