@@ -15,6 +15,7 @@ from mser.pipeline.runs.evaluate import evaluate
 from mser.pipeline.targets import EMOTION, Targets
 from mser.pipeline.train import train_head
 from mser.pipeline.train.logit_adjustment import STRENGTHS, adjust
+from mser.pipeline.train.objectives import OutputScorer
 from mser.tests.support.train_runs import (
     CLASSES,
     made_both,
@@ -83,7 +84,13 @@ def test_without_a_gain_nothing_moves_and_an_absent_class_stays() -> None:
     assert adjust(objective, targets, train, lambda _: (1.0, 0.0)) == 0
     assert objective.offset is not None
     assert objective.offset.tolist() == [0, 0, 0, 0]
-    by_offset = adjust(objective, targets, train, lambda s: (float(s.objective.offset[1]), 0.0))  # type: ignore[union-attr, index]
+
+    def rank(scorer: OutputScorer) -> tuple[float, float]:
+        assert isinstance(scorer.objective, Classes)
+        assert scorer.objective.offset is not None
+        return float(scorer.objective.offset[1]), 0.0
+
+    by_offset = adjust(objective, targets, train, rank)
     assert by_offset == 1
     expected = [np.log(3 / 2), np.log(3), 0, 0]
     assert objective.offset.tolist() == pytest.approx(expected)
