@@ -5,7 +5,6 @@ import shutil
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
-from pathlib import Path
 
 import pytest
 

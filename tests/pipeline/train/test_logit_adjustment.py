@@ -57,7 +57,7 @@ def test_the_strength_with_the_best_score_moves_the_outputs(metric: str) -> None
             else balanced_accuracy_score(y, found)
         )
     expected = max(scores, key=scores.__getitem__)
-    assert 0 < expected
+    assert expected > 0
     assert metric == "ua" or expected < 1
 
     objective, part = Classes(4), labelled(known, "validation")
