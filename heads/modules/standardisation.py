@@ -46,7 +46,8 @@ class Standardisation(nn.Module):
         """(B, L, …, D) floating to the same shape and dtype."""
         shape = (len(self.mean), *(1 for _ in range(x.dim() - 3)), self.mean.shape[1])
         mean, deviation = self.mean.view(shape), self.deviation.view(shape)
-        return ((x - mean) / deviation).to(x.dtype)
+        # In place: these are as large as all features of a batch.
+        return (x - mean).div_(deviation).to(x.dtype)
 
 
 def frame_statistics(pooled: Tensor) -> tuple[Tensor, Tensor]:
