@@ -4,8 +4,9 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, Locator, LogLocator, NullLocator, StrMethodFormatter
 
 from mser.benchmarks.results import Plot, Rows, Table, Value
 
@@ -52,6 +53,7 @@ def _bars(axes: Axes, rows: Rows, plot: Plot) -> None:
     axes.margins(x=0.12)
     if plot.log:
         axes.set_xscale("log")
+        _plain_numbers(axes.xaxis, LogLocator(subs=_SUBS))
 
 
 def _lines(axes: Axes, rows: Rows, plot: Plot) -> None:
@@ -68,14 +70,18 @@ def _lines(axes: Axes, rows: Rows, plot: Plot) -> None:
         axes.set_xscale("log")
         axes.set_yscale("log")
         xs = sorted({x for points in lines.values() for x, _ in points})
-        for axis, ticks in ((axes.xaxis, FixedLocator(xs)), (axes.yaxis, LogLocator(subs=_SUBS))):
-            axis.set_major_locator(ticks)
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axis.set_minor_locator(NullLocator())
+        _plain_numbers(axes.xaxis, FixedLocator(xs))
+        _plain_numbers(axes.yaxis, LogLocator(subs=_SUBS))
     else:
         axes.set_ylim(bottom=0)
     axes.set_xlabel(plot.x)
     axes.set_ylabel(plot.column)
+
+
+def _plain_numbers(axis: Axis, ticks: Locator) -> None:
+    axis.set_major_locator(ticks)
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _middle(value: Value) -> float:
