@@ -40,6 +40,9 @@ class LinearProbe(Head):
     Raises:
         HeadError: the layer or the pooling does not exist, or an option is out of its range; see
             also :class:`Head`.
+
+    Attributes:
+        joined: modality → width of its part of the classifier's inputs.
     """
 
     former_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({"pooling": "mean"})
@@ -62,12 +65,14 @@ class LinearProbe(Head):
         self.layers = self.mixes.positions
         self.pooling, self.reads_pooled = pooling, pooling != "attention"
         self.widths = {m: dim * (1 + (pooling == "mean_std")) for m, dim in self.dims.items()}
-        joined = {m: self.mixes.n_joined[m] * width for m, width in self.widths.items()}
+        self.joined = {m: self.mixes.n_joined[m] * width for m, width in self.widths.items()}
         self.attention = nn.ModuleDict(
-            {} if self.reads_pooled else {m: AttentionPooling(width) for m, width in joined.items()}
+            {}
+            if self.reads_pooled
+            else {m: AttentionPooling(width) for m, width in self.joined.items()}
         )
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(sum(joined.values()), n_classes)
+        self.classifier = nn.Linear(sum(self.joined.values()), n_classes)
 
     @property
     def is_linear(self) -> bool:

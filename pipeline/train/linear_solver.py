@@ -141,6 +141,21 @@ def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) ->
     return [utterance.id for utterance in everything]
 
 
+def modality_scale(widths: Sequence[int]) -> Tensor:
+    """Return what the inputs of each modality are multiplied by, (sum of the widths,).
+
+    One strength of L2 for all inputs would have to suit the widest modality: a narrow one beside it
+    would hardly be used. The inputs of a modality are multiplied by the root of the largest width
+    over its own, so that the standardised inputs of each have the same sum of variances. With equal
+    widths this changes nothing.
+
+    Args:
+        widths: those of the modalities, in the order of the inputs.
+    """
+    widest = max(widths)
+    return torch.cat([torch.full((width,), (widest / width) ** 0.5) for width in widths])
+
+
 def _mean(models: Sequence[LinearModel]) -> LinearModel:
     """Return the mean of the models; of each class, over the models that have learnt it.
 

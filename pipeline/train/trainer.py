@@ -24,7 +24,7 @@ from .batches import BatchSampler
 from .checkpoint import TrainingProgress, TrainingState
 from .context import context_turns
 from .features import Batch, FeatureLoader
-from .linear_solver import LinearProblem, whole_groups
+from .linear_solver import LinearProblem, modality_scale, whole_groups
 from .logit_adjustment import adjust
 from .objectives import OutputScorer, fit, target_tensor, weight_classes
 from .settings import AMP, LBFGS, OPTIMIZERS, TrainSettings
@@ -231,6 +231,7 @@ class Trainer:
     ) -> TrainedHead:
         """Train a linear head by logistic or ridge regression; see :mod:`.linear_solver`."""
         both = [*fold.train, *fold.validation]
+        scale = modality_scale([*head.joined.values()]).to(self.device)
 
         def ranked(
             logits: Tensor, rows: Sequence[int]
@@ -239,7 +240,7 @@ class Trainer:
             return validation, self._rank(validation)
 
         problem = LinearProblem(
-            torch.cat(list(self._vectors(head, features, both))),
+            torch.cat(list(self._vectors(head, features, both))) * scale,
             target_tensor(score.targets, both).to(self.device),
             len(fold.train),
             head.objective,
@@ -257,7 +258,7 @@ class Trainer:
         given = self.settings.l2
         chosen = problem.solve(None if given is None else [given], log)
         with torch.no_grad():
-            head.classifier.weight.copy_(chosen.model.weight)
+            head.classifier.weight.copy_(chosen.model.weight * scale)
             head.classifier.bias.copy_(chosen.model.bias)
         scores = {**chosen.validation, "l2": chosen.strength}
         if self.settings.logit_adjustment == "validation":

@@ -150,7 +150,10 @@ def settings(cache: Path, out: Path, *asked: str) -> TrainSettings:
 def test_the_head_is_scikit_learn_on_standardised_statistics(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str
 ) -> None:
-    """Five lines of scikit-learn on the concatenated layers of both modalities."""
+    """Six lines of scikit-learn on the concatenated layers of both modalities.
+
+    The inputs of text are multiplied so that their variances sum up to those of speech.
+    """
     monkeypatch.setattr(linear_solver, "SMALL_VALIDATION", 0)
     run = train_head(settings(cache, tmp_path / "run", "l2=0.01", f"head.pooling={pooling}"))
     entries = [FeatureCache(cache).open("made-up", modality=m) for m in BOTH]
@@ -169,11 +172,14 @@ def test_the_head_is_scikit_learn_on_standardised_statistics(
     def labels(split: str) -> list[str]:
         return [str(make_utterance(id).label) for id in entries[0].ids if id.startswith(split)]
 
+    speech, text = (entry.n_layers * entry.dim * (1 + (pooling == "mean_std")) for entry in entries)
+    assert speech > text
+    scale = np.repeat([1, (speech / text) ** 0.5], [speech, text])
     scaler = StandardScaler().fit(vectors("train"))
-    both = scaler.transform(np.concatenate([vectors("train"), vectors("validation")]))
+    both = scale * scaler.transform(np.concatenate([vectors("train"), vectors("validation")]))
     model = Sklearn(C=1 / (0.01 * len(both)), tol=1e-8, max_iter=10_000)
     model.fit(both, labels("train") + labels("validation"))
-    expected = model.predict_proba(scaler.transform(vectors("test")))
+    expected = model.predict_proba(scale * scaler.transform(vectors("test")))
     found = {row["id"]: [float(row[f"p_{name}"]) for name in CLASSES] for row in rows(run)}
     np.testing.assert_allclose([found[id] for id in sorted(found)], expected, atol=5e-3)
 

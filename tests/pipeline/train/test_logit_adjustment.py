@@ -107,7 +107,7 @@ def imbalanced(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("head", "more"), [("query", ()), ("linear", ("optimizer=auto",)), ("hbaf", ())]
+    ("head", "more"), [("query", ()), ("linear", ("optimizer=auto", "l2=3")), ("hbaf", ())]
 )
 def test_a_run_predicts_with_the_adjusted_outputs_and_keeps_them(
     imbalanced: Path, tmp_path: Path, head: str, more: tuple[str, ...]
