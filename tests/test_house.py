@@ -14,7 +14,7 @@ MAX_LINES = 400
 LOOSE = {
     *("__init__", "errors", "progress", "provenance", "output", "demo", "doctor"),
     *("modalities", "targets", "layers", "validation", "plugins", "option_texts", "interruption"),
-    *("store_formats", "feature_cache", "catalogue", "preset_files"),
+    *("store_formats", "feature_cache", "catalogue", "preset_files", "garbage"),
 }
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 

@@ -199,19 +199,8 @@ SeedsOption = Annotated[
 ]
 SETTINGS = (
     *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
-    *(
-        "learning_rate",
-        "weight_decay",
-        "schedule",
-        "warmup",
-        "clip",
-        "ema",
-        "class_weights",
-        "logit_adjustment",
-        "loss",
-        "amp",
-    ),
-    *("monitor", "features", "save_every"),
+    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "ema", "class_weights"),
+    *("logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
 )
 SetOption = Annotated[
     list[str] | None,

@@ -38,19 +38,9 @@ FEATURES = ("auto", "memory", "stream")
 
 # What --set may change, in addition to head.OPTION.
 TUNABLE = (
-    *("epochs", "patience", "batch_size", "accumulate"),
-    *(
-        "standardise",
-        "optimizer",
-        "l2",
-        "learning_rate",
-        "weight_decay",
-        "schedule",
-        "warmup",
-        "clip",
-        "ema",
-    ),
-    *("class_weights", "logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
+    *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
+    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "ema", "class_weights"),
+    *("logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
 )
 # What configurations of older runs do not have: it is left out at its default.
 _ADDED = {"target": EMOTION, "logit_adjustment": "none"}

@@ -76,7 +76,7 @@ def test_workers_do_not_search_what_their_server_imported_for_garbage() -> None:
         (collects,) = cluster.client.run(gc.isenabled).values()
     wait_for(lambda: fork_server_module._server._forkserver_pid is None)
     assert kept > 100_000
-    assert threshold[0] > gc.get_threshold()[0]
+    assert threshold[0] > 10_000  # Python's default is 700
     assert collects
 
 
