@@ -125,12 +125,12 @@ def test_a_run_predicts_with_the_adjusted_outputs_and_keeps_them(
     # The strength was chosen by outputs of models that had not seen the part.
     assert fold["validation"]["loss"] == pytest.approx(before["validation"]["loss"])
 
-    ids = set(json.loads((run.path / "folds.json").read_text())["folds"][0]["train"])
-    by_id = {u.id: u.label for u in official(train=60, validation=30, test=30)}
-    train = [u for u in by_id if u in ids]
+    (parts,) = json.loads((run.path / "folds.json").read_text())["folds"]
+    ids = [u.id for u in official(train=60, validation=30, test=30)]
+    label = dict(zip(ids, rare(len(ids), 0), strict=True))
+    train = [label[id] for id in parts["train"]]
     assert len(train) == 60
-    labels = dict(zip(by_id, rare(len(by_id), 0), strict=True))
-    share = np.array([np.mean([labels[u] == name for u in train]) for name in CLASSES])
+    share = np.array([np.mean([each == name for each in train]) for name in CLASSES])
     share[share == 0] = 1
     probabilities = [
         np.array([[float(row[c]) for c in COLUMNS] for row in rows(each)]) for each in (plain, run)
