@@ -62,7 +62,7 @@ def run_jobs(
         requirements: returns what workers must have that this process did not start itself.
         threads: how many jobs this process does at once, if it does them: on threads of their own,
             or with 0 one after the other on the calling thread.
-        pause: seconds to wait in this process when other processes work on all jobs that are left.
+        pause: seconds to wait when other processes work on all jobs that are left.
         split: divides a job whose workers died into smaller jobs. All jobs whose workers died are
             done again at the end, one at a time, and divided until ``split`` returns no jobs.
         advance: returns a value that changes while unfinished jobs advance. SLURM jobs that end are
@@ -80,7 +80,7 @@ def run_jobs(
     elif jobs:
         with backend.cluster(len(jobs), device, advance) as cluster:
             required = None if cluster.started_here else requirements()
-            yield from on_cluster(work, jobs, cluster, required, split)
+            yield from on_cluster(work, jobs, cluster, required, split, pause)
 
 
 def _in_this_process(
@@ -104,6 +104,7 @@ def _in_this_process(
             busy += 1
             if busy >= len(waiting) + len(running):
                 time.sleep(pause)
+                busy = 0
     finally:
         # A shard may take longer than SLURM waits after SIGTERM.
         executor.shutdown(wait=not interrupted(), cancel_futures=True)
@@ -126,19 +127,20 @@ def on_cluster(
     cluster: "Cluster",
     required: WorkerRequirements | None = None,
     split: Callable[[JobT], Sequence[JobT]] | None = None,
+    pause: float = 0.0,
 ) -> Reports[JobT, ReportT]:
     """Do all jobs on a cluster that runs; see :func:`run_jobs`."""
     if required:
         check_workers(cluster, required)
     task = WorkerTask(work, required)
     suspects: list[JobT] = []
-    for job, report in _sent(task, jobs, cluster):
+    for job, report in _sent(task, jobs, cluster, pause):
         if report is None and split:
             suspects.append(job)  # perhaps it only waited on a worker that another job killed
         else:
             yield job, report
     while suspects and split:
-        for job, report in _sent(task, [suspects.pop()], cluster):
+        for job, report in _sent(task, [suspects.pop()], cluster, pause):
             if report is None and (parts := split(job)):
                 suspects += parts
             else:
@@ -166,7 +168,7 @@ def check_workers(cluster: "Cluster", required: WorkerRequirements) -> None:
 
 
 def _sent(
-    task: WorkerTask[JobT, ReportT], jobs: Sequence[JobT], cluster: "Cluster"
+    task: WorkerTask[JobT, ReportT], jobs: Sequence[JobT], cluster: "Cluster", pause: float = 0.0
 ) -> Reports[JobT, ReportT]:
     """Send the jobs to the workers; yield each with its report, or ``None`` if its workers died.
 
@@ -175,7 +177,7 @@ def _sent(
     """
     from distributed import as_completed  # noqa: PLC0415 -- a second to import
 
-    waiting = deque(jobs)
+    waiting, busy = deque(jobs), 0
     sent: dict[object, tuple[JobT, int]] = {}
     working = as_completed(loop=cluster.client.loop, with_results=True, raise_errors=False)
     room, counted = 0, -_COUNT_SECONDS
@@ -197,7 +199,12 @@ def _sent(
             waiting.append(job)  # its workers came to their walltime
         elif report is not None and report.busy:
             waiting.append(job)
+            busy += 1
+            if busy >= len(waiting) + len(sent):
+                time.sleep(pause)
+                busy = 0
         else:
+            busy = 0
             if report is not None:
                 cluster.advanced()
             yield job, report

@@ -19,6 +19,8 @@ from .worker_imports import WORKER_IMPORTS
 
 Work = Callable[[ShardJob], ShardReport]
 
+_PAUSE = 0.5  # seconds to wait when other processes work on all shards that are left
+
 # The threads of a larger worker would wait for each other in Python. If two forward passes cannot
 # run at once in a process, each pass has a process.
 _CORES_PER_WORKER = 4 if THREAD_SAFE else 1
@@ -81,6 +83,7 @@ def run_shards(
         device,
         partial(requirements_of, jobs),
         threads=threads_of(device, cores()),
+        pause=_PAUSE,
         split=ShardJob.halves,
     )
     try:

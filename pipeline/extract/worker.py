@@ -18,8 +18,6 @@ from .readers import READERS
 from .sharding import PlannedUtterance, ShardJob
 
 _READERS = 4  # threads that decode for a GPU; more would wait for each other in Python
-_PATIENCE = 2.0  # seconds to wait for the lease of a shard before another shard is done
-
 _CALIBRATING = 600.0  # seconds to wait for another process that computes the scale
 
 
@@ -55,13 +53,12 @@ def _encoder(settings: EncoderSettings) -> Encoder[Any]:
     return encoder_of(settings)
 
 
-def extract_shard(job: ShardJob, patience: float = _PATIENCE) -> ShardReport:
-    """Decode, encode and commit the utterances of one shard, unless another process does it.
-
-    ``patience`` is how many seconds to wait for the other process.
-    """
+def extract_shard(job: ShardJob) -> ShardReport:
+    """Decode, encode and commit the utterances of one shard, unless another process does it."""
     FORMAT_PLUGINS.admit(job.writer.store)
-    with job.writer.lease(job.lease, patience) as acquired:
+    # Do not wait for the other process: this process would then take each shard after it, and find
+    # nothing to do.
+    with job.writer.lease(job.lease) as acquired:
         if not acquired:
             return ShardReport(job, busy=True)
         # Another process may have stored some of them since the work was planned.

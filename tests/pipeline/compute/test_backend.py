@@ -6,6 +6,7 @@ import pickle
 import signal
 import socket
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -289,6 +290,26 @@ def busy_at_first(folder: Path, job: ShardJob) -> ShardReport:
     before = seen.exists()
     seen.touch()
     return ShardReport(job, busy=not before)
+
+
+def test_one_pause_is_made_while_other_processes_do_all_jobs_that_are_left(
+    job, cluster_here, tmp_path, monkeypatch
+):
+    pauses, sleep = [], time.sleep
+    monkeypatch.setattr(
+        "time.sleep", lambda seconds: pauses.append(1) if seconds == 77.0 else sleep(seconds)
+    )
+    work = partial(busy_at_first, tmp_path)
+    assert [done for done, _ in on_cluster(work, [job], cluster_here, pause=77.0)] == [job]
+    assert pauses == [1]
+
+
+def test_no_process_waits_for_the_shard_of_another_one(job, monkeypatch):
+    """A process that waited would come to each shard after the other one, and never do any."""
+    job.writer.prepare()
+    with job.writer.lease(job.lease):
+        monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail(f"waited {seconds} s"))
+        assert extract_shard(job).busy
 
 
 def test_a_job_with_hundreds_of_utterances_is_small(job, tmp_path):

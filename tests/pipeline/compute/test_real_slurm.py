@@ -77,7 +77,11 @@ def test_an_array_of_plain_commands_shares_an_entry(
 ) -> None:
     plain = [sys.executable, "-m", "mser", *command[: command.index("--slurm")], "--workers", 0]
     script = tmp_path / "job.sh"
-    script.write_text(f"#!/bin/sh\nexec {shlex.join(map(str, plain))}\n")
+    begin = (  # together, however SLURM starts them
+        f"cd {tmp_path}; touch begun-$SLURM_ARRAY_TASK_ID\n"
+        "until test -e begun-0 -a -e begun-1 -a -e begun-2; do sleep 0.1; done\n"
+    )
+    script.write_text(f"#!/bin/sh\n{begin}exec {shlex.join(map(str, plain))}\n")
     logs = f"--output={tmp_path}/job-%a.log"
     slurm.run("sbatch", "--wait", "--array=0-2", "--mem=1G", logs, script)
     counts = [
