@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...heads.objectives import Attributes, Classes, Joined, Labels, Objective, Votes
 from .logistic_regression import LinearModel, LogisticRegression
+from .preconditioner import Directions
 from .ridge_regression import RidgeRegression
 
 STRENGTHS = tuple(10.0 ** (exponent / 2) for exponent in range(2, -11, -1))
@@ -33,6 +34,7 @@ def linear_path(
     targets: Tensor,
     strengths: Sequence[float],
     balanced: bool = False,
+    directions: Directions | None = None,
 ) -> Iterator[LinearModel]:
     """Yield the model for each strength λ.
 
@@ -42,24 +44,22 @@ def linear_path(
         targets: those of the objective, for n utterances, on the same device.
         strengths: from strong to weak.
         balanced: whether a class weighs by the inverse of its frequency.
+        directions: the main directions of the inputs, if they are known; also of more inputs.
     """
     match objective:
-        case Classes():
-            labels = objective.classes(targets)
-            yield from LogisticRegression(inputs, labels, objective.n_outputs, balanced).path(
-                strengths
+        case Classes() | Votes() | Labels():
+            labels = objective.classes(targets) if isinstance(objective, Classes) else targets
+            several = isinstance(objective, Labels)
+            weighted = balanced and not several
+            problem = LogisticRegression(
+                inputs, labels, objective.n_outputs, weighted, several, directions
             )
-        case Votes():
-            n_classes = objective.n_outputs
-            yield from LogisticRegression(inputs, targets, n_classes, balanced).path(strengths)
-        case Labels():
-            n_classes = objective.n_outputs
-            yield from LogisticRegression(inputs, targets, n_classes, several=True).path(strengths)
+            yield from problem.path(strengths)
         case Attributes():
             yield from RidgeRegression(inputs, objective.standardised(targets)).path(strengths)
         case Joined():
             paths = [
-                linear_path(part, inputs, known, strengths, balanced)
+                linear_path(part, inputs, known, strengths, balanced, directions)
                 for part, known in objective.divided(targets)
             ]
             yield from map(_stacked, zip(*paths, strict=True))

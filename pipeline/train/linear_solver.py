@@ -5,6 +5,7 @@ The result depends on no learning rate, no number of epochs and no seed.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from ...heads.objectives import Objective
 from ..corpora import Utterance
 from .linear_paths import linear_path, strengths_of
 from .logistic_regression import NEVER, LinearModel
+from .preconditioner import Directions
 
 SMALL_VALIDATION = 500
 """With fewer validation utterances, the strength is chosen by cross-validation."""
@@ -105,7 +107,7 @@ class LinearProblem:
         chosen = best[1]
         if len(splits) > 1:
             return chosen
-        (model,) = self._path(list(range(len(self.targets))), [chosen.strength])
+        (model,) = self._path(range(len(self.targets)), [chosen.strength])
         return replace(chosen, model=model)
 
     def _splits(self) -> list[tuple[list[int], list[int]]]:
@@ -120,9 +122,15 @@ class LinearProblem:
         splits = folds.split(np.zeros(len(rows)), groups=self.groups)
         return [(learn.tolist(), validate.tolist()) for learn, validate in splits]
 
+    @cached_property
+    def _directions(self) -> Directions:
+        return Directions(self.inputs)
+
     def _path(self, rows: Sequence[int], strengths: Sequence[float]) -> Iterator[LinearModel]:
         inputs, targets = self.inputs[rows], self.targets[rows]
-        return linear_path(self.objective, inputs, targets, strengths, self.balanced)
+        return linear_path(
+            self.objective, inputs, targets, strengths, self.balanced, self._directions
+        )
 
 
 def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) -> list[str]:

@@ -6,6 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression as Sklearn
 
 from mser.pipeline.train.logistic_regression import LogisticRegression
+from mser.pipeline.train.preconditioner import Directions
 
 STRENGTHS = (1.0, 0.03, 0.001)
 
@@ -41,6 +42,17 @@ def test_two_classes_have_two_vectors_which_share_the_penalty() -> None:
     expected = Sklearn(C=2 / (0.01 * 200), tol=1e-8, max_iter=10_000).fit(x.numpy(), y.numpy())
     found = model.logits(x).softmax(dim=1).numpy()
     np.testing.assert_allclose(found, expected.predict_proba(x.numpy()), atol=3e-3)
+
+
+@pytest.mark.parametrize(("n", "width"), [(300, 20), (1200, 600)])
+def test_directions_of_other_inputs_lead_to_the_same_minimum(n: int, width: int) -> None:
+    x, y = problem(n, width, 4)
+    generator = torch.Generator().manual_seed(1)
+    others = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    (own,) = LogisticRegression(x, y, 4).path([0.01])
+    (with_others,) = LogisticRegression(x, y, 4, directions=Directions(others)).path([0.01])
+    found, expected = with_others.logits(x).softmax(dim=1), own.logits(x).softmax(dim=1)
+    torch.testing.assert_close(found, expected, atol=3e-3, rtol=0)
 
 
 def test_single_precision_gives_nearly_the_same() -> None:
