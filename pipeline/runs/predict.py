@@ -3,7 +3,9 @@
 A clip is processed as in the extraction: with the same decoding, encoder, precision, layers,
 windows and rounding as the cached features on which the run was trained. Each checkpoint, of every
 fold and seed, then gives probabilities of the classes, or attributes on their own scale, and the
-prediction is their mean. This ensemble is a choice of mser; ``metrics.json`` has no score of it.
+prediction is their mean. This ensemble is a choice of mser. Of several seeds, ``metrics.json`` has
+its score as ``seeds_together``: there, an utterance has only the checkpoints that did not train on
+it.
 """
 
 from collections import Counter

@@ -39,7 +39,11 @@ class Run:
         ]
         if context := metrics.get("context_turns"):
             lines.append(f"  read as context of their dialogues: {context} of those left out")
-        rows = {metrics["head"]: metrics["aggregate"], "chance": metrics["chance"]}
+        rows = {metrics["head"]: metrics["aggregate"]}
+        together = metrics.get("seeds_together")
+        if together:
+            rows["seeds together"] = together
+        rows["chance"] = metrics["chance"]
         if tests:  # a row for each pair of training and test corpora
             several = seeds > 1
             rows = {}
@@ -47,6 +51,8 @@ class Run:
                 rows[f"{metrics['dataset']} → {name}"] = of_test["aggregate"]
                 rows[f"chance on {name}"] = of_test["chance"]
         table = score_table(rows, several, self._drawn(), targets_in(metrics))
+        if together and not tests:
+            table.append("  seeds together: scores of the mean of their predictions, per utterance")
         return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:

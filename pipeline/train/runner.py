@@ -1,33 +1,25 @@
 """Stage two: from features in the cache to trained heads and their scores."""
 
-from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...cache.storage.leases import lease
 from ..compute import Backend, WorkerRequirements, run_jobs
 from ..compute.device import chosen_device
 from ..errors import PipelineError, UsageError, unknown
-from ..evaluation.groups import groups_among
-from ..evaluation.metrics import aggregate, of_fold, pooled_details, scores
-from ..evaluation.scorers import scorer_of
 from ..plugins import folders_of, short_name
 from ..progress import StatusBar, print_note
 from ..protocols.across import split_across
-from ..protocols.folds import Fold, Splits
+from ..protocols.folds import Splits
 from ..protocols.leakage import Leakage, check_leakage
 from ..protocols.protocols import split_corpus
-from .checkpoint import from_safetensors
-from .context import turns_read
 from .examples import TrainingExamples
 from .jobs import (
-    PREDICTED,
     TrainingJob,
     TrainingReport,
     build,
@@ -35,64 +27,16 @@ from .jobs import (
     reads_context,
     run_training,
 )
-from .objectives import predictions
-from .run import Run, validation_text
+from .planned_run import PlannedRun
+from .run import Run
 from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
+from .run_scores import write_scores
 from .settings import TrainSettings
 from .shown_trainings import ShownTrainings
 from .tracking import require_trackers
 
 _PAUSE = 1.0  # seconds, while other processes do the jobs that are left
 _PATIENCE = 3600.0  # seconds, while another process writes the scores
-
-
-@dataclass(frozen=True)
-class PlannedRun:
-    """A run that can start: its folder exists, and its folds are known."""
-
-    settings: TrainSettings
-    protocol: str
-    examples: TrainingExamples
-    splits: Splits
-    excluded: Mapping[str, str]
-    leakage: Leakage
-    run: RunFolder
-
-    def leakage_notes(self) -> list[str]:
-        """Return what to print about the folds before the training."""
-        shared = self.leakage.lines() or ["the parts share nothing that was looked at"]
-        lines = "\n".join(f"  {line}" for line in shared)
-        return [
-            *(f"mser: {note}" for note in self.splits.notes),
-            f"mser: leakage check of {self.protocol}{validation_text(self.settings.validation)}, "
-            f"which allows what is shared here:\n{lines}",
-        ]
-
-    @property
-    def fold_names(self) -> tuple[str, ...]:
-        """The folds to train: those of the settings, or all."""
-        names = self.settings.folds or (fold.name for fold in self.splits.folds)
-        return tuple(dict.fromkeys(names))
-
-    @property
-    def scored(self) -> bool:
-        """Whether the scores of the folds to train are written."""
-        return self.run.finished or self.run.scored_folds >= set(self.fold_names)
-
-    def jobs(self, threads: int | None = None, processes: int = 1) -> list[TrainingJob]:
-        """Return a job for each fold to train and each seed; see :class:`TrainingJob`."""
-        return [job for name in self.fold_names for job in self.jobs_of(name, threads, processes)]
-
-    def jobs_of(
-        self, fold: str, threads: int | None = None, processes: int = 1
-    ) -> list[TrainingJob]:
-        """Return a job for each seed of a fold; see :class:`TrainingJob` for the arguments."""
-        digest, settings = self.examples.digest, self.settings
-        plugins = settings.plugins()
-        return [
-            TrainingJob(settings, digest, self.run.path, fold, seed, threads, processes, plugins)
-            for seed in settings.seeds
-        ]
 
 
 def train_head(settings: TrainSettings) -> Run:
@@ -313,88 +257,7 @@ def _finished(planned: PlannedRun) -> Run | None:
             return None
         with lease(run.folder, "scores", _PATIENCE) as acquired:
             if acquired and not planned.scored:
-                _write_scores(planned)
+                write_scores(planned)
     if run.finished:
         run.clean()  # a process may have been killed after it wrote the scores
     return Run(run.path, run.read_json("metrics.json"), planned.examples.corpus.notes)
-
-
-def _write_scores(planned: PlannedRun) -> None:
-    """Write the scores of all folds that are trained, also of those that were asked for before."""
-    jobs_of = {fold.name: planned.jobs_of(fold.name) for fold in planned.splits.folds}
-    jobs = [job for of in jobs_of.values() if all(job.done for job in of) for job in of]
-    folds = {fold.name: fold for fold in planned.splits.folds}
-    predicted: list[tuple[Fold, int, Tensor]] = []
-    facts = []
-    used: dict[str, set[Any]] = {"threads": set(), "cpu": set()}
-    for job in jobs:
-        tensors, of_training = from_safetensors(planned.run.trainings, job.result)
-        for name in used.keys() & of_training.keys():
-            used[name].add(of_training.pop(name))
-        predicted.append((folds[job.fold], job.seed, tensors[PREDICTED]))
-        facts.append(of_training)
-    metrics = _metrics(planned, predicted, facts)
-    names = [job.name for job in jobs]
-    planned.run.finish(names, planned.examples.targets, predicted, metrics, used)
-
-
-def _metrics(
-    planned: PlannedRun,
-    predicted: Sequence[tuple[Fold, int, Tensor]],
-    facts: Sequence[dict[str, Any]],
-) -> dict[str, Any]:
-    targets = planned.examples.targets
-    scorer = scorer_of(targets)
-    parts, chance, folds = [], [], []
-    for (fold, seed, values), of_training in zip(predicted, facts, strict=True):
-        part = predictions(fold, seed, values, targets)
-        parts.append(part)
-        chance.append(replace(part, predicted=[targets.chance(fold.train)] * len(part.labels)))
-        folds.append(
-            {
-                "fold": fold.name,
-                "seed": seed,
-                **scores(part.labels, part.predicted, scorer),
-                "utterances": {
-                    "train": len(fold.train),
-                    "validation": len(fold.validation),
-                    "test": len(fold.test),
-                },
-                **of_training,
-                **scorer.details(part.labels, part.predicted),
-            }
-        )
-    each = {fold.name: groups_among(fold.test) for fold, *_ in predicted}
-    tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
-    groups = groups_among(tested.values())
-    read = turns_read(planned.splits.folds, planned.examples.context)
-    tests = {
-        name: {
-            "aggregate": aggregate(of_fold(parts, name), scorer, groups=each[name].group_of),
-            "chance": aggregate(of_fold(chance, name), scorer, groups=each[name].group_of),
-            "intervals": each[name].as_json(),
-        }
-        for name in planned.settings.test_on or ()
-        if name in each
-    }
-    return {
-        "head": short_name(planned.settings.head),
-        "dataset": planned.settings.dataset,
-        "protocol": planned.protocol,
-        "validation": planned.settings.validation,
-        "target": list(targets.names),
-        "classes": list(targets.classes) if targets.over_classes else [],
-        "notes": list(planned.examples.corpus.notes),
-        "selected_by": f"best {planned.settings.monitor} on the validation part",
-        "test_utterances": len(tested),
-        "not_trained": [fold.name for fold in planned.splits.folds if fold.name not in each],
-        "excluded": dict(Counter(planned.excluded.values())),
-        **({"context_turns": len(read)} if read else {}),
-        "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
-        "intervals": groups.as_json(),
-        "aggregate": aggregate(parts, scorer, groups=groups.group_of),
-        "chance": aggregate(chance, scorer, groups=groups.group_of),
-        "pooled": pooled_details(parts, scorer),
-        "folds": folds,
-        **({"tests": tests} if planned.settings.test_on else {}),
-    }

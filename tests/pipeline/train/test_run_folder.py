@@ -87,6 +87,36 @@ def test_metrics_are_recomputed_exactly_from_the_predictions(run: Run) -> None:
         assert found["pooled"] == fmean(pooled)
 
 
+def test_the_seeds_together_are_scored_by_the_mean_of_their_probabilities(run: Run) -> None:
+    labels: dict[str, str] = {}
+    folds: dict[str, list[str]] = {}
+    sums: dict[str, list[float]] = {}
+    for row in rows(run):
+        labels[row["id"]] = row["label"]
+        folds.setdefault(row["fold"], []).append(row["id"])
+        of_seed = [float(row[f"p_{name}"]) for name in CLASSES]
+        sums[row["id"]] = [
+            a + b for a, b in zip(sums.get(row["id"], [0.0] * 4), of_seed, strict=True)
+        ]
+    best = {id: CLASSES[of.index(max(of))] for id, of in sums.items()}
+    together = run.metrics["seeds_together"]
+    pooled = accuracy_score([labels[id] for id in best], [*best.values()])
+    assert together["wa"]["pooled"] == pooled
+    by_fold = [
+        accuracy_score([labels[i] for i in ids], [best[i] for i in ids]) for ids in folds.values()
+    ]
+    assert together["wa"]["mean"] == pytest.approx(fmean(by_fold))
+    low, high = together["wa"]["pooled_ci95"]
+    assert low <= pooled <= high
+    assert "seeds together" in str(run)
+
+
+def test_one_seed_alone_has_no_score_of_seeds_together(filled_cache: Path, tmp_path: Path) -> None:
+    run = train_head(small("linear", filled_cache, tmp_path))
+    assert "seeds_together" not in run.metrics
+    assert "seeds together" not in str(run)
+
+
 def test_the_prediction_is_the_class_with_the_highest_probability(run: Run) -> None:
     for row in rows(run):
         probabilities = {name: float(row[f"p_{name}"]) for name in CLASSES}
