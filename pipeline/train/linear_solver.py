@@ -21,6 +21,7 @@ SMALL_VALIDATION = 500
 """With fewer validation utterances, the strength is chosen by cross-validation."""
 
 _FEW = 2000  # utterances: the time of the change of basis grows with their square
+_SMALL = 2**20  # numbers in the inputs: float64 then takes little time
 _FOLDS = 10
 _PATIENCE = 5  # strengths without a better score
 
@@ -86,6 +87,8 @@ class LinearProblem:
             chosen = replace(self, inputs=coordinates.T).solve(strengths, log)
             weight = chosen.model.weight @ basis.T
             return replace(chosen, model=replace(chosen.model, weight=weight))
+        if self.inputs.dtype == torch.float32 and self.inputs.numel() <= _SMALL:
+            return self._solved_in_double(strengths, log)
         strengths = strengths_of(self.objective) if strengths is None else strengths
         splits = self._splits()
         held_out = [row for _, rows in splits for row in rows]
@@ -110,6 +113,20 @@ class LinearProblem:
         (model,) = self._path(range(len(self.targets)), [chosen.strength])
         return replace(chosen, model=model)
 
+    def _solved_in_double(
+        self, strengths: Sequence[float] | None, log: Callable[..., object]
+    ) -> ChosenModel:
+        """Solve in float64: in float32, weak strengths end before the minimum."""
+
+        def score(outputs: Tensor, rows: Sequence[int]) -> tuple[dict[str, float], Rank]:
+            return self.score(outputs.float(), rows)
+
+        exact = replace(self, inputs=self.inputs.double(), score=score)
+        chosen = exact.solve(strengths, log)
+        model = LinearModel(chosen.model.weight.float(), chosen.model.bias.float())
+        outputs, rows = chosen.held_out
+        return replace(chosen, model=model, held_out=(outputs.float(), rows))
+
     def _splits(self) -> list[tuple[list[int], list[int]]]:
         """Return the rows to learn from and the rows to validate on, of each split."""
         rows = list(range(len(self.targets)))
@@ -128,9 +145,8 @@ class LinearProblem:
 
     def _path(self, rows: Sequence[int], strengths: Sequence[float]) -> Iterator[LinearModel]:
         inputs, targets = self.inputs[rows], self.targets[rows]
-        return linear_path(
-            self.objective, inputs, targets, strengths, self.balanced, self._directions
-        )
+        shared = None if self._directions.all_found else self._directions
+        return linear_path(self.objective, inputs, targets, strengths, self.balanced, shared)
 
 
 def whole_groups(train: Sequence[Utterance], validation: Sequence[Utterance]) -> list[str]:

@@ -39,10 +39,15 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Directions:
-    """The main directions of inputs; they also serve for most of these inputs alone."""
+    """The directions of inputs: the main ones, or of few inputs all of them."""
 
     inputs: Tensor
     """(n, width) floating."""
+
+    @property
+    def all_found(self) -> bool:
+        """Whether these are all directions. Only main directions serve for a part of the inputs."""
+        return min(self.inputs.shape) <= 2 * _RANK
 
     def scaling(self, curvature: float, strength: float) -> Scaling:
         """Return M for the curvature c of the loss and the strength λ."""
@@ -54,7 +59,7 @@ class Directions:
     def _found(self) -> tuple[Tensor, Tensor, float]:
         """The directions (width, r), their variances (r,), and that of any other direction."""
         n, width = self.inputs.shape
-        if min(n, width) <= 2 * _RANK:
+        if self.all_found:
             _, singular, rows = torch.linalg.svd(self.inputs, full_matrices=False)
             vectors = rows.T
         else:
