@@ -54,7 +54,12 @@ def test_the_layers_that_linear_reads(
         (("hbf", DIMS, 4), {"n_bottlenecks": 0}, "n_bottlenecks must be at least 1"),
         (("hbf", DIMS, 4), {"projection": 0}, "projection must be at least 1"),
         (("hbf", DIMS, 4), {"supervised": 1}, "must be of type bool, not 1"),
-        (("hbf", DIMS, 4), {"depths": 0.5}, r"must be of type tuple\[float, ...\], not 0.5"),
+        (("hbf", DIMS, 4), {"depths": 0.5}, r"must be of type tuple\[float, ...\], .*, not 0.5"),
+        (
+            ("hbf", DIMS, 4),
+            {"depths": "0.5,1"},
+            r"written in brackets such as \[1, 2\], not '0.5,1'",
+        ),
         (("hbf", DIMS, 4), {"depths": [0.5, "1"]}, r"must be of type tuple\[float, ...\]"),
         (("hbf", DIMS, 4), {"depths": []}, "depths must be one or more"),
         (("hbf", DIMS, 4), {"depths": [0.5, 1.5]}, "depths must be one or more"),
