@@ -66,6 +66,9 @@ def extract(settings: ExtractSettings) -> Summary:
     started = time.monotonic()
     corpus, root = _find_corpus(settings)
     _check_ids(corpus)
+    filmed = with_crops(corpus, settings.frames.faces)
+    for modality in settings.encoders:  # before the encoders, which may not be there
+        _require_content(filmed, modality, list(settings.encoders), settings.manifest)
     backend = settings.backend
     # If other machines compute on their GPUs, this one needs none: it only counts frames.
     remote_gpu = backend.remote and settings.device == "cuda"
@@ -83,7 +86,6 @@ def extract(settings: ExtractSettings) -> Summary:
         for modality, name in settings.encoders.items()
     }
     device = next(iter(encoders.values())).device
-    filmed = with_crops(corpus, settings.frames.faces)
     chosen = filmed.utterances
     if settings.classes is not None:
         labelled = corpus.in_classes(settings.classes).utterances
@@ -92,8 +94,6 @@ def extract(settings: ExtractSettings) -> Summary:
             for utterance, in_class in zip(chosen, labelled, strict=True)
             if in_class.label is not None
         ]
-    for modality in encoders:
-        _require_content(filmed, modality, list(encoders), settings.manifest)
     chosen = chosen[: settings.limit]
     cache = FeatureCache(settings.cache)
     if not settings.dry_run:

@@ -119,9 +119,8 @@ def test_a_manifest_that_drops_most_utterances_asks_for_replace(
     assert extract(manifest_of(tmp_path, "b", 4), "--replace")[0] == 0
 
 
-def test_a_corpus_without_text_says_which_modalities_to_give(
-    call: Call, tmp_path: Path, encoders: dict[str, str]
-) -> None:
+def test_a_corpus_without_text_says_which_modalities_to_give(call: Call, tmp_path: Path) -> None:
+    encoders = {"speech": "nobody/absent", "text": "nobody/absent"}  # no encoder is looked for
     for fields, lacks, has in (({"text": None}, "text", "speech"), ({}, "audio", "text")):
         manifest = manifest_of(tmp_path, "a", 2, **{"audio": "a.wav" if fields else None, **fields})
         code, out, err = call(*options(manifest, encoders))
