@@ -1,6 +1,7 @@
 """The strength of L2 is chosen on validation, and the trained head is logistic regression."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,20 @@ def test_a_small_validation_part_is_replaced_by_cross_validation_over_whole_grou
     assert chosen.validation["loss"] == pytest.approx(min(losses), abs=1e-3)
     mean = np.mean([x @ m.coef_.T + m.intercept_ for m in models[chosen.strength]], axis=0)
     np.testing.assert_allclose(chosen.model.logits(asked.inputs).numpy(), mean, atol=2e-2)
+
+
+def test_single_precision_has_the_weights_of_scikit_learn_at_a_weak_strength(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(linear_solver, "SMALL_VALIDATION", 100)
+    exact = problem(200, 150, width=40)
+    generator = torch.Generator().manual_seed(1)
+    correlated = exact.inputs @ torch.randn(40, 40, generator=generator, dtype=torch.float64)
+    exact = replace(exact, inputs=correlated)
+    chosen = replace(exact, inputs=correlated.float()).solve([1e-5])
+    expected = fitted(exact, range(350), 1e-5).coef_
+    assert chosen.model.weight.dtype == chosen.held_out[0].dtype == torch.float32
+    assert abs(chosen.model.weight.numpy() - expected).max() < 1.5e-4 * abs(expected).max()
 
 
 def test_a_class_that_only_one_group_has_is_learnt_from_the_other_splits() -> None:
