@@ -15,7 +15,8 @@ from jinja2 import Environment, StrictUndefined
 from mser.benchmarks.results import Results, cell
 
 HERE = Path(__file__).parent
-BENCHMARKS = ("read", "extract", "vision", "exactness", "train", "scale", "start", "gpu")
+BENCHMARKS = ("read", "extract", "vision", "exactness", "train", "scale", "texts", "start", "gpu")
+"""The files of results; ``texts`` is the section of that name of ``scale.py``."""
 
 
 class Page(NamedTuple):
@@ -36,7 +37,7 @@ def render(results: Mapping[str, Results], pictures: str) -> Page:
 
     def section(name: str) -> str:
         if name not in results:
-            return f"`benchmarks/{name}.py` was not run."
+            return f"`{name}` was not measured."
         paths = {}
         for number, table in enumerate(results[name].tables, 1):
             if table.plot:
