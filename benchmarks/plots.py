@@ -80,7 +80,7 @@ def _lines(axes: Axes, rows: Rows, plot: Plot) -> None:
 
 def _plain_numbers(axis: Axis, ticks: Locator) -> None:
     axis.set_major_locator(ticks)
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_major_formatter(StrMethodFormatter("{x:.10g}"))
     axis.set_minor_locator(NullLocator())
 
 
