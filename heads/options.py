@@ -32,7 +32,8 @@ def check_options(head: str, constructor: type, options: Mapping[str, object]) -
             )
         except ValidationError:
             kind = formatannotation(hints[name])
-            written = ", written in brackets such as [1, 2]," if kind.startswith("tuple") else ","
+            example = '["a", "b"]' if "str" in kind else "[1, 2]"
+            written = f", written as {example}" if kind.startswith("tuple") else ""
             raise HeadError(
-                f"{head} option '{name}' must be of type {kind}{written} not {value!r}"
+                f"{head} option '{name}' must be of type {kind}{written}, not {value!r}"
             ) from None

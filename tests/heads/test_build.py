@@ -58,7 +58,7 @@ def test_the_layers_that_linear_reads(
         (
             ("hbf", DIMS, 4),
             {"depths": "0.5,1"},
-            r"written in brackets such as \[1, 2\], not '0.5,1'",
+            r"written as \[1, 2\], not '0.5,1'",
         ),
         (("hbf", DIMS, 4), {"depths": [0.5, "1"]}, r"must be of type tuple\[float, ...\]"),
         (("hbf", DIMS, 4), {"depths": []}, "depths must be one or more"),

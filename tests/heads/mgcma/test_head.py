@@ -298,7 +298,7 @@ def test_losses_are_float32_under_autocast() -> None:
     [
         ({"modules": ["tokens"]}, "unknown alignment module 'tokens': did you mean 'token'"),
         ({"modules": ["token", "token"]}, "each module at most once"),
-        ({"modules": "token"}, r"must be of type tuple\[str, ...\], not 'token'"),
+        ({"modules": "token"}, r"""\[str, ...\], written as \["a", "b"\], not 'token'"""),
         ({"modules": [1]}, r"must be of type tuple\[str, ...\]"),
         ({"width": 0}, "width must be at least 1"),
         ({"width": 9, "n_attention_heads": 3}, r"width must be even .* not 9"),
