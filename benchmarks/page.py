@@ -16,7 +16,7 @@ from mser.benchmarks.results import Results, cell
 
 HERE = Path(__file__).parent
 BENCHMARKS = ("read", "extract", "vision", "exactness", "train", "scale", "texts", "start", "gpu")
-"""The files of results; ``texts`` is the section of that name of ``scale.py``."""
+"""The files of results; ``texts`` is the section of that name of ``scale.py``, if it is apart."""
 
 
 class Page(NamedTuple):
@@ -37,7 +37,7 @@ def render(results: Mapping[str, Results], pictures: str) -> Page:
 
     def section(name: str) -> str:
         if name not in results:
-            return f"`{name}` was not measured."
+            return f"`benchmarks/{name}.py` was not run."
         paths = {}
         for number, table in enumerate(results[name].tables, 1):
             if table.plot:

@@ -44,7 +44,7 @@ def linear_path(
         targets: those of the objective, for n utterances, on the same device.
         strengths: from strong to weak.
         balanced: whether a class weighs by the inverse of its frequency.
-        directions: the main directions of the inputs, if they are known; also of more inputs.
+        directions: the main directions of these inputs, or of inputs that include them, if known.
     """
     match objective:
         case Classes() | Votes() | Labels():

@@ -58,7 +58,7 @@ class LogisticRegression:
     """Whether an utterance has several classes: then CE is the sum over the classes of the binary
     cross-entropy of y_ic and σ(x), a regression for each class."""
     directions: Directions | None = None
-    """The main directions of these inputs and others; by default, of these inputs."""
+    """The main directions of these inputs, or of inputs that include them; found by default."""
 
     def path(self, strengths: Sequence[float]) -> Iterator[LinearModel]:
         """Yield the solution for each strength λ, which should go from strong to weak."""

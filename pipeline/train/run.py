@@ -11,6 +11,7 @@ from ..evaluation.scorers import metric_named
 from ..targets import EMOTION, Targets
 
 _MOST_COLUMNS = 6
+_TOGETHER = "seeds together"
 
 
 @dataclass(frozen=True)
@@ -39,20 +40,20 @@ class Run:
         ]
         if context := metrics.get("context_turns"):
             lines.append(f"  read as context of their dialogues: {context} of those left out")
-        rows = {metrics["head"]: metrics["aggregate"]}
-        together = metrics.get("seeds_together")
-        if together:
-            rows["seeds together"] = together
-        rows["chance"] = metrics["chance"]
+        rows = {}
         if tests:  # a row for each pair of training and test corpora
             several = seeds > 1
-            rows = {}
             for name, of_test in tests.items():
                 rows[f"{metrics['dataset']} → {name}"] = of_test["aggregate"]
                 rows[f"chance on {name}"] = of_test["chance"]
+        else:
+            rows[metrics["head"]] = metrics["aggregate"]
+            if "seeds_together" in metrics:
+                rows[_TOGETHER] = metrics["seeds_together"]
+            rows["chance"] = metrics["chance"]
         table = score_table(rows, several, self._drawn(), targets_in(metrics))
-        if together and not tests:
-            table.append("  seeds together: scores of the mean of their predictions, per utterance")
+        if _TOGETHER in rows:
+            table.append(f"  {_TOGETHER}: scores of the mean of their predictions, per utterance")
         return "\n".join([*lines, *table, f"  {self.path}"])
 
     def as_json(self) -> dict[str, Any]:

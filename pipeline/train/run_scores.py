@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -68,11 +69,12 @@ def _metrics(
     each = {fold.name: groups_among(fold.test) for fold, *_ in predicted}
     tested = {utterance.id: utterance for fold, *_ in predicted for utterance in fold.test}
     groups = groups_among(tested.values())
+    scored = partial(aggregate, scorer=scorer, groups=groups.group_of)
     read = turns_read(planned.splits.folds, planned.examples.context)
-    together = [
-        predictions(fold, 0, values, targets) for fold, values in _means_of_seeds(predicted)
-    ]
-    several_seeds = len(together) < len(parts)
+    together = []
+    if len(planned.settings.seeds) > 1:
+        means = _means_of_seeds(predicted)
+        together = [predictions(fold, 0, values, targets) for fold, values in means]
     tests = {
         name: {
             "aggregate": aggregate(of_fold(parts, name), scorer, groups=each[name].group_of),
@@ -97,13 +99,9 @@ def _metrics(
         **({"context_turns": len(read)} if read else {}),
         "leakage": {**planned.leakage.as_json(), "lines": planned.leakage.lines()},
         "intervals": groups.as_json(),
-        "aggregate": aggregate(parts, scorer, groups=groups.group_of),
-        **(
-            {"seeds_together": aggregate(together, scorer, groups=groups.group_of)}
-            if several_seeds
-            else {}
-        ),
-        "chance": aggregate(chance, scorer, groups=groups.group_of),
+        "aggregate": scored(parts),
+        **({"seeds_together": scored(together)} if together else {}),
+        "chance": scored(chance),
         "pooled": pooled_details(parts, scorer),
         "folds": folds,
         **({"tests": tests} if planned.settings.test_on else {}),
