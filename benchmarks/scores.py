@@ -16,7 +16,7 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -49,6 +49,10 @@ class ScoredCorpus:
     """The folds of the search of settings; empty for all."""
     groups: str = "utterance"
     """What the bootstrap of the intervals draws."""
+    dataset: str = ""
+    """The corpus of the cache, if it has another name."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of all heads."""
 
 
 FUSION = ("bottleneck", "distribution", "token", "instance", "mgcma", "hbf", "query")
@@ -87,6 +91,13 @@ CORPORA = {
         folds=("fold1",),
     ),
 }
+BY_SPEAKER = {
+    f"{name}-by-speaker": replace(
+        CORPORA[name], dataset=name, settings={"speaker_normalisation": ("speech",)}
+    )
+    for name in ("emodb", "paired")
+}
+SCORED = CORPORA | BY_SPEAKER
 # Small forms, which a CPU trains in minutes.
 SMALL = {
     head: {"head.width": 64, **options}
@@ -130,11 +141,11 @@ def trained(
     seeds: Sequence[int],
 ) -> Run:
     """Train a head on a corpus, or read the run that a former call made."""
-    corpus = CORPORA[name]
+    corpus = SCORED[name]
     changes = dict(changes)
     settings = TrainSettings(
         head=head,
-        dataset=name,
+        dataset=corpus.dataset or name,
         cache=cache,
         encoders=dict.fromkeys(corpus.modalities),
         layer=changes.pop("layer", None),
@@ -144,7 +155,7 @@ def trained(
         folds=tuple(folds),
         seeds=tuple(seeds),
     )
-    return train_head(settings.changed({**SMALL.get(head, {}), **changes}))
+    return train_head(settings.changed({**corpus.settings, **SMALL.get(head, {}), **changes}))
 
 
 def search(cache: Path, runs: Path, names: Sequence[str], changes: Sequence[str]) -> Table:
@@ -153,7 +164,7 @@ def search(cache: Path, runs: Path, names: Sequence[str], changes: Sequence[str]
     for change in changes:
         row: dict[str, Value] = {}
         for name in names:
-            corpus = CORPORA[name]
+            corpus = SCORED[name]
             for head in corpus.searched:
                 if head == "hbf" and change.startswith("layer="):
                     row[f"{name}, {head}"] = "–"
@@ -178,7 +189,7 @@ def late_scores(run: Run, metric: str) -> list[float]:
 
 def against_linear(cache: Path, runs: Path, name: str, seeds: Sequence[int]) -> Table:
     """Return the test scores of each head, and their difference to ``linear``, in %."""
-    corpus = CORPORA[name]
+    corpus = SCORED[name]
     rows: Rows = {}
     baseline = trained(cache, runs, name, "linear", {}, (), (0,))
     for head in ("linear", *corpus.heads):
@@ -205,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--cache", type=Path, required=True, help="made by score_data.py")
     parser.add_argument("--only", choices=(SETTINGS, HEADS), required=True, help="the section")
-    parser.add_argument("--datasets", default=",".join(CORPORA), help="default: all four")
+    parser.add_argument("--datasets", default=",".join(CORPORA), help=f"of {', '.join(SCORED)}")
     parser.add_argument("--changes", default=";".join(CHANGES), help="default: all")
     parser.add_argument("--seeds", default="0,1,2", help="of the section heads; default 0,1,2")
     parser.add_argument("--runs", type=Path, default=Path("bench/runs"), help="run folders")

@@ -3,6 +3,7 @@
 import os
 import re
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,21 @@ def parsed_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+
+
+def assigned(assignments: Iterable[str]) -> dict[str, Any]:
+    """Return the values of ``key=value`` texts by their keys.
+
+    Raises:
+        UsageError: a text is not an assignment.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set '{assignment}': write it as key=value")
+        values[key] = parsed_value(text)
+    return values
 
 
 def with_options(text: str) -> tuple[str, dict[str, Any]]:

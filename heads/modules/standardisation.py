@@ -29,18 +29,12 @@ class Standardisation(nn.Module):
     def fit(self, mean: Tensor, deviation: Tensor) -> None:
         """Take the statistics of the training part.
 
-        A dimension that hardly varies there gets the deviation ``FLOOR`` times its root mean
-        square: else a small change in the test part would become a huge input. Such a dimension is
-        only rounding noise, as the features are stored in float16.
-
         Args:
             mean: (L, D) floating.
-            deviation: (L, D) floating, the standard deviation, ≥ 0.
+            deviation: (L, D) floating, the standard deviation, ≥ 0; see :func:`floored`.
         """
-        floor = FLOOR * (mean.square() + deviation.square()).sqrt()
-        floored = torch.maximum(deviation, floor)
         self.mean.copy_(mean)
-        self.deviation.copy_(torch.where(floored > 0, floored, 1.0))  # a dimension of zeros
+        self.deviation.copy_(floored(mean, deviation))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, …, D) floating to the same shape and dtype."""
@@ -48,6 +42,18 @@ class Standardisation(nn.Module):
         mean, deviation = self.mean.view(shape), self.deviation.view(shape)
         # In place: these are as large as all features of a batch.
         return (x - mean).div_(deviation).to(x.dtype)
+
+
+def floored(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return deviations to divide by, of the same shape, above 0.
+
+    A dimension that hardly varies gets the deviation ``FLOOR`` times its root mean square: else a
+    small change would become a huge input. Such a dimension is only rounding noise, as the features
+    are stored in float16. A dimension of zeros gets 1.
+    """
+    floor = FLOOR * (mean.square() + deviation.square()).sqrt()
+    result = torch.maximum(deviation, floor)
+    return torch.where(result > 0, result, 1.0)
 
 
 def frame_statistics(pooled: Tensor) -> tuple[Tensor, Tensor]:

@@ -198,9 +198,9 @@ SeedsOption = Annotated[
     str | None, _option("Random seeds, separated by commas; one training each. Default: 0.")
 ]
 SETTINGS = (
-    *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
-    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "ema", "class_weights"),
-    *("logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
+    *("epochs", "patience", "batch_size", "accumulate", "standardise", "speaker_normalisation"),
+    *("optimizer", "l2", "learning_rate", "weight_decay", "schedule", "warmup", "clip", "ema"),
+    *("class_weights", "logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
 )
 SetOption = Annotated[
     list[str] | None,

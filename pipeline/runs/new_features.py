@@ -1,7 +1,7 @@
 """Features of clips and texts that a run was not trained on, by the encoders of the run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...cache import Entry
+from ...cache import Entry, pooled_entry
 from ...cache.torch_dataset import padded
 from ..corpora import Corpus, Utterance
 from ..encoders import Encoder
 from ..extract import ExtractSettings, extract
 from ..feature_cache import FeatureCache
 from ..modalities import source_of
+from ..train.speaker_normalisation import SpeakerNormalisation
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,14 @@ class NewFeatures:
     """The features of one modality; ``entry`` is ``None`` if no utterance has its content.
 
     ``layers`` are the encoder's numbers of the layers that the head reads, ``dim`` their width.
+    ``speakers`` is the speaker normalisation of the run, with the statistics of these features.
     """
 
     modality: str
     entry: Entry | None
     layers: tuple[int, ...]
     dim: int
+    speakers: SpeakerNormalisation | None = None
 
     def __contains__(self, id: str) -> bool:
         return id in self._ids
@@ -55,7 +58,21 @@ class NewFeatures:
         arrays = dict(zip(held, states, strict=True))
         nothing = np.zeros((len(self.layers), 1, self.dim), states[0].dtype if states else "f4")
         features, _ = padded([arrays.get(id, nothing) for id in ids])
-        return features.to(device), torch.tensor([self.length(id) for id in ids])
+        features = features.to(device)
+        if self.speakers is not None:
+            features = self.speakers.frames(ids, features)
+        return features, torch.tensor([self.length(id) for id in ids])
+
+    def by_speaker(
+        self, cache: Any, utterances: Sequence[Utterance], device: torch.device
+    ) -> "NewFeatures":
+        """Return these features of ``cache``, normalised by speaker."""
+        if self.entry is None:
+            return self
+        pooled = pooled_entry(FeatureCache(cache), self.entry)
+        held = [utterance for utterance in utterances if utterance.id in self]
+        speakers = SpeakerNormalisation.of(pooled, self.layers, held, device)
+        return replace(self, speakers=speakers)
 
     @cached_property
     def _ids(self) -> frozenset[str]:

@@ -43,6 +43,7 @@ from ..train.jobs import build
 from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.settings import TrainSettings
+from ..train.speaker_normalisation import require_one_clip_is_enough
 from ..train.trainer import autocast
 from .encoder_source import lost_folder, source_of
 from .evaluate import load_weights, settings_of_run
@@ -165,8 +166,9 @@ def predict(
         video: the video that shows the speaker. Its sound is the clip if no ``audio`` is given.
 
     Raises:
-        UsageError: it is not a finished run; neither clip, text nor video is given, or the run was
-            trained without that modality; an encoder is missing, or is not the one of the run.
+        UsageError: it is not a finished run, or has speaker normalisation; neither clip, text nor
+            video is given, or the run was trained without that modality; an encoder is missing, or
+            is not the one of the run.
         PipelineError: the clip or the text cannot be used, or a checkpoint is damaged.
         CacheError: the cache no longer holds the features of the run.
     """
@@ -177,6 +179,7 @@ def predict(
     folder = RunFolder(run)
     classes, trainings, run_notes = from_metrics(folder)
     settings, changed = settings_of_run(run, folder.config(), cache, device, head)
+    require_one_clip_is_enough(run, settings.speaker_normalisation)
     given = _given(run, {"audio": audio, "text": text, "video": video}, settings)
     features = FeatureCache(settings.cache)
     entries = {

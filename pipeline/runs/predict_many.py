@@ -43,6 +43,7 @@ from ..train.features import dialogues_of
 from ..train.run import Run
 from ..train.run_folder import RunFolder
 from ..train.settings import TrainSettings
+from ..train.speaker_normalisation import require_speakers
 from ..train.trainer import autocast
 from .evaluate import load_weights, settings_of_run
 from .new_features import NewFeatures, extract_new, has_content
@@ -141,6 +142,9 @@ def predict_many(
     If the command is killed, the same command continues: the features are in a folder beside
     ``out``, which is deleted when ``out`` is written.
 
+    If the run has speaker normalisation, the features are normalised by the speakers of the
+    manifest.
+
     Args:
         run: the folder of a finished run, or the run.
         source: a manifest (``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``), or a folder of clips;
@@ -156,7 +160,8 @@ def predict_many(
 
     Raises:
         UsageError: it is not a finished run; the source does not exist, is ``out``, or has nothing
-            that the run reads; an encoder is missing, or is not the one of the run.
+            that the run reads, or no speakers although the run normalises by speaker; an encoder is
+            missing, or is not the one of the run.
         PipelineError: the manifest has a fault, the disk is too small, or a checkpoint is damaged.
         CacheError: the cache no longer holds the features of the run.
     """
@@ -186,6 +191,8 @@ def predict_many(
             others = write_clip_manifest(source, manifest)
         corpus = read_manifest(manifest, _dataset_name(source))
         _require_content(run, source, corpus, settings)
+        if settings.speaker_normalisation:
+            require_speakers(corpus.utterances, f"'{source}'")
         given = [m for m in entries if any(has_content(u, m) for u in corpus.utterances)]
         # All encoders are checked before the first one takes hours.
         of_run = {
@@ -200,6 +207,13 @@ def predict_many(
             else NewFeatures(m, None, _numbers(entry, module.layers[m]), entry.dim)
             for m, entry in entries.items()
         ]
+    where = next(module.parameters()).device
+    new = [
+        of.by_speaker(store, corpus.utterances, where)
+        if of.modality in settings.speaker_normalisation
+        else of
+        for of in new
+    ]
     problems = _problems(corpus, new)
     usable = [utterance for utterance in corpus.utterances if utterance.id not in problems]
     predictions = np.zeros((len(usable), targets.n_classes + len(targets.attributes)))

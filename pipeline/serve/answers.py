@@ -11,6 +11,7 @@ from ..option_texts import path_of
 from ..runs.evaluate import settings_of_run
 from ..runs.predict import Prediction, encoder_of_entry, predict
 from ..train.run_folder import RunFolder
+from ..train.speaker_normalisation import require_one_clip_is_enough
 
 
 class Answers:
@@ -40,6 +41,7 @@ class Answers:
         folder = RunFolder(self.run)
         self.metrics: dict[str, Any] = folder.read_json("metrics.json")
         settings, _ = settings_of_run(self.run, folder.config(), cache, device, head)
+        require_one_clip_is_enough(self.run, settings.speaker_normalisation)
         features, named = FeatureCache(settings.cache), encoders or {}
         loaded: dict[str, Encoder[Any]] = {}
         for modality, key in settings.encoders.items():

@@ -20,6 +20,7 @@ from ..corpora import Utterance
 from .batches import BatchSampler, dialogue_of
 from .examples import TrainingExamples
 from .objectives import target_tensor
+from .speaker_normalisation import SpeakerNormalisation
 
 LayerPositions = Mapping[str, Sequence[int]]
 
@@ -145,6 +146,10 @@ class FeatureLoader:
         processes: how many processes share the memory.
         pooled: modality → width of the pooled features that the head reads; ``None`` for a head
             that reads frames. Pooled features are always in memory.
+        by_speaker: the modalities whose features are normalised by speaker.
+
+    Attributes:
+        speakers: modality → its speaker normalisation.
     """
 
     def __init__(
@@ -155,9 +160,16 @@ class FeatureLoader:
         keep: str = "auto",
         processes: int = 1,
         pooled: Mapping[str, int] | None = None,
+        by_speaker: Collection[str] = (),
     ) -> None:
         self.examples, self.device, self.pooled = examples, device, pooled is not None
         ids = [utterance.id for utterance in examples.readable]
+        self.speakers: dict[str, SpeakerNormalisation] = {}
+        for m in by_speaker:
+            numbers = [examples.entries[m].layers[position] for position in layers[m]]
+            self.speakers[m] = SpeakerNormalisation.of(
+                examples.pooled[m], numbers, examples.readable, device
+            )
         self.readers: dict[str, PaddedReader]
         if pooled is not None:
             self.in_memory = True
@@ -219,6 +231,9 @@ class FeatureLoader:
         features, lengths = {}, {}
         for m, reader in self.readers.items():
             features[m], lengths[m] = reader.padded(ids)
+            if speakers := self.speakers.get(m):
+                normalise = speakers.pooled if self.pooled else speakers.frames
+                features[m] = normalise(ids, features[m])
             if m in missing:
                 lengths[m] = torch.zeros_like(lengths[m])
                 if not self.pooled:

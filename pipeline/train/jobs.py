@@ -192,7 +192,8 @@ def trainer_of(settings: TrainSettings, examples: TrainingExamples, processes: i
     def features(head: Head) -> FeatureLoader:
         key = tuple((modality, head.layers[modality]) for modality in settings.encoders)
         pooled = tuple(head.widths.items()) if head.reads_pooled else None
-        return _features(examples, key, device, settings.features, processes, pooled)
+        by_speaker = settings.speaker_normalisation
+        return _features(examples, key, device, settings.features, processes, pooled, by_speaker)
 
     return Trainer(lambda: build(settings, examples), features, settings, device)
 
@@ -296,11 +297,12 @@ def _features(
     keep: str,
     processes: int,
     pooled: Any,
+    by_speaker: tuple[str, ...],
 ) -> FeatureLoader:
-    key = (id(examples), layers, device, keep, processes, pooled)
+    key = (id(examples), layers, device, keep, processes, pooled, by_speaker)
     if key not in _loaders:
         _loaders.clear()  # first: the old and the new features may not both fit
         widths = None if pooled is None else dict(pooled)
-        loader = FeatureLoader(examples, dict(layers), device, keep, processes, widths)
+        loader = FeatureLoader(examples, dict(layers), device, keep, processes, widths, by_speaker)
         _loaders[key] = loader
     return _loaders[key]

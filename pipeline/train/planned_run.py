@@ -10,6 +10,7 @@ from .jobs import TrainingJob
 from .run import validation_text
 from .run_folder import RunFolder
 from .settings import TrainSettings
+from .speaker_normalisation import speaker_note
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,14 @@ class PlannedRun:
     excluded: Mapping[str, str]
     leakage: Leakage
     run: RunFolder
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the scores must know about the corpus and the features."""
+        notes = list(self.examples.corpus.notes)
+        if by_speaker := self.settings.speaker_normalisation:
+            notes.append(speaker_note(self.examples.readable, by_speaker))
+        return notes
 
     def leakage_notes(self) -> list[str]:
         """Return what to print about the folds before the training."""

@@ -91,7 +91,7 @@ def _metrics(
         "validation": planned.settings.validation,
         "target": list(targets.names),
         "classes": list(targets.classes) if targets.over_classes else [],
-        "notes": list(planned.examples.corpus.notes),
+        "notes": planned.notes,
         "selected_by": f"best {planned.settings.monitor} on the validation part",
         "test_utterances": len(tested),
         "not_trained": [fold.name for fold in planned.splits.folds if fold.name not in each],

@@ -33,6 +33,7 @@ from .run_folder import CONFIG_FORMAT, RunFolder, folds_json, named_by_content
 from .run_scores import write_scores
 from .settings import TrainSettings
 from .shown_trainings import ShownTrainings
+from .speaker_normalisation import require_speakers
 from .tracking import require_trackers
 
 _PAUSE = 1.0  # seconds, while other processes do the jobs that are left
@@ -133,7 +134,7 @@ def plan_run(settings: TrainSettings, examples: TrainingExamples | None = None) 
             f"mser: note: {', '.join(unused)} has no effect on {short_name(settings.head)}, which "
             "is solved and not trained by epochs: set l2, or optimizer=adamw"
         )
-    if settings.standardise or head.reads_pooled:
+    if settings.standardise or settings.speaker_normalisation or head.reads_pooled:
         _ = examples.pooled  # in this process, once for all workers
     config = settings.as_config() | {
         "format": CONFIG_FORMAT,
@@ -161,9 +162,11 @@ def checked_splits(
     """Return the protocol of a run, the corpus split by it, and what the parts share.
 
     Raises:
-        UsageError: the protocol, a fold or a column does not exist.
+        UsageError: the protocol, a fold, a column or the speakers do not exist.
         PipelineError: a part of a fold is empty or leaks into another.
     """
+    if settings.speaker_normalisation:
+        require_speakers(examples.readable, settings.dataset)
     protocol = settings.protocol or examples.corpus.protocol
     splits = _split(settings, examples, protocol)
     names = [fold.name for fold in splits.folds]
@@ -260,4 +263,4 @@ def _finished(planned: PlannedRun) -> Run | None:
                 write_scores(planned)
     if run.finished:
         run.clean()  # a process may have been killed after it wrote the scores
-    return Run(run.path, run.read_json("metrics.json"), planned.examples.corpus.notes)
+    return Run(run.path, run.read_json("metrics.json"), tuple(planned.notes))

@@ -18,7 +18,7 @@ from ..errors import PipelineError, UsageError, unknown
 from ..evaluation.registry import METRIC_PLUGINS
 from ..evaluation.scorers import metric_named, scorer_of
 from ..modalities import USUAL, modality_names
-from ..option_texts import default_cache, parsed_value
+from ..option_texts import assigned, default_cache
 from ..plugins import Plugins
 from ..protocols.across import NAME as CROSS_CORPUS
 from ..targets import EMOTION, Targets, checked_names, losses_of, monitor_of
@@ -38,12 +38,12 @@ FEATURES = ("auto", "memory", "stream")
 
 # What --set may change, in addition to head.OPTION.
 TUNABLE = (
-    *("epochs", "patience", "batch_size", "accumulate", "standardise", "optimizer", "l2"),
-    *("learning_rate", "weight_decay", "schedule", "warmup", "clip", "ema", "class_weights"),
-    *("logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
+    *("epochs", "patience", "batch_size", "accumulate", "standardise", "speaker_normalisation"),
+    *("optimizer", "l2", "learning_rate", "weight_decay", "schedule", "warmup", "clip", "ema"),
+    *("class_weights", "logit_adjustment", "loss", "amp", "monitor", "features", "save_every"),
 )
 # What configurations of older runs do not have: it is left out at its default.
-_ADDED = {"target": EMOTION, "logit_adjustment": "none"}
+_ADDED = {"target": EMOTION, "logit_adjustment": "none", "speaker_normalisation": ()}
 # These have no effect if a solver trains the head.
 _OF_EPOCHS = (
     *("epochs", "patience", "accumulate", "learning_rate", "weight_decay", "schedule", "warmup"),
@@ -63,14 +63,15 @@ def _one(*_: object) -> int:
     return 1
 
 
-def _names(target: Any) -> Any:
-    return tuple(n.strip() for n in target.split(",")) if isinstance(target, str) else target
+def _names(given: Any) -> Any:
+    return tuple(n.strip() for n in given.split(",")) if isinstance(given, str) else given
 
 
-TargetNames = Annotated[
-    tuple[str, ...], Field(strict=False), BeforeValidator(_names), AfterValidator(checked_names)
-]
-"""A list of targets, or a text in which commas separate them."""
+Names = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_names)]
+"""A list of names, or a text in which commas separate them."""
+
+TargetNames = Annotated[Names, AfterValidator(checked_names)]
+"""Names of targets."""
 
 MONITOR = "weighted_f1"
 _metric = plugin_of(METRIC_PLUGINS, also=("loss",))
@@ -156,6 +157,8 @@ class TrainSettings:
     """Strength of L2 with ``lbfgs``; by default chosen on the validation part."""
     standardise: bool = True
     """Whether the inputs of the head are standardised by the training part; default yes."""
+    speaker_normalisation: Names = ()
+    """The modalities whose features are normalised by speaker; default none."""
     learning_rate: Positive = 1e-3
     """The highest learning rate; default 0.001."""
     weight_decay: NotNegative = 0.01
@@ -222,6 +225,9 @@ class TrainSettings:
             raise UsageError(f"seeds '{seeds}': give one or more different numbers, such as 0,1,2")
         if not self.encoders:
             raise UsageError(f"no modality is given: give {modality_names()} in --modalities")
+        for modality in self.speaker_normalisation:
+            if modality not in self.encoders:
+                raise unknown("modality of speaker_normalisation", modality, self.encoders)
         losses_of(self.target, self.loss)
         if self.class_weights == "balanced" and self.target[0] not in ("emotion", "votes"):
             raise UsageError(
@@ -331,7 +337,8 @@ class TrainSettings:
         cache = str(self.cache)
         config["cache"] = cache if "://" in cache else str(Path(cache).expanduser().absolute())
         config["seeds"] = list(self.seeds)
-        config |= {"target": list(self.target)} if "target" in config else {}
+        names = ("target", "speaker_normalisation")
+        config |= {name: list(config[name]) for name in names if name in config}
         if self.test_on is not None:
             config |= {"test_on": list(self.test_on), "class_map": self.mapped.as_toml()}
         options = dict(self.head_options).items()
@@ -363,21 +370,6 @@ class TrainSettings:
             else:
                 changes[key] = value
         return replace(self, **changes, head_options=options)
-
-
-def assigned(assignments: Iterable[str]) -> dict[str, Any]:
-    """Return the values of ``key=value`` texts by their keys.
-
-    Raises:
-        UsageError: a text is not an assignment.
-    """
-    values: dict[str, Any] = {}
-    for assignment in assignments:
-        key, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set '{assignment}': write it as key=value")
-        values[key] = parsed_value(text)
-    return values
 
 
 def load_plugins(recorded: Mapping[str, Mapping[str, str]]) -> None:

@@ -8,15 +8,17 @@ import torch
 from ...heads import Head
 from ...heads.modules.standardisation import frame_statistics, pooled_statistics
 from ..corpora import Utterance
-from .examples import TrainingExamples
+from .features import FeatureLoader
 
 
-def standardise(head: Head, examples: TrainingExamples, train: Sequence[Utterance]) -> None:
+def standardise(head: Head, features: FeatureLoader, train: Sequence[Utterance]) -> None:
     """Give the standardisation of a head the statistics of a training part.
 
     Each utterance weighs the same, whatever its length. The statistics come from the pooled
-    features, so no frame is read.
+    features, so no frame is read. They are those of what ``features`` gives the head: after the
+    speaker normalisation, if there is one.
     """
+    examples = features.examples
     ids = [utterance.id for utterance in train]
     statistics = pooled_statistics if head.reads_pooled else frame_statistics
     for modality in head.standardisations:
@@ -24,8 +26,10 @@ def standardise(head: Head, examples: TrainingExamples, train: Sequence[Utteranc
         width = head.widths[modality]
         # One layer at a time, since all of them may need gigabytes.
         parts = []
-        for position in head.layers[modality]:
+        for number, position in enumerate(head.layers[modality]):
             pooled = torch.from_numpy(np.stack(entry.read(ids, [layers[position]])))[:, :, 0]
+            if speakers := features.speakers.get(modality):
+                pooled = speakers.pooled(ids, pooled.to(features.device), number).cpu()
             parts.append(statistics(pooled[..., :width] if head.reads_pooled else pooled))
         means, deviations = zip(*parts, strict=True)
         head.standardisation(modality).fit(torch.cat(means), torch.cat(deviations))

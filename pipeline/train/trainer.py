@@ -92,7 +92,7 @@ class Trainer:
         head = self.build()
         features = self.features(head)
         if settings.standardise:
-            standardise(head, features.examples, fold.train)
+            standardise(head, features, fold.train)
         targets = features.examples.targets
         fit(head.objective, targets, fold.train)
         score = OutputScorer.of(head.objective, targets)

@@ -10,12 +10,12 @@ import tomli_w
 from ...cache.storage.leases import lease
 from ...cache.storage.local import LocalFolder
 from ..errors import UsageError
+from ..option_texts import assigned
 from ..progress import print_note, progress
 from ..train.examples import TrainingExamples
 from ..train.jobs import examples_of
 from ..train.presets import settings_of
 from ..train.runner import checked_splits, train_head
-from ..train.settings import assigned
 from ..validation import read_toml
 from .ranges import Ranges, as_text, ranges_of
 from .trial import Plan, run_trial
