@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +237,13 @@ def _find(name: str) -> tuple[EncoderFiles, str]:
         return torchaudio_bundle.find_bundle(name), torchaudio_bundle.MODEL_TYPE
     if (extractor := _extractor(name)) is not None:
         return extractor, extractor.kind
-    files = find_encoder(name)
+    try:
+        files = find_encoder(name)
+    except UsageError as error:
+        extractors = [kind for kind in FAMILIES if issubclass(FAMILIES[kind], FeatureExtractor)]
+        near = get_close_matches(name.partition("(")[0], extractors, n=1, cutoff=0.8)
+        hint = f"; did you mean the feature extractor '{near[0]}'?" if near else ""
+        raise UsageError(f"{error}{hint}") from error
     config = files.folder / "config.json"
     try:
         return files, str(json.loads(config.read_bytes())["model_type"])

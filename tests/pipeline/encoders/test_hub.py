@@ -119,6 +119,13 @@ def test_a_hub_that_cannot_be_reached(extract, hub, encoders):
     assert_refused(extract(), f"'{NAME}'", "give a local folder, or run 'hf download")
 
 
+def test_a_mistyped_feature_extractor(extract, hub, encoders):
+    with hub(encoders["speech"]):
+        pass
+    assert_refused(extract("log-mell"), "did you mean the feature extractor 'log-mel'?")
+    assert "did you mean" not in extract("gpt2").stderr
+
+
 def test_a_model_the_hub_does_not_have(extract, hub, encoders):
     with hub(encoders["speech"]) as asked:
         done = extract("someone/else")

@@ -112,6 +112,9 @@ def test_the_page_shows_the_content_of_the_run_folder(
     assert scores["pooled"][0].startswith(percent(wa["pooled"]))
     assert scores["95 % interval"][0] == " … ".join(map(percent, wa["pooled_ci95"]))
     assert scores["chance"][0] == percent(metrics["chance"]["wa"]["mean"])
+    assert scores["seeds together"][0] == percent(metrics["seeds_together"]["wa"]["pooled"])
+    plain = Page(report([runs["plain"]], tmp_path / "plain.html").path)  # one seed
+    assert "seeds together" not in plain.rows("Scores")
 
     of_class = page.rows("Classes")
     for name in CLASSES:
