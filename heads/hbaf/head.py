@@ -23,8 +23,7 @@ Uni-modal representation [interpretation]
     TurnContext_m(AttentionPooling(Projection_m(tokens))), the same networks over the utterances:
     turns of text have an order and a speaker too. The modality with the name ``speech`` has the
     audio context network; without ``speech``, no modality has it. By default speech reads a mix of
-    the encoder's layers 0 to 3, and every other modality its last cached layer: low-level audio and
-    high-level text.
+    the encoder's layers 0 to 3, low-level audio, and every other modality a mix of all layers.
 
 Context [interpretation]
     A turn that is only context (``context`` of :class:`Dialogues`) is read as every other turn, by
@@ -155,7 +154,7 @@ class HBAF(Head):
         self.unlabelled_turns = unlabelled_turns
         contrasts = absolute_weight > 0 and len(self.dims) > 1
         self.false_negatives = FalseNegatives(false_negatives, contrasts)
-        default: dict[str, LayerChoice] = dict.fromkeys(self.dims, "last")
+        default: dict[str, LayerChoice] = {}
         if SPEECH in self.dims:
             default[SPEECH] = tuple(range(min(len(LOW_LAYERS), self.n_layers[SPEECH])))
         self.projections = Projections(self.dims, self.n_layers, width, dropout, layer, default)

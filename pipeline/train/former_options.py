@@ -4,12 +4,12 @@ A configuration holds only the options that a user gave. Where the default of a 
 what a head did before the option, an older run gets the value that is.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from ...heads import HEADS
 from ...heads.hbaf.head import LOW_LAYERS, SPEECH
-from .layers import absent_layers
+from .layers import absent_layers, by_modality
 
 
 def former_options(head: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,3 +42,15 @@ def former_layer(
         return layer
     low = f"{SPEECH}={','.join(map(str, numbers[: len(LOW_LAYERS)]))}"
     return low if layer is None else f"{layer},{low}"
+
+
+def former_text_layer(head: str, layer: str | None, modalities: Iterable[str]) -> str | None:
+    """Return ``layer`` of a run of format 4 or less.
+
+    By default ``hbaf`` read the last layer of every modality other than speech.
+    """
+    named = by_modality(layer) if layer else {}
+    if head != "hbaf" or "" in named:
+        return layer
+    last = [f"{m}=last" for m in modalities if m != SPEECH and m not in named]
+    return ",".join([layer, *last] if layer else last) or None

@@ -36,7 +36,7 @@ def layer_positions(
     low = {modality: numbers for modality, numbers in defaults.items() if modality in stored}
     if text is None:
         return {m: _default(numbers, stored[m], m) for m, numbers in low.items()} or None
-    choices = _by_modality(text)
+    choices = by_modality(text)
     if "" in choices:
         if len(choices) > 1:
             raise UsageError(
@@ -73,7 +73,7 @@ def renumbered(text: str, stored: Mapping[str, Sequence[int]]) -> str:
 
     Positions count from the last if they are negative. ``stored`` is as in :func:`layer_positions`.
     """
-    choices = _by_modality(text)
+    choices = by_modality(text)
     alike = "" in choices
     choices = dict.fromkeys(stored, choices[""]) if alike else choices
     numbered = {m: _renumbered(choice, stored[m]) for m, choice in choices.items()}
@@ -82,7 +82,7 @@ def renumbered(text: str, stored: Mapping[str, Sequence[int]]) -> str:
     return ",".join(f"{m}={choice}" for m, choice in numbered.items())
 
 
-def _by_modality(text: str) -> dict[str, str]:
+def by_modality(text: str) -> dict[str, str]:
     """Return modality → its choice; the modality is ``""`` where none is named."""
     choices: dict[str, list[str]] = {}
     modality = ""

@@ -30,16 +30,17 @@ from ..plugins import short_name
 from ..protocols.folds import PARTS, Fold
 from ..targets import Targets
 from .examples import TrainingExamples
-from .former_options import former_layer, former_options
+from .former_options import former_layer, former_options, former_text_layer
 from .head_options import in_one_form
 from .layers import has_numbers, renumbered
 
-CONFIG_FORMAT = 4
+CONFIG_FORMAT = 5
 """The ``format`` of ``config.toml``.
 
-4 tests averaged weights (``ema``). 3 standardises the inputs, and has the defaults of the heads as
-they are now; see :mod:`.former_options` for those before. 2 names layers by the encoder's own
-numbers. 1, which has no such key, named them by their position among the cached layers.
+5 mixes the layers of text in ``hbaf`` by default. 4 tests averaged weights (``ema``). 3
+standardises the inputs, and has the options of the heads that they have now; see
+:mod:`.former_options` for those before. 2 names layers by the encoder's own numbers. 1, which has
+no such key, named them by their position among the cached layers.
 :func:`migrated_config` translates the older formats.
 """
 
@@ -302,6 +303,9 @@ def migrated_config(
         migrated |= {} if layer is None else {"layer": layer}
     if config.get("format", 1) < 4:
         migrated.setdefault("ema", 0.0)
+    if config.get("format", 1) < 5:
+        layer = former_text_layer(config["head"], migrated.get("layer"), config["encoders"])
+        migrated |= {} if layer is None else {"layer": layer}
     return migrated | {"format": CONFIG_FORMAT}
 
 

@@ -312,14 +312,16 @@ def test_one_utterance_has_no_contrast() -> None:
     ("dims", "n_layers", "layer", "reads"),
     [
         (DIMS, 13, None, {"speech": (0, 1, 2, 3), "text": (12,), "vision": (12,)}),
-        (DIMS, 3, None, {"speech": (0, 1, 2), "text": (2,), "vision": (2,)}),
+        (DIMS, 3, None, {"speech": (0, 1, 2), "text": (0, 1, 2), "vision": (0, 1, 2)}),
         (DIMS, 1, None, {"speech": (0,), "text": (0,), "vision": (0,)}),
-        ({"text": 5}, 13, None, {"text": (12,)}),
+        ({"speech": 6, "text": 5}, 6, None, {"speech": (0, 1, 2, 3), "text": tuple(range(6))}),
+        ({"text": 5}, 13, None, {"text": tuple(range(13))}),
+        ({"text": 5}, 13, "last", {"text": (12,)}),
         ({"speech": 6, "text": 5}, 13, {"text": 6}, {"speech": (0, 1, 2, 3), "text": (6,)}),
         ({"speech": 6, "text": 5}, 2, "mix", {"speech": (0, 1), "text": (0, 1)}),
     ],
 )
-def test_speech_reads_the_first_layers_and_the_others_the_last(
+def test_speech_reads_the_first_layers_and_the_others_all_layers(
     dims: dict[str, int], n_layers: int, layer: Any, reads: dict[str, tuple[int, ...]]
 ) -> None:
     head = build_head("hbaf", dims, N_CLASSES, dict.fromkeys(dims, n_layers), layer, width=8)

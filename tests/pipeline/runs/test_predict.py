@@ -124,7 +124,7 @@ def test_the_settings_are_those_of_the_extraction(
     np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)
     # The configuration of an old run has no format, and the position of its layer in the cache.
     config = (done.path / "config.toml").read_text(encoding="utf-8")
-    old = config.replace("format = 4\n", "").replace('layer = "2"', 'layer = "1"')
+    old = config.replace("format = 5\n", "").replace('layer = "2"', 'layer = "1"')
     (done.path / "config.toml").write_text(old, encoding="utf-8")
     found = predict(done.path, longest.audio, longest.text, device="cpu")
     np.testing.assert_allclose(probabilities_of(found), wanted, atol=1e-5)

@@ -23,23 +23,23 @@ OFF_HBAF = [
 OLD_HBF = ("head.false_negatives=keep", "standardise=false")
 
 
-def as_of_format_2(run: Run, *options: str, **changes: Any) -> None:
+def as_of_format(number: int, run: Run, *options: str, **changes: Any) -> None:
     """Give a run the configuration that was written before the options existed."""
     path = run.path / "config.toml"
     config = tomllib.loads(path.read_text(encoding="utf-8"))
-    assert config["format"] == 4
+    assert config["format"] == 5
     for option in options:
         del config["head_options"][option]
-    changed = {**config, **changes, "format": 2}
+    changed = {**config, **changes, "format": number}
     kept = {key: value for key, value in changed.items() if value is not None}
     path.write_text(tomli_w.dumps(kept), encoding="utf-8")
 
 
 def test_hbaf_reads_what_it_read_before(tmp_path: Path) -> None:
     cache = made_both(tmp_path / "cache", talks())
-    settings = tiny("hbaf", cache, tmp_path / "run", *OFF_HBAF)
+    settings = tiny("hbaf", cache, tmp_path / "run", *OFF_HBAF, layer="text=last")
     run = train_head(settings)
-    as_of_format_2(run, *FORMER_HBAF)
+    as_of_format(2, run, *FORMER_HBAF, layer=None)
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
     assert train_head(settings).metrics == run.metrics  # the folder is that of these settings
     now = tiny("hbaf", cache, tmp_path / "run")
@@ -52,13 +52,33 @@ def test_hbf_without_mrc_and_mb_has_no_uni_modal_loss(tmp_path: Path) -> None:
     plain = ("head.mrc=off", "head.mb=false")
     settings = tiny("hbf", cache, tmp_path / "run", *plain, *OLD_HBF, "head.own_weight=0.0")
     run = train_head(settings)
-    as_of_format_2(run, "own_weight", "false_negatives")
+    as_of_format(2, run, "own_weight", "false_negatives")
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
     assert train_head(settings).metrics == run.metrics
     # With MRC or MB, the option has always had its meaning.
     full = train_head(tiny("hbf", cache, tmp_path / "full", *OLD_HBF))
-    as_of_format_2(full, "false_negatives")
+    as_of_format(2, full, "false_negatives")
     assert evaluate(full.path, device="cpu").facts["aggregate"] == full.metrics["aggregate"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        (None, "text=last"),
+        ("speech=0,1", "speech=0,1,text=last"),
+        ("text=0", "text=0"),
+        ("mix", "mix"),
+    ],
+)
+def test_hbaf_read_the_last_layer_of_text_by_default(
+    tmp_path: Path, given: str | None, read: str
+) -> None:
+    cache = made_both(tmp_path / "cache", talks())
+    settings = tiny("hbaf", cache, tmp_path / "run", layer=read)
+    run = train_head(settings)
+    as_of_format(4, run, layer=given)
+    assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
+    assert train_head(settings).metrics == run.metrics
 
 
 @pytest.mark.parametrize(
@@ -72,6 +92,6 @@ def test_hbaf_reads_the_first_cached_layers_as_before(
         cache, tmp_path / "run", "epochs=1", "head.width=8", *OFF_HBAF, head="hbaf", layer=read
     )
     run = train_head(made_of)
-    as_of_format_2(run, *FORMER_HBAF, layer=None)
+    as_of_format(2, run, *FORMER_HBAF, layer=None)
     assert evaluate(run.path, device="cpu").facts["aggregate"] == run.metrics["aggregate"]
     assert train_head(made_of).metrics == run.metrics

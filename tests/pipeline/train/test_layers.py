@@ -153,7 +153,7 @@ def test_a_layer_that_is_not_cached_is_refused_before_a_folder_is_made(
 def as_of_old(run: Path, layer: str | None) -> None:
     """Give a run the configuration that was written when layers were named by position."""
     config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
-    assert config.pop("format") == 4
+    assert config.pop("format") == 5
     if layer is not None:
         config["layer"] = layer
     (run / "config.toml").write_text(tomli_w.dumps(config), encoding="utf-8")
