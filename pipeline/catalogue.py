@@ -130,6 +130,7 @@ def _settings() -> Iterable[Item]:
     for setting in fields(TrainSettings):
         if setting.name in TUNABLE:
             default = None if setting.default is MISSING else setting.default
+            default = [*default] if isinstance(default, tuple) else default
             text = docs[setting.name].replace("``", "")
             yield Item(setting.name, f"{default!r}: {text}")
 

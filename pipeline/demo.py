@@ -59,12 +59,14 @@ def demo(
         One run per head.
 
     Raises:
-        UsageError: the corpus below ``out`` has another number of utterances, or ``utterances``
-            cannot be divided into equal sessions, or there is no such modality.
+        UsageError: ``out`` is a file, or holds a corpus of another number of utterances;
+            ``utterances`` cannot be divided into equal sessions; or there is no such modality.
     """
     for modality in modalities:
         if modality not in ENCODERS:
             raise unknown("modality of the demo", modality, ENCODERS)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"'{out}' is a file: give --out the name of a folder")
     per_session, rest = divmod(utterances, synthetic.SESSIONS)
     if rest or per_session < 1:
         raise UsageError(

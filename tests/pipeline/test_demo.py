@@ -51,6 +51,13 @@ def test_the_demo_goes_from_clips_to_scores_and_finds_its_features_again(tmp_pat
 
 
 @pytest.mark.usefixtures("small")
+def test_the_demo_needs_a_folder(tmp_path):
+    (tmp_path / "file").write_text("kept", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"file' is a file: give --out the name of a folder"):
+        demo(tmp_path / "file", print)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "kept"
+
+
 def test_the_demo_does_not_replace_a_corpus_of_another_size(tmp_path):
     synthetic.make(tmp_path / "corpus", utterances_per_session=2)
     with pytest.raises(UsageError, match="holds 8 utterances, not 64: give another folder"):
