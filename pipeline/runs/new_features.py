@@ -67,10 +67,10 @@ class NewFeatures:
         self, cache: Any, utterances: Sequence[Utterance], device: torch.device
     ) -> "NewFeatures":
         """Return these features of ``cache``, normalised by speaker."""
-        if self.entry is None:
+        held = [utterance for utterance in utterances if utterance.id in self]
+        if self.entry is None or not held:
             return self
         pooled = pooled_entry(FeatureCache(cache), self.entry)
-        held = [utterance for utterance in utterances if utterance.id in self]
         speakers = SpeakerNormalisation.of(pooled, self.layers, held, device)
         return replace(self, speakers=speakers)
 
