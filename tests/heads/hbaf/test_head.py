@@ -308,14 +308,16 @@ def test_one_utterance_has_no_contrast() -> None:
     assert math.isclose(float(terms["relative"]), 0, abs_tol=1e-12)
 
 
+ALL = tuple(range(13))
+
+
 @pytest.mark.parametrize(
     ("dims", "n_layers", "layer", "reads"),
     [
-        (DIMS, 13, None, {"speech": (0, 1, 2, 3), "text": (12,), "vision": (12,)}),
+        (DIMS, 13, None, {"speech": (0, 1, 2, 3)} | dict.fromkeys(("text", "vision"), ALL)),
         (DIMS, 3, None, {"speech": (0, 1, 2), "text": (0, 1, 2), "vision": (0, 1, 2)}),
         (DIMS, 1, None, {"speech": (0,), "text": (0,), "vision": (0,)}),
-        ({"speech": 6, "text": 5}, 6, None, {"speech": (0, 1, 2, 3), "text": tuple(range(6))}),
-        ({"text": 5}, 13, None, {"text": tuple(range(13))}),
+        ({"text": 5}, 13, None, {"text": ALL}),
         ({"text": 5}, 13, "last", {"text": (12,)}),
         ({"speech": 6, "text": 5}, 13, {"text": 6}, {"speech": (0, 1, 2, 3), "text": (6,)}),
         ({"speech": 6, "text": 5}, 2, "mix", {"speech": (0, 1), "text": (0, 1)}),
