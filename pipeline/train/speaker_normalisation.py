@@ -4,8 +4,8 @@
 
 over the frames of all utterances of the speaker s, each utterance weighing the same. No label is
 used, but the utterances of the test part are: a test speaker is normalised by the speaker's own
-utterances. So a score with speaker normalisation holds for speakers of whom many utterances, in
-all emotions, are at hand.
+utterances. So a score with speaker normalisation holds for speakers of whom many utterances are at
+hand, in a similar mixture of emotions.
 """
 
 from collections import Counter
@@ -101,10 +101,8 @@ class SpeakerNormalisation:
         """
         rows, layers = self._rows(ids), slice(None) if layer is None else slice(layer, layer + 1)
         mean, deviation = self.mean[rows][:, layers], self.deviation[rows][:, layers]
-        dim = mean.shape[2]
-        parts = [(vectors[..., :dim] - mean) / deviation, vectors[..., dim:]]
-        if parts[1].shape[2]:
-            parts[1] = parts[1] / deviation
+        means, spreads = vectors[..., : mean.shape[2]], vectors[..., mean.shape[2] :]
+        parts = [(means - mean) / deviation, spreads / deviation[..., : spreads.shape[2]]]
         return torch.cat(parts, dim=2)
 
     def _rows(self, ids: Iterable[str]) -> Tensor:
@@ -134,7 +132,7 @@ def require_one_clip_is_enough(run: Path, by_speaker: Sequence[str]) -> None:
     if by_speaker:
         raise UsageError(
             f"{run} normalises {modality_names(by_speaker, 'and')} by speaker, and one clip does "
-            f"not tell what is usual for its speaker: give a manifest with the column speaker, and "
+            "not tell what is usual for its speaker: give a manifest with the column speaker, and "
             f"{FEW} or more utterances of each"
         )
 
@@ -143,7 +141,7 @@ def speaker_note(utterances: Sequence[Utterance], modalities: Sequence[str]) -> 
     """Return the sentence that tells what a score with speaker normalisation holds for."""
     names = _groups(utterances)
     rest = names.count(_REST)
-    others = f"; {rest} of other or unknown speakers are one group" if rest else ""
+    others = f"; utterances of other or unknown speakers ({rest}) are one group" if rest else ""
     return (
         f"the features of {modality_names(modalities, 'and')} are normalised by speaker, "
         f"{len(set(names) - {_REST})} in all, from all utterances of each, also those of the test "

@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from mser.cache import EntrySpec, FeatureCache, Quarantined, UtteranceFeatures
+from mser.cache.formats.arrays import Array
 from mser.pipeline.corpora import Corpus, Utterance
 from mser.pipeline.corpora.manifest import to_table
 from mser.pipeline.train import Run, TrainSettings
@@ -121,12 +122,14 @@ def made_both(
     protocol: str = "official",
     without: Mapping[str, Sequence[str]] | None = None,
     class_sets: Mapping[str, Mapping[str, str]] | None = None,
+    voice: Callable[[Utterance, Array], Array] = lambda _, states: states,
 ) -> Path:
     """Fill a cache of two modalities, speech 3 layers, 6 wide, and text 2 layers, 5 wide.
 
     ``shown`` gives for each modality the number that its features show for each class: by default
     the number of the class; ``(0, 0, 1, 1)`` shows only a difference between the first two classes
     and the last two. ``without`` names for each modality the utterances that have no features.
+    ``voice`` changes the features of an utterance.
     """
     cache = FeatureCache(root)
     noise = np.random.default_rng(0)
@@ -142,7 +145,7 @@ def made_both(
             if utterance.label in CLASSES:
                 states[:, :, of_class[CLASSES.index(utterance.label)]] += 4
             if utterance.id not in (without or {}).get(modality, ()):
-                features.append(UtteranceFeatures(utterance.id, "hash", states))
+                features.append(UtteranceFeatures(utterance.id, "hash", voice(utterance, states)))
         writer = cache.writer(spec, {})
         writer.write_shard(0, features)
         writer.publish(cache.write_manifest("made-up", manifest))

@@ -1,7 +1,8 @@
 """Features that are relative to what is usual for their speaker."""
 
 import csv
-from collections.abc import Callable, Sequence
+import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,23 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from mser import load_run, predict, predict_many
-from mser.cache import EntrySpec, FeatureCache, UtteranceFeatures, pooled_entry
-from mser.pipeline.corpora import Corpus, Utterance, synthetic
-from mser.pipeline.corpora.manifest import to_table
+from mser.cache import FeatureCache, pooled_entry
+from mser.cache.formats.arrays import Array
+from mser.pipeline.corpora import Utterance, synthetic
 from mser.pipeline.errors import UsageError
 from mser.pipeline.runs import evaluate
 from mser.pipeline.serve.answers import Answers
 from mser.pipeline.train import TrainSettings, train_head
 from mser.pipeline.train.speaker_normalisation import SpeakerNormalisation
 from mser.tests.support.new_corpora import read_rows, write_manifest
-from mser.tests.support.train_runs import CLASSES, make_utterance, rows, small, tiny
+from mser.tests.support.train_runs import CLASSES, made_both, make_utterance, rows, small, tiny
 
-DIM = 6
-LAYERS = (0, 1)
-CPU = torch.device("cpu")
 SPEAKERS = ("anna", "bert", "cleo", "dora")
-
-Change = Callable[[Utterance, NDArray[np.float64]], NDArray[np.float64]]
 
 
 def spoken(speakers: Sequence[str | None], each: int = 12) -> list[Utterance]:
@@ -40,42 +36,23 @@ def spoken(speakers: Sequence[str | None], each: int = 12) -> list[Utterance]:
     ]
 
 
-def frames_of(utterances: Sequence[Utterance]) -> dict[str, NDArray[np.float64]]:
-    """Features (layers, frames, dim) that show the label, of 2 to 8 frames."""
-    noise = np.random.default_rng(0)
-    found = {}
-    for utterance in utterances:
-        states = noise.normal(size=(len(LAYERS), int(noise.integers(2, 9)), DIM))
-        states[:, :, CLASSES.index(str(utterance.label))] += 1.5
-        found[utterance.id] = states
-    return found
-
-
-def fill(root: Path, utterances: Sequence[Utterance], change: Change = lambda _, x: x) -> Path:
-    """Fill a cache of speech and text with :func:`frames_of`, changed."""
-    cache = FeatureCache(root)
-    corpus = Corpus("made-up", list(utterances), CLASSES, "official")
-    manifest = to_table(corpus, root, {utterance.id: "hash" for utterance in utterances}, {})
-    states = frames_of(utterances)
-    for modality in ("speech", "text"):
-        spec = EntrySpec("made-up", modality, "small", {}, LAYERS, DIM, "float32")
-        writer = cache.writer(spec, {})
-        changed = {u.id: change(u, states[u.id]).astype("float32") for u in utterances}
-        writer.write_shard(0, [UtteranceFeatures(id, "hash", x) for id, x in changed.items()])
-        writer.publish(cache.write_manifest("made-up", manifest))
-    return root
-
-
-def of_cache(root: Path, utterances: Sequence[Utterance]) -> SpeakerNormalisation:
-    cache = FeatureCache(root)
-    pooled = pooled_entry(cache, cache.open("made-up", modality="speech"))
-    return SpeakerNormalisation.of(pooled, LAYERS, utterances, CPU)
-
-
-def shifted(utterance: Utterance, states: NDArray[np.float64]) -> NDArray[np.float64]:
+def shifted(utterance: Utterance, states: Array) -> Array:
     """Another voice for each speaker: an own scale and an own offset of each dimension."""
-    voice = np.random.default_rng(len(SPEAKERS) + SPEAKERS.index(str(utterance.speaker)))
-    return states * voice.uniform(0.5, 2, DIM) + voice.uniform(-5, 5, DIM)
+    voice, dim = np.random.default_rng(SPEAKERS.index(str(utterance.speaker))), states.shape[2]
+    scale, offset = voice.uniform(0.5, 2, dim), voice.uniform(-5, 5, dim)
+    return (states * scale + offset).astype(states.dtype)
+
+
+def speech_of(
+    root: Path, utterances: Sequence[Utterance]
+) -> tuple[SpeakerNormalisation, dict[str, Array]]:
+    """The normalisation of the speech of a cache, and the features in float64."""
+    cache = FeatureCache(root)
+    entry = cache.open("made-up", modality="speech")
+    found = SpeakerNormalisation.of(
+        pooled_entry(cache, entry), entry.layers, utterances, torch.device("cpu")
+    )
+    return found, {id: np.asarray(entry[id], np.float64) for id in entry.ids}
 
 
 def probabilities(written: list[dict[str, str]]) -> NDArray[np.float64]:
@@ -89,11 +66,10 @@ def probabilities(written: list[dict[str, str]]) -> NDArray[np.float64]:
 def test_frames_are_standardised_within_each_speaker(tmp_path: Path) -> None:
     """The formula with numpy: each utterance of the speaker weighs the same, whatever its length"""
     utterances = spoken(SPEAKERS)
-    states = frames_of(utterances)
-    found = of_cache(fill(tmp_path / "cache", utterances, shifted), utterances)
+    found, states = speech_of(made_both(tmp_path / "cache", utterances, voice=shifted), utterances)
     for speaker in SPEAKERS:
         own = [u for u in utterances if u.speaker == speaker]
-        frames = [shifted(u, states[u.id]) for u in own]
+        frames = [states[u.id] for u in own]
         mean = np.mean([x.mean(axis=1) for x in frames], axis=0)
         squares = [np.square(x - mean[:, None]).mean(axis=1) for x in frames]
         deviation = np.sqrt(np.mean(squares, axis=0))
@@ -107,17 +83,19 @@ def test_frames_are_standardised_within_each_speaker(tmp_path: Path) -> None:
 
 def test_pooled_vectors_are_those_of_the_normalised_frames(tmp_path: Path) -> None:
     utterances = spoken(SPEAKERS)
-    found = of_cache(fill(tmp_path / "cache", utterances, shifted), utterances)
+    found, states = speech_of(made_both(tmp_path / "cache", utterances, voice=shifted), utterances)
     for utterance in utterances[::7]:
-        x = torch.from_numpy(shifted(utterance, frames_of(utterances)[utterance.id])).float()
+        x = torch.from_numpy(states[utterance.id]).float()
         normalised = found.frames([utterance.id], x[None])
         vectors = torch.cat([x.mean(dim=1), x.std(dim=1, correction=0)], dim=1)[None]
         expected = [normalised.mean(dim=2), normalised.std(dim=2, correction=0)]
         whole = torch.cat(expected, dim=2)
         torch.testing.assert_close(found.pooled([utterance.id], vectors), whole)
-        torch.testing.assert_close(found.pooled([utterance.id], vectors[..., :DIM]), expected[0])
-        alone = found.pooled([utterance.id], vectors[:, 1:], layer=1)
-        torch.testing.assert_close(alone, whole[:, 1:])
+        torch.testing.assert_close(
+            found.pooled([utterance.id], vectors[..., : x.shape[2]]), expected[0]
+        )
+        alone = found.pooled([utterance.id], vectors[:, 1:2], layer=1)
+        torch.testing.assert_close(alone, whole[:, 1:2])
 
 
 def test_speakers_with_few_utterances_and_no_speaker_are_one_group(tmp_path: Path) -> None:
@@ -125,7 +103,7 @@ def test_speakers_with_few_utterances_and_no_speaker_are_one_group(tmp_path: Pat
     few = spoken(("cleo", "dora"), each=9)
     nobody = spoken((None, None), each=1)[:1]
     utterances = [*many, *few, *nobody]
-    found = of_cache(fill(tmp_path / "cache", utterances), utterances)
+    found, _ = speech_of(made_both(tmp_path / "cache", utterances), utterances)
     groups: dict[int, set[str | None]] = {}
     for utterance in utterances:
         groups.setdefault(found.group_of[utterance.id], set()).add(utterance.speaker)
@@ -143,7 +121,10 @@ def test_the_voice_of_a_speaker_makes_no_difference(tmp_path: Path, head: str) -
     Without the normalisation the predictions are others.
     """
     utterances = spoken(SPEAKERS)
-    caches = [fill(tmp_path / "as", utterances), fill(tmp_path / "moved", utterances, shifted)]
+    caches = [
+        made_both(tmp_path / "as", utterances),
+        made_both(tmp_path / "moved", utterances, voice=shifted),
+    ]
 
     def trained(cache: Path, *more: str) -> NDArray[np.float64]:
         out = tmp_path / f"{cache.name}-{len(more)}"
@@ -158,25 +139,23 @@ def test_the_voice_of_a_speaker_makes_no_difference(tmp_path: Path, head: str) -
 
 def test_a_run_says_that_it_reads_the_utterances_of_test_speakers(tmp_path: Path) -> None:
     utterances = [*spoken(SPEAKERS), make_utterance("train/x", speaker="emil", split="train")]
-    cache = fill(tmp_path / "cache", utterances)
+    cache = made_both(tmp_path / "cache", utterances)
     settings = tiny("linear", cache, tmp_path / "run", "speaker_normalisation=speech")
     run = train_head(settings)
     (note,) = run.metrics["notes"]
     assert "the features of speech are normalised by speaker, 4 in all" in note
     assert "also those of the test part" in note
-    assert "1 of other or unknown speakers are one group" in note
+    assert "utterances of other or unknown speakers (1) are one group" in note
     assert note in str(run)
-    config = (run.path / "config.toml").read_text(encoding="utf-8")
-    assert 'speaker_normalisation = ["speech"]' in config.replace("[\n    ", "[").replace(
-        ",\n]", "]"
-    )
+    config = tomllib.loads((run.path / "config.toml").read_text(encoding="utf-8"))
+    assert config["speaker_normalisation"] == ["speech"]
     again = evaluate(run.path, device="cpu").facts
     assert again["aggregate"] == run.metrics["aggregate"]
     assert note in again["notes"]
 
 
 def test_what_cannot_be_normalised_is_refused(tmp_path: Path) -> None:
-    cache = fill(tmp_path / "cache", spoken(SPEAKERS, each=9))
+    cache = made_both(tmp_path / "cache", spoken(SPEAKERS, each=9))
     with pytest.raises(UsageError, match="made-up has none: add the column speaker"):
         train_head(tiny("linear", cache, tmp_path / "run", "speaker_normalisation=speech"))
     assert not (tmp_path / "run").exists()
