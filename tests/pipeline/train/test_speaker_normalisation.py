@@ -40,7 +40,8 @@ def shifted(utterance: Utterance, states: Array) -> Array:
     """Another voice for each speaker: an own scale and an own offset of each dimension."""
     voice, dim = np.random.default_rng(SPEAKERS.index(str(utterance.speaker))), states.shape[2]
     scale, offset = voice.uniform(0.5, 2, dim), voice.uniform(-5, 5, dim)
-    return (states * scale + offset).astype(states.dtype)
+    changed: Array = (states * scale + offset).astype(states.dtype)
+    return changed
 
 
 def speech_of(
